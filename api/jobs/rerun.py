@@ -85,14 +85,15 @@ async def _rights_at(services: ApiServices, job: ExportJob, now: datetime) -> da
     """
     permissions = SchedulePermissions.of(services.settings)
     rights_at = job.rights_at or job.created_at
-    if job.schedule_id is not None:
-        schedule = await services.schedule_reads.get(job.schedule_id, user_id=job.user_id)
+    first = await _first_of(services, job)
+    if first.schedule_id is not None:
+        schedule = await services.schedule_reads.get(first.schedule_id, user_id=job.user_id)
         if schedule is None:
             raise _refused("The schedule of this job was deleted, and its rights with it")
         if (refusal := permissions.refusal(schedule, now)) is not None:
             raise Problem(403, refusal.code, str(refusal), field=refusal.field)
         ends = [moment for moment in (schedule.claims_until, schedule.all_rows_until) if moment is not None]
-        rights_at = min([job.created_at, *(moment - permissions.grant for moment in ends)])
+        rights_at = min([rights_at, *(moment - permissions.grant for moment in ends)])
     if rights_at + permissions.grant <= now:
         raise Problem(
             403,
@@ -101,6 +102,16 @@ async def _rights_at(services: ApiServices, job: ExportJob, now: datetime) -> da
             "Only this user can run it again",
         )
     return rights_at
+
+
+async def _first_of(services: ApiServices, job: ExportJob) -> ExportJob:
+    """Return the job whose rights ``job`` has: others have run it again, possibly through further jobs."""
+    while job.rights_at is not None and job.rerun_of is not None:
+        before = await services.job_queries.get(job.rerun_of)
+        if before is None:
+            break  # its record was removed
+        job = before
+    return job
 
 
 def _refused(detail: str) -> Problem:
