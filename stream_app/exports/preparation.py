@@ -15,7 +15,7 @@ from stream_app.time_zones import TimeZone
 from streaming_exporter.events import ExportRequest
 
 FEW_VALUES = 100
-"""A request with more values of filters and parameters is prepared in a thread: they take long to check."""
+"""A request with more values is prepared in a thread: they take long to check and to render."""
 
 _known: LRUCache[Any, bool] = LRUCache(50)
 """What was prepared before, so that the SQL of its columns and its format is at hand."""
@@ -57,8 +57,11 @@ async def prepared(
 
 
 def has_few_values(request: ExportRequest) -> bool:
-    """Return whether the filters and parameters of a request have at most :data:`FEW_VALUES` values."""
-    return _values(request.filters) + _values(request.parameters) <= FEW_VALUES
+    """Return whether filters, parameters and claims have at most :data:`FEW_VALUES` values together.
+
+    The values of a claim are conditions too: a dataset can give the rows of each value of one.
+    """
+    return sum(map(_values, (request.filters, request.parameters, request.claims))) <= FEW_VALUES
 
 
 def _values(value: Any) -> int:
