@@ -18,6 +18,9 @@ Header = tuple[str, bytes]
 Id = tuple[int, int]
 """A partition of the dead-letter topic, and an offset."""
 
+MAX_ID_LENGTH = 40
+"""Characters of an id. Python reads no number of any length."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -287,9 +290,10 @@ def parse_id(text: str) -> Id:
         UsageError: the text is neither.
     """
     partition, colon, offset = text.rpartition(":")
-    if not offset.isdecimal() or (colon and not partition.isdecimal()):
+    is_number = offset.isdecimal() and (partition.isdecimal() or not colon)
+    if not is_number or len(text) > MAX_ID_LENGTH:
         raise UsageError(
-            f"{text!r} is not the id of a dead letter; expected OFFSET or "
+            f"{text[:MAX_ID_LENGTH]!r} is not the id of a dead letter; expected OFFSET or "
             "PARTITION:OFFSET, as `list` prints them"
         )
     return int(partition or 0), int(offset)

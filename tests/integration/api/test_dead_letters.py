@@ -12,10 +12,11 @@ from faust.types.tuples import ConsumerMessage
 from sqlalchemy import text
 
 from api.operations.dead_letters import DeadLetters, without_values
+from producers.dead_letter_topic import parse_id
 from stream_app.app import create_app
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
-from streaming_exporter.errors import PublishError, Retryable, Unreadable
+from streaming_exporter.errors import PublishError, Retryable, Unreadable, UsageError
 from streaming_exporter.events import ExportRequest, Topic, request_event
 from streaming_exporter.kafka_connection import ensure_topics
 from streaming_exporter.publisher import Publisher
@@ -201,3 +202,9 @@ async def test_a_state_database_that_goes_away_loses_no_result(
 )
 def test_reasons_are_shown_without_values(reason: str, shown: str) -> None:
     assert without_values(reason) == shown
+
+
+@pytest.mark.parametrize("letter_id", ["x", "1:x", ":1", "9" * 5000, "1:" + "9" * 5000])
+def test_what_is_no_id_is_refused(letter_id: str) -> None:
+    with pytest.raises(UsageError, match="is not the id of a dead letter"):
+        parse_id(letter_id)
