@@ -1,5 +1,6 @@
 """Calls about jobs: request, estimate, list, read and cancel."""
 
+import asyncio
 from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import can_see, claims_for
-from api.errors import Problem, not_found, problem_responses
+from api.errors import RETRY_SECONDS, Problem, not_found, problem_responses
 from api.jobs.estimates import estimate
 from api.jobs.rerun import rerun_job
 from api.jobs.schemas import (
@@ -37,6 +38,9 @@ from streaming_exporter.events import Word, cancel_event
 router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
 
 POLL_SECONDS = 1
+SEARCH_SECONDS = 10.0
+"""Time-out of a list of the jobs of all users. No index has all filters, and a search keeps a connection."""
+
 MAX_WORDS = 10
 """Words of a search. Further words are ignored."""
 _RETRY_AFTER = {"description": "Seconds to wait before the next call", "schema": {"type": "integer"}}
@@ -217,7 +221,7 @@ async def list_exports(
             403, "role_missing", "The names of other users' jobs need the role exports:admin", field="name"
         )
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
-    jobs = await services.job_queries.list_newest(
+    listed = services.job_queries.list_newest(
         owner,
         status=status,
         export_type=export_type,
@@ -229,6 +233,18 @@ async def list_exports(
         before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
+    try:
+        async with asyncio.timeout(SEARCH_SECONDS if owner is None else None):
+            jobs = await listed
+    except TimeoutError as error:
+        raise Problem(
+            503,
+            "search_too_slow",
+            f"The jobs of all users were not found within {SEARCH_SECONDS:g} s. "
+            "Limit the time with since and until, or name a user with user_id",
+            field="since",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        ) from error
     shown, following = pagination.page_of(jobs, limit)
     page = JobPage.model_construct(
         jobs=[view_for(services, user, job) for job in shown], next_cursor=following

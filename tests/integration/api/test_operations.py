@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import text
 from typer.testing import CliRunner
 
+from api.jobs import routes
 from api.operations import cancellations
 from producers.__main__ import cli
 from producers.tokens import sign_token
@@ -256,6 +257,24 @@ async def test_a_job_that_is_locked_does_not_keep_others_from_being_cancelled(
         assert (await operator.post("/exports/jobs:cancel", json=body)).json() == {
             "export_job_ids": [jobs[1]]
         }
+
+
+async def test_a_slow_list_of_all_users_ends_and_names_what_makes_it_faster(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "SEARCH_SECONDS", 0.3)
+    async with api.user(OPERATE) as operator, api.user() as owner:
+        job_id = await place(owner)
+        async with api.engine.begin() as connection:
+            await connection.execute(text("LOCK TABLE export_jobs"))
+            answer = await operator.get("/exports/jobs?code=rare")
+            of_user = asyncio.create_task(owner.get("/exports/jobs"))
+            done, _ = await asyncio.wait({of_user}, timeout=1)
+            assert not done, "the list of a user reads only the jobs of this user"
+        assert (answer.status_code, answer.json()["code"]) == (503, "search_too_slow")
+        assert "since and until" in answer.json()["detail"]
+        assert [job["export_job_id"] for job in (await of_user).json()["jobs"]] == [job_id]
+        assert (await operator.get("/exports/jobs?code=rare")).json()["jobs"] == []
 
 
 async def test_the_overview_shows_workers_queue_schedules_and_deliveries(api: Harness) -> None:
