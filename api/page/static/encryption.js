@@ -52,7 +52,7 @@ export class Encryption {
 export class Password {
   constructor(problem) {
     this.shown = h("code", { tabindex: -1 });
-    this.place = h("p", { class: "facts", hidden: true }, t("page.encryption.password"), " ", this.shown);
+    this.place = h("p", { class: "password", hidden: true }, t("page.encryption.password"), " ", this.shown);
     this.button = button(t("page.encryption.show_password"), (pressed) =>
       busy(pressed, problem, async () => {
         const { password } = await call("POST", `exports/jobs/${this.id}:password`);
