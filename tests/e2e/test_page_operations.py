@@ -122,7 +122,7 @@ def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System,
     expect(again).to_be_hidden()
     page.get_by_label("User", exact=True).fill("nobody-at-all")
     page.get_by_label("User", exact=True).press("Enter")
-    expect(page.get_by_text("No export matches.")).to_be_visible()
+    expect(page.get_by_text("No export matches.", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Cancel all unfinished exports of this user")).to_be_visible()
     page.get_by_role("link", name="New", exact=True).click()
     expect(page.get_by_role("heading", name="New export")).to_be_visible()

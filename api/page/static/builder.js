@@ -371,6 +371,7 @@ export class Builder {
     } catch (failure) {
       if (failure.name === "AbortError") return;
       this.unknown = failure.away;
+      if (failure.away) this.asked = null; // it is asked for again when the service is back
       this.show(failure.message, true);
       if (failure.away) passing(this.estimate, this.estimate.textContent);
       this.point(failure);
