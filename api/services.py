@@ -29,7 +29,7 @@ from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.encryption import FilePasswords
+from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.masks import MASK_PLUGINS

@@ -28,7 +28,7 @@ from stream_app.db.kept_connections import KeptConnections
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
 from stream_app.exports.catalog import Catalog
-from stream_app.exports.encryption import FilePasswords
+from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.masks import MASK_PLUGINS

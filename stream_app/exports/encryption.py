@@ -1,8 +1,5 @@
 """Encryption of a file, the last stage before the upload: age, or a zip archive with a password."""
 
-import base64
-import hashlib
-import hmac
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -10,16 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from queue import Empty, Full, Queue
 from threading import Thread
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import pyrage
 from isal import isal_zlib
-from stream_zip import ZIP_64, stream_zip
 
 from stream_app.datasets.encryption import NO_PASSWORDS, AgeKey, age_key
-from stream_app.exposure import weakness
-from stream_app.keyed_hashes import derive_key
-from stream_app.settings import Settings
+from stream_app.exports.file_passwords import FilePasswords
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Encrypt
 
@@ -74,33 +68,6 @@ class Encryption(Protocol):
         """Return the encryption for the manifest."""
 
 
-@dataclass(frozen=True, slots=True)
-class FilePasswords:
-    """Makes the password of the zip archives of a job. Nothing is stored: the same job has the same password.
-
-    Attributes:
-        key: a key that is derived from the secret of the deployment.
-    """
-
-    key: bytes = field(repr=False)
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self | None:
-        """Return the passwords of a deployment, or ``None`` if its secret is weak.
-
-        The secret is that of links or, if it is not set, that of tokens. A new secret gives new passwords.
-        """
-        secret = settings.link_secret or settings.jwt_secret
-        if weakness(secret, public=True):
-            return None
-        return cls(derive_key(secret.get_secret_value(), "passwords of files"))
-
-    def __call__(self, job_id: str) -> str:
-        """Return 26 letters and digits: 130 bits."""
-        digest = hmac.new(self.key, job_id.encode(), hashlib.sha256).digest()
-        return base64.b32encode(digest).decode()[:26].lower()
-
-
 def encryption_for(encrypt: Encrypt | None, job: str, passwords: FilePasswords | None) -> Encryption | None:
     """Return the encryption that a request asks for; ``None`` for files that are not encrypted.
 
@@ -131,6 +98,8 @@ class ZipEncryption:
 
     def apply(self, chunks: Iterator[bytes], *, name: str, time: datetime) -> Iterator[bytes]:
         """See :meth:`Encryption.apply`. The names of files in a zip archive are not encrypted."""
+        from stream_zip import ZIP_64, stream_zip  # it takes 15 MB, which few processes need
+
         members = [(name, time, OWNER_ONLY, ZIP_64, chunks)]
         yield from stream_zip(members, chunk_size=PIECE, get_compressobj=_deflate, password=self.password)
 

@@ -25,8 +25,9 @@ from stream_app.datasets.parameters import given_parameters
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
-from stream_app.exports.encryption import FilePasswords, encryption_for
+from stream_app.exports.encryption import encryption_for
 from stream_app.exports.file_limit import FileLimit
+from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.message_too_long import MessageTooLong

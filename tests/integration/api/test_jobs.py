@@ -173,7 +173,6 @@ async def test_jobs_are_found_by_the_words_of_their_names_and_datasets(api: Harn
                 "nachw": {nachweis},
                 "certific": {nachweis},
                 "\\": set(),
-                "x\0y": set(),
                 "ß": set(),
                 "".join(sorted(punctuation)): set(),
                 ". * ( [ ***= (?i)": set(),

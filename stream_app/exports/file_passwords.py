@@ -1,0 +1,38 @@
+"""Makes the passwords of encrypted zip archives. Nothing is stored."""
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import Self
+
+from stream_app.exposure import weakness
+from stream_app.keyed_hashes import derive_key
+from stream_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FilePasswords:
+    """Makes the password of the zip archives of a job. Nothing is stored: the same job has the same password.
+
+    Attributes:
+        key: a key that is derived from the secret of the deployment.
+    """
+
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """Return the passwords of a deployment, or ``None`` if its secret is weak.
+
+        The secret is that of links or, if it is not set, that of tokens. A new secret gives new passwords.
+        """
+        secret = settings.link_secret or settings.jwt_secret
+        if weakness(secret, public=True):
+            return None
+        return cls(derive_key(secret.get_secret_value(), "passwords of files"))
+
+    def __call__(self, job_id: str) -> str:
+        """Return 26 letters and digits: 130 bits."""
+        digest = hmac.new(self.key, job_id.encode(), hashlib.sha256).digest()
+        return base64.b32encode(digest).decode()[:26].lower()
