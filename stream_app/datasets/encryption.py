@@ -2,8 +2,6 @@
 
 from typing import Any, TypeAlias
 
-import pyrage
-
 from stream_app.datasets.models import Dataset
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Encrypt
@@ -52,6 +50,8 @@ def age_key(text: str, *, field: str = "encrypt.age") -> AgeKey:
     Raises:
         Rejected: it is none that age knows.
     """
+    import pyrage  # a native library, which few requests need
+
     kind = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
     try:
         return kind.Recipient.from_str(text)

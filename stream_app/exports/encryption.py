@@ -9,7 +9,6 @@ from queue import Empty, Full, Queue
 from threading import Thread
 from typing import Any, Protocol
 
-import pyrage
 from isal import isal_zlib
 
 from stream_app.datasets.encryption import NO_PASSWORDS, AgeKey, age_key
@@ -141,6 +140,8 @@ class AgeEncryption:
 
 def _encrypt(chunks: Iterator[bytes], write: Callable[[bytes], None], keys: Sequence[AgeKey]) -> None:
     """Encrypt ``chunks`` with the library. An error of ``chunks`` or of ``write`` passes as it is."""
+    import pyrage  # a native library, which few exports need
+
     reader, writer = _Reader(chunks), _Writer(write)
     try:
         pyrage.encrypt_io(reader, writer, list(keys))

@@ -27,7 +27,7 @@ def memory(pid: int, field: str) -> int:
     ("start", "budget"),
     [
         (lambda system: system.stack.start_worker(settings=system.extra), 150),
-        (lambda system: system.stack.start_api(settings=system.extra), 120),
+        (lambda system: system.stack.start_api(settings=system.extra), 125),
     ],
     ids=["worker", "api"],
 )

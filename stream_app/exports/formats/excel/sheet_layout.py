@@ -118,7 +118,7 @@ def _width(item: Column, values: Sequence[bytes]) -> float:
         return longest + _MORE_DIGITS + ROOM
     lengths = sorted(map(_longest_line, shown))
     usual = max(lengths[int(len(lengths) * _USUAL) if len(lengths) > 1 else 0], min(lengths[-1], _WIDTH))
-    lines = ceil(usual / (_MOST - ROOM))
+    lines = max(1, ceil(usual / (_MOST - ROOM)))  # a value of line feeds only has lines without characters
     slack = 1.0 if lines == 1 else _SLACK_OF_BYTES if item.kind is Kind.BYTES else _SLACK
     return max(_LEAST, ceil(usual / lines * slack) + ROOM)
 
