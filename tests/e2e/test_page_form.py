@@ -121,11 +121,11 @@ def test_nothing_of_an_export_slips_into_the_next(visit: Visit, customer: str, p
     page = visit.page
     visit.choose("orders", "csv")
     plain = {"export_type": "orders", "format": "csv", "options": {"bom": True}}
-    expect(page.locator("summary", has_text="Mail")).to_have_text("Mailnone")
+    expect(page.locator("summary", has_text="Mail")).to_have_text("Mail none")
     page.locator("summary", has_text="Mail").click()
     page.get_by_label("Send a mail to these addresses").fill("boss@example.com\nada@example.com")
     page.locator("summary", has_text="Mail").click()
-    expect(page.locator("summary", has_text="Mail")).to_have_text("Mail2 addresses")
+    expect(page.locator("summary", has_text="Mail")).to_have_text("Mail 2 addresses")
     page.locator("summary", has_text="Options").click()
     page.get_by_label("Separator of columns").select_option(label="Tab")
     page.get_by_label("Text for missing values").fill("NULL")

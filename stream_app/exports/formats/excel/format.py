@@ -94,6 +94,10 @@ class ExcelFormat(Format):
         yield tail
 
 
+SAMPLE_BYTES = 2**20
+"""Bytes of the rows by which the widths of columns are chosen."""
+
+
 class _SheetRows:
     """Distributes the rows to sheets."""
 
@@ -118,9 +122,25 @@ class _SheetRows:
         return True
 
     def sample(self, rows: int) -> list[list[bytes]]:
-        """Return the values of each column in the first rows. They stay to be taken."""
-        values = self._values[: rows * self._width] if self.has_more() else []
-        return [values[column :: self._width] for column in range(1, self._width)]
+        """Return the values of each column in the first rows. They stay to be taken.
+
+        They do not depend on the sizes of the chunks: they are as many as ``rows``, or fewer if these have
+        more than :data:`SAMPLE_BYTES`.
+        """
+        values, count = self._values, rows * self._width
+        while len(values) < count and sum(map(len, values)) < SAMPLE_BYTES:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            if chunk:
+                more, quoted = cells(chunk, self._tally)
+                values += more
+                self._quoted = self._quoted or quoted
+        taken = size = 0
+        while taken < min(count, len(values)) and size < SAMPLE_BYTES:
+            size += sum(map(len, values[taken : taken + self._width]))
+            taken += self._width
+        return [values[column : taken : self._width] for column in range(1, self._width)]
 
     def take(self, number: int, last: int) -> Iterator[tuple[bytes, int]]:
         """Yield the XML for rows ``number`` to ``last`` of a sheet, with the number of its last row."""

@@ -31,9 +31,6 @@ _WORD_LOSS = 0.9
 _FURTHER_BYTES = bytes(range(0x80, 0xC0))
 """The bytes of a character in UTF-8 after its first one."""
 
-_MOSTLY = 0.9
-"""Texts with at least this share of characters to bytes are measured by their bytes."""
-
 _HEIGHTS = tuple(
     NO_HEIGHT if lines < 2 else b' ht="%d">' % min(lines * LINE_HEIGHT, 409)
     for lines in range(MOST_LINES + 1)
@@ -68,6 +65,8 @@ class RowHeights:
     def set(self, values: list[bytes], *, quoted: bool) -> None:
         """Set the heights in ``values``, which have the form of :func:`~.excel.rows.cells`.
 
+        The height of a row depends on its own values alone, not on the rows that are set together with it.
+
         ``quoted``: some of them can have line breaks.
         """
         least = 1
@@ -81,10 +80,12 @@ class RowHeights:
                 longest = max(lengths)
                 if longest <= known.room:
                     continue  # bytes: there are no more characters than these
-                if min(lengths) == longest and cells[0].isascii():
+                is_ascii = b"".join(cells).isascii()
+                if is_ascii and min(lengths) == longest:
                     least = max(least, known[longest])  # such as hashes
                     continue
-                counts = map(known.__getitem__, _widths(cells, lengths) if _is_foreign(cells) else lengths)
+                # Of ASCII both are the same, and the lengths are known.
+                counts = map(known.__getitem__, lengths if is_ascii else _widths(cells, lengths))
             found = counts if found is None else map(max, found, counts)
         if found is not None:
             heights = _HEIGHTS if least == 1 else (_HEIGHTS[least],) * least + _HEIGHTS[least:]
@@ -97,12 +98,6 @@ def _lines(cell: bytes, known: _Lines) -> int:
     """Return the number of lines of a text with line breaks."""
     parts = cell.split(LINE_BREAK)[:MOST_LINES]
     return min(sum(map(known.__getitem__, _widths(parts, map(len, parts)))), MOST_LINES)
-
-
-def _is_foreign(cells: Sequence[bytes]) -> bool:
-    """Return whether texts have so many characters of several bytes that their bytes are no measure."""
-    joined = b"".join(cells)
-    return len(joined.translate(None, _FURTHER_BYTES)) < len(joined) * _MOSTLY
 
 
 def _widths(cells: Sequence[bytes], lengths: Iterable[int]) -> Iterable[int]:
