@@ -99,7 +99,8 @@ async def test_domains_are_written_like_their_base_types(
     assert row == {"p": Decimal("1234567890.50"), "f": Decimal("0.25"), "c": "ab", "cs": ["x", "yz"],
                    "d": "2026-01-31", "ps": [Decimal("1.00"), Decimal("2.50")]}  # fmt: skip
     book = load_workbook(io.BytesIO((await export(f"{schema}.t", "excel")).content)).worksheets[0]
-    assert [book.cell(2, column).number_format for column in (1, 2, 5)] == ["0.00", "0.00", "yyyy-mm-dd"]
+    forms = [book.cell(2, column).number_format for column in (1, 2, 5)]
+    assert forms == ["#,##0.00", "#,##0.00", "yyyy-mm-dd"]
     assert book.cell(2, 1).value == 1234567890.5
 
 
