@@ -15,6 +15,9 @@ from stream_app.observability import metrics
 from stream_app.settings import Settings
 from streaming_exporter.errors import InDoubt, Locked, Retryable
 
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""Errors of the driver. The last one: the server ended the session between two statements."""
+
 KEEPALIVE_IDLE_SECONDS = 10
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 3
@@ -225,7 +228,7 @@ def _ours() -> Iterator[None]:
         raise Retryable(f"state database: {error.orig}") from error
     except asyncpg.LockNotAvailableError as error:
         raise Locked(f"state database: {error}") from error
-    except (PoolTimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (PoolTimeoutError, OSError, *DRIVER_ERRORS) as error:
         if _states_value_error(error):
             raise
         raise Retryable(f"state database: {error or type(error).__name__}") from error

@@ -8,7 +8,7 @@ import asyncpg
 import structlog
 from sqlalchemy import DDL, FromClause, event
 
-from stream_app.db.engine import connect_to
+from stream_app.db.engine import DRIVER_ERRORS, connect_to
 from stream_app.settings import Settings
 
 WAKE_CHANNEL = "exporter_jobs"
@@ -59,7 +59,7 @@ async def listen(
                     async with asyncio.timeout(LOCK_SECONDS):
                         await lost.wait()
             await lost.wait()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, *DRIVER_ERRORS) as error:
             log.warning("listener.disconnected", error=str(error))
         finally:
             connection.terminate()

@@ -148,6 +148,12 @@ _APPLY = Statement(
                 WHEN event.status = '{Status.COMPLETED}' AND event.expires_at IS NOT NULL
                 THEN coalesce(job.cancel_requested_at, event.expires_at)
                 ELSE coalesce(event.expires_at, job.expires_at)
+            END,
+            -- A file that was removed before its time is told from one that has expired.
+            cancel_requested_at = CASE
+                WHEN event.status = '{Status.EXPIRED}' AND event.expires_at < job.expires_at
+                THEN coalesce(job.cancel_requested_at, event.expires_at)
+                ELSE job.cancel_requested_at
             END
         FROM event JOIN held USING (id)
         WHERE job.id = event.id

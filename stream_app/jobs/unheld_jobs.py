@@ -116,7 +116,7 @@ class UnheldJobs:
         found = LockedJob.of(row)
         if found.status == Status.COMPLETED:
             asked = found.cancel_requested_at or found.now
-            await self._set(connection, job_id, expires_at=found.now, cancel_requested_at=asked)
+            await self._set(connection, job_id, expires_at=asked, cancel_requested_at=asked)
             return None
         if found.status not in UNFINISHED:
             return None

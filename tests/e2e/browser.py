@@ -93,7 +93,7 @@ class Visit:
 
     def choose(self, dataset: str, kind: str) -> None:
         """Choose dataset and format in the form."""
-        self.page.get_by_label("Dataset").select_option(dataset)
+        self.page.locator("#builder").get_by_label("Dataset").select_option(dataset)
         self.page.get_by_label("Format").select_option(kind)
 
     def filter(self, column: str, condition: str) -> Locator:
