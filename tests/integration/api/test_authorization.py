@@ -79,6 +79,9 @@ class Case:
     query: str = ""
 
 
+FURTHER_NAMES = {"token": "x.y", "name": "x", "number": "1", "letter_id": "999999999", "language": "xx"}
+"""Values of the other parameters in paths."""
+
 SCHEDULE = order(schedule="daily", time_of_day="06:00")
 PRIVILEGED = Rule(401, 403, 403, 202, 202, 403)
 
@@ -224,8 +227,7 @@ async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -
 
     async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
         owner = f"owner-{uuid4()}"
-        names = {"owner": owner, "job_id": "", "schedule_id": "", "token": "x.y", "name": "x", "number": "1"}
-        names |= {"letter_id": "999999999", "language": "xx"}
+        names = {"owner": owner, "job_id": "", "schedule_id": "", **FURTHER_NAMES}
         async with strict.user(user_id=owner) as client:
             if "job" in case.call or "events" in case.call:
                 names["job_id"] = await place(client)

@@ -21,7 +21,7 @@ from stream_app.schedules.models import Schedule, ScheduledExport
 from stream_app.schedules.store import ScheduleStore
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, order
-from tests.integration.api.test_authorization import BRIEF, CASES, Case, answer
+from tests.integration.api.test_authorization import BRIEF, CASES, FURTHER_NAMES, Case, answer
 from tests.integration.api.test_jobs import complete, place
 
 VAULT = "hidden_vault"
@@ -147,7 +147,7 @@ async def test_no_route_tells_a_user_of_datasets_and_columns_for_others(
         await complete(shop, storage, job_id)
         made = await client.post("/exports/schedules", json=order(export_type=VAULT, schedule="daily"))
     names = {"owner": owner, "job_id": job_id, "schedule_id": made.json()["id"]}
-    names |= {"token": "x.y", "name": "x", "number": "1", "letter_id": "1"}
+    names |= FURTHER_NAMES
     tokens = [
         sign_token(shop.settings, f"user-{uuid4()}", roles, hours=BRIEF if is_stream else 1)
         for is_stream in (False, True)
