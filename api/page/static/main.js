@@ -118,6 +118,7 @@ function end(reason) {
   lists(false);
   show(false);
   say(problem, reason);
+  form.querySelector("button").ariaBusy = null; // a sign-in whose lists are still being read has ended, too
   focusSignIn();
 }
 
