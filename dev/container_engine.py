@@ -76,7 +76,7 @@ class ContainerEngine:
         return ["--name", name, "--network", "host", *self._limits(), *flags, tag, *service.command]
 
     def _read_only(self) -> list[str]:
-        """podman adds writable folders of its own unless it is told not to."""
+        """podman adds writable folders, unless an option forbids it."""
         return ["--read-only", *(["--read-only-tmpfs=false"] if self.program == "podman" else [])]
 
     def _limits(self) -> list[str]:

@@ -58,7 +58,7 @@ def _ask(question: "Callable[[ExportClient], list[dict[str, Any]]]") -> list[dic
             with api:
                 answers.append(question(api))
         except Exception:
-            return  # a shell shows no errors while somebody types
+            return  # an error would appear in the middle of the line that the user types
 
     thread = Thread(target=ask, daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 async def show(services: ApiServices, user: User, job: ExportJob) -> str:
     """Return the password, and record that it was shown.
 
-    It is recorded first: if the answer is lost, so is the password, and nobody else can have seen it.
+    The record comes first. If the answer is lost, the password cannot be shown again.
 
     Raises:
         Problem: the job has no password, it was shown before, or it is for another user.

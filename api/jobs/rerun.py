@@ -66,7 +66,7 @@ async def _record(services: ApiServices, user: User, job: ExportJob, job_id: UUI
 
 
 def _request_of(job: ExportJob) -> dict[str, Any]:
-    """Return the data of the job's request, without a priority: somebody waits for the new job."""
+    """Return the data of the job's request, without its priority: the new job has the default one."""
     if is_forgotten(job.id, job.user_id):
         raise Problem(409, "forgotten", "The request of this job was erased, so it cannot run again")
     try:

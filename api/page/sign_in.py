@@ -1,4 +1,4 @@
-"""How users sign in on the page: what the page is told, and what it can connect to."""
+"""How users sign in on the page: the settings that the page reads, and the origins that it can call."""
 
 from urllib.parse import urlsplit
 

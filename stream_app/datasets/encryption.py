@@ -57,5 +57,5 @@ def age_key(text: str, *, field: str = "encrypt.age") -> AgeKey:
         return kind.Recipient.from_str(text)
     except pyrage.RecipientError as error:
         is_private = text.upper().startswith("AGE-SECRET-KEY")
-        what = "a private key, which nobody else must know" if is_private else "no public key of age or SSH"
+        what = "a private key; keep it secret" if is_private else "no public key of age or SSH"
         raise Rejected(f"it is {what}; allowed: {KEYS}", field=field) from error

@@ -97,7 +97,7 @@ class ZipEncryption:
 
     def apply(self, chunks: Iterator[bytes], *, name: str, time: datetime) -> Iterator[bytes]:
         """See :meth:`Encryption.apply`. The names of files in a zip archive are not encrypted."""
-        from stream_zip import ZIP_64, stream_zip  # it takes 15 MB, which few processes need
+        from stream_zip import ZIP_64, stream_zip  # a large library that few processes need
 
         members = [(name, time, OWNER_ONLY, ZIP_64, chunks)]
         yield from stream_zip(members, chunk_size=PIECE, get_compressobj=_deflate, password=self.password)

@@ -149,7 +149,7 @@ _APPLY = Statement(
                 THEN coalesce(job.cancel_requested_at, event.expires_at)
                 ELSE coalesce(event.expires_at, job.expires_at)
             END,
-            -- A file that was removed before its time is told from one that has expired.
+            -- A file that was removed before its expiry has a time of cancellation.
             cancel_requested_at = CASE
                 WHEN event.status = '{Status.EXPIRED}' AND event.expires_at < job.expires_at
                 THEN coalesce(job.cancel_requested_at, event.expires_at)

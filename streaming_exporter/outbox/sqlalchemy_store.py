@@ -62,7 +62,7 @@ class SqlAlchemyStore:
         return await self._call(look)
 
     async def change_lease(self, seen: LeaseState, owner: str | None) -> bool:
-        """Give the lease to ``owner`` if nobody has changed it since ``seen``; return whether that was so."""
+        """Give the lease to ``owner``, unless it has changed since ``seen``. Return whether it was given."""
         values = {"owner": owner, "version": seen.version + 1}
 
         def change(connection: Connection) -> bool:

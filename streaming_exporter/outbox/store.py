@@ -26,7 +26,7 @@ class OutboxStore(Protocol):
         ...
 
     async def change_lease(self, seen: LeaseState, owner: str | None) -> bool:
-        """Give the lease to ``owner`` if nobody has changed it since ``seen``; return whether that was so."""
+        """Give the lease to ``owner``, unless it has changed since ``seen``. Return whether it was given."""
         ...
 
     async def read(self, count: int, size: int) -> Sequence[Entry]:

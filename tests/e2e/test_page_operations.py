@@ -30,7 +30,7 @@ PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch":
 
 @pytest.fixture
 def operator(settings: Settings) -> str:
-    """A token of somebody who operates the service, without the data of users."""
+    """A token with the role exports:operate, which does not see the data of users."""
     return sign_token(settings, f"operator-{uuid4().hex[:6]}", ["exports:operate"])
 
 

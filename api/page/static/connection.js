@@ -2,7 +2,7 @@
 
 import { t } from "./messages.js";
 
-const SLOW = 5000; // milliseconds after which users are told that the page waits
+const SLOW = 5000; // milliseconds after which the page says that it waits
 const PROBE = 2000; // milliseconds between questions whether the service is back, and for their answers
 const HEALTH = new URL("../healthz", import.meta.url);
 
