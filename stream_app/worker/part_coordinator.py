@@ -67,10 +67,11 @@ class PartCoordinator:
         if claim.request.split is None:
             return None
         kept = await self.kept_plan(claim)
+        began = progress.waits_since = time.monotonic()  # the time limit includes the planning
         if kept is not None:
+            progress.waits_since = None
             log.info("parts.resumed", parts=kept.parts)
-            return await self._finish(claim, task, progress, slot, kept)
-        progress.waits_since = time.monotonic()
+            return await self._finish(claim, task, progress, slot, kept, began)
         async with self.planner.open(task) as plan:
             progress.waits_since = None
             if plan is None:
@@ -80,7 +81,7 @@ class PartCoordinator:
             slot.is_free = True  # before other workers, and this one, are notified of the parts
             await self._insert(claim, plan, planned.folder)
             log.info("parts.planned", parts=planned.parts, consistency=claim.request.consistency)
-            return await self._finish(claim, task, progress, slot, planned, opened=plan)
+            return await self._finish(claim, task, progress, slot, planned, began, opened=plan)
 
     async def kept_plan(self, claim: Claim) -> KeptPlan | None:
         """Return the plan of an earlier attempt at the job, if its parts are valid without its snapshot."""
@@ -109,11 +110,12 @@ class PartCoordinator:
         progress: ExportProgress,
         slot: Slot,
         plan: KeptPlan,
+        began: float,
         *,
         opened: OpenPlan | None = None,
     ) -> ExportResult:
         slot.is_free = True
-        await self._wait(claim, plan, progress, opened)
+        await self._wait(claim, plan, progress, opened, began)
         if opened is not None:
             await opened.end()  # the transaction must not stay open while the store is called
         found = await retry_until_possible(self.parts.results, claim.job_id, plan.attempt)
@@ -139,8 +141,16 @@ class PartCoordinator:
         plan: KeptPlan,
         progress: ExportProgress,
         opened: OpenPlan | None,
+        began: float,
     ) -> None:
         """Wait until all parts are completed.
+
+        Args:
+            claim: the claim of the job.
+            plan: its parts.
+            progress: shows the rows of all parts.
+            opened: the open snapshot of the parts, if they share one.
+            began: when the attempt began, by :func:`time.monotonic`.
 
         Raises:
             Rejected: a part has failed, or was interrupted too often, or the time limit is exceeded, or the
@@ -148,7 +158,7 @@ class PartCoordinator:
             Outage: the time limit is exceeded while parts wait for a part of the system.
             Retryable: the snapshot or the parts are lost.
         """
-        began = kept_alive = time.monotonic()
+        kept_alive = time.monotonic()
         completed = 0
         while True:
             state = await self._state(claim, plan)

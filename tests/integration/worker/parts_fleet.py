@@ -5,8 +5,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Event as Gate
@@ -21,10 +22,10 @@ from stream_app.datasets.models import Dataset
 from stream_app.db.listener import listen
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.part_planner import PartPlanner
+from stream_app.exports.part_planner import OpenPlan, PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
-from stream_app.exports.task import ExportedFile, ExportLimits
+from stream_app.exports.task import ExportedFile, ExportLimits, ExportTask
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.models import ExportJob
 from stream_app.settings import Settings
@@ -64,6 +65,19 @@ class Store(ObjectStore):
                 if options["stopped"].is_set():
                     raise Retryable("stopped")
         return super().put(key, chunks, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner(PartPlanner):
+    """A planner whose source answers slowly."""
+
+    planning_seconds: float
+
+    @asynccontextmanager
+    async def open(self, task: ExportTask) -> AsyncIterator[OpenPlan | None]:
+        async with super().open(task) as plan:
+            await asyncio.sleep(self.planning_seconds)
+            yield plan
 
 
 @dataclass
@@ -116,7 +130,9 @@ class Fleet:
     published: list[Event] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
 
-    def worker(self, *, slots: int = 2, connections: int = 4, user_slots: int = 4) -> Worker:
+    def worker(
+        self, *, slots: int = 2, connections: int = 4, user_slots: int = 4, planning_seconds: float = 0
+    ) -> Worker:
         settings = self.settings.model_copy(update={"worker_slots": slots, "user_slots": user_slots})
         storage = Store(settings)
         source, holders = Source(settings, connections=connections), Source(settings, connections=3)
@@ -141,7 +157,7 @@ class Fleet:
             exporter=exporter,
             emit=emit,
             settings=settings,
-            planner=PartPlanner(exporter, holders, 2**20),
+            planner=Planner(exporter, holders, 2**20, planning_seconds=planning_seconds),
         )
         worker = Worker(dispatcher, storage, [source, holders], threads)
         self.workers.append(worker)

@@ -92,6 +92,14 @@ async def test_the_time_limit_holds_for_the_whole_export(fleet: Fleet) -> None:
     assert (outcome.status, outcome.error.code) == ("failed", "timeout")
 
 
+async def test_the_time_limit_includes_the_planning(fleet: Fleet) -> None:
+    fleet.settings = fleet.settings.model_copy(update={"export_timeout_seconds": 2})
+    fleet.worker(planning_seconds=2.5).start(fleet.settings)
+    outcome = await fleet.outcome(await fleet.request())
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", "timeout")
+
+
 async def test_a_small_export_has_no_parts(fleet: Fleet) -> None:
     fleet.worker().start(fleet.settings)
     outcome = await fleet.outcome(await fleet.request(filters={"id": {"lte": 10}}, split={"rows": 4}))
