@@ -10,6 +10,7 @@ import typer
 
 from producers import arguments, completion, dead_letters, operate_commands, schedules
 from producers.arguments import (
+    Destination,
     EncryptFor,
     Labels,
     Language,
@@ -160,6 +161,7 @@ def request(
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="URL that is called when the export ends")
     ] = None,
+    destination: Destination = None,
     job_id: Annotated[UUID | None, typer.Option(help="Id of the job. The same id names the same job")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends")] = False,
     output: Annotated[
@@ -216,6 +218,7 @@ def request(
                 "priority": priority,
                 "recipients": recipients,
                 "webhook": webhook,
+                "destination": destination,
             }
         )
         api = job_commands.open_api(settings, api_url, token, user_id) if watch or output else None

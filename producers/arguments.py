@@ -128,6 +128,11 @@ SplitBytes = Annotated[
     ),
 ]
 
+Destination = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Send the finished files to this destination of the service too"),
+]
+
 EncryptFor = Annotated[
     list[str] | None,
     typer.Option(

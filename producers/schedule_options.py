@@ -21,12 +21,13 @@ CLEARABLE = {
     "window": "window",
     "recipients": "email_recipients",
     "webhook": "webhook",
+    "destination": "destination",
 }
 """What can be removed from a schedule, with the name of its field."""
 COPIED = (
     "export_type", "format", "name", "filters", "columns", "options", "split", "consistency", "encrypt",
     "scope", "parameters", "schedule", "time_of_day", "day", "timezone", "window", "delay", "catch_up",
-    "email_recipients", "webhook",
+    "email_recipients", "webhook", "destination",
 )  # fmt: skip
 """The fields that a copy of a schedule has."""
 PERIODS = ("daily", "weekly", "monthly")
@@ -141,6 +142,7 @@ def body_of(given: Mapping[str, Any]) -> dict[str, Any]:
         "scope": given["scope"],
         "email_recipients": given["recipients"] or None,
         "webhook": given["webhook"],
+        "destination": given["destination"],
     }
     return {name: value for name, value in body.items() if value is not None}
 

@@ -8,6 +8,7 @@ import typer
 
 from producers import schedule_options as options
 from producers.arguments import (
+    Destination,
     EncryptFor,
     Labels,
     Language,
@@ -69,6 +70,7 @@ def create(
     zip_password: ZipPassword = False,
     recipients: options.Recipients = None,
     webhook: options.Webhook = None,
+    destination: Destination = None,
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
@@ -112,6 +114,7 @@ def edit(
     zip_password: ZipPassword = False,
     recipients: options.Recipients = None,
     webhook: options.Webhook = None,
+    destination: Destination = None,
     clear: options.Clear = None,
     user_id: AsUser = None,
     token: Token = None,
@@ -160,6 +163,7 @@ def duplicate(
     zip_password: ZipPassword = False,
     recipients: options.Recipients = None,
     webhook: options.Webhook = None,
+    destination: Destination = None,
     clear: options.Clear = None,
     user_id: AsUser = None,
     token: Token = None,

@@ -24,6 +24,7 @@ from pydantic_core import from_json
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.payloads import (
     CsvOptions,
+    DestinationName,
     DownloadData,
     Encrypt,
     ExportRequest,
@@ -49,6 +50,7 @@ __all__ = [
     "TICK_KEY",
     "TOPIC_OF",
     "CsvOptions",
+    "DestinationName",
     "DownloadData",
     "Encrypt",
     "Event",

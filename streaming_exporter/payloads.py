@@ -36,6 +36,7 @@ NULL_TEXT = explained(
     r"^[A-Za-z0-9_\\<>()\-./]{0,20}$", "at most 20 characters of letters, digits and _ \\ < > ( ) - . /"
 )
 Scope = Annotated[str, StringConstraints(pattern=SCOPE)]
+DestinationName = Annotated[str, StringConstraints(pattern=SCOPE)]
 LanguageTag = Annotated[str, StringConstraints(pattern=LANGUAGE)]
 ZoneName = Annotated[str, StringConstraints(pattern=ZONE)]
 MAX_CLAIM_LENGTH = 1000
@@ -223,6 +224,8 @@ class ExportRequest(RequestIdentity):
     ``claims`` are facts about the user, such as their organisation and ``roles``, which the rights of the
     dataset depend on; the service trusts them as it trusts ``user_id``.
 
+    ``destination`` is the name of a place of the datasets file that the finished files are sent to.
+
     ``name`` is for people: the page, mails and commands show it.
     """
 
@@ -239,6 +242,10 @@ class ExportRequest(RequestIdentity):
     priority: Literal["high", "normal", "low"] = "normal"
     recipients: list[str] = Field(default_factory=list, max_length=50)
     webhook: str | None = None
+    destination: Annotated[
+        DestinationName | None,
+        Field(description="Name of a destination that the finished files are also sent to"),
+    ] = None
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Self:

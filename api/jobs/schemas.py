@@ -12,7 +12,7 @@ from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
-from streaming_exporter.events import Encrypt, JobError, Name, Options, Scope, Split, Word
+from streaming_exporter.events import DestinationName, Encrypt, JobError, Name, Options, Scope, Split, Word
 from streaming_exporter.validation import explained
 
 JOB_EXAMPLE: dict[str, Any] = {
@@ -44,6 +44,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "cancel_requested": False,
     "rerun_of": None,
     "encrypt": None,
+    "destination": None,
     "download_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/download",
     "files_url": "/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/files",
 }
@@ -128,6 +129,10 @@ class Order(BaseModel):
     ] = None
     webhook: Annotated[
         str | None, Field(max_length=2000, description="An https URL that is called when the job ends")
+    ] = None
+    destination: Annotated[
+        DestinationName | None,
+        Field(description="Name of a destination that the finished files are also sent to"),
     ] = None
 
 
@@ -214,7 +219,7 @@ class JobView(BaseModel):
     ``cut_cells``; it is empty if there are none. ``rerun_of`` is the job whose request this one repeats.
 
     ``encrypt`` is how the files are encrypted: their names, sizes and checksums are those of the encrypted
-    files.
+    files. ``destination`` is where the files are also sent to; the deliveries of the job tell how far.
 
     A run of a schedule has ``schedule_id``, the time ``run_at`` at which it was due, and the ``window`` of
     time whose rows it has, if the schedule has one.
@@ -237,6 +242,7 @@ class JobView(BaseModel):
     options: Any
     split: Any
     encrypt: Any
+    destination: str | None
     consistency: str | None
     parameters: Any
     attempt: int
@@ -281,6 +287,7 @@ class JobView(BaseModel):
             options=job.options,
             split=job.split,
             encrypt=job.encrypt,
+            destination=job.destination,
             consistency=job.consistency,
             parameters=job.parameters,
             attempt=job.attempt,

@@ -15,7 +15,7 @@ from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of
 from streaming_exporter.errors import Rejected
-from streaming_exporter.events import JobError, Name, Scope, Word
+from streaming_exporter.events import DestinationName, JobError, Name, Scope, Word
 
 SHOWN_RUNS = 5
 MAX_DELAY = 7 * 24 * 3600
@@ -130,6 +130,7 @@ class SchedulePatch(BaseModel):
     catch_up: Catching | None = None
     recipients: Recipients = None
     webhook: Annotated[str | None, Field(max_length=2000)] = None
+    destination: DestinationName | None = None
     active: bool | None = None
 
 
@@ -166,6 +167,7 @@ class ScheduleView(BaseModel):
     email_recipients: Any
     unsubscribed: list[str]
     webhook: str | None
+    destination: str | None
     active: bool
     paused_at: datetime | None
     paused_reason: str | None

@@ -176,7 +176,10 @@ async def checked_values(
     return {
         **{
             name: getattr(order, name)
-            for name in ("export_type", "format", "name", "filters", "columns", "parameters", "webhook")
+            for name in (
+                *("export_type", "format", "name", "filters", "columns", "parameters"),
+                *("webhook", "destination"),
+            )
         },
         "options": order.options.model_dump(mode="json", exclude_unset=True) if order.options else None,
         "split": order.split.model_dump(mode="json", exclude_unset=True) if order.split else None,

@@ -39,7 +39,7 @@ _EMPTY = text(
     UPDATE export_jobs SET
         user_id = 'forgotten:' || id, status = CASE status WHEN 'completed' THEN 'expired' ELSE status END,
         filters = NULL, columns = NULL, options = NULL, parameters = NULL, claims = NULL, recipients = NULL,
-        name = NULL, webhook = NULL, source = NULL, encrypt = NULL, rerun_of = NULL,
+        name = NULL, webhook = NULL, destination = NULL, source = NULL, encrypt = NULL, rerun_of = NULL,
         "window" = NULL, schedule_id = NULL, traceparent = NULL, manifest = NULL, file_path = NULL,
         file_name = NULL, sha256 = NULL, error_message = NULL
     WHERE id = ANY(:ids) AND user_id = :user_id

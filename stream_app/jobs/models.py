@@ -56,6 +56,32 @@ CLAIM_GUARD = (
 """Workers of version 0.1 do not read these columns: the triggers take such jobs out of their claims."""
 
 
+DESTINATION_DELIVERIES = (
+    """
+    CREATE OR REPLACE FUNCTION export_jobs_plan_destination() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO deliveries (job_id, channel, address, event, topic, user_id, host, give_up_at)
+        VALUES (NEW.id, 'destination', NEW.destination, NEW.status,
+                coalesce('schedule:' || NEW.schedule_id, 'user:' || NEW.user_id), NEW.user_id,
+                'destination:' || NEW.destination, now() + interval '1 day')
+        ON CONFLICT DO NOTHING;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER export_jobs_plan_destination AFTER UPDATE ON export_jobs FOR EACH ROW
+    WHEN (NEW.destination IS NOT NULL AND NEW.status = 'completed' AND OLD.status <> 'completed'
+          AND OLD.outcome IS NOT NULL)
+    EXECUTE FUNCTION export_jobs_plan_destination()
+    """,
+)
+"""The transaction that completes a job inserts its delivery to a destination.
+
+It is a trigger because workers of the version before complete jobs too, and do not know destinations. Without
+a sealed outcome the event is applied again after the database was restored: the delivery was made before.
+"""
+
+
 class Base(DeclarativeBase):
     """Times are timestamptz, counts and sizes bigint, structures jsonb."""
 
@@ -87,6 +113,8 @@ class ExportJob(Base):
     ``rerun_of`` is the job whose request this one repeats. ``rights_at`` is when the user last showed a token
     with the rights of the request, where that was before ``created_at``: another user has repeated it.
 
+    ``destination`` is where the files of the completed job are also sent to.
+
     ``stages`` is what the last heartbeat of an attempt said: ``attempt``, ``phase``, and the busy seconds of
     ``source``, ``render`` and ``upload``.
     """
@@ -112,6 +140,7 @@ class ExportJob(Base):
     claims: Mapped[Any] = mapped_column(nullable=True)
     recipients: Mapped[Any] = mapped_column(nullable=True)
     webhook: Mapped[str | None]
+    destination: Mapped[str | None]
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     schedule_id: Mapped[UUID | None]
     run_at: Mapped[datetime | None]
@@ -183,7 +212,7 @@ class ExportJob(Base):
 
 
 changes.create_triggers_with(ExportJob.__table__)
-for statement in CLAIM_GUARD:
+for statement in (*CLAIM_GUARD, *DESTINATION_DELIVERIES):
     event.listen(ExportJob.__table__, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
 
 

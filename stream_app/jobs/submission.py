@@ -4,7 +4,7 @@ All four ways to ask for an export use it: events on ``exports.requests``, ``POS
 scheduler, and runs of a schedule beside its calendar.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.addresses import AddressRules
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.destinations import Destination, find_destination
 from stream_app.datasets.encryption import check_encryption
 from stream_app.datasets.format_choice import allowed_formats, check_format
 from stream_app.datasets.models import Dataset
@@ -68,6 +69,7 @@ REQUEST_COLUMNS = (
     "claims",
     "recipients",
     "webhook",
+    "destination",
 )
 """Columns with the names of the request's fields. Two requests with equal columns are the same request."""
 
@@ -98,6 +100,7 @@ class NewJob:
     claims: Any
     recipients: Any
     webhook: str | None
+    destination: str | None
     priority: int
     lease_until: datetime
     admitted_at: datetime | None = None
@@ -152,6 +155,7 @@ class RequestValidator:
         formats: names of the formats.
         datasets: the datasets by name.
         addressing: where mails and webhooks can go.
+        destinations: returns the destinations by name.
         has_passwords: whether the service has a good secret, from which it makes passwords of zip archives.
     """
 
@@ -159,6 +163,7 @@ class RequestValidator:
     datasets: Mapping[str, Dataset]
     addressing: AddressRules = ANYWHERE
     has_passwords: bool = False
+    destinations: Callable[[], Mapping[str, Destination]] = dict
 
     def validate(self, data: dict[str, Any]) -> ExportRequest:
         """Return the request that ``data`` describes, with the addresses of its recipients in ASCII form.
@@ -186,6 +191,8 @@ class RequestValidator:
         check_encryption(dataset, request.encrypt, has_passwords=self.has_passwords)
         if request.webhook is not None:
             self.addressing.webhook(request.webhook)
+        if request.destination is not None:
+            find_destination(self.destinations(), request.destination, caller, request.export_type)
         if not request.recipients:
             return request
         return request.model_copy(update={"recipients": self.addressing.recipients(request.recipients)})
@@ -239,6 +246,7 @@ def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> Ne
         claims=data.get("claims") or None,
         recipients=recipients,
         webhook=_as_text(data.get("webhook")),
+        destination=_as_text(data.get("destination")),
         priority=priority,
         lease_until=now + PUBLISH_TIMEOUT,
     )

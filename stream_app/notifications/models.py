@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Index, Integer, UniqueConstraint, func, text
@@ -39,7 +40,8 @@ class Delivery(Base):
 
     ``attempts`` counts the claims and fences off older ones. ``address`` is a mail address or a URL.
     ``event`` is the final status of the job. ``topic`` is what the recipient can unsubscribe from:
-    ``schedule:<id>``, or ``user:<id>`` for other requests of the user. There is no foreign key. A delivery is
+    ``schedule:<id>``, or ``user:<id>`` for other requests of the user. ``progress`` is
+    what a delivery to a destination has done. There is no foreign key. A delivery is
     kept as long as its job.
     """
 
@@ -65,6 +67,7 @@ class Delivery(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    progress: Mapped[Any] = mapped_column(nullable=True)
 
     __table_args__ = (
         UniqueConstraint("job_id", "channel", "address", name="deliveries_once"),

@@ -51,6 +51,7 @@ class ScheduledExport(Base):
     claims: Mapped[Any] = mapped_column(nullable=True)
     email_recipients: Mapped[Any] = mapped_column(nullable=True)
     webhook: Mapped[str | None]
+    destination: Mapped[str | None]
     active: Mapped[bool] = mapped_column(server_default=text("true"))
     last_run: Mapped[datetime | None]
     next_run: Mapped[datetime | None]
@@ -116,6 +117,7 @@ class Schedule:
     claims: Any
     email_recipients: Any
     webhook: str | None
+    destination: str | None
     active: bool
     last_run: datetime | None
     next_run: datetime | None

@@ -33,6 +33,7 @@ SCHEDULE_COLUMNS = (
     "parameters",
     "claims",
     "webhook",
+    "destination",
     "user_id",
 )
 

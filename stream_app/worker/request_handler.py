@@ -20,8 +20,8 @@ from streaming_exporter.events import Event, EventType, LifecycleData, Topic, li
 
 log = structlog.get_logger(__name__)
 
-NEWER_ELSEWHERE = frozenset({"unknown_dataset", "unknown_format"})
-"""Errors of a request that the API has accepted, if the API has more datasets or formats than this worker."""
+NEWER_ELSEWHERE = frozenset({"unknown_dataset", "unknown_format", "unknown_destination"})
+"""Errors of a request that the API has accepted, if the API knows more datasets, formats or destinations."""
 
 
 @dataclass(frozen=True, slots=True)

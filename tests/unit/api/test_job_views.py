@@ -7,7 +7,7 @@ from streaming_exporter.events import JobError
 
 CLOSED = {
     "filters", "columns", "options", "parameters", "file_name", "sha256", "download_url", "files_url",
-    "error", "name", "window", "encrypt",
+    "error", "name", "window", "encrypt", "destination",
 }  # fmt: skip
 
 

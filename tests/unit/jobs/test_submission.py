@@ -41,6 +41,8 @@ def test_a_valid_request_is_a_pending_job() -> None:
             "export_type: there is no dataset 'nothing'; allowed: ledger, ",
         ),
         ({"format": "docx"}, "unknown_format", "format: there is no format 'docx'; allowed: csv, json"),
+        ({"destination": "acme"}, "unknown_destination", "destination: there is no destination 'acme'"),
+        ({"destination": "../a"}, "invalid_request", "destination: expected a name of at most 100 letters"),
         ({"filters": 3}, "invalid_request", 'filters: expected an object such as {"kind": "proof"}, got 3'),
         ({"priority": "urgent"}, "invalid_request", "priority: expected high, normal or low"),
     ],
