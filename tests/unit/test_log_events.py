@@ -4,6 +4,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from streaming_exporter.events import EventType
@@ -48,6 +49,7 @@ def event_of(argument: ast.expr) -> str:
     return ast.unparse(argument)
 
 
+@cache
 def written() -> dict[str, set[str]]:
     """Return every event in the code with its levels. ``exception`` is the level error."""
     found: dict[str, set[str]] = defaultdict(set)
@@ -60,6 +62,7 @@ def written() -> dict[str, set[str]]:
     return found
 
 
+@cache
 def documented() -> dict[str, set[str]]:
     """Return every event of the table with its levels."""
     text = (ROOT / "docs" / "log_events.md").read_text("utf-8")
@@ -70,6 +73,7 @@ def documented() -> dict[str, set[str]]:
     return {event: set(levels.split(", ")) for event, levels, _ in rows}
 
 
+@cache
 def matches(pattern: str, event: str) -> bool:
     """Return whether the code can write this event of the table by this pattern."""
     return re.fullmatch(re.escape(pattern).replace(re.escape(ANY), "[a-z_]+"), event) is not None

@@ -18,7 +18,7 @@ from dev.stack import Stack
 from producers.tokens import sign_token
 from stream_app.db.engine import create_engine
 from stream_app.jobs.job_queries import JobQueries
-from stream_app.jobs.models import ExportJob
+from stream_app.jobs.models import Base, ExportJob
 from stream_app.settings import Settings
 from streaming_exporter.events import Event, Topic
 from streaming_exporter.kafka_connection import ensure_topics
@@ -96,10 +96,11 @@ def api_settings(stack: Stack, settings: Settings, template: str) -> Settings:
 
 @pytest.fixture
 async def api(api_settings: Settings) -> AsyncIterator[Harness]:
-    """The running API, without jobs."""
+    """The running API. Nothing in its database is left of other tests."""
     engine = create_engine(api_settings, application="test")
     async with engine.begin() as connection:
-        await connection.execute(delete(ExportJob))
+        for table in reversed(Base.metadata.sorted_tables):
+            await connection.execute(delete(table))
     async with running(api_settings) as app:
         yield Harness(app, api_settings, engine, JobQueries(engine))
     await engine.dispose()

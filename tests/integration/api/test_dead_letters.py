@@ -9,7 +9,6 @@ import httpx2
 import pytest
 from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
-from sqlalchemy import text
 
 from api.operations.dead_letters import DeadLetters, without_values
 from producers.dead_letter_topic import parse_id
@@ -34,8 +33,6 @@ async def letters(api: Harness) -> AsyncIterator[tuple[Harness, EventProducer]]:
     settings = changed(api.settings, kafka_topic_prefix=prefix)
     await ensure_topics(settings)
     worker = create_app(settings)
-    async with api.engine.begin() as connection:
-        await connection.execute(text("DELETE FROM handled_dead_letters"))
     async with running(settings) as app:
         yield Harness(app, settings, api.engine, api.queries), EventProducer(worker, prefix)
     await worker.producer.stop()

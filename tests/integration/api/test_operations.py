@@ -281,8 +281,6 @@ async def test_the_overview_shows_workers_queue_schedules_and_deliveries(api: Ha
     await report(api, "w-1", slots=4, running=1)
     await report(api, "w-2", slots=4)
     async with api.engine.begin() as connection:
-        await connection.execute(text("DELETE FROM deliveries"))
-        await connection.execute(text("DELETE FROM scheduled_exports"))
         await connection.execute(
             text("UPDATE workers SET seen_at = now() - interval '1 min' WHERE name = 'w-2'")
         )

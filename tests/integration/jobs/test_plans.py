@@ -139,14 +139,13 @@ def rows(step: dict[str, Any]) -> float:
 def judge(what: str, plans: list[dict[str, Any]], most: float) -> None:
     for found in plans:
         for step in steps(found["Plan"]):
-            shown = (
-                f"{what}: {step['Node Type']}\n{found['Query Text']}\n{json.dumps(found['Plan'], indent=1)}"
+            kind, read = step["Node Type"], rows(step)
+            of_jobs = step.get("Relation Name") in {"export_jobs", "early_cancellations"}
+            fine = not (of_jobs and kind == "Seq Scan") and (read <= most or not (of_jobs or "Sort" in kind))
+            # A document of each step would cost more time than all statements.
+            assert fine, (
+                f"{what}: {kind} of {read} rows\n{found['Query Text']}\n{json.dumps(found['Plan'], indent=1)}"
             )
-            if step.get("Relation Name") in {"export_jobs", "early_cancellations"}:
-                assert step["Node Type"] != "Seq Scan", shown
-                assert rows(step) <= most, shown
-            if "Sort" in step["Node Type"]:
-                assert rows(step) <= most, shown
 
 
 Statements = dict[str, Callable[[], Awaitable[object]]]
@@ -229,21 +228,19 @@ async def test_no_statement_reads_rows_that_it_does_not_need(engine: AsyncEngine
     judge("count of the queue", await plans.take(), PENDING)
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {},
-        {"status": Status.FAILED},
-        {"code": "timeout"},
-        {"name": "monthly"},
-        {"search": JobSearch([("monthly", ())], with_names=True)},
-        {"until": datetime.now(UTC)},
-        {"before": (datetime.now(UTC), UUID(int=1))},
-    ],
-    ids=lambda wanted: next(iter(wanted), "all"),
-)
+WANTED: list[dict[str, Any]] = [
+    {},
+    {"status": Status.FAILED},
+    {"code": "timeout"},
+    {"name": "monthly"},
+    {"search": JobSearch([("monthly", ())], with_names=True)},
+    {"until": datetime.now(UTC)},
+    {"before": (datetime.now(UTC), UUID(int=1))},
+]
+
+
 async def test_the_list_of_a_user_with_many_old_jobs_reads_no_jobs_of_others(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The jobs of everybody look cheap, because many are of this user. But these can all be the oldest."""
     async with engine.begin() as connection:
@@ -263,9 +260,11 @@ async def test_the_list_of_a_user_with_many_old_jobs_reads_no_jobs_of_others(
         return []
 
     monkeypatch.setattr(queries, "_jobs", note)
-    await queries.list_newest("batch", limit=21, **wanted)
-    sql = statements[0].compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True})
+    for wanted in WANTED:
+        await queries.list_newest("batch", limit=21, **wanted)
     async with engine.connect() as connection:
-        plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {sql}")).scalars())
-    assert "export_jobs_user_" in plan, plan
-    assert "Seq Scan" not in plan, plan
+        for wanted, statement in zip(WANTED, statements, strict=True):
+            sql = statement.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True})
+            plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {sql}")).scalars())
+            assert "export_jobs_user_" in plan, f"{wanted}: {plan}"
+            assert "Seq Scan" not in plan, f"{wanted}: {plan}"

@@ -79,13 +79,21 @@ def all_errors() -> list[tuple[type[BaseModel], Any]]:
 
 
 def errors_of(model: type[BaseModel]) -> Iterator[Any]:
-    """Yield the errors of wrong values of a model and of each of its fields."""
+    """Yield the errors of wrong values of a model and of each of its fields.
+
+    Of the items of a list, and of fields that are missing in each value, only the first error is yielded.
+    """
     for wrong in WRONG:
+        seen = set()
         for content in (wrong, *({name: wrong} for name in model.model_fields)):
             try:
                 model.model_validate(content)
             except ValidationError as error:
-                yield from error.errors(include_url=False)
+                for problem in error.errors(include_url=False):
+                    place = (problem["type"], *(part for part in problem["loc"] if isinstance(part, str)))
+                    if place not in seen:
+                        seen.add(place)
+                        yield problem
 
 
 def test_no_model_answers_in_words_of_pydantic() -> None:
