@@ -138,7 +138,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             replace=(
                 sources.replace,
                 estimate_sources.replace,
-                lambda new: metrics.set_known_labels(datasets=new.datasets, formats=FORMATS),
+                lambda new: metrics.set_known_labels(datasets=new.requestable, formats=FORMATS),
             ),
         )
         await stack.enter_async_context(_running(watcher.run()))

@@ -152,7 +152,7 @@ def create_app(settings: Settings) -> App:
         replace=(
             sources.replace,
             plan_sources.replace,
-            lambda new: metrics.set_known_labels(datasets=new.datasets, formats=FORMATS),
+            lambda new: metrics.set_known_labels(datasets=new.requestable, formats=FORMATS),
         ),
     )
     threads = ThreadPoolExecutor(settings.worker_slots * THREADS_PER_SLOT, thread_name_prefix="upload")

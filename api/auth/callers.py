@@ -10,7 +10,7 @@ from api.auth.authenticator import User
 from api.auth.token_claims import at_path, is_storable
 from stream_app.datasets.caller import ROLES, Caller
 from stream_app.datasets.models import Dataset
-from stream_app.datasets.rights import named_claims, named_roles
+from stream_app.datasets.rights import exists_for, named_claims, named_roles
 from streaming_exporter.payloads import MAX_CLAIM_LENGTH, MAX_CLAIM_VALUES
 
 RequestClaims = dict[str, str | list[str]]
@@ -43,8 +43,8 @@ def caller_for(user: User, dataset: Dataset | None) -> Caller:
 
 
 def can_see(user: User, dataset: Dataset) -> bool:
-    """Return whether the dataset exists for ``user``."""
-    return Caller(user.id, user.roles).has_any(dataset.roles)
+    """Return whether the dataset or bundle exists for ``user``."""
+    return exists_for(dataset, Caller(user.id, user.roles))
 
 
 def kept_claims(known: Mapping[str, Any] | None, now: RequestClaims) -> RequestClaims | None:

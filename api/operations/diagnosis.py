@@ -5,6 +5,7 @@ from datetime import datetime
 
 from api.operations.schemas import Diagnosis
 from api.services import ApiServices
+from stream_app.datasets.bundles import sources_of
 from stream_app.exports.source_monitor import UNAVAILABLE
 from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.jobs.job_statistics import QueuePosition, ago
@@ -87,8 +88,10 @@ def _waits_for(
 ) -> Reason:
     """Return what a pending job waits for: the first reason that would hold it even without the others."""
     dataset = services.datasets.get(job.export_type)
-    source = dataset.source if dataset is not None else None
-    scope = pauses.scope_of(job.export_type, source)
+    scope = pauses.scope_of(job.export_type, dataset)
+    states = services.source_monitor.states()
+    sources = sorted(sources_of(dataset)) if dataset is not None else []
+    away = [name for name in sources if states.get(name) == UNAVAILABLE]
     if job.cancel_requested_at is not None:
         return Reason("cancelling", "its cancellation is requested; a worker ends it within seconds")
     if job.admitted_at is None:
@@ -97,8 +100,8 @@ def _waits_for(
         return Reason("paused", f"operators have paused the claims of {scope}")
     if dataset is None:
         return Reason("unknown_dataset", "the datasets file of this API has no such dataset")
-    if source is not None and services.source_monitor.states().get(source) == UNAVAILABLE:
-        return Reason("source_away", f"the source database {source!r} does not answer")
+    if away:
+        return Reason("source_away", f"the source database {away[0]!r} does not answer")
     if job.not_before is not None and job.not_before > position.now:
         seconds = (job.not_before - position.now).total_seconds()
         why = "its next attempt" if job.attempt else "its start"

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeAlias
 
+from stream_app.datasets.bundles import members_of
 from stream_app.datasets.models import Dataset
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Encrypt
@@ -30,9 +31,10 @@ def check_encryption(dataset: Dataset, encrypt: Encrypt | None, *, has_passwords
             passwords can be made from.
     """
     if encrypt is None:
-        if dataset.encrypt == "required":
+        required = next((item for item in members_of(dataset) if item.encrypt == "required"), None)
+        if required is not None:
             raise Rejected(
-                f"files of dataset {dataset.name!r} must be encrypted; set encrypt to "
+                f"files of dataset {required.name!r} must be encrypted; set encrypt to "
                 '{"age": [public keys]} or {"zip_password": true}',
                 code="encryption_required",
                 field="encrypt",

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from stream_app.datasets.bundles import SUBJECT_ACCESS, Bundle, BundleSettings
 from stream_app.datasets.faults import DatasetsFileError as DatasetsFileError
 from stream_app.datasets.faults import Fault, Place, faults_of, nearest
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset, Entry, SourceSettings
 from stream_app.datasets.positions import find_lines, line_of
+from stream_app.datasets.rights import has_own_rows
 from streaming_exporter.errors import Rejected
 
-TABLES = ("sources", "datasets")
+TABLES = ("sources", "datasets", "bundles")
 """The tables that the file can have."""
 
 ONLY = "only"
@@ -44,7 +46,7 @@ class TomlFile:
 
 @dataclass(frozen=True, slots=True)
 class DatasetsFile:
-    """The content of the datasets file: sources besides the default one, and datasets, by name.
+    """The content of the datasets file: sources besides the default one, datasets and bundles, by name.
 
     Attributes:
         files: the files of the entries, by the name of the table and of the entry.
@@ -53,6 +55,12 @@ class DatasetsFile:
     sources: Mapping[str, SourceSettings] = field(default_factory=dict)
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
     files: Mapping[tuple[str, str], TomlFile] = field(default_factory=dict, compare=False)
+    bundles: Mapping[str, Bundle] = field(default_factory=dict)
+
+    @property
+    def requestable(self) -> Mapping[str, Dataset]:
+        """What a request can name: the datasets, and the bundles."""
+        return {**self.datasets, **self.bundles}
 
     def fault(self, place: Place, text: str) -> Fault:
         """Return a fault at a place of an entry, such as ``("datasets", "orders", "time")``."""
@@ -113,7 +121,8 @@ def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
                 faults.append(
                     file.fault((table, name, "source"), f"{text}; allowed: {', '.join(sorted(declared))}")
                 )
-    return DatasetsFile(sources, datasets, files), sorted(faults, key=_order)
+    bundles = _bundles(files, entries, datasets, faults)
+    return DatasetsFile(sources, datasets, files, bundles), sorted(faults, key=_order)
 
 
 def datasets_files(path: Path | None) -> Iterator[Path]:
@@ -155,7 +164,8 @@ def _entries(file: TomlFile, content: Mapping[str, Any]) -> Iterator[tuple[str, 
     """Yield the table, the name and the content of each entry, or a fault in its place."""
     for table, entries in content.items():
         if table not in TABLES:
-            text = f"only tables named [datasets.NAME] and [sources.NAME] are allowed{nearest(table, TABLES)}"
+            allowed = "[datasets.NAME], [bundles.NAME] and [sources.NAME]"
+            text = f"only tables named {allowed} are allowed{nearest(table, TABLES)}"
             yield table, "", None, file.fault((table,), text)
         elif not isinstance(entries, dict):
             yield table, "", None, file.fault((table,), f"it is not a table; write [{table}.NAME]")
@@ -196,6 +206,81 @@ def _dataset(file: TomlFile, name: str, entry: Mapping[str, Any], faults: list[F
     if dataset is not None:
         faults.extend(_template_faults(file, dataset))
     return dataset
+
+
+def _bundles(
+    files: Mapping[tuple[str, str], TomlFile],
+    entries: Mapping[tuple[str, str], Any],
+    datasets: Mapping[str, Dataset],
+    faults: list[Fault],
+) -> dict[str, Bundle]:
+    bundles = {}
+    declared = {name for table, name in files if table == "datasets"}
+    for (table, name), entry in entries.items():
+        if table != "bundles":
+            continue
+        file = files[table, name]
+        settings = _entry(file, BundleSettings, (table, name), entry, faults)
+        if settings is None:
+            continue
+        if name in declared:
+            text = (
+                "a dataset has this name too; requests would not know which one they mean; rename one of them"
+            )
+            faults.append(file.fault((table, name), text))
+            continue
+        bundle = _bundle(file, settings, declared, datasets, faults)
+        if bundle is not None:
+            bundles[name] = bundle
+    return bundles
+
+
+def _bundle(
+    file: TomlFile,
+    settings: BundleSettings,
+    declared: Collection[str],
+    datasets: Mapping[str, Dataset],
+    faults: list[Fault],
+) -> Bundle | None:
+    """Return the bundle, or ``None`` if it has a fault, or one of its datasets has."""
+    place = ("bundles", settings.name)
+    wanted = settings.datasets
+    if wanted is None:
+        wanted = tuple(name for name, dataset in datasets.items() if has_own_rows(dataset))
+    found: list[Fault] = []
+    for number, name in enumerate(wanted):
+        if name not in declared:
+            text = f"there is no dataset {name!r}{nearest(name, declared)}"
+            found.append(file.fault((*place, "datasets", number), text))
+    found += [
+        file.fault((*place, "filters", name), f"the bundle has no such dataset{nearest(name, wanted)}")
+        for name in sorted(settings.filters.keys() - set(wanted))
+    ]
+    members = [datasets[name] for name in wanted if name in datasets]
+    if settings.kind == SUBJECT_ACCESS:
+        found += [
+            file.fault((*place, "datasets"), _no_owner(member))
+            for member in members
+            if not has_own_rows(member)
+        ]
+    faults.extend(found)
+    if found or len(members) < len(wanted):
+        return None
+    if not members:
+        faults.append(file.fault(place, "no dataset has an owner; name the datasets, or set owner in one"))
+        return None
+    bundle = Bundle.of(settings, members)
+    if bundle.formats == ():
+        faults.append(file.fault((*place, "datasets"), "there is no format that each of its datasets allows"))
+        return None
+    return bundle
+
+
+def _no_owner(dataset: Dataset) -> str:
+    return (
+        f"dataset {dataset.name!r} has no owner, so it has no rows about one person; set owner, or leave it "
+        "out"
+    )
 
 
 def _entry(

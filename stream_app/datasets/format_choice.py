@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.models import Dataset
 from streaming_exporter.errors import Rejected
 
@@ -19,8 +20,9 @@ def check_format(dataset: Dataset, name: str, formats: Iterable[str]) -> None:
     """
     allowed = allowed_formats(dataset, formats)
     if name not in allowed:
+        what = "bundle" if isinstance(dataset, Bundle) else "dataset"
         raise Rejected(
-            f"dataset {dataset.name!r} cannot be exported as {name}",
+            f"{what} {dataset.name!r} cannot be exported as {name}",
             code="format_not_allowed",
             field="format",
             allowed=sorted(allowed),

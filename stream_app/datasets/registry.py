@@ -1,4 +1,4 @@
-"""The datasets that the service has at the moment."""
+"""The datasets and bundles that the service has at the moment."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,10 +7,11 @@ from stream_app.datasets.models import Dataset, SourceSettings
 
 
 class Datasets(Mapping[str, Dataset]):
-    """The datasets by name. The content can be replaced while the service runs."""
+    """The datasets and bundles by name. The content can be replaced while the service runs."""
 
     def __init__(self, content: DatasetsFile) -> None:
         self._content = content
+        self._requestable = content.requestable
 
     @property
     def content(self) -> DatasetsFile:
@@ -24,13 +25,13 @@ class Datasets(Mapping[str, Dataset]):
 
     def replace(self, content: DatasetsFile) -> None:
         """Use ``content`` from now on."""
-        self._content = content
+        self._content, self._requestable = content, content.requestable
 
     def __getitem__(self, name: str) -> Dataset:
-        return self._content.datasets[name]
+        return self._requestable[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._content.datasets)
+        return iter(self._requestable)
 
     def __len__(self) -> int:
-        return len(self._content.datasets)
+        return len(self._requestable)

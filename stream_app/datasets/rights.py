@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
+from stream_app.datasets.bundles import SUBJECT_ACCESS, Bundle, members_of
 from stream_app.datasets.caller import ALL_DATA, ROLES, Caller
 from stream_app.datasets.models import Dataset, Scope
 from streaming_exporter.errors import Rejected
@@ -27,15 +28,39 @@ class RowChoice:
 
 
 def find_dataset(datasets: Mapping[str, Dataset], name: str, caller: Caller) -> Dataset:
-    """Return the dataset ``name`` if it exists for the caller.
+    """Return the dataset or bundle ``name`` if it exists for the caller.
 
     Raises:
-        Rejected: there is no such dataset, or it is not for the caller; both have the same text.
+        Rejected: there is no such dataset, or it is not for the caller; both have the same text. Or a bundle
+            has a dataset that is not for the caller, which the text does not name.
     """
     dataset = datasets.get(name)
     if dataset is None or not caller.has_any(dataset.roles):
-        raise unknown_dataset(name, [key for key, item in datasets.items() if caller.has_any(item.roles)])
+        raise unknown_dataset(name, [key for key, item in datasets.items() if exists_for(item, caller)])
+    _require_members(dataset, caller)
     return dataset
+
+
+def exists_for(dataset: Dataset, caller: Caller) -> bool:
+    """Return whether the dataset exists for the caller; a bundle does if all its datasets do, too."""
+    return caller.has_any(dataset.roles) and all(
+        caller.has_any(member.roles) for member in members_of(dataset)
+    )
+
+
+def _require_members(dataset: Dataset, caller: Caller) -> None:
+    """Return if each dataset of a bundle exists for the caller.
+
+    Raises:
+        Rejected: one does not. The text does not name it.
+    """
+    if not exists_for(dataset, caller):
+        raise Rejected(
+            f"bundle {dataset.name!r} has a dataset that you cannot export, so the bundle cannot be exported "
+            "either; ask the operators for the role, or request the datasets that you can see",
+            code="bundle_not_allowed",
+            field="export_type",
+        )
 
 
 def unknown_dataset(name: str, allowed: list[str] | None = None) -> Rejected:
@@ -76,6 +101,10 @@ def visible_dataset(dataset: Dataset, caller: Caller) -> Dataset:
     """
     if not caller.has_any(dataset.roles):
         raise unknown_dataset(dataset.name)
+    if isinstance(dataset, Bundle):
+        _require_members(dataset, caller)
+        members = tuple(visible_dataset(member, caller) for member in dataset.members)
+        return dataset.model_copy(update={"members": members})
     hidden = hidden_columns(dataset, caller)
     closed = hidden.union(masked_columns(dataset, caller))
     if not closed:
@@ -112,6 +141,39 @@ def row_choice(dataset: Dataset, name: str, caller: Caller) -> RowChoice | None:
     return RowChoice(scope.column, claim_values(caller, scope.claim, f"scope {name}", field="scope"))
 
 
+def check_rows(dataset: Dataset, name: str, caller: Caller) -> None:
+    """Check that the caller can use the scope ``name`` of a dataset, or of each dataset of a bundle.
+
+    Raises:
+        Rejected: as :func:`row_choice`. With a bundle, the text names the dataset.
+    """
+    if not isinstance(dataset, Bundle):
+        row_choice(dataset, name, caller)
+        return
+    if dataset.kind == SUBJECT_ACCESS and name != OWN:
+        raise Rejected(
+            f"bundle {dataset.name!r} has the data about one person, so it has no scope {name!r}",
+            code="unknown_scope",
+            field="scope",
+            allowed=[OWN],
+        )
+    for member in dataset.members:
+        try:
+            row_choice(member, name, caller)
+        except Rejected as error:
+            raise of_member(dataset, member, error) from error
+
+
+def of_member(bundle: Bundle, member: Dataset, error: Rejected) -> Rejected:
+    """Return the error of a dataset of a bundle, with the dataset's name. It is visible to the caller."""
+    text = str(error)
+    if error.field is not None:
+        text = text.removeprefix(f"{error.field}: ")
+    return Rejected(
+        f"dataset {member.name!r} of bundle {bundle.name!r}: {text}", code=error.code, field=error.field
+    )
+
+
 def claim_values(caller: Caller, claim: str, user: str, *, field: str | None = None) -> tuple[str, ...]:
     """Return the values of a claim of the caller: at least one.
 
@@ -135,7 +197,14 @@ def claim_values(caller: Caller, claim: str, user: str, *, field: str | None = N
 
 
 def usable_scopes(dataset: Dataset, caller: Caller) -> list[str]:
-    """Return the names of the scopes for which the caller has role and claim, without :data:`ALL`."""
+    """Return the names of the scopes for which the caller has role and claim, without :data:`ALL`.
+
+    A bundle has the scopes that each of its datasets has.
+    """
+    if isinstance(dataset, Bundle):
+        first, *others = (usable_scopes(member, caller) for member in dataset.members)
+        common = [name for name in first if all(name in names for names in others)]
+        return [name for name in common if dataset.kind != SUBJECT_ACCESS or name == OWN]
     return [
         name
         for name, scope in _scopes(dataset).items()
@@ -144,7 +213,10 @@ def usable_scopes(dataset: Dataset, caller: Caller) -> list[str]:
 
 
 def named_roles(dataset: Dataset) -> frozenset[str]:
-    """Return the roles that the rights to the dataset depend on."""
+    """Return the roles that the rights to the dataset, or to a bundle's datasets, depend on."""
+    if isinstance(dataset, Bundle):
+        own = frozenset({*dataset.roles, ALL_DATA} if dataset.roles else ())
+        return own.union(*map(named_roles, dataset.members))
     groups = (
         dataset.roles or (),
         *(scope.roles or () for scope in dataset.scopes.values()),
@@ -158,11 +230,15 @@ def named_roles(dataset: Dataset) -> frozenset[str]:
 
 def named_claims(dataset: Dataset) -> frozenset[str]:
     """Return the claims that the rights to the dataset depend on, without the user's id and the roles."""
+    if isinstance(dataset, Bundle):
+        return frozenset().union(*map(named_claims, dataset.members))
     return frozenset(_claims(dataset)) - {"sub", ROLES}
 
 
 def has_own_rows(dataset: Dataset) -> bool:
-    """Return whether rows of the dataset belong to users."""
+    """Return whether rows of the dataset, or of each dataset of a bundle, belong to users."""
+    if isinstance(dataset, Bundle):
+        return all(map(has_own_rows, dataset.members))
     return OWN in _scopes(dataset)
 
 

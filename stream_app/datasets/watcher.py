@@ -102,15 +102,16 @@ class DatasetsWatcher:
     def _take(self, content: DatasetsFile) -> None:
         for replace in self._replace:
             replace(content)
-        before, after = self._datasets.content.datasets, content.datasets
+        before, after = self._datasets.content.requestable, content.requestable
         self._datasets.replace(content)
-        log_missing_datasets(after, self._path)
+        log_missing_datasets(content.datasets, self._path)
         self.loaded_at = datetime.now(UTC)
         metrics.DATASETS_LOADED.set_to_current_time()
         log.info(
             "datasets_file.reloaded",
             changed=sorted(name for name in {*before, *after} if before.get(name) != after.get(name)),
-            datasets=len(after),
+            datasets=len(content.datasets),
+            bundles=len(content.bundles),
             sources=sorted(content.sources),
         )
 

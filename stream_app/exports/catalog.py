@@ -206,17 +206,25 @@ class Catalog:
         Raises:
             Rejected, Retryable: as :meth:`table` and ``work`` do.
         """
-        known = self._known_of(dataset)
-        table = await self.table(dataset)
+        return await self.use_all([dataset], lambda tables: work(tables[0]))
+
+    async def use_all(
+        self, datasets: Sequence[Dataset], work: Callable[[Sequence[SourceTable]], Awaitable[Result]]
+    ) -> Result:
+        """Do as :meth:`use`, with the tables of several datasets, which are read again together."""
+        known = [self._known_of(dataset) for dataset in datasets]
+        tables = [await self.table(dataset) for dataset in datasets]
         try:
-            return await work(table)
+            return await work(tables)
         except (Rejected, TableChanged) as error:
-            if known is None or known.table is not table:
+            again = [
+                table if was is None or was.table is not table else await self._read(dataset, was)
+                for dataset, was, table in zip(datasets, known, tables, strict=True)
+            ]
+            if again == tables:
                 raise _final(error) from error
-            again = await self._read(dataset, known)
-            if again == table:
-                raise _final(error) from error
-            log.info("dataset.changed", dataset=dataset.name)
+            changed = [new.dataset.name for new, old in zip(again, tables, strict=True) if new != old]
+            log.info("dataset.changed", dataset=", ".join(changed))
         try:
             return await work(again)
         except TableChanged as error:

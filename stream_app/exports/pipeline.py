@@ -17,11 +17,13 @@ from datetime import datetime
 
 import structlog
 
+from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.excel_template import TemplateError
 from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
+from stream_app.exports.bundles.exporter import export_bundle
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
@@ -29,32 +31,37 @@ from stream_app.exports.encryption import encryption_for
 from stream_app.exports.file_limit import FileLimit
 from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.file_writer import FileKind, FileWriter, Written
-from stream_app.exports.formats.base import Document, Format
+from stream_app.exports.formats.base import Format
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.plugins import ordinary_errors
-from stream_app.exports.preparation import prepared
-from stream_app.exports.presentation import settled_options, title_of
+from stream_app.exports.preparation import document_of, prepared
+from stream_app.exports.presentation import settled_options
 from stream_app.exports.query import RowQuery, row_query
 from stream_app.exports.ranges import RowRange
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import largest_row_query, row_too_large
-from stream_app.exports.snapshot import Sink, Snapshot
+from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.sources import SourceFinder
 from stream_app.exports.sql_text import render
 from stream_app.exports.stage_spans import TimedSink, stage_span
-from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask, RowLimit
+from stream_app.exports.task import (
+    ESTIMATE_AFTER,
+    ExportLimits,
+    ExportProgress,
+    ExportResult,
+    ExportTask,
+    RowLimit,
+)
+from stream_app.exports.watched_sinks import limited, watched
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
 
 log = structlog.get_logger(__name__)
-
-ESTIMATE_AFTER = 0.5
-"""Seconds after which the rows of an export are estimated: a shorter export needs no progress."""
 
 ESTIMATE_SECONDS = 2
 """Time limit for PostgreSQL to plan the query, or to count its rows."""
@@ -112,6 +119,8 @@ class Exporter:
         dataset = self.datasets[request.export_type]
         check_format(dataset, request.format, self.formats)
         # Once: the datasets file can change while the export runs.
+        if isinstance(dataset, Bundle):
+            return await export_bundle(self, dataset, task, progress)
         source = self.sources.of(dataset)
 
         async def export(table: SourceTable) -> ExportResult:
@@ -162,19 +171,7 @@ class Exporter:
             max_rows = limits.of_rows(request)
             if part is None:  # the rows of all parts were counted when they were planned
                 progress.estimated_rows = await self.check_row_count(snapshot, rows, max_rows)
-            document = Document(
-                dataset=table.dataset.name,
-                columns=rows.columns,
-                options=request.options,
-                as_of=as_of,
-                filters=request.filters,
-                order=table.visible_order,
-                template=table.dataset.template,
-                template_header=table.dataset.template_header,
-                template_columns=table.template_columns or tuple(item.name for item in table.columns),
-                target_bytes=limit.bytes,
-                title=title_of(table.dataset, options),
-            )
+            document = document_of(table, request, rows, as_of, limit.bytes)
             writer = FileWriter(
                 self.storage,
                 FileKind(
@@ -203,7 +200,7 @@ class Exporter:
             try:
                 written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
             except MessageTooLong as error:
-                raise await self._too_large(task, source, table, request, output) or error from error
+                raise await self.too_large(task, source, table, request, output) or error from error
             except TemplateError as error:
                 raise _for_caller(error, table) from error
             finally:
@@ -222,7 +219,7 @@ class Exporter:
             files=written.files,
         )
 
-    async def _too_large(
+    async def too_large(
         self, task: ExportTask, source: Source, table: SourceTable, request: ExportRequest, output: Format
     ) -> Rejected | None:
         """Find the row that was too long and return the error that names it; ``None`` if it is not found.
@@ -291,31 +288,41 @@ class Exporter:
         rows: RowQuery,
         progress: ExportProgress,
     ) -> None:
-        """Estimate the rows of an export that takes long, over another connection: its own is busy.
+        """Estimate the rows of an export that takes long."""
+        await asyncio.sleep(ESTIMATE_AFTER)
+        if progress.estimated_rows is None and task.part is None:
+            progress.estimated_rows = await self.estimated_rows(task, source, table, rows)
+
+    async def estimated_rows(
+        self, task: ExportTask, source: Source, table: SourceTable, rows: RowQuery
+    ) -> int | None:
+        """Estimate the rows of a running export over another connection, because its own is busy.
 
         A user's own rows are counted, because the planner's estimate would reveal facts about the rows of
         other users. All estimates of a source share one connection. An estimate that waits for a lock soon
         gives up.
+
+        Returns:
+            The number of rows; ``None`` if it is not known in time.
         """
-        await asyncio.sleep(ESTIMATE_AFTER)
-        if progress.estimated_rows is None and task.part is None:
-            with suppress(ExporterError, TimeoutError):  # the export itself reports the same error
-                async with (
-                    source.estimating,
-                    asyncio.timeout(ESTIMATE_SECONDS),
-                    source.snapshot(
-                        f"exporter {task.name} estimate",
-                        search_path=table.search_path,
-                        seconds=ESTIMATE_SECONDS,
-                        lock_seconds=ESTIMATE_SECONDS / 2,
-                        session=rows.session,
-                    ) as snapshot,
-                ):
-                    sql = await asyncio.to_thread(render, rows.select.order_by(None))
-                    if shows_planner_numbers(table, task.request):
-                        progress.estimated_rows = await snapshot.estimate(sql)
-                    elif (count := await snapshot.count(sql, COUNTED_ROWS + 1)) <= COUNTED_ROWS:
-                        progress.estimated_rows = count
+        with suppress(ExporterError, TimeoutError):  # the export itself reports the same error
+            async with (
+                source.estimating,
+                asyncio.timeout(ESTIMATE_SECONDS),
+                source.snapshot(
+                    f"exporter {task.name} estimate",
+                    search_path=table.search_path,
+                    seconds=ESTIMATE_SECONDS,
+                    lock_seconds=ESTIMATE_SECONDS / 2,
+                    session=rows.session,
+                ) as snapshot,
+            ):
+                sql = await asyncio.to_thread(render, rows.select.order_by(None))
+                if shows_planner_numbers(table, task.request):
+                    return await snapshot.estimate(sql)
+                count = await snapshot.count(sql, COUNTED_ROWS + 1)
+                return count if count <= COUNTED_ROWS else None
+        return None
 
     async def _transfer(
         self,
@@ -337,7 +344,7 @@ class Exporter:
 
         writing = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, write)
         try:
-            sink = TimedSink(_limited(_watched(pipe.write, progress), max_bytes, output))
+            sink = TimedSink(limited(watched(pipe.write, progress), max_bytes, output))
             copying = {"db.system.name": "postgresql", "db.operation.name": "COPY"}
             with stage_span("source", sink, copying, progress.times):
                 writer.row_count = await reader.read(snapshot, sink)
@@ -367,35 +374,3 @@ def _for_caller(error: TemplateError, table: SourceTable) -> Rejected:
         "operators: the log has the reason",
         code=error.code,
     )
-
-
-def _watched(sink: Sink, progress: ExportProgress) -> Sink:
-    """Return ``sink``, which notes since when the export waits for its source: not while the sink waits."""
-
-    async def take(chunk: bytes) -> None:
-        progress.waits_since = None
-        await sink(chunk)
-        progress.waits_since = time.monotonic()
-
-    return take
-
-
-def _limited(sink: Sink, limit: int | None, output: Format) -> Sink:
-    """Return ``sink`` with a limit: it raises :class:`Rejected` after ``limit`` bytes."""
-    if limit is None:
-        return sink
-    taken = 0
-
-    async def take(chunk: bytes) -> None:
-        nonlocal taken
-        taken += len(chunk)
-        if taken > limit:
-            raise Rejected(
-                f"the rows have more than {limit:,} bytes of text, the limit for {output.name} files; narrow "
-                "the export with filters, divide it into several files with split, or choose another format; "
-                f"operators: the setting EXPORTER_{output.name.upper()}_MAX_BYTES is the limit",
-                code="too_many_bytes",
-            )
-        await sink(chunk)
-
-    return take

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.util import LRUCache
 
 from stream_app.exports.catalog import SourceTable
-from stream_app.exports.formats.base import Format
-from stream_app.exports.presentation import presented
+from stream_app.exports.formats.base import Document, Format
+from stream_app.exports.presentation import presented, title_of
 from stream_app.exports.query import CopyStatement, RowQuery, row_query
 from stream_app.exports.ranges import RowRange
 from stream_app.time_zones import TimeZone
@@ -54,6 +55,33 @@ async def prepared(
     found = await asyncio.to_thread(prepare)
     _known[kind] = True
     return found
+
+
+def document_of(
+    table: SourceTable, request: ExportRequest, rows: RowQuery, as_of: datetime, target_bytes: int | None
+) -> Document:
+    """Return the facts about a file with ``rows``, as formats need them.
+
+    Args:
+        table: the table as the caller of the request sees it.
+        request: the request with its settled options.
+        rows: the rows.
+        as_of: the time of their snapshot.
+        target_bytes: the size at which the file ends; ``None`` without a limit.
+    """
+    return Document(
+        dataset=table.dataset.name,
+        columns=rows.columns,
+        options=request.options,
+        as_of=as_of,
+        filters=request.filters,
+        order=table.visible_order,
+        template=table.dataset.template,
+        template_header=table.dataset.template_header,
+        template_columns=table.template_columns or tuple(item.name for item in table.columns),
+        target_bytes=target_bytes,
+        title=title_of(table.dataset, request.options),
+    )
 
 
 def has_few_values(request: ExportRequest) -> bool:

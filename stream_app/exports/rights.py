@@ -4,7 +4,7 @@ Whatever is done with a table for a caller uses :func:`visible_table`, :func:`re
 :func:`use_visible`: exports, estimates, the checks of requests and schedules, lists.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -67,6 +67,24 @@ async def use_visible(
         return await work(visible_table(table, caller))
 
     return await catalog.use(dataset, use)
+
+
+async def use_all_visible(
+    catalog: Catalog,
+    datasets: Sequence[Dataset],
+    caller: Caller,
+    work: Callable[[Sequence[SourceTable]], Awaitable[Result]],
+) -> Result:
+    """Call ``work`` with the tables of ``datasets`` as the caller sees them; see :meth:`Catalog.use_all`.
+
+    Raises:
+        Rejected: a dataset is not for the caller; and what :meth:`Catalog.use_all` raises.
+    """
+
+    async def use(tables: Sequence[SourceTable]) -> Result:
+        return await work([visible_table(table, caller) for table in tables])
+
+    return await catalog.use_all(datasets, use)
 
 
 def shows_planner_numbers(table: SourceTable, request: ExportRequest) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -31,7 +31,7 @@ from stream_app.exports.source_errors import (
     is_lost_connection,
     source_errors,
 )
-from stream_app.exports.source_session import begin_script
+from stream_app.exports.source_session import IDLE_LIMIT, SET_VALUES, begin_script
 from stream_app.exports.source_transactions import BEGIN_SECONDS, begun, joined
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
@@ -114,6 +114,11 @@ class Source:
     def each(self) -> tuple["Source", ...]:
         """Return this source."""
         return (self,)
+
+    @property
+    def export_seconds(self) -> float:
+        """The time limit of an export, in seconds."""
+        return self._settings.export_timeout_seconds
 
     @property
     def free_connections(self) -> int:
@@ -223,6 +228,33 @@ class Source:
             session=session,
         ) as snapshot:
             yield snapshot
+
+    async def switch(
+        self,
+        snapshot: Snapshot,
+        *,
+        search_path: Sequence[str],
+        session: Mapping[str, str],
+        others: Collection[str],
+        seconds: float,
+    ) -> None:
+        """Prepare an open snapshot for the rows of another dataset.
+
+        Args:
+            snapshot: one that this source has opened.
+            search_path: schemas for names without one.
+            session: settings of the transaction, see :meth:`snapshot`.
+            others: names of settings of other datasets in this transaction: they become empty, as they are
+                on a connection whose last transaction has set them.
+            seconds: limit of each statement from now on, and of the pause between two of them.
+        """
+        values = {**dict.fromkeys(others, ""), **self._values(session)}
+        limits = {"statement_timeout": f"{seconds * 1000:.0f}", IDLE_LIMIT: f"{max(seconds, 1):.0f}s"}
+        values = {**limits, **values}
+        await snapshot.connection.execute(
+            SET_VALUES, list(values), list(values.values()), timeout=BEGIN_SECONDS
+        )
+        await snapshot.set_search_path(search_path)
 
     async def close(self) -> None:
         """Close the pool without waiting for running statements."""

@@ -12,6 +12,9 @@ from stream_app.exports.stage_spans import StageTimes
 from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest
 
+ESTIMATE_AFTER = 0.5
+"""Seconds after which the rows of an export are estimated: a shorter export needs no progress."""
+
 SLOW_SOURCE_SECONDS = 0.5
 """An export that waits longer than this for its next rows is in the phase ``source``."""
 

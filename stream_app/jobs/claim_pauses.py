@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.datasets.bundles import bundles_with, members_of, sources_of
 from stream_app.datasets.models import Dataset
 from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.jobs.models import ClaimPause
@@ -31,15 +32,26 @@ class PausedClaims:
         """Whether no job is claimed."""
         return EVERYTHING in self.scopes
 
-    def scope_of(self, name: str, source: str | None) -> str | None:
-        """Return the widest pause of the dataset ``name``, whose source is ``source``, or ``None``."""
-        found = (EVERYTHING, f"{SOURCE}{source}", f"{DATASET}{name}")
+    def scope_of(self, name: str, dataset: Dataset | None) -> str | None:
+        """Return the widest pause of the dataset or bundle ``name``, or ``None``.
+
+        ``dataset`` is the dataset, if it is known. A bundle is paused with each of its datasets.
+        """
+        found = [EVERYTHING, f"{DATASET}{name}"]
+        if dataset is not None:
+            found[1:1] = [f"{SOURCE}{source}" for source in sorted(sources_of(dataset))]
+            found += [f"{DATASET}{member.name}" for member in members_of(dataset)]
         return next((scope for scope in found if scope in self.scopes), None)
 
     def datasets(self, known: Mapping[str, Dataset]) -> tuple[str, ...]:
         """Return the datasets that are paused, also those that are not known here."""
         named = {scope.removeprefix(DATASET) for scope in self.scopes if scope.startswith(DATASET)}
-        of_sources = {name for name, item in known.items() if f"{SOURCE}{item.source}" in self.scopes}
+        named |= {bundle for name in named for bundle in bundles_with(name, known)}
+        of_sources = {
+            name
+            for name, item in known.items()
+            if any(f"{SOURCE}{source}" in self.scopes for source in sources_of(item))
+        }
         return tuple(named | of_sources)
 
 

@@ -18,12 +18,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.addresses import AddressRules
+from stream_app.datasets.bundle_requests import check_bundle_request
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination, find_destination
 from stream_app.datasets.encryption import check_encryption
 from stream_app.datasets.format_choice import allowed_formats, check_format
 from stream_app.datasets.models import Dataset
-from stream_app.datasets.rights import find_dataset, row_choice
+from stream_app.datasets.rights import check_rows, find_dataset
 from stream_app.exports.formats.registry import MISSING
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs
@@ -187,7 +188,8 @@ class RequestValidator:
                 allowed=sorted(allowed_formats(dataset, self.formats)),
             )
         check_format(dataset, request.format, self.formats)
-        row_choice(dataset, request.scope, caller)
+        check_rows(dataset, request.scope, caller)
+        check_bundle_request(dataset, request)
         check_encryption(dataset, request.encrypt, has_passwords=self.has_passwords)
         if request.webhook is not None:
             self.addressing.webhook(request.webhook)

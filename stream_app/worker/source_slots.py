@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from stream_app.datasets.bundles import sources_of
 from stream_app.datasets.models import Dataset
 from stream_app.exports.source import Source
 from stream_app.exports.sources import SourceFinder
@@ -47,7 +48,8 @@ class SourceSlots:
 
         A worker claims several times to fill its slots if a source has fewer connections than free slots.
         """
-        used = Counter(self._datasets[name].source for name in running if name in self._datasets)
+        known = (self._datasets[name] for name in running if name in self._datasets)
+        used = Counter(source for dataset in known for source in sources_of(dataset))
         limit, full, away = free, set(), set()
         for source in self._sources.each():
             if source.away_since is not None:
@@ -62,7 +64,9 @@ class SourceSlots:
     def _datasets_of(self, sources: Collection[str]) -> tuple[str, ...]:
         if not sources:
             return ()
-        return tuple(name for name, dataset in self._datasets.items() if dataset.source in sources)
+        return tuple(
+            name for name, dataset in self._datasets.items() if not sources_of(dataset).isdisjoint(sources)
+        )
 
     def _room(self, source: Source, used: int) -> int:
         if source.away_since is None:

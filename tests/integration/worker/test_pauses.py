@@ -124,7 +124,7 @@ def test_pauses_of_a_source_hold_its_datasets_only() -> None:
     paused = PausedClaims(frozenset({"source:crm", "dataset:d"}))
     assert set(paused.datasets(datasets)) == {"a", "b", "d"}, "d is possibly known to other workers only"
     assert not paused.everything
-    assert [paused.scope_of(name, item.source) for name, item in datasets.items()] == [
+    assert [paused.scope_of(name, item) for name, item in datasets.items()] == [
         "source:crm",
         "source:crm",
         None,

@@ -22,7 +22,7 @@ MAX_COLUMNS, MAX_ROWS = 16_384, 1_048_576
 
 _NUMBERS = {Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT, Kind.DATE, Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
 _WITHOUT_OUTER_SPACES = {Kind.UUID, Kind.BYTES, Kind.INTERVAL, Kind.ARRAY}
-_FIRST_PARTS = ("_rels/.rels", "docProps/core.xml", "xl/theme/theme1.xml")
+FIRST_PARTS = ("_rels/.rels", "docProps/core.xml", "xl/theme/theme1.xml")
 """Parts at the start of the archive, by which programs such as file(1) recognize a workbook."""
 
 
@@ -38,6 +38,11 @@ class ExcelFormat(Format):
     def __init__(self, *, last_row: int = MAX_ROWS) -> None:
         """Create the format. A sheet has up to ``last_row`` rows."""
         self._last_row = last_row
+
+    @property
+    def last_row(self) -> int:
+        """The last row that a sheet can have."""
+        return self._last_row
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return one SQL column for each cell.
@@ -59,17 +64,17 @@ class ExcelFormat(Format):
         from stream_app.exports.formats.excel.sheet_layout import SAMPLE_ROWS
         from stream_app.exports.formats.excel.workbook import WorkbookBuilder
 
-        rows_left = _SheetRows(chunks, tally, len(document.columns))
+        rows_left = SheetRows(chunks, tally, len(document.columns))
         book = WorkbookBuilder(document, rows_left.sample(SAMPLE_ROWS))
         rows_left.heights = RowHeights(book.wrapped, len(document.columns) + 1)
         rows_left.renderer = RowRenderer(
-            [_markup(item, style) for item, style in zip(document.columns, book.styles, strict=True)]
+            [markup_of(item, style) for item, style in zip(document.columns, book.styles, strict=True)]
         )
         # A small file has small blocks, so that its size can be foreseen.
         archive = Archive(document.as_of, min(BLOCK_BYTES, (document.target_bytes or 2**40) // 32))
         last_rows = [book.header]
         parts = book.parts(last_rows)
-        for name in _FIRST_PARTS:
+        for name in FIRST_PARTS:
             yield archive.add(name, parts.content[name])
         yield from archive.stream(parts.sheets[-1], self._sheet(rows_left, book, parts, last_rows))
         while rows_left.has_more():
@@ -78,12 +83,12 @@ class ExcelFormat(Format):
             yield from archive.stream(parts.sheets[-1], self._sheet(rows_left, book, parts, last_rows))
         parts = book.parts(last_rows)
         for name, content in parts.content.items():
-            if name not in _FIRST_PARTS and name not in parts.sheets:
+            if name not in FIRST_PARTS and name not in parts.sheets:
                 yield archive.add(name, content)
         yield archive.close()
 
     def _sheet(
-        self, rows_left: "_SheetRows", book: "WorkbookBuilder", parts: "WorkbookParts", last_rows: list[int]
+        self, rows_left: "SheetRows", book: "WorkbookBuilder", parts: "WorkbookParts", last_rows: list[int]
     ) -> Iterator[bytes]:
         """Yield the XML of the last sheet of ``parts``, and set its last row in ``last_rows``."""
         head, _ = parts.around_rows()
@@ -98,7 +103,7 @@ SAMPLE_BYTES = 2**20
 """Bytes of the rows by which the widths of columns are chosen."""
 
 
-class _SheetRows:
+class SheetRows:
     """Distributes the rows to sheets."""
 
     renderer: RowRenderer
@@ -156,7 +161,8 @@ class _SheetRows:
             yield xml, number - 1
 
 
-def _markup(item: Column, style: int) -> CellMarkup:
+def markup_of(item: Column, style: int) -> CellMarkup:
+    """Return the markup of the cells of a column whose style has this number."""
     if item.kind in _NUMBERS:
         return CellMarkup.number(style)
     if item.kind is Kind.BOOLEAN:

@@ -105,7 +105,7 @@ class WorkbookBuilder:
             if self._is_laid_out
             else []
         )
-        self.styles = [self._style(sheet, index, item) for index, item in enumerate(document.columns, 1)]
+        self.styles = [self.style(sheet, index, item) for index, item in enumerate(document.columns, 1)]
 
     def parts(self, last_rows: Sequence[int]) -> WorkbookParts:
         """Return the workbook with a sheet for each of ``last_rows``, the number of its last row."""
@@ -119,7 +119,7 @@ class WorkbookBuilder:
         self._prepare(sheet)
         # Styles are created in the same order, so that their numbers stay the same.
         for index, item in enumerate(self._document.columns, 1):
-            self._style(sheet, index, item)
+            self.style(sheet, index, item)
         sheet.delete_rows(self.header + 1, sheet.max_row)
         for row in [row for row in sheet.row_dimensions if row > self.header]:
             del sheet.row_dimensions[row]
@@ -133,9 +133,9 @@ class WorkbookBuilder:
             book.move_sheet(another, book.index(sheets[-1]) + 1 - book.index(another))
             sheets.append(another)
         for each, last_row in zip(sheets, last_rows, strict=True):
-            self._limit(each, last_row)
+            self.limit(each, last_row)
         return WorkbookParts(
-            _saved(book),
+            saved_parts(book),
             [
                 f"xl/worksheets/sheet{number}.xml"
                 for number, each in enumerate(book.worksheets, 1)
@@ -179,13 +179,13 @@ class WorkbookBuilder:
         if self._template is not None and names:
             row = find_header_row(sheet, names, self._document.template_header)
             if row == 0:
-                self._lay_out(sheet)
+                self.lay_out(sheet)
                 return 1
             self._arrange(sheet, row)
             return row
         row = next((row for row in range(sheet.max_row, 0, -1) if _captions(sheet, row)), 0)
         if row == 0:
-            self._lay_out(sheet)
+            self.lay_out(sheet)
         elif _captions(sheet, row) != len(columns):
             for index in range(len(columns) + 1, sheet.max_column + 1):
                 sheet.cell(row, index).value = None
@@ -231,7 +231,7 @@ class WorkbookBuilder:
                     sheet, index=letter, width=widths[place][0], hidden=widths[place][1], customWidth=True
                 )
 
-    def _lay_out(self, sheet: Worksheet) -> None:
+    def lay_out(self, sheet: Worksheet) -> None:
         """Make the header, the widths and the pages of a sheet that no template lays out."""
         self._is_laid_out = True
         document, words, style = self._document, self._words, self._style_of_texts
@@ -253,7 +253,7 @@ class WorkbookBuilder:
             made=text(words.language, "files.as_of", time=style.moment(document.as_of, seconds=False)),
         )
 
-    def _style(self, sheet: Worksheet, index: int, item: Column) -> int:
+    def style(self, sheet: Worksheet, index: int, item: Column) -> int:
         """Return the number of a column's style. A template can set it in the row below its header."""
         below = sheet.cell(self.header + 1, index)
         number_format = item.number_format or number_format_of(item, self._style_of_texts.rules)
@@ -263,7 +263,7 @@ class WorkbookBuilder:
             below.alignment = cell_alignment(item, is_first=index == 1, among_wrapped=self._among_wrapped)
         return below.style_id
 
-    def _limit(self, sheet: Worksheet, last_row: int) -> None:
+    def limit(self, sheet: Worksheet, last_row: int) -> None:
         """Extend the filter, or the template's table, to ``last_row``."""
         width = len(self._document.columns)
         for table in list(sheet.tables.values()):
@@ -336,7 +336,8 @@ def _caption(sheet: Worksheet, row: int, index: int, item: Column) -> Cell:
     return caption
 
 
-def _saved(book: Workbook) -> dict[str, bytes]:
+def saved_parts(book: Workbook) -> dict[str, bytes]:
+    """Return the files inside a workbook, by name."""
     file = BytesIO()
     book.save(file)
     with ZipFile(file) as archive:

@@ -1,0 +1,361 @@
+"""Exports a bundle: the rows of its datasets, one after the other, into one file.
+
+The datasets of one source are read in one transaction, so that all of them have the data of one moment.
+
+::
+
+    COPY of the first dataset ──┐
+    COPY of the second one ─────┴► pipe ──► frame ──► zip or workbook ──► hash ──► upload
+    event loop                        │     writing thread
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from stream_app.datasets.bundle_requests import check_bundle_request, member_request
+from stream_app.datasets.bundles import Bundle
+from stream_app.datasets.caller import Caller
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.parameters import given_parameters
+from stream_app.datasets.rights import check_rows, of_member, visible_dataset
+from stream_app.exports.bundles.members import BundleFacts, Member, MemberFeed
+from stream_app.exports.bundles.writer import BundleWriter
+from stream_app.exports.catalog import SourceTable
+from stream_app.exports.compression import compression_for
+from stream_app.exports.encryption import encryption_for
+from stream_app.exports.formats.base import Format
+from stream_app.exports.formats.excel.format import ExcelFormat
+from stream_app.exports.message_too_long import MessageTooLong
+from stream_app.exports.pipe import PipeClosed
+from stream_app.exports.plugins import ordinary_errors
+from stream_app.exports.preparation import document_of, prepared
+from stream_app.exports.presentation import label_for, settled_options
+from stream_app.exports.rights import use_all_visible
+from stream_app.exports.row_reader import ParallelReading, RowReader
+from stream_app.exports.snapshot import FETCH_SECONDS, Snapshot, single_value
+from stream_app.exports.source import Source
+from stream_app.exports.source_errors import time_limit_exceeded
+from stream_app.exports.stage_spans import TimedSink, stage_span
+from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportResult, ExportTask
+from stream_app.exports.watched_sinks import limited, watched
+from stream_app.storage.object_store import StoredObject
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest
+
+if TYPE_CHECKING:
+    from stream_app.exports.pipeline import Exporter
+
+log = structlog.get_logger(__name__)
+
+ROW_SECURITY = "row_level_security"
+"""Warning in the manifest: row-level security can hide rows of a table from the service's role."""
+
+ONE_CONNECTION = ParallelReading()
+"""How the rows are read: further connections would end the transaction of the other datasets."""
+
+
+async def export_bundle(
+    exporter: "Exporter", bundle: Bundle, task: ExportTask, progress: ExportProgress
+) -> ExportResult:
+    """Write the file of a bundle.
+
+    Raises:
+        Rejected: the request cannot be fulfilled. The text names the dataset that is the reason.
+        Retryable: a part of the system failed temporarily.
+        asyncio.CancelledError: the task was cancelled.
+
+    After each of these errors no object is left in the bucket.
+    """
+    request, caller = task.request, Caller.of(task.request)
+    bundle_for_caller = visible_dataset(bundle, caller)
+    check_bundle_request(bundle_for_caller, request)
+    check_rows(bundle_for_caller, request.scope, caller)
+    output = exporter.formats[request.format]
+    compression_for(request.options.compression, output)
+
+    async def export(tables: Sequence[SourceTable]) -> ExportResult:
+        progress.waits_since = time.monotonic()
+        members = [
+            await _member(exporter, bundle, dataset, table, task, output)
+            for dataset, table in zip(bundle.members, tables, strict=True)
+        ]
+        in_order = [member for group in _by_source(members) for member in group]
+        return await _BundleExport(exporter, bundle, task, progress, output, in_order).run()
+
+    progress.waits_since = time.monotonic()
+    try:
+        return await use_all_visible(exporter.catalog, bundle.members, caller, export)
+    finally:
+        progress.waits_since = None
+
+
+def settled_member(
+    bundle: Bundle, dataset: Dataset, table: SourceTable, request: ExportRequest, now: datetime
+) -> ExportRequest:
+    """Return the request for the rows of one dataset, with its relative times as they are at ``now``.
+
+    Raises:
+        Rejected: the bundle's own filter needs a column that the caller does not see. The text does not name
+            it.
+    """
+    if any(name not in table.filterable for name in bundle.filters.get(dataset.name, ())):
+        log.warning("bundle.filter_unusable", bundle=bundle.name, dataset=dataset.name)
+        raise Rejected(
+            f"bundle {bundle.name!r} cannot be exported: its filters for dataset {dataset.name!r} need a "
+            "column that you cannot filter by; operators: change the filters of the bundle",
+            code="filter_of_bundle",
+        )
+    return table.resolve(member_request(bundle, dataset, request), now)
+
+
+async def _member(
+    exporter: "Exporter",
+    bundle: Bundle,
+    dataset: Dataset,
+    table: SourceTable,
+    task: ExportTask,
+    output: Format,
+) -> Member:
+    source = exporter.sources.of(dataset)
+    try:
+        request = settled_member(bundle, dataset, table, task.request, task.asked_at)
+        options, zone = await settled_options(request.options, table.dataset, source.fetch)
+        request = request.model_copy(update={"options": options})
+        rows, statement = await prepared(table, request, output, zone)
+    except Rejected as error:
+        raise of_member(bundle, dataset, error) from error
+    document = document_of(table, request, rows, task.asked_at, None)
+    if isinstance(output, ExcelFormat):  # a workbook has one template at most
+        document = replace(document, template=None, template_header=None)
+    column = table.dataset.time
+    return Member(
+        dataset=dataset,
+        table=table,
+        source=source,
+        request=request,
+        rows=rows,
+        statement=statement,
+        parameters=given_parameters(dataset, request.parameters),
+        document=document,
+        window_column=column if task.window and column in request.filters else None,
+    )
+
+
+@dataclass(slots=True)
+class _BundleExport:
+    """One export of a bundle."""
+
+    exporter: "Exporter"
+    bundle: Bundle
+    task: ExportTask
+    progress: ExportProgress
+    output: Format
+    members: Sequence[Member]
+
+    async def run(self) -> ExportResult:
+        """Read all rows, write the file, and return the result."""
+        writer = self._writer()
+        feed = MemberFeed()
+
+        def write() -> StoredObject:
+            try:
+                with ordinary_errors():
+                    return writer.write(feed)
+            finally:
+                feed.close_reader()
+
+        deadline = time.monotonic() + self.members[0].source.export_seconds
+        loop = asyncio.get_running_loop()
+        writing = loop.run_in_executor(self.exporter.threads, copy_context().run, write)
+        estimating = asyncio.create_task(self._estimate())
+        try:
+            counted = 0
+            for number, group in enumerate(_by_source(self.members), 1):
+                counted = await self._read_source(number, group, feed, deadline, counted)
+            self.progress.waits_since = None
+            feed.finish()
+            stored = await asyncio.shield(writing)
+        except BaseException as error:
+            feed.fail(error)
+            writer.stopped.set()
+            await asyncio.wait({writing})
+            if writer.key is not None:
+                await self.exporter.storage.call(self.exporter.storage.remove_all, [writer.key])
+            if writing.exception() is not None and isinstance(error, PipeClosed):
+                writing.result()
+            raise
+        finally:
+            estimating.cancel()
+            await asyncio.wait({estimating})
+        return writer.result(stored)
+
+    def _writer(self) -> BundleWriter:
+        request, exporter = self.task.request, self.exporter
+        options = request.options
+        title = label_for(self.bundle.label, self.bundle.labels, options.language)
+        return BundleWriter(
+            exporter.storage,
+            self.task,
+            BundleFacts(
+                self.bundle.name,
+                title or self.bundle.name,
+                self.bundle.kind,
+                request,
+                self.task.asked_at,
+                self.task.window,
+            ),
+            self.output,
+            compression_for(options.compression, self.output),
+            encryption_for(request.encrypt, self.task.job, exporter.passwords),
+            [member.document for member in self.members],
+            exporter.limits.of_file(self.output.name).file_bytes,
+            self.progress,
+        )
+
+    async def _read_source(
+        self, number: int, group: Sequence[Member], feed: MemberFeed, deadline: float, counted: int
+    ) -> int:
+        """Read the rows of all datasets of one source, in one snapshot.
+
+        Args:
+            number: the number of the snapshot, from 1.
+            group: the datasets.
+            feed: takes their rows.
+            deadline: when the time of the export is over, by :func:`time.monotonic`.
+            counted: the number of rows that were counted before, of other sources.
+
+        Returns:
+            The number of rows that were counted, if there is a limit.
+        """
+        source, first = group[0].source, group[0]
+        names = {name for member in group for name in member.rows.session}
+        async with source.snapshot(
+            f"exporter {self.task.name}",
+            search_path=first.table.search_path,
+            seconds=_left(deadline),
+            session=first.rows.session,
+        ) as snapshot:
+            for member in group:
+                await self._switch(snapshot, member, names, deadline)
+                await self._lock(snapshot, member)
+                counted += await self._count(snapshot, member, counted)
+                member.snapshot = number
+                member.document = replace(member.document, as_of=snapshot.as_of)
+            for member in group:
+                await self._switch(snapshot, member, names, deadline)
+                await self._copy(snapshot, member, feed)
+            self.progress.waits_since = None
+            # The transaction must not stay open during the rest of the upload.
+            await snapshot.end()
+        return counted
+
+    async def _switch(self, snapshot: Snapshot, member: Member, names: set[str], deadline: float) -> None:
+        await member.source.switch(
+            snapshot,
+            search_path=member.table.search_path,
+            session=member.rows.session,
+            others=names,
+            seconds=_left(deadline),
+        )
+
+    async def _lock(self, snapshot: Snapshot, member: Member) -> None:
+        """Lock the table of a dataset until the transaction ends, and check that it is as it was described.
+
+        A table that is rewritten after the snapshot was taken would look empty when its turn comes.
+        """
+        table = member.table
+        if table.query is None:
+            sql = f"SELECT {table.locking_sql}, {table.fingerprint_sql}"
+            value = await single_value(snapshot.connection, sql, FETCH_SECONDS)
+            snapshot.initial_value = value.partition("\t")[2]
+        await self.exporter.check_table(snapshot, table, self.task)
+        if table.has_row_security:
+            self.progress.tally.warnings[ROW_SECURITY] = 1
+
+    async def _count(self, snapshot: Snapshot, member: Member, counted: int) -> int:
+        """Return the number of rows of a dataset if there is a limit, else 0.
+
+        Raises:
+            Rejected: they are more than the dataset, its format, or the export can have.
+        """
+        limits = self.exporter.limits.of_dataset(member.table.dataset)
+        limit = limits.of_rows(member.request)
+        try:
+            count = await self.exporter.check_row_count(snapshot, member.rows, limit)
+        except Rejected as error:
+            raise of_member(self.bundle, member.dataset, error) from error
+        most = self.exporter.limits.max_rows
+        if count is not None and most is not None and counted + count > most:
+            raise Rejected(
+                f"the bundle has more than {most:,} rows, the most that an export can have; limit it with "
+                "filters, or request its datasets",
+                code="too_many_rows",
+            )
+        return count or 0
+
+    async def _copy(self, snapshot: Snapshot, member: Member, feed: MemberFeed) -> None:
+        """Read the rows of a dataset into the feed."""
+        exporter, progress = self.exporter, self.progress
+        pipe = feed.begin(member)
+        max_bytes = exporter.limits.of_file(self.output.name).max_bytes
+        sink = TimedSink(limited(watched(pipe.write, progress), max_bytes, self.output))
+        reader = RowReader(
+            member.source,
+            member.table,
+            member.rows,
+            self.output,
+            member.request.options,
+            member.statement,
+            ONE_CONNECTION,
+            self.task.name,
+        )
+        copying = {"db.system.name": "postgresql", "db.operation.name": "COPY"}
+        progress.waits_since = time.monotonic()
+        try:
+            with stage_span("source", sink, copying, progress.times):
+                member.row_count = await reader.read(snapshot, sink)
+        except MessageTooLong as error:
+            found = await exporter.too_large(
+                self.task, member.source, member.table, member.request, self.output
+            )
+            raise of_member(self.bundle, member.dataset, found or error) from error
+        except Rejected as error:
+            raise of_member(self.bundle, member.dataset, error) from error
+        pipe.finish()
+
+    async def _estimate(self) -> None:
+        """Estimate the rows of all datasets of an export that takes long."""
+        await asyncio.sleep(ESTIMATE_AFTER)
+        found = [
+            await self.exporter.estimated_rows(self.task, member.source, member.table, member.rows)
+            for member in self.members
+        ]
+        if self.progress.estimated_rows is None and None not in found:
+            self.progress.estimated_rows = sum(number or 0 for number in found)
+
+
+def _by_source(members: Sequence[Member]) -> list[list[Member]]:
+    """Return the datasets of each source. The sources are in the order of their first datasets."""
+    groups: dict[Source, list[Member]] = {}
+    for member in members:
+        groups.setdefault(member.source, []).append(member)
+    return list(groups.values())
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until ``deadline``.
+
+    Raises:
+        Rejected: the time is over.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise time_limit_exceeded()
+    return left
