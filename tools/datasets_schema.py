@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from stream_app.datasets.bundles import BundleSettings
 from stream_app.datasets.models import Dataset, SourceSettings
 from tools.schemas import DIALECT, Plain
 
@@ -19,6 +20,7 @@ def datasets_schema() -> Schema:
     """Return the schema of a whole file, as a program reads its TOML."""
     definitions: Schema = {}
     dataset, source = (_schema_of(model, definitions) for model in (Dataset, SourceSettings))
+    bundle = _schema_of(BundleSettings, definitions)
     _with_column_tables(dataset)
     return {
         "$schema": DIALECT,
@@ -27,6 +29,7 @@ def datasets_schema() -> Schema:
         "properties": {
             "sources": _entries(source, "Source databases besides that of EXPORTER_SOURCE_DATABASE_URL"),
             "datasets": _entries(dataset, "What can be exported"),
+            "bundles": _entries(bundle, "Several datasets that one request exports together"),
         },
         "additionalProperties": False,
         "$defs": definitions,

@@ -1,6 +1,7 @@
 """The call that lists datasets and formats."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any, Literal
 
 from fastapi import APIRouter
@@ -10,8 +11,10 @@ from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import caller_for, can_see
 from api.errors import problem_responses
 from api.services import ApiServices, InjectedServices
+from stream_app.datasets.bundles import Bundle, has_windows, members_of
 from stream_app.datasets.format_choice import allowed_formats
 from stream_app.datasets.models import Dataset
+from stream_app.datasets.retention import retention_of
 from stream_app.datasets.rights import ALL, has_own_rows, usable_scopes, visible_dataset
 from stream_app.exports.columns import Column
 from stream_app.exports.filters import operators
@@ -58,8 +61,18 @@ class ParameterView(BaseModel):
     description: str
 
 
+class BundleView(BaseModel):
+    """What a bundle has: the names of its datasets, in the order of its files.
+
+    ``kind`` is `subject_access` if it has all data about one person.
+    """
+
+    kind: Literal["subject_access"] | None
+    datasets: list[str]
+
+
 class DatasetView(BaseModel):
-    """A dataset. ``error`` is the reason why it cannot be exported at the moment.
+    """A dataset, or a bundle of datasets. ``error`` is the reason why it cannot be exported at the moment.
 
     ``owner`` and ``time`` are null if the dataset does not show these columns. ``has_owner`` means that rows
     belong to users, so scope `own` is possible. ``has_time`` means that schedules can have windows.
@@ -67,6 +80,9 @@ class DatasetView(BaseModel):
     language) are its names for people. ``max_rows`` limits the rows of an export, ``retention_days`` is how
     long files are kept. ``timezone`` is the time zone of its files, if a request names none; null means UTC.
     ``encrypt`` is `required` if its files must be encrypted.
+
+    ``bundle`` is null for a dataset. A bundle has no columns of its own: its filters are those of its
+    datasets, as in `{"ledger": {"kind": "proof"}}`.
     """
 
     name: str
@@ -85,6 +101,7 @@ class DatasetView(BaseModel):
     max_rows: int | None = None
     retention_days: float | None = None
     encrypt: Literal["required"] | None = None
+    bundle: BundleView | None = None
     error: str | None = None
 
 
@@ -109,7 +126,7 @@ class Catalogue(BaseModel):
 @router.get(
     "",
     operation_id="listDatasets",
-    summary="List the datasets, with columns and operators, and the formats",
+    summary="List the datasets and bundles, with columns and operators, and the formats",
     response_model=Catalogue,
     responses=problem_responses(401, 500, 503),
 )
@@ -117,7 +134,8 @@ async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalo
     """Columns and types come from the source databases.
 
     If a table is missing, or its database does not answer within 2 s, the dataset has an `error`.
-    Only datasets and columns that your roles can see are listed.
+    Only datasets and columns that your roles can see are listed, and bundles of which you can see each
+    dataset.
     """
     visible = [dataset for dataset in services.datasets.values() if can_see(user, dataset)]
     return Catalogue(
@@ -143,7 +161,8 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
     problem = None
     try:
         async with asyncio.timeout(CATALOGUE_SECONDS):
-            columns = (await read_visible(services.catalog, dataset, caller)).columns
+            tables = [await read_visible(services.catalog, item, caller) for item in members_of(dataset)]
+        columns = () if isinstance(dataset, Bundle) else tables[0].columns
     except Rejected as error:
         problem = str(error)
     except (Retryable, TimeoutError):
@@ -153,6 +172,12 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
         )
     shown = {item.name for item in columns}
     dataset = visible_dataset(dataset, caller)
+    scopes = usable_scopes(dataset, caller)
+    is_of_one_person = isinstance(dataset, Bundle) and dataset.kind is not None
+    if user.can_export_all and not is_of_one_person:
+        scopes.append(ALL)
+    parameters = {name: item for one in members_of(dataset) for name, item in one.parameters.items()}
+    retention = retention_of(dataset, services.settings.retention_days)
     return DatasetView(
         name=dataset.name,
         label=dataset.label,
@@ -161,8 +186,8 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
         owner=dataset.owner if dataset.owner in shown else None,
         time=dataset.time if dataset.time in shown else None,
         has_owner=has_own_rows(dataset),
-        has_time=dataset.time is not None,
-        scopes=[*usable_scopes(dataset, caller), *([ALL] if user.can_export_all else [])],
+        has_time=has_windows(dataset),
+        scopes=scopes,
         columns=[_column_view(dataset, item) for item in columns],
         formats=allowed_formats(dataset, services.formats),
         parameters=[
@@ -176,12 +201,15 @@ async def _view(services: ApiServices, user: User, dataset: Dataset) -> DatasetV
                 default=item.default,
                 description=item.description,
             )
-            for name, item in dataset.parameters.items()
+            for name, item in parameters.items()
         ],
         max_rows=min(filter(None, (dataset.max_rows, services.settings.max_rows)), default=None),
-        retention_days=dataset.retention_days or services.settings.retention_days,
+        retention_days=retention / timedelta(days=1),
         encrypt=dataset.encrypt,
         timezone=dataset.timezone,
+        bundle=BundleView(kind=dataset.kind, datasets=[item.name for item in dataset.members])
+        if isinstance(dataset, Bundle)
+        else None,
         error=problem,
     )
 

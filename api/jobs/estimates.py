@@ -10,19 +10,23 @@ import asyncpg
 
 from api.jobs.schemas import Estimate
 from api.services import ApiServices
+from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
-from stream_app.datasets.rights import find_dataset
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.rights import find_dataset, of_member
+from stream_app.exports.bundles.archive import member_compression
+from stream_app.exports.bundles.requests import settled_member
 from stream_app.exports.catalog import SourceTable
-from stream_app.exports.compression import CompressedFile, compression_for
+from stream_app.exports.compression import CompressedFile, Compression, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, RowQuery, row_query
-from stream_app.exports.rights import shows_planner_numbers, use_visible
+from stream_app.exports.rights import shows_planner_numbers, use_all_visible, use_visible
 from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.sql_text import render
 from stream_app.exports.task import ExportLimits, RowLimit
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 
 SAMPLE_ROWS = 100
@@ -67,13 +71,60 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
     """
     caller = Caller.of(request)
     dataset = find_dataset(services.datasets, request.export_type, caller)
+    if isinstance(dataset, Bundle):
+        return await use_all_visible(
+            services.catalog,
+            dataset.members,
+            caller,
+            lambda tables: _estimate_bundle(services, dataset, tables, request),
+        )
     return await use_visible(
         services.catalog, dataset, caller, lambda table: _estimate(services, table, request)
     )
 
 
-async def _estimate(services: ApiServices, table: SourceTable, request: ExportRequest) -> Estimate:
+async def _estimate_bundle(
+    services: ApiServices, bundle: Bundle, tables: Sequence[SourceTable], request: ExportRequest
+) -> Estimate:
+    """Estimate a bundle: the sum of its datasets. Its file fits if each of them does, and all together."""
+    now = services.clock.now()
+    compression = member_compression(request.options.compression, services.formats[request.format])
+
+    async def estimate_member(member: Dataset, table: SourceTable) -> Estimate:
+        try:
+            wanted = settled_member(bundle, member, table, request, now)
+            return await _estimate(services, table, wanted, compression)
+        except Rejected as error:
+            raise of_member(bundle, member, error) from error
+
+    found = await asyncio.gather(*map(estimate_member, bundle.members, tables))
+    rows, sizes = sum(item.rows for item in found), [item.bytes for item in found]
+    too_large = next((item for item in found if not item.fits), None)
+    limit = services.settings.max_rows
+    if too_large is None and limit is not None and rows > limit:
+        reason: str | None = f"An export can have at most {limit:,} rows. Limit the export with filters"
+    else:
+        reason = too_large.reason if too_large is not None else None
+    return Estimate(
+        rows=rows,
+        bytes=None if None in sizes else sum(size or 0 for size in sizes),
+        exact=all(item.exact for item in found),
+        at_least=any(item.at_least for item in found),
+        row_limit=too_large.row_limit if too_large is not None else limit,
+        fits=reason is None,
+        reason=reason,
+    )
+
+
+async def _estimate(
+    services: ApiServices,
+    table: SourceTable,
+    request: ExportRequest,
+    compression: Compression | None = None,
+) -> Estimate:
+    """Estimate the file of one dataset. ``compression`` is by default what the request asks for."""
     output = services.formats[request.format]
+    compression = compression or compression_for(request.options.compression, output)
     request = table.resolve(request, services.clock.now())
 
     def prepare() -> tuple[RowQuery, ExportRequest]:
@@ -98,7 +149,7 @@ async def _estimate(services: ApiServices, table: SourceTable, request: ExportRe
         raise Retryable("the estimate timed out") from error
     size = None
     if sample is not None:
-        size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table)
+        size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table, compression)
     fits = limit is None or amount.rows <= limit.rows
     return Estimate(
         rows=amount.rows,
@@ -163,7 +214,13 @@ async def _sample(snapshot: Snapshot, statement: CopyStatement) -> Sample | None
 
 
 def _size(
-    sample: Sample, count: int, rows: RowQuery, request: ExportRequest, output: Format, table: SourceTable
+    sample: Sample,
+    count: int,
+    rows: RowQuery,
+    request: ExportRequest,
+    output: Format,
+    table: SourceTable,
+    compression: Compression | None,
 ) -> int:
     """Calculate the bytes of a file with ``count`` rows like those of the sample."""
     document = Document(
@@ -174,7 +231,6 @@ def _size(
         filters=request.filters,
         template=table.dataset.template,
     )
-    compression = compression_for(request.options.compression, output)
 
     def size(of: Sequence[bytes]) -> int:
         with ordinary_errors():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -14,15 +15,18 @@ from api.auth.callers import RequestClaims, claims_for
 from api.errors import RETRY_SECONDS, Problem
 from api.jobs.schemas import Order
 from api.services import SOURCE, ApiServices
+from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset
+from stream_app.exports.bundles.requests import shown_member
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
 from stream_app.exports.format_options import refuse_foreign_options
+from stream_app.exports.formats.base import Format
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import row_query
-from stream_app.exports.rights import use_visible
+from stream_app.exports.rights import use_all_visible, use_visible
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job
@@ -237,7 +241,27 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
     caller = Caller.of(request)
     # The datasets file can have changed since the request was validated.
     dataset = find_dataset(services.datasets, request.export_type, caller)
-    await use_visible(services.catalog, dataset, caller, check_table)
+    if isinstance(dataset, Bundle):
+        await _check_members(services, dataset, request, output)
+    else:
+        await use_visible(services.catalog, dataset, caller, check_table)
+
+
+async def _check_members(
+    services: ApiServices, bundle: Bundle, request: ExportRequest, output: Format
+) -> None:
+    """Check the request for each dataset of a bundle."""
+
+    async def check_tables(tables: Sequence[SourceTable]) -> None:
+        now = services.clock.now()
+
+        def check() -> None:
+            for member, table in zip(bundle.members, tables, strict=True):
+                shown_member(bundle, member, table, request, output, now)
+
+        await asyncio.to_thread(check)
+
+    await use_all_visible(services.catalog, bundle.members, Caller.of(request), check_tables)
 
 
 def _same(known: ExportJob, job: NewJob) -> tuple[UUID, Status]:

@@ -1,5 +1,6 @@
 """Creates, changes and runs schedules. A request is checked as if the export ran now."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,9 +16,11 @@ from api.jobs.service import check_against_table, dataset_for, in_doubt, too_man
 from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
+from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.rights import find_dataset
 from stream_app.datasets.typed_values import TEMPORAL
+from stream_app.exports.catalog import SourceTable
 from stream_app.exports.format_options import kept_options
 from stream_app.exports.rights import read_visible
 from stream_app.jobs.submission import (
@@ -217,28 +220,70 @@ def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -
 
 
 async def _kinds(services: ApiServices, order: ScheduleOrder, caller: Caller) -> dict[str, str] | None:
-    """Return the kinds of the time columns in the window and the filters."""
-    table = await read_visible(
-        services.catalog, find_dataset(services.datasets, order.export_type, caller), caller
-    )
+    """Return the kinds of the time columns in the window and the filters.
+
+    Those of a bundle are named with their dataset: ``ledger.created_at``.
+    """
+    dataset = find_dataset(services.datasets, order.export_type, caller)
+    if not isinstance(dataset, Bundle):
+        table = await read_visible(services.catalog, dataset, caller)
+        return _kinds_of(table, order, order.filters or {}, needs_time=True) or None
+    kinds: dict[str, str] = {}
+    has_window = False
+    for member in dataset.members:
+        table = await read_visible(services.catalog, member, caller)
+        own = (order.filters or {}).get(member.name) or {}
+        limited = {**dataset.filters.get(member.name, {}), **own}
+        found = _kinds_of(table, order, limited, needs_time=False, place=f"filters.{member.name}")
+        has_window = has_window or table.dataset.time in found
+        kinds |= {f"{member.name}.{name}": kind for name, kind in found.items()}
+    if order.window is not Windowing.NONE and not has_window:
+        raise _no_window(
+            f"no dataset of bundle {dataset.name!r} has a time column, so it cannot have a window"
+        )
+    return kinds or None
+
+
+def _kinds_of(
+    table: SourceTable,
+    order: ScheduleOrder,
+    filters: Mapping[str, Any],
+    *,
+    needs_time: bool,
+    place: str = "filters",
+) -> dict[str, str]:
+    """Return the kinds of the time columns of one dataset.
+
+    Args:
+        table: its table as the owner of the schedule sees it.
+        order: the schedule.
+        filters: the filters of the dataset.
+        needs_time: whether a window needs a time column. In a bundle, a dataset can be whole.
+        place: the place of the filters, for errors.
+
+    Raises:
+        Rejected: there is no time column, or a filter has it besides the window.
+    """
     dataset, columns = table.dataset, table.filterable
-    names = set(order.filters or ())
+    names = set(filters)
     if order.window is not Windowing.NONE:
-        if dataset.time is None or columns[dataset.time].kind not in TEMPORAL:
-            raise Rejected(
-                f"dataset {dataset.name!r} has no time column, so it cannot have a window",
-                code="no_time_column",
-                field="window",
-                allowed=[Windowing.NONE],
-            )
-        if dataset.time in names:
+        has_time = dataset.time is not None and columns[dataset.time].kind in TEMPORAL
+        if needs_time and not has_time:
+            raise _no_window(f"dataset {dataset.name!r} has no time column, so it cannot have a window")
+        if has_time and dataset.time in names:
             raise Rejected(
                 "the window limits this column already; remove the filter or the window",
                 code="filter_and_window",
-                field=f"filters.{dataset.time}",
+                field=f"{place}.{dataset.time}",
             )
-        names.add(dataset.time)
-    return {name: columns[name].kind for name in sorted(names) if columns[name].kind in TEMPORAL} or None
+        if has_time and dataset.time is not None:
+            names.add(dataset.time)
+    known = sorted(names & columns.keys())
+    return {name: columns[name].kind for name in known if columns[name].kind in TEMPORAL}
+
+
+def _no_window(text: str) -> Rejected:
+    return Rejected(text, code="no_time_column", field="window", allowed=[Windowing.NONE])
 
 
 async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str | None) -> UUID:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from stream_app.datasets.bundles import SUBJECT_ACCESS, Bundle, BundleSettings
+from stream_app.datasets.bundles import SUBJECT_ACCESS, Bundle, BundleSettings, common_formats
 from stream_app.datasets.faults import DatasetsFileError as DatasetsFileError
 from stream_app.datasets.faults import Fault, Place, faults_of, nearest
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset, Entry, SourceSettings
@@ -269,11 +269,10 @@ def _bundle(
     if not members:
         faults.append(file.fault(place, "no dataset has an owner; name the datasets, or set owner in one"))
         return None
-    bundle = Bundle.of(settings, members)
-    if bundle.formats == ():
+    if common_formats(members) == ():
         faults.append(file.fault((*place, "datasets"), "there is no format that each of its datasets allows"))
         return None
-    return bundle
+    return Bundle.of(settings, members)
 
 
 def _no_owner(dataset: Dataset) -> str:

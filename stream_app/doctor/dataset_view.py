@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.faults import nearest
-from stream_app.datasets.file import load_datasets
+from stream_app.datasets.file import DatasetsFile, load_datasets
 from stream_app.datasets.format_choice import allowed_formats
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import ALL, OWN, has_own_rows, usable_scopes
@@ -98,10 +99,7 @@ async def view_dataset(
         Retryable: the source database cannot be reached.
     """
     content = load_datasets(settings.datasets_file)
-    if name not in content.datasets:
-        hint = nearest(name, content.datasets)
-        raise Rejected(f"there is no dataset {name!r}{hint}", allowed=sorted(content.datasets))
-    dataset = content.datasets[name]
+    dataset = _found(content, name)
     if not caller.has_any(dataset.roles):
         raise Rejected(
             f"dataset {name!r} does not exist for this caller, who needs one of the roles",
@@ -140,6 +138,60 @@ async def view_dataset(
         sql=sql,
         problem=problem,
     )
+
+
+def find_bundle(settings: Settings, name: str, caller: Caller) -> Bundle | None:
+    """Return the bundle ``name``; ``None`` if it is a dataset.
+
+    Raises:
+        DatasetsFileError: the datasets file cannot be used.
+        Rejected: there is neither, or the bundle is not for the caller.
+    """
+    dataset = _found(load_datasets(settings.datasets_file), name)
+    if not isinstance(dataset, Bundle):
+        return None
+    if not caller.has_any(dataset.roles):
+        raise Rejected(
+            f"bundle {name!r} does not exist for this caller, who needs one of the roles",
+            code="unknown_dataset",
+            allowed=dataset.roles,
+        )
+    return dataset
+
+
+def bundle_as_json(bundle: Bundle, members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a bundle with the views of its datasets as JSON."""
+    return {
+        "bundle": bundle.name,
+        "label": bundle.label,
+        "description": bundle.description,
+        "kind": bundle.kind,
+        "roles": list(bundle.roles or ()),
+        "formats": sorted(allowed_formats(bundle, FORMATS)),
+        "filters": {name: dict(filters) for name, filters in bundle.filters.items()},
+        "datasets": list(members),
+    }
+
+
+def show_bundle(bundle: Bundle, console: Console) -> None:
+    """Print the facts about a bundle for people. Those about its datasets follow."""
+    facts = {
+        "bundle": bundle.name + (f" ({bundle.label})" if bundle.label else ""),
+        "description": bundle.description,
+        "kind": bundle.kind or "",
+        "datasets": _listed([member.name for member in bundle.members]),
+        "roles": _listed(bundle.roles or ()),
+        "formats": _listed(sorted(allowed_formats(bundle, FORMATS))),
+        **{f"filters of {name}": str(dict(filters)) for name, filters in bundle.filters.items()},
+    }
+    _show_facts(facts, console)
+
+
+def _found(content: DatasetsFile, name: str) -> Dataset:
+    known = content.requestable
+    if name not in known:
+        raise Rejected(f"there is no dataset {name!r}{nearest(name, known)}", allowed=sorted(known))
+    return known[name]
 
 
 def _statement(
@@ -197,13 +249,7 @@ def show(view: DatasetView, console: Console) -> None:
         "parameters": ", ".join(f"{name} ({kind})" for name, kind in view.parameters.items()),
         "order": _listed(view.order),
     }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        if value:
-            table.add_row(name, _plain(value))
-    console.print(table)
+    _show_facts(facts, console)
     columns = Table("column", "type", "label", "mask", "operators", box=None, pad_edge=False)
     for item in view.columns:
         row = (item.name, item.type, item.label or "", item.mask or "", " ".join(item.operators))
@@ -214,6 +260,16 @@ def show(view: DatasetView, console: Console) -> None:
         console.print(f"\n-- set_config('{name}', '{value}', true)", markup=False, highlight=False)
     text = view.sql or f"no rows: {view.problem}"
     console.print(f"\n-- scope {view.scope}\n{text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_facts(facts: Mapping[str, str], console: Console) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, _plain(value))
+    console.print(table)
 
 
 def _listed(names: Sequence[str]) -> str:

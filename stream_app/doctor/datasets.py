@@ -15,12 +15,12 @@ AREA = FindingFactory("datasets")
 def check_datasets(settings: Settings) -> Iterator[Finding]:
     """Yield a problem if the datasets file cannot be used or has no dataset."""
     try:
-        datasets = load_datasets(settings.datasets_file).datasets
+        content = load_datasets(settings.datasets_file)
     except DatasetsFileError as error:
         yield AREA.problem("file", str(error), "correct the file; workers and the API do not start with it")
         return
-    reason = missing_datasets(datasets, settings.datasets_file)
-    yield AREA.problem_if(reason is not None, "file", ", ".join(datasets), reason or "", ADVICE)
+    reason = missing_datasets(content.datasets, settings.datasets_file)
+    yield AREA.problem_if(reason is not None, "file", ", ".join(content.requestable), reason or "", ADVICE)
 
 
 async def check_tables(settings: Settings) -> AsyncIterator[Finding]:
@@ -29,7 +29,7 @@ async def check_tables(settings: Settings) -> AsyncIterator[Finding]:
     What ``exporter datasets check`` says about the file and the sources is left to other checks.
     """
     remarks = await check_datasets_file(settings)
-    tables = [remark for remark in remarks if remark.fault.place[:1] == ("datasets",)]
+    tables = [remark for remark in remarks if remark.fault.place[:1] in (("datasets",), ("bundles",))]
     problems = [remark for remark in tables if remark.state is State.PROBLEM]
     for remark in problems:
         where = dotted(remark.fault.place)

@@ -13,6 +13,7 @@ from stream_app.datasets.models import DEFAULT_SOURCE, Dataset
 from stream_app.datasets.presence import missing_datasets
 from stream_app.datasets.source_urls import url_or_fault
 from stream_app.datasets.typed_values import TEMPORAL
+from stream_app.doctor.bundles_check import check_bundles, check_filters
 from stream_app.doctor.findings import State
 from stream_app.doctor.refusals import refusal_text
 from stream_app.doctor.remarks import Remark
@@ -66,6 +67,7 @@ async def check_datasets_file(settings: Settings) -> list[Remark]:
     remarks = [Remark(State.PROBLEM, fault) for fault in faults]
     if not faults and (reason := missing_datasets(content.datasets, settings.datasets_file)):
         remarks.append(Remark(State.PROBLEM, Fault(None, None, (), reason)))
+    remarks += check_bundles(content)
     usable = {}
     for name, item in content.sources.items():
         url = url_or_fault(item)
@@ -121,6 +123,13 @@ class _SourceCheck:
         for dataset in self._content.datasets.values():
             if dataset.source == name:
                 remarks += [remark async for remark in self._dataset(dataset)]
+        remarks += [
+            remark
+            for bundle in self._content.bundles.values()
+            for dataset in bundle.members
+            if dataset.source == name
+            async for remark in check_filters(self._content, self._catalog, bundle, dataset)
+        ]
         return remarks
 
     def _problem(self, dataset: Dataset, *place: str | int, text: str) -> Remark:

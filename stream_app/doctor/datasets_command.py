@@ -56,7 +56,7 @@ def check(file: File = None, as_json: AsJson = False) -> None:
 
 @cli.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name of the dataset")],
+    name: Annotated[str, typer.Argument(help="Name of the dataset or bundle")],
     as_user: Annotated[str, typer.Option("--as-user", metavar="USER", help="Id of the user")],
     claim: Annotated[
         list[str] | None,
@@ -73,7 +73,10 @@ def show(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a user sees of a dataset: columns, masks, operators, scopes, and the SQL that would run."""
+    """Print what a user sees of a dataset: columns, masks, operators, scopes, and the SQL that would run.
+
+    Of a bundle: the same for each of its datasets.
+    """
     import asyncio
     import json
 
@@ -85,14 +88,23 @@ def show(
 
     with _errors():
         caller = Caller.of_claims(as_user, parse_claims(claim or (), role or ()))
-        values = parse_parameters(parameter or ())
-        view = asyncio.run(
-            dataset_view.view_dataset(_settings(file), name, caller, scope=scope, parameters=values)
-        )
+        values, settings = parse_parameters(parameter or ()), _settings(file)
+        bundle = dataset_view.find_bundle(settings, name, caller)
+        names = [name] if bundle is None else [member.name for member in bundle.members]
+        views = [
+            asyncio.run(dataset_view.view_dataset(settings, each, caller, scope=scope, parameters=values))
+            for each in names
+        ]
     if as_json:
-        typer.echo(json.dumps(dataset_view.as_json(view), indent=2, ensure_ascii=False))
-    else:
-        dataset_view.show(view, Console())
+        shown = [dataset_view.as_json(view) for view in views]
+        content = shown[0] if bundle is None else dataset_view.bundle_as_json(bundle, shown)
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    if bundle is not None:
+        dataset_view.show_bundle(bundle, console)
+    for view in views:
+        dataset_view.show(view, console)
 
 
 def _settings(file: Path | None) -> "Settings":

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
+from stream_app.datasets.bundles import Bundle, has_windows, members_of
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
 from stream_app.exports.relative_dates import resolve_filters, resolve_parameters
@@ -208,21 +209,64 @@ def run_request(
     """
     kinds = {name: Kind(kind) for name, kind in (schedule.column_kinds or {}).items()}
     timezone = (schedule.options or {}).get("timezone")
-    default = day_zone(timezone, dataset.timezone if dataset else None)
-    filters = resolve_filters(schedule.filters or {}, kinds, run.at, zone, day_default=default)
-    if timezone is None:
-        filters = with_zone(filters, kinds, zone, default)
-    parameters = schedule.parameters
+    parameters, filters = schedule.parameters, schedule.filters or {}
+    known = (
+        {}
+        if dataset is None
+        else {key: item for one in members_of(dataset) for key, item in one.parameters.items()}
+    )
     if dataset is not None:
-        parameters = resolve_parameters(parameters or {}, dataset.parameters, run.at, zone)
-    window, column = None, dataset.time if dataset else None
+        parameters = resolve_parameters(parameters or {}, known, run.at, zone)
+    if isinstance(dataset, Bundle):
+        filters = {
+            member.name: found
+            for member in dataset.members
+            if (found := _member_filters(dataset, member, filters, kinds, run, zone, timezone))
+        }
+    else:
+        filters = _run_filters(dataset, filters, kinds, run, zone, timezone)
+    window = None
     if run.window is not None:
-        if column is not None:
-            filters |= {column: run.window.limits(kinds.get(column, Kind.TIMESTAMPTZ), zone)}
-        window = window_record(run.window, column, zone) | ({"again": True} if run.is_repeat else {})
+        window = window_record(run.window, dataset, zone) | ({"again": True} if run.is_repeat else {})
     return _run_request(
         schedule, run.at, filters=filters, parameters=parameters, window=window, job_id=job_id
     )
+
+
+def _run_filters(
+    dataset: Dataset | None,
+    filters: Mapping[str, Any],
+    kinds: Mapping[str, Kind],
+    run: Run,
+    zone: ZoneInfo,
+    timezone: str | None,
+) -> dict[str, Any]:
+    """Return the filters of a run: without relative dates, and with its window."""
+    default = day_zone(timezone, dataset.timezone if dataset else None)
+    found = resolve_filters(filters, kinds, run.at, zone, day_default=default)
+    if timezone is None:
+        found = with_zone(found, kinds, zone, default)
+    column = dataset.time if dataset else None
+    if run.window is not None and column is not None:
+        found |= {column: run.window.limits(kinds.get(column, Kind.TIMESTAMPTZ), zone)}
+    return found
+
+
+def _member_filters(
+    bundle: Bundle,
+    member: Dataset,
+    filters: Mapping[str, Any],
+    kinds: Mapping[str, Kind],
+    run: Run,
+    zone: ZoneInfo,
+    timezone: str | None,
+) -> dict[str, Any]:
+    """Return the filters of a run for one dataset of a bundle. One without a time column is whole."""
+    own = {
+        name.partition(".")[2]: kind for name, kind in kinds.items() if name.partition(".")[0] == member.name
+    }
+    given = filters.get(member.name)
+    return _run_filters(member, given if isinstance(given, Mapping) else {}, own, run, zone, timezone)
 
 
 def unplanned_run_request(schedule: DueSchedule) -> RunRequest:
@@ -257,10 +301,11 @@ def _run_request(
 
 def missing_time_column(run: Run, dataset: Dataset | None) -> Rejected | None:
     """Return why the rows cannot be limited to the window of ``run``, or ``None`` if they can."""
-    if run.window is None or dataset is None or dataset.time is not None:
+    if run.window is None or dataset is None or has_windows(dataset):
         return None
+    what = "bundle" if isinstance(dataset, Bundle) else "dataset"
     return Rejected(
-        f"dataset {dataset.name!r} has no time column any more, which a window needs",
+        f"{what} {dataset.name!r} has no time column any more, which a window needs",
         code="no_time_column",
         field="window",
     )
@@ -276,10 +321,18 @@ def planning_error(error: Exception) -> Rejected:
     )
 
 
-def window_record(window: Window, column: str | None, zone: ZoneInfo) -> dict[str, Any]:
-    """Return the window as the job's row and the manifest keep it: in the schedule's time zone."""
+def window_record(window: Window, dataset: Dataset | None, zone: ZoneInfo) -> dict[str, Any]:
+    """Return the window as the job's row and the manifest keep it: in the schedule's time zone.
+
+    That of a bundle names the column of each dataset; a dataset that is not named is whole.
+    """
+    column = dataset.time if dataset is not None else None
+    columns = {}
+    if isinstance(dataset, Bundle):
+        columns = {member.name: member.time for member in dataset.members if member.time is not None}
     return {
         "column": column,
+        **({"columns": columns} if columns else {}),
         "from": window.start.astimezone(zone).isoformat(),
         "to": window.end.astimezone(zone).isoformat(),
         "timezone": zone.key,

@@ -17,7 +17,7 @@ from isal import isal_zlib
 from stream_app.exports.bundles.manifest import archive_manifest
 from stream_app.exports.bundles.members import BundleFacts, Member, Members, WrittenMember, unique_names
 from stream_app.exports.bundles.readme import readme
-from stream_app.exports.compression import CompressedFile, Compression
+from stream_app.exports.compression import CompressedFile, Compression, compression_for
 from stream_app.exports.encryption import OWNER_ONLY, PIECE
 from stream_app.exports.formats.base import Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
@@ -33,6 +33,18 @@ MEDIA_TYPE, EXTENSION = "application/zip", "zip"
 
 LEVEL = 1
 """Level of deflate. Its next level takes a tenth more time and makes files half a percent smaller."""
+
+
+_DEFLATE = Compression("", "", lambda: isal_zlib.compressobj(level=LEVEL, wbits=-15), isal_zlib.Z_SYNC_FLUSH)
+
+
+def member_compression(name: str, output: Format) -> Compression | None:
+    """Return how the file of a dataset is compressed: as the request asks, else by the archive.
+
+    Raises:
+        Rejected: the format is compressed already.
+    """
+    return compression_for(name, output) or (_DEFLATE if output.compressible else None)
 
 
 @dataclass(slots=True)
@@ -83,7 +95,7 @@ class BundleArchive:
         """Return the compressor of the file that begins: one that only frames bytes if it is compressed."""
         if self._is_compressed:
             return zlib.compressobj(level=0, wbits=-zlib.MAX_WBITS)
-        return isal_zlib.compressobj(level=LEVEL, wbits=-15)
+        return _DEFLATE.compressor()
 
     def _name(self, member: Member) -> str:
         suffix = self.compression.suffix if self.compression else ""

@@ -14,18 +14,16 @@ import time
 from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-import structlog
-
-from stream_app.datasets.bundle_requests import check_bundle_request, member_request
+from stream_app.datasets.bundle_requests import check_bundle_request
 from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
 from stream_app.datasets.rights import check_rows, of_member, visible_dataset
 from stream_app.exports.bundles.members import BundleFacts, Member, MemberFeed
+from stream_app.exports.bundles.requests import settled_member
 from stream_app.exports.bundles.writer import BundleWriter
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
@@ -47,12 +45,9 @@ from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportResult
 from stream_app.exports.watched_sinks import limited, watched
 from stream_app.storage.object_store import StoredObject
 from streaming_exporter.errors import Rejected
-from streaming_exporter.events import ExportRequest
 
 if TYPE_CHECKING:
     from stream_app.exports.pipeline import Exporter
-
-log = structlog.get_logger(__name__)
 
 ROW_SECURITY = "row_level_security"
 """Warning in the manifest: row-level security can hide rows of a table from the service's role."""
@@ -94,25 +89,6 @@ async def export_bundle(
         return await use_all_visible(exporter.catalog, bundle.members, caller, export)
     finally:
         progress.waits_since = None
-
-
-def settled_member(
-    bundle: Bundle, dataset: Dataset, table: SourceTable, request: ExportRequest, now: datetime
-) -> ExportRequest:
-    """Return the request for the rows of one dataset, with its relative times as they are at ``now``.
-
-    Raises:
-        Rejected: the bundle's own filter needs a column that the caller does not see. The text does not name
-            it.
-    """
-    if any(name not in table.filterable for name in bundle.filters.get(dataset.name, ())):
-        log.warning("bundle.filter_unusable", bundle=bundle.name, dataset=dataset.name)
-        raise Rejected(
-            f"bundle {bundle.name!r} cannot be exported: its filters for dataset {dataset.name!r} need a "
-            "column that you cannot filter by; operators: change the filters of the bundle",
-            code="filter_of_bundle",
-        )
-    return table.resolve(member_request(bundle, dataset, request), now)
 
 
 async def _member(

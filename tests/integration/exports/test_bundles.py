@@ -16,6 +16,7 @@ import openpyxl
 import pyrage
 import pytest
 import pyzipper
+from pypdf import PdfReader
 
 from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.models import ColumnSettings, Dataset
@@ -105,6 +106,13 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_app.exports.source.begun", begun_at)
 
 
+def comparable(name: str, content: bytes) -> object:
+    """Return what is the same in each export. The objects of a PDF file have other numbers each time."""
+    if name != "pdf":
+        return content
+    return [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
+
+
 @pytest.mark.usefixtures("frozen")
 @pytest.mark.parametrize(("name", "compression"), FILES)
 async def test_each_file_of_an_archive_is_that_of_the_single_export(
@@ -130,7 +138,7 @@ async def test_each_file_of_an_archive_is_that_of_the_single_export(
         content = archive.read(file["file_name"])
         single = await exported_by(exporter_of(member), storage, member, name, scope="own", options=options)
         assert file["file_name"] == single.data.file_name
-        assert content == single.content
+        assert comparable(name, content) == comparable(name, single.content)
         assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
         assert file["content_type"] == single.data.content_type
 

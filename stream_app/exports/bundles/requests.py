@@ -1,0 +1,64 @@
+"""The request for each dataset of a bundle, checked against its table. Pure."""
+
+from datetime import datetime
+
+import structlog
+
+from stream_app.datasets.bundle_requests import member_request
+from stream_app.datasets.bundles import Bundle
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.rights import of_member
+from stream_app.exports.catalog import SourceTable
+from stream_app.exports.formats.base import Format
+from stream_app.exports.presentation import shown_rows
+from stream_app.exports.query import RowQuery, row_query
+from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest
+
+log = structlog.get_logger(__name__)
+
+
+def settled_member(
+    bundle: Bundle, member: Dataset, table: SourceTable, request: ExportRequest, now: datetime
+) -> ExportRequest:
+    """Return the request for the rows of one dataset, with its relative times as they are at ``now``.
+
+    Args:
+        bundle: the bundle.
+        member: the dataset.
+        table: its table as the caller of the request sees it.
+        request: the request for the bundle.
+        now: the time that relative times count from.
+
+    Raises:
+        Rejected: the bundle's own filter needs a column that the caller does not see. The text does not name
+            the column.
+    """
+    if any(name not in table.filterable for name in bundle.filters.get(member.name, ())):
+        log.warning("bundle.filter_unusable", bundle=bundle.name, dataset=member.name)
+        raise Rejected(
+            "the bundle's own filters need a column that you cannot see; operators: change these filters",
+            code="filter_of_bundle",
+        )
+    return table.resolve(member_request(bundle, member, request), now)
+
+
+def shown_member(
+    bundle: Bundle,
+    member: Dataset,
+    table: SourceTable,
+    request: ExportRequest,
+    output: Format,
+    now: datetime,
+) -> tuple[RowQuery, ExportRequest]:
+    """Return the rows of one dataset and the request for them, for a check or an estimate.
+
+    Raises:
+        Rejected: the request is wrong for this dataset, whose name the text has.
+    """
+    try:
+        wanted = settled_member(bundle, member, table, request, now)
+        rows, options = shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
+    except Rejected as error:
+        raise of_member(bundle, member, error) from error
+    return rows, wanted.model_copy(update={"options": options})
