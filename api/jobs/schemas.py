@@ -87,7 +87,9 @@ class Order(BaseModel):
         },
     )
 
-    export_type: Annotated[Word, Field(description="Name of a dataset, as GET /exports/datasets lists it")]
+    export_type: Annotated[
+        Word, Field(description="Name of a dataset or bundle, as GET /exports/datasets lists it")
+    ]
     format: Annotated[Word, Field(description="Name of a format, as GET /exports/datasets lists it")]
     name: Name = None
     filters: Annotated[

@@ -94,6 +94,14 @@ def test_the_datasets_of_the_pages_can_be_loaded(page: str, tmp_path: Path) -> N
     assert load_datasets(tmp_path / "datasets.toml").datasets["orders"].owner == "customer_id"
 
 
+def test_the_bundles_of_their_page_can_be_loaded(tmp_path: Path) -> None:
+    block = next(b for b in BLOCKS if b.document.name == "bundles.md" and b.language == "toml")
+    (tmp_path / "datasets.toml").write_text(block.text)
+    bundles = load_datasets(tmp_path / "datasets.toml").bundles
+    assert [item.name for item in bundles["my_data"].members] == ["enrollments", "ledger"]
+    assert bundles["personal_data"].members == bundles["my_data"].members
+
+
 NOT_RUN = {
     "age": "the program of a receiver; tests of encrypted files decrypt them with the library",
     "apt-get": "only root may",

@@ -15,7 +15,7 @@ from tests.integration.api.conftest import changed, client_of, order, running
 
 BUNDLES = """
 roles = ["staff", "customer"]
-[datasets.enrollments.columns.name]
+[datasets.enrollments.columns.key_id]
 roles = ["staff"]
 
 [bundles.my_data]

@@ -1,5 +1,6 @@
 """``exporter datasets check`` and ``show`` on real databases, as docs/sources.md describes them."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -307,3 +308,75 @@ def test_the_commands_print_lines_json_and_exit_codes(
     done = runner.invoke(datasets_command.cli, ["check", "--file", str(path)])
     assert done.exit_code == 1
     assert f"{path}:1: problem: " in done.stdout
+
+
+BUNDLES = """
+[bundles.right]
+datasets = ["orders", "sums"]
+roles = ["exports:all-of-them"]
+[bundles.right.filters.orders]
+placed_at = { gte = "today-30d" }
+
+[bundles.wrong]
+datasets = ["orders"]
+[bundles.wrong.filters.orders]
+placed = 1
+
+[bundles.person]
+kind = "subject_access"
+datasets = ["closed"]
+[bundles.person.filters.closed]
+margin = 1
+
+[datasets.closed]
+source = "crm"
+table = "{schema}.orders"
+owner = "customer_id"
+order = ["id"]
+roles = ["staff"]
+[datasets.closed.columns.margin]
+roles = ["exports:finance"]
+"""
+
+
+async def test_bundles_are_checked_with_their_datasets(
+    schema: str, settings: Settings, tmp_path: Path
+) -> None:
+    """What is wrong in the filters of a bundle, and who is refused."""
+    text = right(schema) + BUNDLES.replace("{schema}", schema)
+    remarks = await check_datasets_file(with_file(settings, tmp_path, text))
+    found = {(remark.state, remark.fault.place): remark.fault.text for remark in remarks}
+    assert set(found) == {
+        (State.PROBLEM, ("bundles", "wrong", "filters", "orders")),
+        (State.WARNING, ("bundles", "person", "filters", "closed", "margin")),
+        (State.WARNING, ("bundles", "person", "datasets")),
+    }
+    assert "no column 'placed'" in found[State.PROBLEM, ("bundles", "wrong", "filters", "orders")]
+    texts = [
+        remark.fault.text for remark in remarks if remark.fault.place == ("bundles", "person", "datasets")
+    ]
+    assert any("dataset 'closed' needs a role (staff)" in text for text in texts)
+    assert any("dataset 'orders' has rows of users too" in text for text in texts)
+    assert all(remark.fault.line is not None for remark in remarks)
+
+
+async def test_a_bundle_is_shown_with_each_dataset(
+    schema: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_file(settings, tmp_path, right(schema) + BUNDLES.replace("{schema}", schema)).datasets_file
+    for name, value in {"SOURCE_DATABASE_URL": settings.source_database_url}.items():
+        monkeypatch.setenv(f"EXPORTER_{name}", value.get_secret_value())
+
+    def shown(*arguments: str) -> str:
+        command = ["show", "right", "--as-user", "u", "--file", str(path), *arguments]
+        result = CliRunner().invoke(datasets_command.cli, command)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    everything = ["--role", "exports:all-of-them", "--parameter", "org=acme"]
+    content = json.loads(await asyncio.to_thread(shown, "--json", *everything))
+    assert [item["name"] for item in content["datasets"]] == ["orders", "sums"]
+    assert content["filters"] == {"orders": {"placed_at": {"gte": "today-30d"}}}
+    text = await asyncio.to_thread(shown, *everything)
+    assert "bundle" in text
+    assert "-- scope own" in text
