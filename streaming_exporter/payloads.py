@@ -226,8 +226,8 @@ class ExportRequest(RequestIdentity):
 
     ``destination`` is the name of a place of the datasets file that the finished files are sent to.
 
-    ``export_type`` is the name of a dataset, or of a bundle of datasets. The ``filters`` of a bundle are those of
-    its datasets, by their names; it has no ``columns`` and no ``split``.
+    ``export_type`` is the name of a dataset, or of a bundle of datasets. The ``filters`` of a bundle are
+    those of its datasets, by their names; it has no ``columns`` and no ``split``.
 
     ``name`` is for people: the page, mails and commands show it.
     """

@@ -87,9 +87,7 @@ class Order(BaseModel):
         },
     )
 
-    export_type: Annotated[
-        Word, Field(description="Name of a dataset or bundle, as GET /exports/datasets lists it")
-    ]
+    export_type: Annotated[Word, Field(description="Name of a dataset or bundle of GET /exports/datasets")]
     format: Annotated[Word, Field(description="Name of a format, as GET /exports/datasets lists it")]
     name: Name = None
     filters: Annotated[
