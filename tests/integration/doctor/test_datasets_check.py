@@ -361,11 +361,11 @@ async def test_bundles_are_checked_with_their_datasets(
 
 
 async def test_a_bundle_is_shown_with_each_dataset(
-    schema: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    schema: str, stack: Stack, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = with_file(settings, tmp_path, right(schema) + BUNDLES.replace("{schema}", schema)).datasets_file
-    for name, value in {"SOURCE_DATABASE_URL": settings.source_database_url}.items():
-        monkeypatch.setenv(f"EXPORTER_{name}", value.get_secret_value())
+    for name, value in stack.settings().items():
+        monkeypatch.setenv(name, value)
 
     def shown(*arguments: str) -> str:
         command = ["show", "right", "--as-user", "u", "--file", str(path), *arguments]
