@@ -60,6 +60,7 @@ from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.batches import Messages, handle_in_batches
 from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
+from stream_app.worker.garbage_collection import exclude_started_objects
 from stream_app.worker.health import BROKER_TIMEOUT, WorkerHealth
 from stream_app.worker.lifecycle_handler import LifecycleHandler
 from stream_app.worker.liveness import ExitTimer
@@ -243,6 +244,7 @@ def create_app(settings: Settings) -> App:
         """Claim jobs as soon as the bucket exists. Until then requests are only admitted."""
         await retry_until_possible(storage.call, storage.ensure_bucket)
         await replay.wait()
+        exclude_started_objects()
         await dispatcher.work()
 
     async def rescue() -> None:

@@ -1,16 +1,41 @@
 """Retries after outages: repeat a call until it succeeds, and the delay before the next try."""
 
 import random
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import update_wrapper
+from typing import ParamSpec, TypeVar
 
 import stamina
 
 from streaming_exporter.errors import NeedsOperator, Outage, Retryable
 
-retry_until_possible = stamina.AsyncRetryingCaller(
-    attempts=None, timeout=None, wait_initial=0.2, wait_max=5
-).on(Retryable)
-"""``await retry_until_possible(function, …)`` repeats the call while it raises :class:`Retryable`."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_retrying = stamina.AsyncRetryingCaller(attempts=None, timeout=None, wait_initial=0.2, wait_max=5).on(
+    Retryable
+)
+
+
+async def retry_until_possible(
+    function: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
+) -> T:
+    """Call ``function``; repeat the call while it raises :class:`Retryable`. Return its result.
+
+    The first call is made without the library, which takes as long as the quick calls of a small job.
+    """
+    try:
+        return await function(*arguments, **named)
+    except Retryable as error:
+        failed = iter((error,))
+
+    async def again() -> T:
+        for error in failed:  # the library counts the first call too, and waits after it
+            raise error
+        return await function(*arguments, **named)
+
+    return await _retrying(update_wrapper(again, function))
 
 
 def retry_outages(seconds: float) -> stamina.BoundAsyncRetryingCaller:

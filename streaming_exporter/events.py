@@ -380,7 +380,8 @@ def lifecycle_event(
     content has another id. The manifest and the list of files do not count, because they are left out where
     they are too large.
     """
-    facts = data.model_dump(mode="json", exclude_none=True, exclude={"manifest", "files"})
+    values = data.model_dump(mode="json", exclude_none=True)
+    facts = {name: value for name, value in values.items() if name not in {"manifest", "files"}}
     content = blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
     return Event(
         id=str(uuid5(data.job_id, f"{data.attempt}/{kind}/{occasion}/{content}")),
@@ -389,7 +390,7 @@ def lifecycle_event(
         subject=str(data.job_id),
         time=datetime.now(UTC),
         traceparent=data.traceparent,
-        data=data.model_dump(mode="json", exclude_none=True),
+        data=values,
     )
 
 

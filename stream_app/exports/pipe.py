@@ -29,6 +29,8 @@ class BytePipe:
         self._changed = threading.Condition()
         self._chunks: deque[bytes] = deque()
         self._size = 0
+        self.is_unused = True
+        """Whether nothing was written."""
         self._finished = False
         self._error: BaseException | None = None
         self._reader_gone = False
@@ -40,6 +42,7 @@ class BytePipe:
             PipeClosed: the reader has stopped reading.
         """
         await self._room.wait()
+        self.is_unused = False
         with self._changed:
             if self._reader_gone:
                 raise PipeClosed("the reader has stopped")

@@ -196,7 +196,12 @@ class Exporter:
             reader = RowReader(
                 source, table, rows, output, request.options, statement, self.reading, task.name
             )
-            estimating = asyncio.create_task(self._estimate(task, source, table, rows, progress))
+            estimating: set[asyncio.Task[None]] = set()
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(
+                ESTIMATE_AFTER,
+                lambda: estimating.add(loop.create_task(self._estimate(task, source, table, rows, progress))),
+            )
             try:
                 written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
             except MessageTooLong as error:
@@ -204,8 +209,10 @@ class Exporter:
             except TemplateError as error:
                 raise _for_caller(error, table) from error
             finally:
-                estimating.cancel()
-                await asyncio.wait({estimating})
+                timer.cancel()
+                for begun in estimating:
+                    begun.cancel()
+                    await asyncio.wait({begun})
         return ExportResult(
             row_count=written.row_count,
             file_size=written.file_size,
@@ -289,7 +296,6 @@ class Exporter:
         progress: ExportProgress,
     ) -> None:
         """Estimate the rows of an export that takes long."""
-        await asyncio.sleep(ESTIMATE_AFTER)
         if progress.estimated_rows is None and task.part is None:
             progress.estimated_rows = await self.estimated_rows(task, source, table, rows)
 
@@ -334,6 +340,8 @@ class Exporter:
     ) -> Written:
         pipe = BytePipe()
         output = writer.kind.output
+        context = copy_context()
+        writing: asyncio.Future[Written] | None = None
 
         def write() -> Written:
             try:
@@ -342,20 +350,34 @@ class Exporter:
             finally:
                 pipe.close_reader()
 
-        writing = asyncio.get_running_loop().run_in_executor(self.threads, copy_context().run, write)
+        def begin() -> asyncio.Future[Written]:
+            return asyncio.get_running_loop().run_in_executor(self.threads, context.run, write)
+
+        async def put(chunk: bytes) -> None:
+            """Add a chunk. The thread begins with the second one: a small file is passed to it at once."""
+            nonlocal writing
+            if writing is None and not pipe.is_unused:
+                writing = begin()
+            await pipe.write(chunk)
+
         try:
-            sink = TimedSink(limited(watched(pipe.write, progress), max_bytes, output))
+            if output.own_process:  # it starts while the source is asked
+                writing = begin()
+            sink = TimedSink(limited(watched(put, progress), max_bytes, output))
             copying = {"db.system.name": "postgresql", "db.operation.name": "COPY"}
             with stage_span("source", sink, copying, progress.times):
                 writer.row_count = await reader.read(snapshot, sink)
             progress.waits_since = None
             pipe.finish()
+            writing = writing or begin()
             # The transaction must not stay open during the rest of the upload.
             await snapshot.end()
             return await asyncio.shield(writing)
         except BaseException as error:
             pipe.fail(error)
             writer.stopped.set()
+            if writing is None:
+                raise
             await asyncio.wait({writing})
             if writer.keys:
                 await self.storage.call(self.storage.remove_all, writer.keys)

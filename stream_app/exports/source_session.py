@@ -100,10 +100,7 @@ def begin_script(
     }
     if shared_snapshot is not None:
         limits |= shared_settings(statement_seconds)
-    rows = [
-        *(_row(name, value, linux=False) for name, value in {**PINNED, **limits}.items()),
-        *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
-    ]
+    rows = [*_PINNED_ROWS, *(_row(name, value, linux=False) for name, value in limits.items())]
     path = "DEFAULT" if search_path is None else search_path_sql(search_path)
     return ";".join(
         (
@@ -145,6 +142,11 @@ longer than to read the range.
 def _row(name: str, value: str, *, linux: bool) -> str:
     return f"({quote_text(name)}, {quote_text(value)}, {str(linux).lower()})"
 
+
+_PINNED_ROWS = (
+    *(_row(name, value, linux=False) for name, value in PINNED.items()),
+    *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
+)
 
 REPLAY_TIME_QUERY = """
 SELECT pg_catalog.to_char(GREATEST(

@@ -100,8 +100,15 @@ class Dispatcher:
 
     @property
     def slots_in_use(self) -> int:
-        """How many of the attempts need a slot."""
-        return sum(attempt.needs_slot for attempt in self._tasks.values())
+        """How many slots are in use: those of running exports, and of ended ones beyond ``WORKER_SLOTS``.
+
+        An attempt whose export has ended only seals and publishes its outcome, so another export can begin.
+        While that is not possible, no more exports begin than there are slots.
+        """
+        attempts = self._tasks.values()
+        ending = sum(not attempt.is_running for attempt in attempts)
+        running = sum(attempt.is_running and attempt.needs_slot for attempt in attempts)
+        return running + max(0, ending - self._settings.worker_slots)
 
     def wake(self, payload: str = "") -> None:
         """Handle a notification: an empty payload means new work, a job's id means to cancel the job."""
@@ -134,7 +141,9 @@ class Dispatcher:
                 self._left_out = True
                 return False
             exports = (
-                item.claim.request.export_type for item in self._tasks.values() if not item.slot.is_free
+                item.claim.request.export_type
+                for item in self._tasks.values()
+                if item.is_running and not item.slot.is_free
             )
             claimable = self._sources.claimable(free, exports)
             try:
@@ -248,11 +257,16 @@ class Dispatcher:
             del self._tasks[task]
             span.end()
             forget()
-            metrics.SLOTS_RUNNING.set(self.slots_in_use)
-            if self._left_out or self._store.is_work_left:
-                self._wake.set()
+            self._note_end()
 
+        attempt.export.add_done_callback(lambda _: self._note_end())
         task.add_done_callback(done)
+
+    def _note_end(self) -> None:
+        """Claim again, if work can be left, after an export or an attempt has ended."""
+        metrics.SLOTS_RUNNING.set(self.slots_in_use)
+        if self._left_out or self._store.is_work_left:
+            self._wake.set()
 
     def _begin(self, claim: Claim) -> tuple[RunningAttempt, Coroutine[Any, Any, None], Callable[[], None]]:
         """Start an export; return the attempt, the coroutine that finishes it, and what removes it."""

@@ -47,6 +47,8 @@ class Worker:
 
     def __init__(self, engine: AsyncEngine, storage: ObjectStore, settings: Settings) -> None:
         self.jobs = Jobs(engine, user_slots=1)
+        self.broker_is_there = asyncio.Event()
+        self.broker_is_there.set()
         self.exports = Exports(storage, settings)
         self.claims = 0
         claim = self.jobs.store.claim
@@ -65,7 +67,8 @@ class Worker:
         )
 
     async def emit(self, event: Event) -> None:
-        """Publish nothing."""
+        """Publish nothing, and wait as long as no broker is there."""
+        await self.broker_is_there.wait()
 
     async def notify(self) -> None:
         claims = self.claims
@@ -85,6 +88,7 @@ async def worker(
     working = asyncio.create_task(made.dispatcher.work())
     await until_async(lambda: made.claims == 1 and not made.jobs.store.is_work_left)
     yield made
+    made.broker_is_there.set()
     await made.dispatcher.drain(0)
     await working
 
@@ -132,3 +136,20 @@ async def test_the_end_of_a_job_is_no_reason_to_claim_if_nothing_waits(worker: W
     await worker.notify()
     await worker.runs(1)
     assert worker.claims == claims + 1
+
+
+async def test_an_ended_export_has_no_slot_unless_there_are_more_of_them_than_slots(worker: Worker) -> None:
+    exports, dispatcher = worker.exports, worker.dispatcher
+    for user in "abcdefgh":
+        await worker.jobs.admit(user)
+    worker.broker_is_there.clear()  # so no outcome is sealed or published
+    await worker.notify()
+    for ended in range(SLOTS + 1):
+        running = SLOTS + ended
+        await until_async(lambda: len(exports.running) == SLOTS)
+        assert dispatcher.running == running
+        exports.end_one()
+    await until_async(lambda: dispatcher.slots_in_use == SLOTS)
+    assert len(exports.running) == SLOTS - 1
+    worker.broker_is_there.set()
+    await worker.runs(SLOTS)
