@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PathDistribution, distribution
 from pathlib import Path
 
@@ -15,11 +17,21 @@ ROOT = Path(__file__).parents[1]
 
 
 def build_wheel(project: Path, folder: Path) -> Path:
-    """Build the wheel of ``project``, the folder of a ``pyproject.toml``, into ``folder``."""
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=project, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return built
+    """Write the wheel of ``project``, the folder of a ``pyproject.toml``, into ``folder``."""
+    name, content = _built(project)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+@cache
+def _built(project: Path) -> tuple[str, bytes]:
+    """Build the wheel once; return its name and content."""
+    with tempfile.TemporaryDirectory() as folder:
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
+        subprocess.run(build, cwd=project, check=True, capture_output=True)
+        (built,) = Path(folder).glob("*.whl")
+        return built.name, built.read_bytes()
 
 
 def files_of(wheel: Path) -> set[str]:

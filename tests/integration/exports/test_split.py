@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+import fastexcel
 import pytest
 import zstandard
 from pypdf import PdfReader
@@ -80,6 +81,14 @@ def splits(exporter_of: Callable[..., Exporter], storage: ObjectStore, schema: s
 def rows_of(format_name: str, content: bytes) -> list[tuple[Any, ...]]:
     _, rows = READ[format_name](content)
     return [(int(row[0]), *row[1:]) for row in rows]
+
+
+def ids_of(format_name: str, content: bytes) -> list[int]:
+    """Return the first column, of a large workbook too."""
+    if format_name == "excel":
+        sheet = fastexcel.read_excel(content).load_sheet(0, use_columns=[0])
+        return [int(value) for value in sheet.to_arrow().column(0).to_pylist()]
+    return [row[0] for row in rows_of(format_name, content)]
 
 
 LINES = "CASE n % 3 WHEN 0 THEN E'a\\n\"b' WHEN 1 THEN '=1+1' END"
@@ -170,9 +179,9 @@ async def test_no_file_is_larger_than_asked_and_none_is_much_smaller(
             content = gzip.decompress(content)
         elif compression == "zstd":
             content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
-        rows = rows_of(format_name, content)
-        assert len(rows) == file.row_count
-        ids += [row[0] for row in rows]
+        found = ids_of(format_name, content)
+        assert len(found) == file.row_count
+        ids += found
     assert sorted(ids) == list(range(1, len(ids) + 1))
     assert len(ids) == result.row_count
 

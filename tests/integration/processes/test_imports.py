@@ -71,6 +71,12 @@ def test_the_api_imports_no_worker_and_nothing_that_writes_files() -> None:
     assert not found & {"alembic", "faust", "mode", "openpyxl", "PIL", "pyarrow", "reportlab"}
 
 
+def test_a_worker_starts_without_the_library_of_migrations() -> None:
+    found = imported("import stream_app.app, stream_app.db.table_check as t; assert t._missing('0001')")
+    assert "faust" in found
+    assert not found & {"alembic", "mako"}
+
+
 def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom producers.__main__ import cli\n"
