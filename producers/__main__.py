@@ -155,7 +155,8 @@ def request(
         typer.Option(
             "--recipient",
             metavar="ADDRESS",
-            help="Mail address that gets a mail when the export ends; repeatable",
+            help="Who gets a message when the export ends: a mail address, or slack: or teams: and the URL "
+            "of an incoming webhook; repeatable",
         ),
     ] = None,
     webhook: Annotated[

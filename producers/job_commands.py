@@ -95,8 +95,12 @@ def parse_request(data: dict[str, Any]) -> ExportRequest:
         )
     request = ExportRequest.parse(data)
     for address in request.recipients:
-        if not re.fullmatch(r"[^@\s]+@[^@\s]+", address):
-            raise UsageError(f"--recipient {address!r}: expected a mail address such as ada@example.com")
+        if not re.fullmatch(r"[^@\s]+@[^@\s]+|(slack|teams):https?://\S+", address, re.IGNORECASE):
+            shown = address.partition("://")[0]  # the rest of a URL can be a secret
+            raise UsageError(
+                f"--recipient {shown!r}: expected a mail address such as ada@example.com, or slack: or "
+                "teams: and the URL of an incoming webhook"
+            )
     return request
 
 

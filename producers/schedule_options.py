@@ -95,7 +95,8 @@ Recipients = Annotated[
     typer.Option(
         "--recipient",
         metavar="ADDRESS",
-        help="Mail address that gets a mail when the export ends; repeatable",
+        help="Who gets a message when the export ends: a mail address, or slack: or teams: and the URL "
+        "of an incoming webhook; repeatable",
     ),
 ]
 Webhook = Annotated[str | None, typer.Option(metavar="URL", help="URL that is called when the export ends")]

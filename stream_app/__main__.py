@@ -97,7 +97,7 @@ def resend(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send the failed, skipped and ambiguous mails and webhooks of a job again."""
+    """Send the failed, skipped and ambiguous mails, chat messages and webhooks of a job again."""
     import asyncio
 
     from stream_app.db.engine import create_engine

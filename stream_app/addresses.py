@@ -1,13 +1,14 @@
-"""Rules of mail addresses and webhooks: their syntax, and what the settings allow. No I/O."""
+"""Rules of mail addresses, chats and webhooks: their syntax, and what the settings allow. No I/O."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 
+from stream_app.chat_addresses import Chat, ChatAddress
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 
@@ -46,7 +47,7 @@ Routers can forward packets to them, but no receiver of webhooks uses them.
 
 @dataclass(frozen=True, slots=True)
 class AddressRules:
-    """The mail addresses and webhooks that requests and schedules can name.
+    """The mail addresses, chats and webhooks that requests and schedules can name.
 
     ``domains`` are the domains, in lower case, to which mails can be sent; none means all.
     """
@@ -58,6 +59,8 @@ class AddressRules:
     private: bool = False
     hosts: tuple[str, ...] = ()
     """Hosts of webhooks, ``*.example.com`` for all hosts below example.com; none means all."""
+    chat_hosts: Mapping[Chat, tuple[str, ...]] = field(default_factory=dict)
+    """Hosts of the incoming webhooks of each kind of chat, in the same form; none means none."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -68,13 +71,15 @@ class AddressRules:
             mails=named is not None or _is_local(settings.public_url),
             webhooks=settings.webhook_secret is not None,
             private=settings.webhook_allow_private,
-            hosts=tuple((settings.webhook_allowed_hosts or "").split(","))
-            if settings.webhook_allowed_hosts
-            else (),
+            hosts=_patterns(settings.webhook_allowed_hosts),
+            chat_hosts={
+                Chat.SLACK: _patterns(settings.slack_allowed_hosts),
+                Chat.TEAMS: _patterns(settings.teams_allowed_hosts),
+            },
         )
 
     def recipients(self, addresses: Sequence[str], *, field: str = "recipients") -> list[str]:
-        """Return the addresses in ASCII form. Of addresses that differ only in case, the first is kept.
+        """Return the addresses in ASCII form. Of mail addresses that differ only in case, the first is kept.
 
         Raises:
             Rejected: an address is invalid or its domain is not allowed, or there are too many.
@@ -86,14 +91,17 @@ class AddressRules:
                 field=field,
             )
         checked = (self.recipient(item, field=f"{field}.{place}") for place, item in enumerate(addresses))
-        return list({address.casefold(): address for address in checked}.values())
+        return list({_identity(address): address for address in checked}.values())
 
     def recipient(self, address: str, *, field: str) -> str:
-        """Return one address in ASCII form.
+        """Return one address of a mail or a chat in ASCII form.
 
         Raises:
-            Rejected: the address is invalid, or its domain is not allowed.
+            Rejected: the address is invalid, or its domain or host is not allowed.
         """
+        chat = ChatAddress.of(address)
+        if chat is not None:
+            return self._chat(chat, field)
         try:
             found = validate_email(
                 address,
@@ -123,6 +131,46 @@ class AddressRules:
                 allowed=sorted(self.domains),
             )
         return str(found.ascii_email)
+
+    def _chat(self, address: ChatAddress, field: str) -> str:
+        """Return the address of a chat if the rules allow it. No error has the secret part of its URL."""
+        hosts = self.chat_hosts.get(address.chat, ())
+        if not hosts:
+            raise Rejected(
+                f"this service sends no messages to {address.chat}; leave the recipient out. "
+                f"Operators: set EXPORTER_{address.chat.upper()}_ALLOWED_HOSTS",
+                code="chat_not_allowed",
+                field=field,
+            )
+        if address.is_shortened:
+            raise Rejected(
+                f"the URL after {address.chat}: is shortened; give the whole URL of the incoming webhook",
+                code="bad_chat",
+                field=field,
+            )
+        parts = _split(address.url)
+        schemes = ["https", "http"] if self.private else ["https"]
+        ascii_url = address.url.isascii() and len(address.url) <= MAX_URL
+        if parts is None or parts.scheme not in schemes or not ascii_url:
+            raise Rejected(
+                f"expected {address.chat}: and the URL of an incoming webhook, an absolute URL of at most "
+                f"{MAX_URL} ASCII characters, without user name, password or fragment, with one of these "
+                "schemes",
+                code="bad_chat",
+                field=field,
+                allowed=schemes,
+            )
+        host = parts.hostname or ""
+        if not _is_among(host, hosts):
+            raise Rejected(
+                f"{address.chat} messages to {host:.100} are not allowed",
+                code="chat_not_allowed",
+                field=field,
+                allowed=hosts,
+            )
+        if not self.private and not _can_be_public(host):
+            raise Rejected(f"{host:.100} is not a public host", code="chat_not_allowed", field=field)
+        return str(address)
 
     def webhook(self, url: str, *, field: str = "webhook") -> str:
         """Return the URL if the rules allow it. The IP addresses of its host are checked at each call.
@@ -169,6 +217,15 @@ def host_of(url: str) -> str:
     """Return the host and port of a webhook's URL in lower case."""
     parts = urlsplit(url)
     return parts.netloc.rpartition("@")[2].lower()
+
+
+def _patterns(setting: str | None) -> tuple[str, ...]:
+    return tuple(setting.split(",")) if setting and setting != "none" else ()
+
+
+def _identity(address: str) -> str:
+    """Return what two addresses of one recipient have in common. The case of a URL matters."""
+    return address if ChatAddress.of(address) else address.casefold()
 
 
 def _is_among(host: str, patterns: Sequence[str]) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
 from stream_app.addresses import AddressRules
+from stream_app.chat_addresses import Chat
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
@@ -47,10 +48,12 @@ from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.channel import DeliveryClient
+from stream_app.notifications.chat_client import ChatClient
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.email import MailClient
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
+from stream_app.notifications.public_post import PublicPost
 from stream_app.notifications.sender import POLL_SECONDS, REST_SECONDS, SETTLE_SECONDS, Sender
 from stream_app.notifications.webhook import WebhookClient
 from stream_app.observability import metrics
@@ -115,13 +118,16 @@ def job_store(settings: Settings, engine: AsyncEngine, connections: Connections 
 def create_sender(
     settings: Settings, engine: AsyncEngine, storage: ObjectStore, worker: str, *, poll: float = POLL_SECONDS
 ) -> Sender:
-    """Return the sender of mails and webhooks, with a client for each channel that is set up."""
+    """Return the sender of deliveries, with a client for each channel that is set up."""
     links = DeliveryLinks(settings)
     clients: dict[Channel, DeliveryClient] = {}
     if settings.smtp_host is not None:
         clients[Channel.MAIL] = MailClient(settings, links, storage)
     if settings.webhook_key is not None:
         clients[Channel.WEBHOOK] = WebhookClient(settings, links)
+    post = PublicPost(settings)
+    clients[Channel.SLACK] = ChatClient(post, links, Chat.SLACK)
+    clients[Channel.TEAMS] = ChatClient(post, links, Chat.TEAMS)
     # Longer than the send time-out and the statements around it: an expired lease means a dead sender.
     lease = timedelta(seconds=2 * settings.delivery_timeout_seconds + 2)
     return Sender(Outbox(engine, worker=worker, lease=lease), clients, settings, poll=poll)

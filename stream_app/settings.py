@@ -166,7 +166,21 @@ class Settings(BaseSettings, KafkaSettings):
     webhook_allow_private: bool = Field(
         False, description="Whether webhooks can use http and call private, link-local and loopback addresses"
     )
-    delivery_timeout_seconds: Seconds = Field(30, description="Time-out of one mail or webhook call")
+    slack_allowed_hosts: HostPatterns = Field(
+        "hooks.slack.com,hooks.slack-gov.com",
+        description="Hosts of the incoming webhooks that `slack:` recipients can name, separated by commas, "
+        "also of chats with the same format, such as Mattermost. `*.example.com` stands for all hosts below "
+        "example.com. `none`: no messages are sent to Slack",
+    )
+    teams_allowed_hosts: HostPatterns = Field(
+        "*.webhook.office.com,*.logic.azure.com,*.powerplatform.com",
+        description="Hosts of the workflows and incoming webhooks that `teams:` recipients can name, "
+        "separated by commas. `*.example.com` stands for all hosts below example.com. `none`: no messages "
+        "are sent to Teams",
+    )
+    delivery_timeout_seconds: Seconds = Field(
+        30, description="Time-out of one mail, chat message or webhook call"
+    )
 
     jwt_secret: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET),

@@ -351,8 +351,12 @@ def read(model: type[Model], content: object, where: str = "") -> Model:
         raise Unreadable(f"{'.'.join(filter(None, (where, field)))}: {message}") from error
 
 
+SECRETS = {(CLAIMS,), ("recipients",)}
+"""Fields whose values no error shows. The recipients can have URLs that are secrets."""
+
+
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the field's path and the message of the first error."""
     problem = error.errors(include_url=False)[0]
-    hidden = problem["loc"][:1] == (CLAIMS,)
+    hidden = problem["loc"][:1] in SECRETS
     return field_of(problem), sentence(problem) if hidden else with_value(problem)

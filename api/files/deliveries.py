@@ -1,4 +1,4 @@
-"""Mails and webhooks about a job: their deliveries, their links, and the secret that verifies webhooks."""
+"""Mails, chat messages and webhooks about a job: deliveries, links, and the secret of webhooks."""
 
 from datetime import datetime
 from typing import Annotated
@@ -14,6 +14,7 @@ from api.errors import Problem, problem_responses
 from api.jobs.routes import find_job_with_data
 from api.services import InjectedServices
 from stream_app.addresses import MAX_URL, receiver_url
+from stream_app.chat_addresses import shown_address
 from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.webhook import receiver_key, secret_text
 from streaming_exporter.errors import Rejected
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class DeliveryView(BaseModel):
-    """One mail or webhook call to one recipient.
+    """One mail, chat message or webhook call to one recipient. The URL of a chat is shortened.
 
     ``ambiguous``: the service does not know whether it arrived. ``reason`` explains why it was not sent.
     """
@@ -65,7 +66,7 @@ class WebhookSecret(BaseModel):
 @router.get(
     "/jobs/{job_id}/deliveries",
     operation_id="listDeliveries",
-    summary="The mails and webhooks of a job, with their state",
+    summary="The mails, chat messages and webhooks of a job, with their state",
     response_model=Deliveries,
     responses=problem_responses(401, 404, 500, 503),
 )
@@ -76,7 +77,7 @@ async def list_deliveries(job_id: UUID, services: InjectedServices, user: Curren
         deliveries=[
             DeliveryView(
                 channel=row.channel,
-                address=row.address,
+                address=shown_address(row.address),
                 event=row.event,
                 status=row.status,
                 attempts=row.attempts,
@@ -93,7 +94,7 @@ async def list_deliveries(job_id: UUID, services: InjectedServices, user: Curren
 @router.delete(
     "/jobs/{job_id}/links",
     operation_id="revokeLinks",
-    summary="Revoke the links in mails and webhooks",
+    summary="Revoke the links in mails, chat messages and webhooks",
     response_model=Revoked,
     responses=problem_responses(401, 404, 422, 500, 503),
 )
@@ -102,7 +103,11 @@ async def revoke_links(
     services: InjectedServices,
     user: CurrentUser,
     address: Annotated[
-        str | None, Query(max_length=2000, description="Revoke only the links of this recipient")
+        str | None,
+        Query(
+            max_length=2010,
+            description="Revoke only the links of this recipient; a chat in full or as its delivery shows it",
+        ),
     ] = None,
 ) -> Revoked:
     """The file stays, and its owner can still download it. A revoked link cannot be restored."""

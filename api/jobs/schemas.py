@@ -50,6 +50,11 @@ JOB_EXAMPLE: dict[str, Any] = {
 }
 
 
+RECIPIENTS = (
+    "Mail addresses, and chats (`slack:` or `teams:` and the URL of an incoming webhook), that get a message"
+)
+
+
 class OrderOptions(Options):
     """Options of a request. An unknown option is an error here, but events ignore it."""
 
@@ -125,7 +130,7 @@ class Order(BaseModel):
         dict[str, Any] | None, Field(max_length=50, description="Values of the parameters of the dataset")
     ] = None
     recipients: Annotated[
-        list[str] | None, Field(max_length=50, description="Mail addresses that get a mail when the job ends")
+        list[str] | None, Field(max_length=50, description=f"{RECIPIENTS} when the job ends")
     ] = None
     webhook: Annotated[
         str | None, Field(max_length=2000, description="An https URL that is called when the job ends")

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
-from api.jobs.schemas import Estimate, JobView, Order, OrderEncrypt, OrderOptions, OrderSplit
+from api.jobs.schemas import RECIPIENTS, Estimate, JobView, Order, OrderEncrypt, OrderOptions, OrderSplit
+from stream_app.chat_addresses import shown_addresses
 from stream_app.jobs.states import Status
 from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
@@ -40,7 +41,8 @@ Recipients = Annotated[
     Field(
         max_length=50,
         validation_alias=AliasChoices("email_recipients", "recipients"),
-        description="Mail addresses that get a mail when a run ends; `recipients` is accepted too",
+        description=f"{RECIPIENTS} when a run ends; `recipients` is accepted too. A change can name the "
+        "chats of the schedule as it shows them",
     ),
 ]
 When = Annotated[
@@ -140,6 +142,8 @@ class ScheduleView(BaseModel):
     ``granted_until`` is the time until which its runs have the roles and claims of its owner. It is null if
     they need none. The owner renews them by changing, resuming or running the schedule.
 
+    The URLs of chats in ``email_recipients`` are shortened.
+
     ``unsubscribed`` are those of ``email_recipients`` who get no more mails of the schedule.
     """
 
@@ -183,6 +187,7 @@ class ScheduleView(BaseModel):
         """Return the view of a schedule's row. ``unsubscribed`` are recipients who get no more mails."""
         known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
         grants = [row.all_rows_until, row.claims_until if row.claims else None]
+        known["email_recipients"] = shown_addresses(row.email_recipients)
         return cls(
             **known,
             window_from=row.window_start,

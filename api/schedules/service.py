@@ -16,6 +16,7 @@ from api.jobs.service import check_against_table, dataset_for, in_doubt, too_man
 from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
+from stream_app.chat_addresses import whole_addresses
 from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.rights import find_dataset
@@ -150,6 +151,8 @@ def _patched(services: ApiServices, known: Schedule, patch: SchedulePatch) -> Sc
         if changes["schedule"] not in PERIODS:
             values["time_of_day"] = None
     values |= changes
+    if values["recipients"]:
+        values["recipients"] = whole_addresses(values["recipients"], known.email_recipients)
     output = services.formats.get(values["format"])
     if "options" not in changes and known.options and output is not None:
         values["options"] = kept_options(known.options, output)

@@ -1,5 +1,6 @@
 """The interface of the clients of all channels, and the errors of a delivery that was not sent."""
 
+from datetime import timedelta
 from typing import Protocol
 
 from stream_app.notifications.notification import Notification
@@ -9,15 +10,24 @@ from streaming_exporter.errors import ExporterError
 class DeliveryFailed(ExporterError):
     """The delivery certainly did not arrive, and can be retried.
 
-    ``host_unreachable``: the host did not answer, so other deliveries to it would fail too. ``detail`` is for
-    the operators' log, ``str(error)`` is for the owner of the job.
+    ``host_unreachable``: the host did not answer, so other deliveries to it would fail too. ``retry_after``:
+    the receiver asks not to be called before. ``detail`` is for the operators' log, ``str(error)`` is for the
+    owner of the job.
     """
 
     code = "undelivered"
 
-    def __init__(self, message: str, *, host_unreachable: bool = False, detail: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        host_unreachable: bool = False,
+        retry_after: timedelta = timedelta(0),
+        detail: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.host_unreachable = host_unreachable
+        self.retry_after = retry_after
         self.detail = detail or message
 
 

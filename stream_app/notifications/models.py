@@ -16,6 +16,12 @@ class Channel(StrEnum):
 
     MAIL = "mail"
     WEBHOOK = "webhook"
+    SLACK = "slack"
+    TEAMS = "teams"
+
+
+READ_BY_PEOPLE = frozenset({Channel.MAIL, Channel.SLACK, Channel.TEAMS})
+"""Channels whose receivers cannot drop a repetition. What can have arrived over them is not sent again."""
 
 
 class DeliveryStatus(StrEnum):
@@ -36,9 +42,10 @@ class DeliveryStatus(StrEnum):
 
 
 class Delivery(Base):
-    """One mail or webhook call about one job to one address.
+    """One mail, chat message or webhook call about one job to one address.
 
-    ``attempts`` counts the claims and fences off older ones. ``address`` is a mail address or a URL.
+    ``attempts`` counts the claims and fences off older ones. ``address`` is a mail address, the address of a
+    chat (:mod:`stream_app.chat_addresses`) or a URL.
     ``event`` is the final status of the job. ``topic`` is what the recipient can unsubscribe from:
     ``schedule:<id>``, or ``user:<id>`` for other requests of the user. ``progress`` is
     what a delivery to a destination has done. There is no foreign key. A delivery is
@@ -56,7 +63,7 @@ class Delivery(Base):
     user_id: Mapped[str] = mapped_column(server_default="")
     """The user of the job."""
     host: Mapped[str] = mapped_column(server_default="")
-    """Host and port of a webhook in lower case; empty for mails, which all go to one server."""
+    """Host and port of a chat or a webhook in lower case; empty for mails, which all go to one server."""
     status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -87,7 +94,7 @@ class Delivery(Base):
 
 
 class ReceiverHost(Base):
-    """A webhook host that did not answer. Nothing is sent to it before ``not_before``."""
+    """A host of chats or webhooks that did not answer. Nothing is sent to it before ``not_before``."""
 
     __tablename__ = "receiver_hosts"
 

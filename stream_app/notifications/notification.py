@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from stream_app.jobs.file_warnings import warnings_of
@@ -106,6 +106,8 @@ class Notification:
     """The options of the request, which can be invalid."""
     timezone: str | None = None
     """The time zone of the file."""
+    encryption: Literal["age", "zip_password"] | None = None
+    """How the file is encrypted."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -153,6 +155,7 @@ class Notification:
             label=_text_of(row["manifest"], "label"),
             options=row["options"],
             timezone=_text_of(row["manifest"], "timezone"),
+            encryption=_encryption(row["encrypt"]),
             **job,
         )
 
@@ -208,6 +211,13 @@ def _rhythm(row: Mapping[str, Any]) -> Rhythm | None:
 def _text_of(manifest: object, name: str) -> str | None:
     found = manifest.get(name) if isinstance(manifest, dict) else None
     return found if isinstance(found, str) else None
+
+
+def _encryption(encrypt: object) -> Literal["age", "zip_password"] | None:
+    """Return the kind of the encryption that a job's row has."""
+    if not isinstance(encrypt, Mapping):
+        return None
+    return "zip_password" if encrypt.get("zip_password") else "age"
 
 
 def _window(window: object) -> tuple[str, str] | None:

@@ -1,9 +1,9 @@
-"""The outbox of mails and webhooks: the deliveries that are due, in progress, or done.
+"""The outbox of mails, chat messages and webhooks: the deliveries that are due, in progress, or done.
 
 The transaction that ends a job inserts its deliveries. A worker claims a delivery, commits the claim, sends,
 and then records the result. If it dies in between, it is not known whether the delivery arrived. Then a mail
-becomes ``ambiguous`` and is not sent again. A webhook is sent again, because its receiver can drop
-repetitions by their id.
+or a chat message becomes ``ambiguous`` and is not sent again. A webhook is sent again, because its receiver
+can drop repetitions by their id.
 
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
@@ -20,8 +20,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.addresses import MAX_RECIPIENTS, MAX_URL
+from stream_app.chat_addresses import ChatAddress, shown_address, whole_address
 from stream_app.db.engine import autocommitting, outages_are_retryable
-from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
+from stream_app.notifications.models import (
+    READ_BY_PEOPLE,
+    Channel,
+    DeliveryStatus,
+    SuppressedAddress,
+    Unsubscription,
+)
 from stream_app.notifications.notification import Notification, Recipient
 
 log = structlog.get_logger(__name__)
@@ -37,6 +44,8 @@ FIRST_PAIR = ("", "")
 UNREADABLE_RETRY = timedelta(minutes=5)
 """Delay after which a delivery that this version cannot read is due again, for another version."""
 
+_ONCE = ", ".join(f"'{channel}'" for channel in sorted(READ_BY_PEOPLE))
+
 # The addresses of a refused request can be any text. Their length is limited here so that they can be
 # stored, and the sender validates them. Mails above the user's limit are recorded as skipped.
 _PLAN = text(
@@ -49,17 +58,25 @@ _PLAN = text(
         WHERE channel = '{Channel.MAIL}' AND created_at > now() - interval '1 day' AND status <> 'skipped'
             AND user_id IN (SELECT user_id FROM ended)
         GROUP BY user_id
-    ), mail AS (
-        SELECT ended.id, recipient, status, topic, ended.user_id,
-               coalesce(sent.mails, 0)
-               + row_number() OVER (PARTITION BY ended.user_id ORDER BY ended.id, place) > :mail_limit AS over
-        FROM ended LEFT JOIN sent ON sent.user_id = ended.user_id CROSS JOIN jsonb_array_elements_text(
+    ), item AS (
+        SELECT ended.id, recipient, place, status, topic, user_id,
+               coalesce(lower(substring(recipient from '(?i)^(slack|teams):')), '{Channel.MAIL}') AS channel
+        FROM ended CROSS JOIN jsonb_array_elements_text(
             CASE jsonb_typeof(recipients) WHEN 'array' THEN recipients ELSE '[]' END
         ) WITH ORDINALITY AS item (recipient, place)
-        WHERE place <= {MAX_RECIPIENTS} AND octet_length(recipient) <= 254
+        WHERE place <= {MAX_RECIPIENTS}
+    ), mail AS (
+        SELECT item.*, coalesce(sent.mails, 0)
+               + row_number() OVER (PARTITION BY item.user_id ORDER BY id, place) > :mail_limit AS over
+        FROM item LEFT JOIN sent ON sent.user_id = item.user_id
+        WHERE channel = '{Channel.MAIL}' AND octet_length(recipient) <= 254
     ), planned AS (
         SELECT id AS job_id, '{Channel.MAIL}' AS channel, recipient AS address, status AS event, topic,
                user_id, '' AS host, over FROM mail
+        UNION ALL
+        SELECT id, channel, recipient, status, topic, user_id,
+               coalesce(lower(substring(recipient from '^[A-Za-z]+:[A-Za-z]+://([^/?#]+)')), ''), false
+        FROM item WHERE channel <> '{Channel.MAIL}' AND octet_length(recipient) <= {MAX_URL} + 6
         UNION ALL
         SELECT id, '{Channel.WEBHOOK}', webhook, status, topic, user_id,
                coalesce(lower(substring(webhook from '^[A-Za-z]+://([^/?#]+)')), ''), false
@@ -190,29 +207,33 @@ _POSTPONE = text(
 _SETTLE_EXPIRED = text(
     f"""
     UPDATE deliveries
-    SET status = CASE channel WHEN '{Channel.MAIL}' THEN 'ambiguous' ELSE 'pending' END,
-        finished_at = CASE channel WHEN '{Channel.MAIL}' THEN now() END,
+    SET status = CASE WHEN channel IN ({_ONCE}) THEN 'ambiguous' ELSE 'pending' END,
+        finished_at = CASE WHEN channel IN ({_ONCE}) THEN now() END,
         reason = 'the worker died while it was sending', lease_until = NULL
     WHERE status = 'sending' AND lease_until < now()
     RETURNING id, job_id, channel, address, status
     """
 )
 
+_TO = f"""(
+    CAST(:address AS text) IS NULL OR lower(address) = lower(:address)
+    AND (channel NOT IN ('{Channel.SLACK}', '{Channel.TEAMS}') OR address = :address)
+)"""
+"""Condition for the deliveries to one address. The case of a mail address does not matter."""
+
 _RESEND = text(
-    """
+    f"""
     UPDATE deliveries
     SET status = 'pending', not_before = now(), give_up_at = now() + :retry_period, finished_at = NULL
-    WHERE job_id = :job_id AND status IN ('ambiguous', 'failed', 'skipped')
-        AND (CAST(:address AS text) IS NULL OR lower(address) = lower(:address))
+    WHERE job_id = :job_id AND status IN ('ambiguous', 'failed', 'skipped') AND {_TO}
     RETURNING address
     """
 )
 
 _REVOKE = text(
-    """
+    f"""
     UPDATE deliveries SET revoked_at = now()
-    WHERE job_id = :job_id AND revoked_at IS NULL
-        AND (CAST(:address AS text) IS NULL OR lower(address) = lower(:address))
+    WHERE job_id = :job_id AND revoked_at IS NULL AND {_TO}
     RETURNING address
     """
 )
@@ -390,27 +411,36 @@ class Outbox:
         return found
 
     async def deliveries_of(self, job_id: UUID) -> Sequence[Row[Any]]:
-        """Return all deliveries of a job: rows of ``deliveries``."""
+        """Return all deliveries of a job: rows of ``deliveries``, whose addresses can be secrets."""
         return await self._execute(
             text("SELECT * FROM deliveries WHERE job_id = :job_id ORDER BY channel, address"), job_id=job_id
         )
 
     async def revoke(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Revoke the links of a job's deliveries; return the addresses of these deliveries."""
-        return [row.address for row in await self._execute(_REVOKE, job_id=job_id, address=address)]
+        """Revoke the links of a job's deliveries; return the addresses of these deliveries, as shown."""
+        whole = await self._whole(job_id, address)
+        rows = await self._execute(_REVOKE, job_id=job_id, address=whole)
+        return [shown_address(row.address) for row in rows]
 
     async def resend(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Send failed, skipped and ambiguous deliveries of a job again; return their addresses.
+        """Send failed, skipped and ambiguous deliveries of a job again; return their addresses, as shown.
 
         If ``address`` is given, only its deliveries are sent, and it is no longer suppressed.
         """
+        address = await self._whole(job_id, address)
         if address is not None:
             await self._execute(
                 text("DELETE FROM suppressed_addresses WHERE address = lower(:address) RETURNING address"),
                 address=address,
             )
         rows = await self._execute(_RESEND, job_id=job_id, address=address, retry_period=RETRY_PERIOD)
-        return [row.address for row in rows]
+        return [shown_address(row.address) for row in rows]
+
+    async def _whole(self, job_id: UUID, address: str | None) -> str | None:
+        """Return the whole address of a delivery of the job whose address is shown as ``address``."""
+        if address is None or ChatAddress.of(address) is None:
+            return address
+        return whole_address(address, [row.address for row in await self.deliveries_of(job_id)])
 
     async def _insert(self, table: type[SuppressedAddress | Unsubscription], values: dict[str, str]) -> None:
         with outages_are_retryable():

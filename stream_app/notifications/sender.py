@@ -26,14 +26,14 @@ from streaming_exporter.errors import Rejected, Retryable
 
 log = structlog.get_logger(__name__)
 
-SLOTS = {Channel.MAIL: 4, Channel.WEBHOOK: 16}
+SLOTS = {Channel.MAIL: 4, Channel.WEBHOOK: 16, Channel.SLACK: 4, Channel.TEAMS: 4}
 """Deliveries that one worker sends at a time: mails to one server, webhooks to many, often slow hosts."""
 
-USER_SLOTS = {Channel.MAIL: 2, Channel.WEBHOOK: 4}
+USER_SLOTS = {Channel.MAIL: 2, Channel.WEBHOOK: 4, Channel.SLACK: 2, Channel.TEAMS: 2}
 """Deliveries of one user that all workers together send at a time."""
 
 HOST_SLOTS = 4
-"""Webhooks to one host that all workers together send at a time."""
+"""Webhooks and chat messages to one host that all workers together send at a time."""
 
 POLL_SECONDS = 1.0
 
@@ -49,6 +49,8 @@ MAX_RETRY_DELAY = timedelta(minutes=15)
 NOT_SET_UP = {
     Channel.MAIL: "no mail server is set up; operators: set EXPORTER_SMTP_HOST",
     Channel.WEBHOOK: "webhooks are not set up; operators: set EXPORTER_WEBHOOK_SECRET",
+    Channel.SLACK: "messages to Slack are not set up; operators: set EXPORTER_SLACK_ALLOWED_HOSTS",
+    Channel.TEAMS: "messages to Teams are not set up; operators: set EXPORTER_TEAMS_ALLOWED_HOSTS",
 }
 
 
@@ -181,7 +183,10 @@ class Sender:
             outcome = await retry_until_possible(
                 self._outbox.postpone,
                 notification,
-                retry_delay(notification.attempt - 1, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY),
+                max(
+                    retry_delay(notification.attempt - 1, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY),
+                    error.retry_after,
+                ),
                 str(error),
             )
             bound.warning("delivery.postponed", outcome=outcome, error=error.detail)
@@ -211,7 +216,7 @@ class Sender:
         return None
 
     def _checked(self, channel: Channel, notification: Notification) -> Notification:
-        """Return the notification with its mail address in ASCII form.
+        """Return the notification with its mail address in ASCII form, or its chat in the usual form.
 
         Raises:
             Rejected: the recipient does not want it, or the settings do not allow it now.

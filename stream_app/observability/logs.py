@@ -50,5 +50,10 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    for names_urls in (
+        "httpx2",
+        "httpcore2",
+    ):  # their lines have URLs of receivers, some of which are secrets
+        logging.getLogger(names_urls).setLevel(logging.WARNING)
     for chatty in ("aiokafka", "faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.INFO if settings.log_level == "DEBUG" else logging.WARNING)

@@ -1,11 +1,13 @@
 """The addresses to which the service can send."""
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from stream_app.addresses import AddressRules, is_public, networks
+from stream_app.chat_addresses import shown_address, whole_addresses
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 
@@ -192,3 +194,89 @@ def test_further_networks_can_be_denied() -> None:
     assert not is_public("::ffff:8.8.8.8", denied)
     assert not is_public("2a00:1450::1", denied)
     assert is_public("2a00:1451::1", denied)
+
+
+SLACK = "slack:https://hooks.slack.com/services/T000/B000/sEcReTsEcReT"
+WORKFLOW = (
+    "teams:https://prod-00.westeurope.logic.azure.com:443/workflows/ab/triggers/manual/paths/invoke"
+    "?api-version=2016-06-01&sp=%2Ftriggers%2Fmanual%2Frun&sv=1.0&sig=sEcReTsEcReT"
+)
+
+
+def test_chats_are_recipients_each_once_and_with_their_case() -> None:
+    other = SLACK.replace("sEcReTsEcReT", "SeCrEt")
+    found = addressing(mail_allowed_domains="*").recipients(
+        [SLACK, "ops@example.com", SLACK.replace("slack:", "SLACK:"), other, WORKFLOW]
+    )
+    assert found == [SLACK, "ops@example.com", other, WORKFLOW]
+
+
+def test_chats_are_allowed_where_mails_are_not() -> None:
+    rules = addressing(public_url="https://exports.example.com")
+    assert rules.recipients([SLACK]) == [SLACK]
+    with pytest.raises(Rejected, match="does not send mails"):
+        rules.recipients(["ops@example.com"])
+
+
+@pytest.mark.parametrize(
+    ("address", "changes", "reason"),
+    [
+        ("slack:", {}, "expected slack: and the URL"),
+        ("slack:#general", {}, "expected slack: and the URL"),
+        ("slack:http://hooks.slack.com/services/sEcReT", {}, "allowed: https"),
+        ("slack:https://user:sEcReT@hooks.slack.com/services", {}, "without user name"),
+        ("slack:https://hooks.slack.com/sEcReT#x", {}, "without user name"),
+        ("slack:https://hooks.slack.com/sEcReT ö", {}, "ASCII"),
+        ("slack:https://hooks.slack.com/" + "sEcReT" * 400, {}, "at most 2000"),
+        (
+            "slack:https://hooks.slack.com.evil.example/sEcReT",
+            {},
+            "are not allowed; allowed: hooks.slack.com",
+        ),
+        ("slack:https://chat.example.com/hooks/sEcReT", {}, "to chat.example.com are not allowed"),
+        ("slack:https://169.254.169.254/sEcReT", {}, "are not allowed"),
+        (
+            "slack:https://169.254.169.254/sEcReT",
+            {"slack_allowed_hosts": "169.254.169.254"},
+            "is not a public host",
+        ),
+        ("teams:https://logic.azure.com/sEcReT", {}, "are not allowed"),
+        ("teams:https://hooks.slack.com/services/sEcReT", {}, "are not allowed"),
+        (SLACK, {"slack_allowed_hosts": "none"}, "sends no messages to slack"),
+        (WORKFLOW, {"teams_allowed_hosts": "none"}, "EXPORTER_TEAMS_ALLOWED_HOSTS"),
+        (shown_address(SLACK), {}, "is shortened"),
+        (shown_address(WORKFLOW), {}, "is shortened"),
+    ],
+)
+def test_a_chat_that_is_not_allowed_is_refused_without_its_secret(
+    address: str, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(Rejected, match=re.escape(reason)) as error:
+        addressing(**changes).recipients([address])
+    assert "sEcReT" not in str(error.value)
+    assert error.value.code in ("bad_chat", "chat_not_allowed")
+
+
+def test_other_hosts_of_chats_are_allowed_by_settings() -> None:
+    rules = addressing(slack_allowed_hosts="chat.example.com,*.mattermost.example")
+    for host in ("chat.example.com", "a.b.mattermost.example:8443"):
+        assert rules.recipients([f"slack:https://{host}/hooks/x"]) == [f"slack:https://{host}/hooks/x"]
+    with pytest.raises(Rejected, match="are not allowed"):
+        rules.recipients([SLACK])
+
+
+@pytest.mark.parametrize(
+    "address", [SLACK, WORKFLOW, "teams:https://[bad", "slack:x://u:sEcReT@h/sEcReT?sEcReT"]
+)
+def test_the_shown_address_of_a_chat_has_no_secret(address: str) -> None:
+    shown = shown_address(address)
+    assert "sEcReT" not in shown
+    assert "…" in shown
+    assert shown_address(shown) == shown
+    assert whole_addresses([shown, "ops@example.com"], ["x@y.z", address]) == [address, "ops@example.com"]
+    assert whole_addresses([shown], [None, 1]) == [shown]
+
+
+def test_the_shown_addresses_of_one_host_differ() -> None:
+    assert shown_address(SLACK).startswith("slack:https://hooks.slack.com/…")
+    assert shown_address(SLACK) != shown_address(SLACK + "x")

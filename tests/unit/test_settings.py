@@ -59,6 +59,8 @@ BAD_BY_NAME = {
     "webhook_secret": ["x", "whsec_x", "whsec_" + "QQ" * 3],
     "webhook_previous_secret": ["x", "whsec_x", "whsec_" + "QQ" * 60],
     "webhook_allowed_hosts": ["https://h", "h:25", "*", "*.*.h", "a b", "h/x"],
+    "slack_allowed_hosts": ["https://h", "h:25", "*", "*.*.h", "a b", "h/x"],
+    "teams_allowed_hosts": ["https://h", "h:25", "*", "*.*.h", "a b", "h/x"],
     "webhook_denied_networks": ["net", "10.0.0.0/33", "10.0.0.1,x"],
     "kafka_ssl_cafile": ["/nowhere/ca.pem", "/"],
     "kafka_ssl_certfile": ["/nowhere/own.pem", "/"],

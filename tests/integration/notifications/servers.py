@@ -95,7 +95,10 @@ async def mail_server(
 
 @dataclass
 class Receiver:
-    """Answers webhooks with the statuses in ``answers``; the last one is repeated."""
+    """Answers webhooks with the statuses in ``answers``; the last one is repeated.
+
+    An answer can have headers, and a body after an empty line.
+    """
 
     answers: list[str] = field(default_factory=lambda: ["204 No Content"])
     calls: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -109,8 +112,15 @@ class Receiver:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer == "silence":
             await reader.read()
+        elif answer == "hang up":
+            writer.transport.abort()
+            return
         else:
-            writer.write(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            top, _, content = answer.partition("\r\n\r\n")
+            length = len(content.encode())
+            writer.write(
+                f"HTTP/1.1 {top}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{content}".encode()
+            )
             await writer.drain()
         writer.close()
         await writer.wait_closed()

@@ -223,9 +223,14 @@ async def test_users_take_turns(office: Office) -> None:
     """S9: a thousand deliveries of one user do not delay those of another, over any channel."""
     for number in range(30):
         await office.ended(
-            f"eve{number}@example.com", user_id="eve", webhook=f"https://e{number}.example.com/"
+            f"eve{number}@example.com",
+            f"slack:https://hooks.slack.com/services/e{number}",
+            f"teams:https://eve.webhook.office.com/{number}",
+            user_id="eve",
+            webhook=f"https://e{number}.example.com/",
         )
-    await office.ended("ada@example.com", user_id="ada", webhook="https://ada.example.com/")
+    chats = ("slack:https://hooks.slack.com/services/a", "teams:https://ada.webhook.office.com/")
+    await office.ended("ada@example.com", *chats, user_id="ada", webhook="https://ada.example.com/")
     outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
     for channel in Channel:
         taken = await outbox.claim(channel, 5, user_slots=4, host_slots=1_000)

@@ -121,7 +121,7 @@ HARMLESS = {
     # checked when they are read
     "oidc_issuer", "oidc_origins",
     "webhook_secret", "webhook_previous_secret", "webhook_allowed_hosts", "webhook_denied_networks",
-    "user_mail_limit",
+    "user_mail_limit", "slack_allowed_hosts", "teams_allowed_hosts",
     # these cost time or space, but no security
     "delivery_timeout_seconds", "drain_seconds", "export_timeout_seconds", "history_days",
     "mail_attach_max_bytes", "max_attempts", "max_rows", "pdf_max_bytes", "pdf_max_rows", "retention_days",

@@ -57,6 +57,7 @@ def test_the_style_comes_from_the_record_of_the_job() -> None:
         "schedule": None,
         "options": {"locale": "de-DE", "headers": "labels"},
         "manifest": {"timezone": "Europe/Berlin", "label": "Buchungen"},
+        "encrypt": None,
     }
     subject, text = mail(Notification.from_row(row))
     assert subject == "Export of Buchungen, 24 Nov 2026: 3.120 rows"
