@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, text
 from structlog.testing import capture_logs
 
+from stream_app.chat_addresses import shown_address
 from stream_app.jobs.models import ExportFile
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.outbox import insert_deliveries
@@ -120,6 +121,25 @@ async def test_links_can_be_revoked_one_or_all(post: Post) -> None:
         assert (await owner.delete(revoke)).json() == {"addresses": ["b@example.com"]}
         assert (await client.get(post.path("b@example.com"))).status_code == 410
         assert (await owner.get(f"/exports/jobs/{post.job}/download")).status_code == 307
+
+
+async def test_the_url_of_a_chat_is_not_shown_and_its_link_can_be_revoked(post: Post) -> None:
+    chat, other = (f"slack:https://hooks.slack.com/services/{name}" for name in ("sEcReT", "SeCrEt"))
+    await post.send(chat, other, "a@example.com")
+    async with post.anybody() as client:
+        assert (await client.get(post.path(chat))).status_code == 307
+    async with post.api.user(user_id=post.user_id) as owner:
+        answer = await owner.get(f"/exports/jobs/{post.job}/deliveries")
+        assert {item["channel"] for item in answer.json()["deliveries"]} == {"mail", "slack"}
+        assert "secret" not in answer.text.lower()
+        assert "secret" not in (await owner.get(f"/exports/jobs/{post.job}")).text.lower()
+        shown = shown_address(chat)
+        assert shown in [item["address"] for item in answer.json()["deliveries"]]
+        revoked = await owner.delete(f"/exports/jobs/{post.job}/links", params={"address": shown})
+        assert revoked.json() == {"addresses": [shown]}
+    async with post.anybody() as client:
+        assert (await client.get(post.path(chat))).status_code == 410
+        assert (await client.get(post.path(other))).status_code == 307
 
 
 async def test_only_the_owner_can_see_and_revoke_deliveries(post: Post) -> None:

@@ -118,6 +118,38 @@ async def test_relative_filters_are_accepted_and_kept_as_they_are(api: Harness) 
     assert schedule["filters"] == {"created_at": {"gte": "start_of_month-1mo", "lt": "today"}}
 
 
+CHATS = [
+    "slack:https://hooks.slack.com/services/T0/B0/sEcReT",
+    "teams:https://x.logic.azure.com/workflows/1?sig=sEcReT",
+]
+
+
+async def test_the_urls_of_chats_are_shown_to_nobody_and_stay_in_a_change(api: Harness) -> None:
+    owner, admin = api.user(user_id="chats"), api.user(user_id="root", roles=["exports:admin"])
+    schedule = await made(owner, email_recipients=["a@example.com", *CHATS])
+    shown = schedule["email_recipients"]
+    assert [item.partition("…")[0] for item in shown] == [
+        "a@example.com",
+        "slack:https://hooks.slack.com/",
+        "teams:https://x.logic.azure.com/",
+    ]
+    for client in (owner, admin):
+        for place in (path(schedule), "/exports/schedules?all=true"):
+            assert "sEcReT" not in (await client.get(place)).text
+    changed = await owner.patch(path(schedule), json={"recipients": [shown[2], "b@example.com"], "name": "x"})
+    assert changed.json()["email_recipients"] == [shown[2], "b@example.com"]
+    async with api.engine.begin() as connection:
+        query = text("SELECT email_recipients FROM scheduled_exports WHERE id = :id")
+        stored = (await connection.execute(query, {"id": schedule["id"]})).scalar_one()
+    assert stored == [CHATS[1], "b@example.com"]
+    refused = await owner.patch(path(schedule), json={"recipients": [shown[1]]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_chat"), "the schedule has it no more"
+    for bad in (CHATS[0], [CHATS[0], 1], {"x": CHATS[0]}):
+        answer = await owner.post("/exports/schedules", json=order(recipients=bad))
+        assert answer.status_code == 422
+        assert "sEcReT" not in answer.text
+
+
 async def test_schedules_of_other_users_are_404(api: Harness) -> None:
     schedule = await made(api.user())
     stranger = api.user()
