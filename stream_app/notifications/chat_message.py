@@ -66,7 +66,7 @@ def chat_message(notification: Notification, link: str) -> ChatMessage:
     ]
     title, lead = _inert(words.subject, MAX_TITLE), _inert(" ".join(words.lead()), MAX_TEXT)
     if notification.failed:
-        notes = [words.reason(), " ".join(words.advice(forward="chat.correct"))]
+        notes = [words.reason(), " ".join(words.advice(words.say("chat.correct", user=words.user)))]
         return ChatMessage(title, lead, _notes(notes), facts, footer=_inert(why, MAX_TEXT))
     until = words.say("chat.until", time=words.expires)
     return ChatMessage(

@@ -222,23 +222,20 @@ class NotificationWords:
         key = f"errors.{about.error_code}"
         return self.say(key if key in messages(about.language) else "errors.invalid_request")
 
-    def advice(self, *, forward: str) -> list[str]:
-        """Return what the recipient of a failure can do.
-
-        ``forward`` is the key of the message that says who can correct a request.
-        """
+    def advice(self, correct: str) -> list[str]:
+        """Return what the recipient of a failure can do. ``correct`` says who can correct the request."""
         about = self.about
-        found = [self._cure(forward), self.say("mail.failed.help")]
+        found = [self._cure(correct), self.say("mail.failed.help")]
         if about.paused is not None:
             found.append(self.say("mail.failed.paused"))
         return found
 
-    def _cure(self, forward: str) -> str:
+    def _cure(self, correct: str) -> str:
         if self.about.error_code in TEMPORARY_CODES:
             return self.say("mail.failed.retry")
         if self.about.error_code in SUPPORT_CODES:
             return self.say("mail.failed.support")
-        return self.say(forward, user=self.user)
+        return correct
 
     def facts(self) -> Facts:
         """Return what was requested by whom, and the properties of the file."""

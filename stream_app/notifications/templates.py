@@ -60,7 +60,7 @@ class _Mail:
     def _failed(self) -> MailContent:
         words = self.words
         lead, reason = " ".join(words.lead()), words.reason()
-        advice = " ".join(words.advice(forward="mail.failed.correct"))
+        advice = " ".join(words.advice(words.say("mail.failed.correct", user=words.user)))
         plain = [lead, reason, advice]
         html = [mail_html.lead(lead), mail_html.remark(reason, "bad"), mail_html.paragraph(advice)]
         return self._mail(plain, html)

@@ -22,6 +22,8 @@ from streaming_exporter.file_warnings import TEXTS, warning_texts
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(PAGE_FILES.glob("*.js"))
 PYTHON = [path for folder in ("stream_app", "api") for path in sorted((ROOT / folder).rglob("*.py"))]
+SPEAKERS = ("stream_app.messages.catalogue", "stream_app.notifications.notification_words")
+"""Modules that other modules get texts from."""
 OTHERS = sorted(set(LANGUAGES) - {DEFAULT})
 
 
@@ -41,8 +43,8 @@ def used_keys() -> list[str]:
         keys += [f"{group}.${{name}}" for group in re.findall(r'\bnamed\("([^"]+)"', path.read_text())]
     for path in PYTHON:
         module = path.read_text()
-        if "stream_app.messages.catalogue import" in module:
-            keys += re.findall(r"f?\"((?:page|mail|link|warnings|errors|files)\.[\w.{}]+)\"", module)
+        if any(f"{name} import" in module for name in SPEAKERS):
+            keys += re.findall(r"f?\"((?:page|mail|chat|link|warnings|errors|files)\.[\w.{}]+)\"", module)
     return [re.sub(r"\\?\$?\\\{[^}]*\\\}", "[^.]+", re.escape(key)) for key in keys]
 
 
