@@ -8,7 +8,7 @@ stops all threads, for 80 to 170 ms as measured here, and a worker of small jobs
 import gc
 
 YOUNG_OBJECTS = 5_000
-"""New objects after which the youngest are collected. Python's default is 700, less than one job makes."""
+"""New objects after which the youngest are collected. Python's default is 700, about what one job makes."""
 
 
 def exclude_started_objects() -> None:
