@@ -82,7 +82,7 @@ class Dialog:
         dataset = next((one for one in catalogue["datasets"] if one["name"] == wanted.export_type), None)
         if wanted.file_format is None:
             wanted = replace(wanted, file_format=self._format(catalogue, dataset))
-        if asks_for_filters:
+        if asks_for_filters and not (dataset or {}).get("bundle"):  # its filters are those of its datasets
             wanted = replace(wanted, filters=self._filters(dataset))
         self._console.print(f"\nThe same without questions:\n  {escape(_command(wanted))}\n")
         if not Confirm.ask("Request it?", default=True, console=self._console):

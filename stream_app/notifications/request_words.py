@@ -1,8 +1,9 @@
 """What a job was requested for, in words for people: its filters, columns, rows and schedule. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
+from typing import Any
 
 from stream_app.messages.catalogue import messages, text
 from stream_app.notifications.mail_style import MailStyle
@@ -32,6 +33,7 @@ PERIODS = {
 """The periods that the page offers: their filters ``gte`` and ``lt``."""
 
 _SIGNS = {"eq": "=", "ne": "≠", "lt": "<", "lte": "≤", "gt": ">", "gte": "≥"}
+_OPERATORS = frozenset({*_SIGNS, "in", "not_in", "prefix", "contains", "is_null"})
 _DAY = re.compile(r"(\d{4}-\d\d-\d\d)(?:\[[\w+/-]+\])?", re.ASCII)
 _LINK = re.compile(
     r"://|\bwww\.|(?<![\w@.-])(?:[\w-]+\.)+(?:[^\W\d_]{2,}|xn--[\w-]+)(?![\w-]|[\w.+-]*@)", re.IGNORECASE
@@ -62,7 +64,7 @@ def filter_texts(filters: object, style: MailStyle) -> list[str]:
     """Return a text for each filter; none for filters that are invalid."""
     if not isinstance(filters, Mapping):
         return []
-    found = [item for column, tests in filters.items() for item in _of_column(str(column), tests, style)]
+    found = [item for column, tests in _flat(filters) for item in _of_column(column, tests, style)]
     shown = [user_text(item) or "…" for item in found[:MAX_FILTERS]]
     more = len(found) - len(shown)
     return [*shown, text(style.language, "mail.more", count=more)] if more else shown
@@ -100,6 +102,18 @@ def rhythm_text(rhythm: Rhythm, language: str, locale: str) -> str | None:
             return text(language, "page.rhythm.monthly", day=rhythm.day or 1, time=time, zone=zone)
         case cron:
             return text(language, "page.rhythm.cron", cron=one_line(cron, 100), zone=zone)
+
+
+def _flat(filters: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
+    """Yield the filters of each column; those of a bundle with the name of the dataset before the column's.
+
+    A colon is between the names: with a dot they would look like the address of a website.
+    """
+    for name, tests in filters.items():
+        if isinstance(tests, Mapping) and not tests.keys() <= _OPERATORS:
+            yield from ((f"{name}: {column}", own) for column, own in tests.items())
+        else:
+            yield str(name), tests
 
 
 def _of_column(column: str, tests: object, style: MailStyle) -> list[str]:

@@ -119,6 +119,11 @@ labels = { de = "Summe (EUR)" }
 [datasets.sales.columns.note]
 mask = "last4"
 unmasked_for = ["exports:notes"]
+
+[bundles.account]
+datasets = ["proofs", "ledger"]
+label = "My account"
+labels = { de = "Mein Konto" }
 """
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,32 @@ def test_an_error_marks_the_parameter(visit: Visit, seller: str) -> None:
     expect(page.locator(".estimate")).to_contain_text("Parameters.since: too early")
     expect(page.locator(".field.wrong")).to_contain_text("Since")
     visit.forgive("status of 422")
+
+
+def test_a_bundle_is_exported_into_one_file_with_filters_of_its_datasets(visit: Visit, seller: str) -> None:
+    visit.sign_in(seller)
+    page = visit.page
+    visit.choose("account", "csv")
+    expect(page.get_by_label("Dataset").locator("option:checked")).to_have_text("My account")
+    expect(page.get_by_text("proofs, ledger in one file")).to_be_visible()
+    for hidden in ("Columns", "Files"):
+        expect(page.locator("#builder summary", has_text=hidden)).to_be_hidden()
+    page.get_by_role("button", name="+ Add filter").click()
+    page.get_by_label("Column", exact=True).select_option("ledger.id")
+    page.get_by_label("Condition").select_option("gte")
+    page.get_by_label("Value for ledger.id").fill("1")
+    expect(page.locator(".estimate")).to_contain_text(" rows, ")
+    with page.expect_download() as download:
+        body = sent(visit, "/exports/jobs", lambda: visit.export())
+    assert body["filters"] == {"ledger": {"id": {"gte": "1"}}}
+    assert "columns" not in body
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = archive.namelist()
+        assert [name.partition("-")[0] for name in names[:2]] == ["proofs", "ledger"]
+        assert names[2:] == ["README.txt", "manifest.json"]
+        rows = list(csv.DictReader(io.StringIO(archive.read(names[1]).decode("utf-8-sig"), newline="")))
+    assert rows
+    assert all(int(row["id"]) >= 1 for row in rows)
+    card = visit.newest()
+    expect(card.get_by_role("heading")).to_contain_text("My account CSV")
+    expect(card).to_contain_text("ledger: id ≥ 1")

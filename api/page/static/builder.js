@@ -5,12 +5,12 @@ import { alert, busy, button, field, h, passing, say, tick } from "./dom.js";
 import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
-import { labelOf, learn, titleOf } from "./labels.js";
+import { fieldsOf, labelOf, learn, membersOf, titleOf } from "./labels.js";
 import { has, t } from "./messages.js";
 import { Options } from "./options.js";
 import { Parameters } from "./parameters.js";
 import { Repeat } from "./repeat.js";
-import { format as kind, rows, sentence, size, span } from "./words.js";
+import { flat, format as kind, rows, sentence, size, span } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
@@ -18,6 +18,16 @@ const REFUSED = new Set([403, 422]); // statuses of an estimate that every try w
 /** What a schedule can have and the form perhaps does not. */
 const NO_VALUES = { name: null, filters: null, columns: null, options: null, split: null, encrypt: null, parameters: null, scope: null, time_of_day: null, day: null, email_recipients: null };
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+/** Filters by dataset, as a bundle has them. The name of a dataset has no dot. */
+function nested(filters) {
+  const found = {};
+  for (const [name, tests] of Object.entries(filters)) {
+    const end = name.indexOf(".");
+    (found[name.slice(0, end)] ??= {})[name.slice(end + 1)] = tests;
+  }
+  return found;
+}
 
 export class Builder {
   /** `ordered(job id)` is called when an export was requested, `scheduled(id)` when a schedule was created or changed. */
@@ -104,10 +114,17 @@ export class Builder {
     const dataset = this.datasets.get(this.dataset.value);
     if (!dataset) return;
     const limit = dataset.max_rows && t("page.form.row_limit", { rows: rows(dataset.max_rows) });
-    say(this.about, dataset.error ? t("page.form.dataset_not_available") : [dataset.description, limit].filter(Boolean).join(" · "));
+    const { bundle } = dataset;
+    const members = bundle ? membersOf(bundle, this.datasets) : [];
+    const parts = bundle && t("page.form.bundle", { datasets: members.map((one) => labelOf(one)).join(", ") });
+    say(this.about, dataset.error ? t("page.form.dataset_not_available") : [dataset.description, parts, limit].filter(Boolean).join(" · "));
     this.about.classList.toggle("wrong", Boolean(dataset.error));
     this.columns.replaceChildren(...dataset.columns.map((column) => columnTick(column)));
-    this.filters.use(dataset.columns);
+    this.fields = fieldsOf(dataset, this.datasets);
+    this.labelled = bundle ? { ...dataset, columns: members.flatMap((one) => [one, ...one.columns]) } : dataset;
+    this.filters.use(this.fields);
+    this.columnsBox.hidden = this.division.element.hidden = Boolean(bundle); // a bundle has all columns, in one file
+    if (bundle) this.division.write(null);
     this.useZones(dataset);
     this.parameters.use(dataset.parameters);
     this.encryption.use(dataset);
@@ -130,7 +147,7 @@ export class Builder {
       ...likely.map((name) => h("option", { value: name }, name)),
       h("optgroup", { label: t("page.form.all_zones") }, others.map((name) => h("option", { value: name }, name))),
     );
-    this.hasZone = dataset.columns.some(({ kind: own }) => own === "timestamptz");
+    this.hasZone = this.fields.some(({ kind: own }) => own === "timestamptz");
   }
 
   /** The zone of days and times in filters: that of the schedule, unless another one was chosen. */
@@ -147,7 +164,7 @@ export class Builder {
     const format = this.formats.get(this.format.value);
     if (!format) return;
     say(this.manner, has(`page.formats.${format.name}`) ? t(`page.formats.${format.name}`) : format.description);
-    this.options.use(format, this.datasets.get(this.dataset.value), kept);
+    this.options.use(format, this.labelled, kept);
     this.changed();
   }
 
@@ -205,6 +222,10 @@ export class Builder {
     this.dataset.focus();
   }
 
+  get isBundle() {
+    return Boolean(this.datasets.get(this.dataset.value)?.bundle);
+  }
+
   /** Return the request body for the API, without defaults. */
   read() {
     const boxes = this.boxes();
@@ -222,7 +243,7 @@ export class Builder {
       export_type: this.dataset.value,
       format: this.format.value,
       ...(ticked.length < boxes.length && { columns: ticked }),
-      ...(Object.keys(filters).length && { filters }),
+      ...(Object.keys(filters).length && { filters: this.isBundle ? nested(filters) : filters }),
       ...(Object.keys(options).length && { options }),
       ...(split && { split }),
       ...(encrypt && { encrypt }),
@@ -258,7 +279,7 @@ export class Builder {
     else if (this.scope.options.length) gone.push(scope);
     if (job.columns) for (const box of this.boxes()) box.checked = job.columns.includes(box.value);
     this.useZone(job.options?.timezone ?? this.ownZone);
-    gone.push(...this.filters.write(job.filters), ...this.parameters.write(job.parameters));
+    gone.push(...this.filters.write(this.isBundle ? flat(job.filters) : job.filters), ...this.parameters.write(job.parameters));
     const whose = keepsOwner ? "" : this.keepOwner(job);
     this.name.value = job.name ?? "";
     if (job.schedule) this.repeat.write(job);
@@ -392,7 +413,8 @@ export class Builder {
 
   /** Mark the filter, or the parameter, that an error names. */
   point(failure) {
-    const [, part, name] = /^(filters|parameters)\.([^.]+)/.exec(failure.field ?? "") ?? [];
+    const form = this.isBundle ? /^(filters|parameters)\.([^.]+(?:\.[^.]+)?)/ : /^(filters|parameters)\.([^.]+)/;
+    const [, part, name] = form.exec(failure.field ?? "") ?? [];
     if (part) this[part].mark(name);
   }
 

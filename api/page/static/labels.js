@@ -19,13 +19,25 @@ export function languagesOf({ labels, columns }) {
 
 export const hasLabels = (dataset) => [dataset, ...dataset.columns].some(({ label, labels }) => label || Object.keys(labels ?? {}).length);
 
+/** The columns that filters can name: those of a dataset, or those of a bundle's datasets, such as `ledger.kind`. */
+export function fieldsOf({ bundle, columns }, datasets) {
+  if (!bundle) return columns;
+  return membersOf(bundle, datasets).flatMap((one) =>
+    one.columns.map((column) => ({ ...column, name: `${one.name}.${column.name}`, label: `${labelOf(one)}: ${labelOf(column)}`, labels: {} })),
+  );
+}
+
+/** The datasets of a bundle that the user can see. */
+export const membersOf = (bundle, datasets) => bundle.datasets.map((name) => datasets.get(name)).filter(Boolean);
+
 const known = new Map();
 
 /** Remember the datasets, for the lists of exports and schedules. */
 export function learn(datasets) {
   known.clear();
+  const byName = new Map(datasets.map((dataset) => [dataset.name, dataset]));
   for (const dataset of datasets) {
-    const columns = new Map(dataset.columns.map((column) => [column.name, labelOf(column)]));
+    const columns = new Map(fieldsOf(dataset, byName).map((column) => [column.name, labelOf(column)]));
     known.set(dataset.name, { title: labelOf(dataset), columns, zone: dataset.timezone ?? "UTC" });
   }
 }

@@ -97,11 +97,23 @@ export const scopeText = (scope) => (scope === "all" ? t("page.scopes.all") : (s
  */
 export function filters(wanted, dataset, zone) {
   const shown = { zone: zone ?? zoneOf(dataset), dated: false };
-  const found = Object.entries(wanted ?? {}).flatMap(([name, tests]) => ofColumn(columnOf(dataset, name), isTests(tests) ? tests : { eq: tests }, shown));
+  const found = Object.entries(flat(wanted)).flatMap(([name, tests]) => ofColumn(columnOf(dataset, name), isTests(tests) ? tests : { eq: tests }, shown));
   const days = zone && /"\d{4}-\d\d-\d\d"/.test(JSON.stringify(wanted ?? {}));
   const text = found.join(" · ");
   return shown.dated || days ? t("page.shown_filters.in_zone", { text, zone: shown.zone }) : text;
 }
+
+/** The filters of a bundle's datasets by the names of their columns, such as `ledger.kind`; others as they are. */
+export const flat = (wanted) =>
+  Object.fromEntries(
+    Object.entries(wanted ?? {}).flatMap(([name, tests]) =>
+      isGroup(tests) ? Object.entries(tests).map(([column, own]) => [`${name}.${column}`, own]) : [[name, tests]],
+    ),
+  );
+
+const TESTS = new Set(["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "contains", "is_null"]);
+
+const isGroup = (tests) => tests !== null && typeof tests === "object" && !Array.isArray(tests) && !Object.keys(tests).every((name) => TESTS.has(name));
 
 /** The days, or the times, of a run's window. */
 export function span({ from, to, timezone }) {

@@ -241,3 +241,16 @@ def test_a_mail_uses_no_other_colours() -> None:
     assert set(re.findall(r"#[0-9a-f]{6}\b", html)) <= known
     for style_text in re.findall(r'<\w+([^>]*style="[^"]*(?:color|background):#[^"]*")', html):
         assert "class=" in style_text
+
+
+def test_filters_of_a_bundle_are_named_with_their_datasets() -> None:
+    filters: dict[str, Any] = {
+        "ledger": {"kind": "proof", "id": {"gte": 5}},
+        "proofs": {"id": {"in": [1, 2]}},
+        "a": {"eq": 1},
+    }
+    found = filter_texts(filters, style())
+    assert found[0] == "ledger: kind = proof"
+    assert "ledger: id" in found[1]
+    assert found[2].startswith("proofs: id")
+    assert found[3] == "a = 1"
