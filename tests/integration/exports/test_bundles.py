@@ -108,7 +108,7 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def comparable(name: str, content: bytes) -> object:
-    """Return what is the same in each export: a report says when it was made, and numbers its objects anew."""
+    """Return what is the same in each export. A report says when it was made, and numbers its objects."""
     if name != "pdf":
         return content
     texts = [page.extract_text() for page in PdfReader(io.BytesIO(content)).pages]
