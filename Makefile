@@ -100,7 +100,7 @@ setup: $(READY) ## Create or update .venv from the locked requirements
 
 lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 takes newer versions)
 	@test -x "$(UV)" || ./requirements/setup.sh
-	@$(COMPILE) $(if $(UPGRADE),--upgrade) --no-emit-package streaming-exporter --all-extras --group local --group dev \
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --no-emit-package streaming-exporter --all-extras --group dev \
 		-o requirements/dev.txt pyproject.toml
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) --no-emit-package streaming-exporter -c requirements/dev.txt \
 		--extra worker --extra api --extra parquet --extra fonts --extra tracing -o requirements/runtime.txt pyproject.toml

@@ -29,3 +29,7 @@ class ServiceError(Exception):
 
 class UsageError(Exception):
     """An error that the caller can correct, such as a port that is taken. The message states how."""
+
+
+HOW_TO_INSTALL = "install streaming-exporter-service[local]; in a checkout run make setup"
+"""How to get the servers of the stack."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from dev.cache import ServiceError
 from dev.progress import Progress as Steps
 from dev.progress import console
-from dev.stack import ROOT, Stack
+from dev.stack import Stack
 from producers.display import size
 from producers.tokens import sign_token
 from stream_app.exports.formats.registry import FORMATS
@@ -47,13 +47,13 @@ class DemoJob:
         return self.status not in ("waiting", "pending", "processing")
 
 
-def demo(ledger_rows: int, output: Path) -> None:
-    """Start a stack, export the ledger in every format, download and check the files, stop.
+def demo(ledger_rows: int, folder: Path, output: Path) -> None:
+    """Start a stack in ``folder``, export the ledger in every format, download and check the files, stop.
 
     Raises:
         ServiceError: a service failed, or an export did.
     """
-    with Stack(ROOT / ".local" / "demo", ledger_rows=ledger_rows, progress=Steps()) as stack:
+    with Stack(folder / "demo", ledger_rows=ledger_rows, progress=Steps()) as stack:
         api = stack.start_all()
         given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
         settings = Settings.model_validate(given)
@@ -112,7 +112,7 @@ def _collect(client: Client, orders: list[DemoJob], output: Path) -> None:
             table.add_row(order.format, "", "", "", f"[red]{order.status}[/]: {order.record.get('error')}")
             continue
         path = fetch(client, order.job_id, output)  # checks the sha256
-        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         rows, seconds = order.record["row_count"], _seconds(order.record)
         table.add_row(order.format, f"{rows:,}", size(path.stat().st_size), f"{seconds:.2f} s", str(shown))
     console.print("\nDownloaded. Each sha256 is the one that the service recorded:\n")

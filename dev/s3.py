@@ -18,7 +18,7 @@ from minio import Minio
 from minio.error import MinioException
 from urllib3.exceptions import HTTPError
 
-from dev.cache import UsageError
+from dev.cache import HOW_TO_INSTALL, UsageError
 from dev.process import Child, free_ports, is_open
 from dev.service import Service
 
@@ -174,5 +174,5 @@ def _weed() -> str:
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        raise UsageError("SeaweedFS is missing: run make setup, which installs the group 'local'")
+        raise UsageError(f"SeaweedFS is missing: {HOW_TO_INSTALL}")
     return found

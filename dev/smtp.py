@@ -31,7 +31,9 @@ class SmtpService(Service):
         self.mail_dir.mkdir(parents=True, exist_ok=True)
 
     def spawn(self) -> Child:
-        return Child(self.name, [sys.executable, "-m", "dev.smtp", str(self.port), self.mail_dir], self.log)
+        argv: list[str | Path] = [sys.executable, "-m", "dev.smtp", str(self.port), self.mail_dir]
+        # Python imports from the current folder first, and that of a user can hold a `dev`, too.
+        return Child(self.name, argv, self.log, cwd=Path(__file__).parents[1])
 
     def is_ready(self) -> bool:
         try:

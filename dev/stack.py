@@ -212,7 +212,7 @@ class Stack:
             UsageError: ``port`` is taken.
         """
         if port is not None and not is_free(port):
-            raise UsageError(f"port {port} is taken: choose another with PORT=")
+            raise UsageError(f"port {port} is taken: choose another with --port (make up: PORT=)")
         port = port or free_ports(1)[0]
         env = {"EXPORTER_PUBLIC_URL": f"http://127.0.0.1:{port}", **self.environment(), **(settings or {})}
         others = sum(name.startswith("api") for name in self.apps)

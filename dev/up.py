@@ -1,8 +1,13 @@
-"""``python -m dev up``: the whole service on this machine until Ctrl-C."""
+"""``exporter up``: the whole service on this machine until Ctrl-C."""
 
+import base64
 import json
+import os
+import secrets
+import shutil
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -12,8 +17,10 @@ from dev.app_process import ApiProcess
 from dev.cache import UsageError
 from dev.process import is_free
 from dev.progress import Progress, console
-from dev.stack import ROOT, Stack
+from dev.sample import DATASETS
+from dev.stack import Stack
 from dev.supervision import Supervision
+from stream_app.datasets.file import load_datasets
 from stream_app.settings import Settings
 
 
@@ -21,7 +28,7 @@ def up(
     port: int,
     workers: int,
     ledger_rows: int,
-    folder: Path = ROOT / ".local",
+    folder: Path,
     *,
     also_to: Path | None = None,
 ) -> None:
@@ -34,8 +41,8 @@ def up(
         ServiceError: a service failed, at the start or later, or a process of the project died too often.
     """
     if not is_free(port):
-        raise UsageError(f"port {port} is taken: choose another with PORT=")
-    stack = Stack(folder / "up", ledger_rows=ledger_rows, progress=Progress())
+        raise UsageError(f"port {port} is taken: choose another with --port (make up: PORT=)")
+    stack = Stack(folder / "up", ledger_rows=ledger_rows, settings=webhooks(), progress=Progress())
     facts, lines = folder / "stack.json", folder / "stack.env"
     files = [lines] if also_to is None else [lines, also_to]
     with stack:
@@ -46,7 +53,7 @@ def up(
             for file in files:
                 more = {"EXPORTER_PUBLIC_URL": api.url, "TOKEN": str(content["token"])}
                 _write(file, environment_file({**stack.settings(), **more}))
-            _greet(api.url, content, facts, stack.metrics_urls)
+            _greet(api.url, content, facts, stack.metrics_urls, first_request(stack.settings()))
             _watch(
                 stack,
                 lambda: _write(facts, json.dumps({**content, "pids": stack.pids()}, indent=2) + "\n"),
@@ -78,6 +85,42 @@ def describe(stack: Stack, api: ApiProcess) -> dict[str, object]:
     }
 
 
+def webhooks() -> dict[str, str]:
+    """Return the settings that let the stack call webhooks of this machine.
+
+    Variables of the environment stay as they are.
+    """
+    if os.environ.keys() & {"EXPORTER_WEBHOOK_SECRET", "EXPORTER_WEBHOOK_SECRET_FILE"}:
+        return {}
+    secret = base64.b64encode(secrets.token_bytes(32)).decode()
+    own = {"EXPORTER_WEBHOOK_SECRET": f"whsec_{secret}", "EXPORTER_WEBHOOK_ALLOW_PRIVATE": "true"}
+    return {key: value for key, value in own.items() if key not in os.environ}
+
+
+def first_request(settings: Mapping[str, str]) -> str | None:
+    """Return a command that exports a dataset of the datasets file; ``None`` if there is no dataset.
+
+    Of the sample it exports the ledger of user-1, of other files all rows of the first dataset.
+    """
+    file = settings.get("EXPORTER_DATASETS_FILE")
+    datasets = load_datasets(Path(file) if file else None).datasets
+    if not datasets:
+        return None
+    name, rows = "ledger", ""
+    if file != str(DATASETS):
+        name = next(iter(datasets))
+        rows = " --scope all"
+        if roles := datasets[name].roles:
+            rows += f" --role {roles[0]}"
+    return f"{_program()} request --export-type {name} --format csv --user-id user-1{rows} --output ."
+
+
+def _program() -> str:
+    """Return what a shell in the current folder finds ``exporter`` by."""
+    program = Path(sys.executable).with_name("exporter")
+    return "exporter" if shutil.which("exporter") == str(program) else _short(program)
+
+
 def _shown(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
@@ -96,15 +139,19 @@ def _write(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _greet(url: str, content: dict[str, object], facts: Path, metrics: Sequence[str]) -> None:
+def _greet(
+    url: str, content: dict[str, object], facts: Path, metrics: Sequence[str], request: str | None
+) -> None:
     rows = {
-        "API": f"{url}   (reference at /docs)",
+        "API": f"{url}   (page at /, reference at /docs)",
+        "tokens": "of user-1, and of an administrator, with which the page signs in:",
         "user-1": f"Bearer {content['token']}",
         "admin": f"Bearer {content['admin_token']}",
         "facts": f"{_short(facts)}, and {_short(facts.with_suffix('.env'))} for a shell",
         "metrics": f"{url}/metrics, of the workers {', '.join(metrics) or 'none'}",
-        "try": ".venv/bin/exporter request --export-type ledger --format csv --user-id user-1 --output .",
     }
+    if request is not None:
+        rows["try"] = request
     console.print()
     for name, text in rows.items():
         console.print(f"  [bold]{name:<7}[/] {escape(text)}")

@@ -86,7 +86,7 @@ class ExtensibleGroup(TyperGroup):
             if failure is not None and entry.name == cmd_name:
                 ctx.fail(
                     f"{cmd_name} needs more packages; "
-                    f"install streaming-exporter-service[{entry.name}] ({failure})"
+                    f"install streaming-exporter-service[{_extra(entry)}] ({failure})"
                 )
         return super().get_command(ctx, cmd_name)
 
@@ -101,7 +101,8 @@ class ExtensibleGroup(TyperGroup):
             missing = (error.name or "").partition(".")[0]
             if not missing or find_spec(missing) is not None:
                 raise
-            extras = " or ".join(f"streaming-exporter-service[{entry.name}]" for entry in _entries())
+            names = sorted({_extra(entry) for entry in _entries()})
+            extras = " or ".join(f"streaming-exporter-service[{name}]" for name in names)
             text = f"this command needs the package {missing}, which is not installed; install {extras}"
             raise _exit(text, FAILED) from error
 
@@ -119,6 +120,11 @@ class ExtensibleGroup(TyperGroup):
 def _entries() -> list[EntryPoint]:
     """Return the entry points. They are read once, because that opens every installed package."""
     return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+
+
+def _extra(entry: EntryPoint) -> str:
+    """Return the extra that an entry point needs: the one it names, or else that of its own name."""
+    return entry.extras[0] if entry.extras else entry.name
 
 
 def _use_own_words(error: typer.BadParameter) -> None:

@@ -108,11 +108,22 @@ class Installation:
     def run(
         self, program: str, *arguments: str, env: dict[str, str] | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run one of its programs in a folder outside of the repository."""
+        """Run one of its programs to its end, in a folder outside of the repository."""
         return subprocess.run(
             [self._folder / "bin" / program, *arguments],
             cwd=self._folder,
             env={"PATH": os.environ["PATH"], **(env or {})},
             capture_output=True,
+            text=True,
+        )
+
+    def start(self, program: str, *arguments: str, env: dict[str, str], cwd: Path) -> "subprocess.Popen[str]":
+        """Start one of its programs in ``cwd``, with its messages in ``stdout``."""
+        return subprocess.Popen(
+            [self._folder / "bin" / program, *arguments],
+            cwd=cwd,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )

@@ -1,4 +1,4 @@
-// Requests an export, shows its events, and downloads its files: node export.mjs FOLDER
+// Requests an export, shows its events, and downloads its files: node export.mjs FOLDER [DATASET]
 import { ExportClient, isFinished } from "streaming-exporter-client";
 
 const client = new ExportClient(process.env.EXPORTER_PUBLIC_URL ?? "http://127.0.0.1:8000", {
@@ -6,7 +6,7 @@ const client = new ExportClient(process.env.EXPORTER_PUBLIC_URL ?? "http://127.0
 });
 
 const { export_job_id } = await client.request({
-  export_type: "ledger",
+  export_type: process.argv[3] ?? "ledger",
   format: "csv",
   ...(process.env.SHOP_WEBHOOK_URL ? { webhook: process.env.SHOP_WEBHOOK_URL } : {}),
 });

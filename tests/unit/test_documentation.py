@@ -105,3 +105,21 @@ def test_decisions_are_numbered_without_gaps_and_listed() -> None:
     for number, title, name in listed:
         heading = (ROOT / "docs" / "decisions" / name).read_text("utf-8").partition("\n")[0]
         assert heading == f"# {number}. {title}"
+
+
+_OWN_PACKAGE = re.compile(r"""(?<![\w./-])["']?streaming[-_]exporter[\w-]*(\[[\w,]+\])?["']?(?=\s|$)""")
+
+
+def test_own_packages_are_installed_by_path() -> None:
+    """No index has them, so a command that names one fails, or installs what somebody else has put there."""
+    commands = [
+        line.partition("#")[0]
+        for document in (*DOCUMENTS, *ROOT.glob("examples/*/README.md"), *ROOT.glob("clients/*/README.md"))
+        for line in re.findall(
+            r"(?:pip|npm|uv) (?:pip )?(?:install|add) [^`\n]*", document.read_text("utf-8")
+        )
+    ]
+    assert sum("streaming_exporter" in command for command in commands) > 3
+    assert [command for command in commands if _OWN_PACKAGE.search(command)] == []
+    assert _OWN_PACKAGE.search('pip install "streaming-exporter[http,kafka]" django')
+    assert not _OWN_PACKAGE.search('pip install "$EXPORTER/streaming_exporter[http]" ./streaming_exporter')
