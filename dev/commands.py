@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from dev.cache import HOW_TO_INSTALL, ServiceError, UsageError
 from dev.progress import console
+from producers.console import exit_on_error
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,7 +37,7 @@ def up(
     It runs until Ctrl-C, with servers of its own (extra `local`); EXPORTER_* variables replace servers and
     settings. `exporter` of the same virtual environment uses it.
     """
-    with exit_on_stack_error():
+    with exit_on_bad_settings(), exit_on_stack_error():
         from dev.up import up
         from stream_app.setting_sources import VENV_SETTINGS_FILE
 
@@ -55,10 +56,20 @@ def demo(
 
     Starts the service and its servers on this machine (extra `local`), downloads the files, stops.
     """
-    with exit_on_stack_error():
+    with exit_on_bad_settings(), exit_on_stack_error():
         from dev.demo import demo
 
         demo(rows, Path(".local").absolute(), output.absolute())
+
+
+@contextmanager
+def exit_on_bad_settings() -> Iterator[None]:
+    """Exit with 2, before a server starts, if the environment has settings that cannot be used."""
+    from stream_app.setting_errors import load_settings
+
+    with exit_on_error():
+        load_settings()
+    yield
 
 
 @contextmanager
@@ -67,14 +78,16 @@ def exit_on_stack_error() -> Iterator[None]:
 
     The exit code is 1 after a failure, and 2 if the caller can correct the error.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except (ServiceError, UsageError) as error:
         raise _exit(str(error), 2 if isinstance(error, UsageError) else 1) from error
     except ModuleNotFoundError as error:
         raise _exit(f"the package {error.name} is missing: {HOW_TO_INSTALL}", 2) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _exit(message: str, code: int) -> typer.Exit:

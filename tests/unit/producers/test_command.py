@@ -47,6 +47,7 @@ def test_a_package_without_its_dependencies_does_not_break_the_others(
 ) -> None:
     class Broken:
         name = "broken"
+        extras: tuple[str, ...] = ()
 
         def load(self) -> Any:
             raise ImportError("No module named 'parts'")
@@ -56,6 +57,8 @@ def test_a_package_without_its_dependencies_does_not_break_the_others(
     result = run("broken")
     assert result.exit_code == 2
     assert "streaming-exporter-service[broken]" in result.output
+    monkeypatch.setattr(Broken, "extras", ("many",))  # an entry point can name its extra
+    assert "streaming-exporter-service[many]" in run("broken").output
 
 
 def test_request_carries_every_field(published: list[Event]) -> None:

@@ -14,8 +14,8 @@ from streaming_exporter.events import Event
 from streaming_exporter.publisher import Publisher
 from tests.unit.producers.fake_server import FakeServer
 
-PROCESSES = {"api", "worker", "tick"}
-"""Commands that run until they are stopped; their lines of the log are what they print."""
+PROCESSES = {"api", "worker", "tick", "up", "demo"}
+"""Commands that run until they are stopped, and the demonstration: what they print is for people."""
 
 JOB, SCHEDULE = "4f1c0de0-0000-4000-8000-000000000001", "4f1c0de0-0000-4000-8000-000000000002"
 SECRET = "0123456789abcdef0123456789abcdef"
