@@ -30,11 +30,17 @@ from tests.waiting import FACTOR
 ROOT = Path(__file__).parent.parent
 LEDGER_ROWS = 3_000
 
-FIRST = ("chaos", "e2e", "integration", "unit")
-"""Folders in the order in which their tests run: the longest groups first, so that no process ends late."""
-
 WHOLE = ("e2e",)
-"""Folders whose tests run in one process, because they use the same processes of the service."""
+"""Folders whose tests run in one process, because they use the same processes of the service.
+
+They begin first, so that no process ends late.
+"""
+
+SPREAD = {"chaos": 0.7, "integration": 0.9}
+"""The share of the run over which the files of a folder are spread; those of other folders over all of it.
+
+Tests of chaos wait more than they compute. Beside each other they would leave the processors idle.
+"""
 
 # The same inputs in every run. The other profile has new inputs, and twice as many.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
@@ -70,15 +76,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the folders, and the tests of modules that are ``IN_ORDER``; set the limit of each test."""
+    """Order the tests, and set the limit of each."""
     for item in items:
         _be_patient(item)
-    items.sort(key=_rank)  # a stable sort keeps the random order within a folder
-    places = [place for place, item in enumerate(items) if _line(item) is not None]
-    for place, item in zip(
-        places, sorted((items[place] for place in places), key=_line_in_module), strict=True
-    ):
-        items[place] = item
+    _spread(items)
 
 
 def pytest_collection_finish() -> None:
@@ -100,20 +101,28 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, str) and len(val) > 40 else None
 
 
-def _line(item: pytest.Item) -> int | None:
-    """Return the line of the test in its module, if the module is ``IN_ORDER``."""
+def _line(item: pytest.Item) -> int:
+    """Return the line of the test in its module if the module is ``IN_ORDER``, else 0."""
     if isinstance(item, pytest.Function) and getattr(item.module, "IN_ORDER", False):
         return int(item.function.__code__.co_firstlineno)
-    return None
+    return 0
 
 
-def _line_in_module(item: pytest.Item) -> tuple[str, int]:
-    return item.path.as_posix(), _line(item) or 0
+def _spread(items: list[pytest.Item]) -> None:
+    """Order the files by :data:`SPREAD`. Otherwise the random order stays, but for modules ``IN_ORDER``."""
+    files: dict[str, dict[Path, None]] = {}
+    for item in items:
+        files.setdefault(_folder(item), {})[item.path] = None
+    places = {
+        path: (number + 0.5) / len(paths) * SPREAD.get(folder, 1.0)
+        for folder, paths in files.items()
+        for number, path in enumerate(paths)
+    }
+    items.sort(key=lambda item: (_folder(item) not in WHOLE, places[item.path], item.path, _line(item)))
 
 
-def _rank(item: pytest.Item) -> int:
-    folder = item.path.relative_to(ROOT / "tests").parts[0]
-    return FIRST.index(folder) if folder in FIRST else len(FIRST)
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT / "tests").parts[0]
 
 
 @pytest.fixture(scope="session")
