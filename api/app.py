@@ -15,6 +15,7 @@ from api import error_handlers as handlers
 from api import errors as problems
 from api.auth import routes as users
 from api.datasets import routes as datasets
+from api.destinations import routes as destinations
 from api.files import deliveries, delivery_links
 from api.files import routes as files
 from api.jobs import event_stream as events
@@ -70,7 +71,10 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **_cors(settings))
     handlers.install(app)
-    of_users = (jobs, events, files, deliveries, delivery_links, schedules, datasets, users)
+    of_users = (
+        *(jobs, events, files, deliveries, delivery_links),
+        *(schedules, datasets, destinations, users),
+    )
     for routes in (*of_users, control_routes, dead_letter_routes, operations):
         app.include_router(routes.router)
     page.install_page(app, settings, host)

@@ -195,7 +195,11 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             schedule_reads=ScheduleStore(reading),
             storage=storage,
             validator=RequestValidator(
-                FORMATS, datasets, AddressRules.of(settings), has_passwords=passwords is not None
+                FORMATS,
+                datasets,
+                AddressRules.of(settings),
+                has_passwords=passwords is not None,
+                destinations=lambda: datasets.destinations,
             ),
             passwords=passwords,
             outbox=Outbox(reading),

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from stream_app.destinations.command import cli as destinations
 from stream_app.doctor.datasets_command import cli as datasets
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ cli = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
 )
 cli.add_typer(datasets, name="datasets")
+cli.add_typer(destinations, name="destinations")
 
 
 @cli.command()
@@ -97,7 +99,7 @@ def resend(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send the failed, skipped and ambiguous mails, chat messages and webhooks of a job again."""
+    """Send the failed, skipped and ambiguous deliveries of a job again: messages, webhooks, files."""
     import asyncio
 
     from stream_app.db.engine import create_engine

@@ -28,6 +28,7 @@ from stream_app.db.engine import Connections, autocommitting, create_engine
 from stream_app.db.kept_connections import KeptConnections
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
+from stream_app.destinations.client import DestinationClient
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.formats.framing_process import end_idle
@@ -40,6 +41,7 @@ from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source_monitor import SourceMonitor
 from stream_app.exports.sources import Sources, export_pools
 from stream_app.exports.task import ExportLimits
+from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
 from stream_app.jobs.worker_registry import WorkerRegistry
@@ -116,7 +118,13 @@ def job_store(settings: Settings, engine: AsyncEngine, connections: Connections 
 
 
 def create_sender(
-    settings: Settings, engine: AsyncEngine, storage: ObjectStore, worker: str, *, poll: float = POLL_SECONDS
+    settings: Settings,
+    engine: AsyncEngine,
+    storage: ObjectStore,
+    worker: str,
+    *,
+    poll: float = POLL_SECONDS,
+    datasets: Datasets | None = None,
 ) -> Sender:
     """Return the sender of deliveries, with a client for each channel that is set up."""
     links = DeliveryLinks(settings)
@@ -130,7 +138,11 @@ def create_sender(
     clients[Channel.TEAMS] = ChatClient(post, links, Chat.TEAMS)
     # Longer than the send time-out and the statements around it: an expired lease means a dead sender.
     lease = timedelta(seconds=2 * settings.delivery_timeout_seconds + 2)
-    return Sender(Outbox(engine, worker=worker, lease=lease), clients, settings, poll=poll)
+    outbox = Outbox(engine, worker=worker, lease=lease)
+    if datasets is not None:
+        files = JobFiles(engine, lambda key: storage.call(storage.read, key))
+        clients[Channel.DESTINATION] = DestinationClient(settings, outbox, storage, files, datasets)
+    return Sender(outbox, clients, settings, poll=poll)
 
 
 def create_app(settings: Settings) -> App:
@@ -190,7 +202,7 @@ def create_app(settings: Settings) -> App:
         planner=PartPlanner(exporter, plan_sources, settings.parts_min_bytes),
         paused=lambda: presence.paused,
     )
-    sender = create_sender(settings, engine, storage, name)
+    sender = create_sender(settings, engine, storage, name, datasets=datasets)
     relay = RequestRelay(store, emit.publish_all)
 
     async def check_writes() -> None:
@@ -204,7 +216,11 @@ def create_app(settings: Settings) -> App:
         check_writes=check_writes,
     )
     validator = RequestValidator(
-        FORMATS, datasets, AddressRules.of(settings), has_passwords=passwords is not None
+        FORMATS,
+        datasets,
+        AddressRules.of(settings),
+        has_passwords=passwords is not None,
+        destinations=lambda: datasets.destinations,
     )
     admission = RequestHandler(store, emit, validator, settings.history)
     projector = LifecycleHandler(

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from stream_app.datasets.bundles import BundleSettings
+from stream_app.datasets.destinations import KINDS
 from stream_app.datasets.models import Dataset, SourceSettings
 from tools.schemas import DIALECT, Plain
 
@@ -30,9 +31,21 @@ def datasets_schema() -> Schema:
             "sources": _entries(source, "Source databases besides that of EXPORTER_SOURCE_DATABASE_URL"),
             "datasets": _entries(dataset, "What can be exported"),
             "bundles": _entries(bundle, "Several datasets that one request exports together"),
+            "destinations": _destinations(definitions),
         },
         "additionalProperties": False,
         "$defs": definitions,
+    }
+
+
+def _destinations(definitions: Schema) -> Schema:
+    """Return the schema of destinations: an entry is of one of the kinds."""
+    entries = [_entries(_schema_of(model, definitions), "") for model in KINDS.values()]
+    return {
+        "type": "object",
+        "description": "Places that finished files can be sent to",
+        "propertyNames": entries[0]["propertyNames"],
+        "additionalProperties": {"oneOf": [item["additionalProperties"] for item in entries]},
     }
 
 

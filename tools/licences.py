@@ -37,6 +37,8 @@ _FONTS = "the fonts may be embedded and passed on, and not be sold by themselves
 _FONT_PACKAGES = ("africa", "cjk", "rtl", "sea", "south-asia")
 
 REMARKS = {
+    "asyncssh": "of its two licences EPL-2.0 is chosen: changes of its own files would have to be "
+    "published; it is used as it is",
     "certifi": "changes of its own files would have to be published; it is used as it is",
     "fontpkg-noto-sans": _FONTS,
     **{

@@ -9,6 +9,7 @@ from typing import Any
 from api.auth.authenticator import User
 from api.auth.token_claims import at_path, is_storable
 from stream_app.datasets.caller import ROLES, Caller
+from stream_app.datasets.destinations import Destination, roles_of
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import exists_for, named_claims, named_roles
 from streaming_exporter.payloads import MAX_CLAIM_LENGTH, MAX_CLAIM_VALUES
@@ -17,8 +18,10 @@ RequestClaims = dict[str, str | list[str]]
 """The field ``claims`` of a request."""
 
 
-def claims_for(user: User, dataset: Dataset | None) -> RequestClaims:
+def claims_for(user: User, dataset: Dataset | None, destination: Destination | None = None) -> RequestClaims:
     """Return the claims of ``user`` for a request for ``dataset``, under the names of the datasets file.
+
+    They have the roles that the rights to ``destination`` depend on, too.
 
     A claim that the token lacks, or that is no text, number or list of these, is left out. So is one that is
     too long for a request: to cut it would leave out rows without a word.
@@ -32,7 +35,7 @@ def claims_for(user: User, dataset: Dataset | None) -> RequestClaims:
             for name in sorted(names)
             if (value := _request_value(at_path(token, name))) is not None
         }
-    if roles := sorted(user.roles & named_roles(dataset)):
+    if roles := sorted(user.roles & (named_roles(dataset) | roles_of(destination))):
         found[ROLES] = roles
     return found
 

@@ -1,4 +1,4 @@
-"""Mails, chat messages and webhooks about a job: deliveries, links, and the secret of webhooks."""
+"""Deliveries of a job (mails, chat messages, webhooks, destinations), links, and the secret of webhooks."""
 
 from datetime import datetime
 from typing import Annotated
@@ -24,9 +24,12 @@ log = structlog.get_logger(__name__)
 
 
 class DeliveryView(BaseModel):
-    """One mail, chat message or webhook call to one recipient. The URL of a chat is shortened.
+    """One mail, chat message or webhook call to one recipient, or the files to one destination.
+
+    The URL of a chat is shortened. ``address`` of a destination is its name.
 
     ``ambiguous``: the service does not know whether it arrived. ``reason`` explains why it was not sent.
+    ``files_sent`` and ``bytes_sent`` tell how far a delivery to a destination is; for others they are null.
     """
 
     channel: Channel
@@ -38,6 +41,8 @@ class DeliveryView(BaseModel):
     created_at: datetime
     finished_at: datetime | None
     revoked: bool
+    files_sent: int | None = None
+    bytes_sent: int | None = None
 
 
 class Deliveries(BaseModel):
@@ -66,7 +71,7 @@ class WebhookSecret(BaseModel):
 @router.get(
     "/jobs/{job_id}/deliveries",
     operation_id="listDeliveries",
-    summary="The mails, chat messages and webhooks of a job, with their state",
+    summary="The mails, chat messages, webhooks and destinations of a job, with their state",
     response_model=Deliveries,
     responses=problem_responses(401, 404, 500, 503),
 )
@@ -85,6 +90,8 @@ async def list_deliveries(job_id: UUID, services: InjectedServices, user: Curren
                 created_at=row.created_at,
                 finished_at=row.finished_at,
                 revoked=row.revoked_at is not None,
+                files_sent=(row.progress or {}).get("files"),
+                bytes_sent=(row.progress or {}).get("bytes"),
             )
             for row in await services.outbox.deliveries_of(job_id)
         ]

@@ -54,7 +54,8 @@ async def _record(services: ApiServices, user: User, job: ExportJob, job_id: UUI
     now = services.clock.now()
     data, rights_at = _request_of(job), None
     if user.id == job.user_id:
-        data["claims"] = claims_for(user, dataset_for(services, user, job.export_type))
+        dataset = dataset_for(services, user, job.export_type)
+        data["claims"] = claims_for(user, dataset, services.datasets.destination(job.destination))
         if job.scope == ALL and not user.can_export_all:
             raise _refused("Scope all needs the role exports:all. Ask for that role")
     elif job.scope == ALL or job.claims:

@@ -150,7 +150,8 @@ async def estimate_export(
     of rows is the estimate of the database. The number of bytes is calculated from a small sample.
     """
     require_scope(user, order)
-    claims = claims_for(user, dataset_for(services, user, order.export_type))
+    dataset = dataset_for(services, user, order.export_type)
+    claims = claims_for(user, dataset, services.datasets.destination(order.destination))
     _, wanted = validated_event(services, user.id, order, claims=claims)
     return await cancel_on_disconnect(request, estimate(services, wanted))
 

@@ -52,7 +52,8 @@ async def submit_request(
         Retryable: a part is unavailable. There is no record, unless an earlier call has made one.
     """
     require_scope(user, order)
-    claims = claims_for(user, dataset_for(services, user, order.export_type))
+    dataset = dataset_for(services, user, order.export_type)
+    claims = claims_for(user, dataset, services.datasets.destination(order.destination))
     event, request = validated_event(services, user.id, order, key, claims=claims)
     job = new_job(event, request, now=services.clock.now())
     if key is not None and (known := await services.job_queries.get(event.job_id)) is not None:

@@ -39,11 +39,12 @@ async def end_lost_grants(services: ApiServices, user: User, schedule_id: UUID) 
 
 
 def claims_of(
-    services: ApiServices, user: User, owner: str, export_type: str, known: Schedule | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
 ) -> RequestClaims:
     """Return the claims for a request of a schedule: those of the owner's token, or those it has."""
     if user.id == owner:
-        return claims_for(user, services.datasets.get(export_type))
+        dataset = services.datasets.get(order.export_type)
+        return claims_for(user, dataset, services.datasets.destination(order.destination))
     return dict((known.claims if known is not None else None) or {})
 
 
@@ -93,7 +94,8 @@ async def renewed(
                 values["all_rows_until"] = now + rights.grant
         dataset = services.datasets.get(schedule.export_type)
         if dataset is not None:
-            values |= _renewed_claims(claims_for(user, dataset), rights, now)
+            claims = claims_for(user, dataset, services.datasets.destination(schedule.destination))
+            values |= _renewed_claims(claims, rights, now)
     if any(getattr(schedule, name) != value for name, value in values.items()):
         schedule = await services.schedules.update(connection, schedule.id, values)
     refusal = rights.refusal(schedule, now)
@@ -109,7 +111,8 @@ def _lost(services: ApiServices, user: User, known: Schedule) -> dict[str, Any]:
         values["all_rows_until"] = None
     dataset = services.datasets.get(known.export_type)
     if known.claims and dataset is not None:
-        kept = kept_claims(known.claims, claims_for(user, dataset))
+        claims = claims_for(user, dataset, services.datasets.destination(known.destination))
+        kept = kept_claims(known.claims, claims)
         if kept != known.claims:
             values["claims"] = kept
     return values

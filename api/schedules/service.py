@@ -175,7 +175,7 @@ async def checked_values(
     )
     if user.id == owner:
         dataset_for(services, user, order.export_type)
-    claims = claims_of(services, user, owner, order.export_type, known)
+    claims = claims_of(services, user, owner, order, known)
     grants = granted(services, user, owner, order, known, claims)
     _, request = validated_event(services, owner, order, claims=claims)
     await check_against_table(services, request)

@@ -94,6 +94,11 @@ def _text(problem: ErrorDetails, model: type[BaseModel], renamed: Mapping[str, s
         fields = sorted({renamed.get(name, name) for name in owner.model_fields} - {"name"})
         if key == "url" and "url_env" in fields:
             return NO_URL
+        if f"{key}_env" in fields:
+            return (
+                "a secret must not be in the file; set it in an environment variable, and name that "
+                f'variable: {key}_env = "NAME"; or name a file that has it: {key}_file'
+            )
         return f"there is no key {key!r}{nearest(key, fields)}; allowed: {', '.join(fields)}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
@@ -101,6 +106,11 @@ def _text(problem: ErrorDetails, model: type[BaseModel], renamed: Mapping[str, s
         return "the key is missing"
     if "url_env" in problem["loc"]:  # the value is possibly the URL itself, with its password
         return f"it is not the name of a variable (the value is not shown): {NO_URL}"
+    if str(problem["loc"][-1:][0] if problem["loc"] else "").endswith("_env"):
+        return (
+            "it is not the name of a variable (the value is not shown): a secret must not be in the file; "
+            "set it in an environment variable, and name that variable"
+        )
     return f"{sentence(problem)}; it is {str(problem['input'])[:SHOWN]!r}"
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from stream_app.datasets.bundles import SUBJECT_ACCESS, Bundle, BundleSettings, common_formats
+from stream_app.datasets.destinations import FILES, KINDS, Destination
 from stream_app.datasets.faults import DatasetsFileError as DatasetsFileError
 from stream_app.datasets.faults import Fault, Place, faults_of, nearest
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset, Entry, SourceSettings
@@ -18,7 +19,7 @@ from stream_app.datasets.positions import find_lines, line_of
 from stream_app.datasets.rights import has_own_rows
 from streaming_exporter.errors import Rejected
 
-TABLES = ("sources", "datasets", "bundles")
+TABLES = ("sources", "datasets", "bundles", "destinations")
 """The tables that the file can have."""
 
 ONLY = "only"
@@ -46,7 +47,7 @@ class TomlFile:
 
 @dataclass(frozen=True, slots=True)
 class DatasetsFile:
-    """The content of the datasets file: sources besides the default one, datasets and bundles, by name.
+    """The content of the datasets file, by name: further sources, datasets, bundles, destinations.
 
     Attributes:
         files: the files of the entries, by the name of the table and of the entry.
@@ -56,6 +57,7 @@ class DatasetsFile:
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
     files: Mapping[tuple[str, str], TomlFile] = field(default_factory=dict, compare=False)
     bundles: Mapping[str, Bundle] = field(default_factory=dict)
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
 
     @property
     def requestable(self) -> Mapping[str, Dataset]:
@@ -122,7 +124,9 @@ def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
                     file.fault((table, name, "source"), f"{text}; allowed: {', '.join(sorted(declared))}")
                 )
     bundles = _bundles(files, entries, datasets, faults)
-    return DatasetsFile(sources, datasets, files, bundles), sorted(faults, key=_order)
+    destinations = _destinations(files, entries, faults)
+    content = DatasetsFile(sources, datasets, files, bundles, destinations)
+    return content, sorted(faults, key=_order)
 
 
 def datasets_files(path: Path | None) -> Iterator[Path]:
@@ -164,8 +168,8 @@ def _entries(file: TomlFile, content: Mapping[str, Any]) -> Iterator[tuple[str, 
     """Yield the table, the name and the content of each entry, or a fault in its place."""
     for table, entries in content.items():
         if table not in TABLES:
-            allowed = "[datasets.NAME], [bundles.NAME] and [sources.NAME]"
-            text = f"only tables named {allowed} are allowed{nearest(table, TABLES)}"
+            names = ", ".join(f"[{known}.NAME]" for known in TABLES)
+            text = f"only tables named {names} are allowed{nearest(table, TABLES)}"
             yield table, "", None, file.fault((table,), text)
         elif not isinstance(entries, dict):
             yield table, "", None, file.fault((table,), f"it is not a table; write [{table}.NAME]")
@@ -192,6 +196,37 @@ def _sources(
         elif (source := _entry(file, SourceSettings, (table, name), entry, faults)) is not None:
             sources[name] = source
     return sources
+
+
+def _destinations(
+    files: Mapping[tuple[str, str], TomlFile],
+    entries: Mapping[tuple[str, str], Any],
+    faults: list[Fault],
+) -> dict[str, Destination]:
+    exported = {name for table, name in files if table in ("datasets", "bundles")}
+    destinations = {}
+    for (table, name), entry in entries.items():
+        if table != "destinations":
+            continue
+        file, place = files[table, name], (table, name)
+        kind = entry.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            text = "the key is missing" if kind is None else f"there is no kind {str(kind)[:100]!r}"
+            faults.append(file.fault((*place, "kind"), f"{text}; allowed: {', '.join(KINDS)}"))
+            continue
+        content = dict(entry)
+        for key in FILES:
+            if isinstance(content.get(key), str):
+                content[key] = file.path.parent / content[key]
+        destination = _entry(file, KINDS[kind], place, content, faults)
+        if destination is None:
+            continue
+        destinations[name] = destination
+        for position, dataset in enumerate(destination.datasets or ()):
+            if dataset not in exported:
+                text = f"there is no dataset or bundle {dataset!r}{nearest(dataset, exported)}"
+                faults.append(file.fault((*place, "datasets", position), text))
+    return destinations
 
 
 def _dataset(file: TomlFile, name: str, entry: Mapping[str, Any], faults: list[Fault]) -> Dataset | None:

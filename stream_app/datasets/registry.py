@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from stream_app.datasets.destinations import Destination
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.models import Dataset, SourceSettings
 
@@ -22,6 +23,15 @@ class Datasets(Mapping[str, Dataset]):
     def sources(self) -> Mapping[str, SourceSettings]:
         """The sources besides the default one, by name."""
         return self._content.sources
+
+    @property
+    def destinations(self) -> Mapping[str, Destination]:
+        """The destinations by name."""
+        return self._content.destinations
+
+    def destination(self, name: str | None) -> Destination | None:
+        """Return a destination, or ``None`` without a name or without such a destination."""
+        return None if name is None else self.destinations.get(name)
 
     def replace(self, content: DatasetsFile) -> None:
         """Use ``content`` from now on."""

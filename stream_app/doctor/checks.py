@@ -6,7 +6,7 @@ from itertools import chain
 from stream_app.db.engine import autocommitting, create_engine, outages_are_retryable
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.clocks import check_clocks
-from stream_app.doctor.datasets import check_datasets, check_tables
+from stream_app.doctor.datasets import check_datasets, check_destinations, check_tables
 from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.plugins import check_plugins
 from stream_app.doctor.sources import area_of, check_source, open_sources
@@ -26,7 +26,10 @@ TIMEOUT_SECONDS = 5.0
 async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
     """Run all checks and yield each finding at once. A part that does not answer is one finding."""
     plugins = (*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins)
-    own = (check_settings(settings), check_datasets(settings), check_plugins(plugins))
+    own = (
+        *(check_settings(settings), check_datasets(settings), check_destinations(settings)),
+        check_plugins(plugins),
+    )
     for finding in chain(*own):
         yield finding
     engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS)

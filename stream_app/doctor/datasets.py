@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from stream_app.datasets.faults import dotted
 from stream_app.datasets.file import DatasetsFileError, load_datasets
 from stream_app.datasets.presence import ADVICE, missing_datasets
+from stream_app.destinations.secrets import missing_secrets
 from stream_app.doctor.datasets_check import check_datasets_file
 from stream_app.doctor.findings import Finding, FindingFactory, State
 from stream_app.settings import Settings
@@ -21,6 +22,23 @@ def check_datasets(settings: Settings) -> Iterator[Finding]:
         return
     reason = missing_datasets(content.datasets, settings.datasets_file)
     yield AREA.problem_if(reason is not None, "file", ", ".join(content.requestable), reason or "", ADVICE)
+
+
+def check_destinations(settings: Settings) -> Iterator[Finding]:
+    """Yield a problem for each missing secret of a destination, and else how to test them."""
+    try:
+        destinations = load_datasets(settings.datasets_file).destinations
+    except DatasetsFileError:
+        return
+    area = FindingFactory("destinations")
+    faults = [
+        (f"{name}.{key}", text) for name, item in destinations.items() for key, text in missing_secrets(item)
+    ]
+    for place, text in faults:
+        yield area.problem(place, text, "set it on every worker and API; deliveries wait for a day")
+    if destinations and not faults:
+        names = ", ".join(destinations)
+        yield area.ok("secrets", f"{names}; `exporter destinations test NAME` writes to one")
 
 
 async def check_tables(settings: Settings) -> AsyncIterator[Finding]:

@@ -13,6 +13,7 @@ from stream_app.datasets.models import DEFAULT_SOURCE, Dataset
 from stream_app.datasets.presence import missing_datasets
 from stream_app.datasets.source_urls import url_or_fault
 from stream_app.datasets.typed_values import TEMPORAL
+from stream_app.destinations.secrets import is_plain_http, missing_secrets
 from stream_app.doctor.bundles_check import check_bundles, check_filters
 from stream_app.doctor.findings import State
 from stream_app.doctor.refusals import refusal_text
@@ -68,6 +69,16 @@ async def check_datasets_file(settings: Settings) -> list[Remark]:
     if not faults and (reason := missing_datasets(content.datasets, settings.datasets_file)):
         remarks.append(Remark(State.PROBLEM, Fault(None, None, (), reason)))
     remarks += check_bundles(content)
+    for destination in content.destinations.values():
+        for key, text in missing_secrets(destination):
+            remarks.append(
+                Remark(State.PROBLEM, content.fault(("destinations", destination.name, key), text))
+            )
+        if is_plain_http(destination, settings):
+            text = "files and signatures go over the network without encryption; use https"
+            remarks.append(
+                Remark(State.WARNING, content.fault(("destinations", destination.name, "endpoint"), text))
+            )
     usable = {}
     for name, item in content.sources.items():
         url = url_or_fault(item)

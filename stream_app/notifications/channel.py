@@ -1,7 +1,7 @@
 """The interface of the clients of all channels, and the errors of a delivery that was not sent."""
 
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stream_app.notifications.notification import Notification
 from streaming_exporter.errors import ExporterError
@@ -61,3 +61,11 @@ class DeliveryClient(Protocol):
 
     async def close_idle(self) -> None:
         """Close idle connections, because no delivery is due."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A client whose deliveries have no time-out. They continue with another attempt."""
+
+    def interrupt(self) -> None:
+        """End the deliveries in progress soon, because the worker stops."""

@@ -18,6 +18,7 @@ class Channel(StrEnum):
     WEBHOOK = "webhook"
     SLACK = "slack"
     TEAMS = "teams"
+    DESTINATION = "destination"
 
 
 READ_BY_PEOPLE = frozenset({Channel.MAIL, Channel.SLACK, Channel.TEAMS})
@@ -42,10 +43,10 @@ class DeliveryStatus(StrEnum):
 
 
 class Delivery(Base):
-    """One mail, chat message or webhook call about one job to one address.
+    """One mail, chat message or webhook call about one job to one address, or its files to one destination.
 
     ``attempts`` counts the claims and fences off older ones. ``address`` is a mail address, the address of a
-    chat (:mod:`stream_app.chat_addresses`) or a URL.
+    chat (:mod:`stream_app.chat_addresses`), a URL or the name of a destination.
     ``event`` is the final status of the job. ``topic`` is what the recipient can unsubscribe from:
     ``schedule:<id>``, or ``user:<id>`` for other requests of the user. ``progress`` is
     what a delivery to a destination has done. There is no foreign key. A delivery is
@@ -63,7 +64,10 @@ class Delivery(Base):
     user_id: Mapped[str] = mapped_column(server_default="")
     """The user of the job."""
     host: Mapped[str] = mapped_column(server_default="")
-    """Host and port of a chat or a webhook in lower case; empty for mails, which all go to one server."""
+    """Host and port of a chat or a webhook in lower case, or ``destination:`` and a name.
+
+    It is empty for mails, which all go to one server.
+    """
     status: Mapped[str] = mapped_column(server_default=DeliveryStatus.PENDING)
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -56,6 +56,26 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True)
+class Requested:
+    """How a job was requested. ``manifest`` describes the export, ``claims`` are those of its user."""
+
+    at: datetime
+    run_at: datetime | None
+    schedule_id: UUID | None
+    claims: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self | None:
+        """Make it from a row that a claim returns; ``None`` if the record of the job was deleted."""
+        if row["id"] is None:
+            return None
+        return cls(
+            row["created_at"], row["run_at"], row["schedule_id"], row["claims"] or {}, row["manifest"] or {}
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Notification:
     """The content of one claimed delivery: how one job ended. ``file_size`` is in bytes.
 
@@ -108,6 +128,10 @@ class Notification:
     """The time zone of the file."""
     encryption: Literal["age", "zip_password"] | None = None
     """How the file is encrypted."""
+    requested: Requested | None = None
+    """What deliveries to destinations need to know of the request."""
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    """What earlier attempts of the delivery have done."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -156,6 +180,8 @@ class Notification:
             options=row["options"],
             timezone=_text_of(row["manifest"], "timezone"),
             encryption=_encryption(row["encrypt"]),
+            requested=Requested.from_row(row),
+            progress=row["progress"] or {},
             **job,
         )
 

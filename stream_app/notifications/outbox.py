@@ -1,9 +1,9 @@
-"""The outbox of mails, chat messages and webhooks: the deliveries that are due, in progress, or done.
+"""The outbox of mails, chat messages, webhooks and files to destinations: what is due, in progress, or done.
 
 The transaction that ends a job inserts its deliveries. A worker claims a delivery, commits the claim, sends,
 and then records the result. If it dies in between, it is not known whether the delivery arrived. Then a mail
 or a chat message becomes ``ambiguous`` and is not sent again. A webhook is sent again, because its receiver
-can drop repetitions by their id.
+can drop repetitions by their id, and so are files to a destination, because they replace themselves.
 
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
@@ -15,8 +15,8 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Row, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.addresses import MAX_RECIPIENTS, MAX_URL
@@ -154,6 +154,7 @@ _CLAIM = text(
     )
     SELECT job.*, claimed.id AS delivery_id, claimed.job_id, claimed.address, claimed.event,
            claimed.topic, claimed.host, claimed.attempts, claimed.created_at AS due_at, claimed.revoked_at,
+           claimed.progress,
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
            unsubscribed.address IS NOT NULL AS unsubscribed,
            CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused,
@@ -221,6 +222,19 @@ _TO = f"""(
 )"""
 """Condition for the deliveries to one address. The case of a mail address does not matter."""
 
+# The files of a job that is no longer completed are removed, or will be in a moment.
+_RENEW = text(
+    """
+    UPDATE deliveries AS delivery SET lease_until = now() + :lease, progress = coalesce(:progress, progress)
+    FROM export_jobs AS job
+    WHERE delivery.id = :id AND delivery.attempts = :attempt AND delivery.status = 'sending'
+        AND job.id = delivery.job_id AND job.status = 'completed' AND job.outcome IS NULL
+        AND (job.cancel_requested_at IS NULL OR job.expires_at > now())
+    RETURNING delivery.id
+    """
+).bindparams(bindparam("progress", type_=JSONB(none_as_null=True)))
+
+
 _RESEND = text(
     f"""
     UPDATE deliveries
@@ -233,7 +247,7 @@ _RESEND = text(
 _REVOKE = text(
     f"""
     UPDATE deliveries SET revoked_at = now()
-    WHERE job_id = :job_id AND revoked_at IS NULL AND {_TO}
+    WHERE job_id = :job_id AND revoked_at IS NULL AND channel <> '{Channel.DESTINATION}' AND {_TO}
     RETURNING address
     """
 )
@@ -297,7 +311,7 @@ class Outbox:
     def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
         self._autocommit = autocommitting(engine)
         self._worker = worker
-        self._lease = lease
+        self.lease = lease
         self._after: dict[Channel, tuple[str, str]] = {}
         """The last pair (user, host) of each channel that the last claim read."""
 
@@ -317,7 +331,7 @@ class Outbox:
             user_slots=user_slots,
             host_slots=host_slots,
             worker=self._worker,
-            lease=self._lease,
+            lease=self.lease,
             after_user=after[0],
             after_host=after[1],
             window=WINDOW,
@@ -365,6 +379,22 @@ class Outbox:
             _POSTPONE, id=notification.delivery_id, attempt=notification.attempt, delay=delay, reason=reason
         )
         return rows[0].status if rows else None
+
+    async def renew(self, notification: Notification, progress: Mapping[str, Any] | None = None) -> bool:
+        """Extend the claim of a delivery that takes long, and record its progress.
+
+        Returns:
+            Whether this claim still holds the delivery, and the job still has its files.
+        """
+        return bool(
+            await self._execute(
+                _RENEW,
+                id=notification.delivery_id,
+                attempt=notification.attempt,
+                lease=self.lease,
+                progress=progress,
+            )
+        )
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
         """Start the back-off of a host that did not answer: ``first``, doubled with each further failure."""

@@ -15,6 +15,7 @@ from stream_app.notifications.channel import (
     DeliveryFailed,
     DeliveryRefused,
     DeliveryUncertain,
+    Interruptible,
 )
 from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.notification import Notification
@@ -26,14 +27,26 @@ from streaming_exporter.errors import Rejected, Retryable
 
 log = structlog.get_logger(__name__)
 
-SLOTS = {Channel.MAIL: 4, Channel.WEBHOOK: 16, Channel.SLACK: 4, Channel.TEAMS: 4}
+SLOTS = {
+    Channel.MAIL: 4,
+    Channel.WEBHOOK: 16,
+    Channel.SLACK: 4,
+    Channel.TEAMS: 4,
+    Channel.DESTINATION: 4,
+}
 """Deliveries that one worker sends at a time: mails to one server, webhooks to many, often slow hosts."""
 
-USER_SLOTS = {Channel.MAIL: 2, Channel.WEBHOOK: 4, Channel.SLACK: 2, Channel.TEAMS: 2}
+USER_SLOTS = {
+    Channel.MAIL: 2,
+    Channel.WEBHOOK: 4,
+    Channel.SLACK: 2,
+    Channel.TEAMS: 2,
+    Channel.DESTINATION: 2,
+}
 """Deliveries of one user that all workers together send at a time."""
 
 HOST_SLOTS = 4
-"""Webhooks and chat messages to one host that all workers together send at a time."""
+"""Webhooks and chat messages to one host, and jobs to one destination, that all workers together send."""
 
 POLL_SECONDS = 1.0
 
@@ -51,6 +64,7 @@ NOT_SET_UP = {
     Channel.WEBHOOK: "webhooks are not set up; operators: set EXPORTER_WEBHOOK_SECRET",
     Channel.SLACK: "messages to Slack are not set up; operators: set EXPORTER_SLACK_ALLOWED_HOSTS",
     Channel.TEAMS: "messages to Teams are not set up; operators: set EXPORTER_TEAMS_ALLOWED_HOSTS",
+    Channel.DESTINATION: "destinations are not set up",
 }
 
 
@@ -109,6 +123,9 @@ class Sender:
     async def drain(self) -> None:
         """Stop claiming, and wait for the deliveries in progress, each of which has its own time-out."""
         self._draining = True
+        for client in self._clients.values():
+            if isinstance(client, Interruptible):
+                client.interrupt()
         if self._tasks:
             timeout = self._settings.delivery_timeout_seconds + SETTLE_SECONDS
             await asyncio.wait(self._tasks, timeout=timeout)
@@ -221,6 +238,8 @@ class Sender:
         Raises:
             Rejected: the recipient does not want it, or the settings do not allow it now.
         """
+        if channel is Channel.DESTINATION:
+            return notification  # its client removes what an earlier attempt has sent
         if notification.skip_reason is not None:
             raise Rejected(notification.skip_reason)
         if channel is Channel.WEBHOOK:

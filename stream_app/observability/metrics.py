@@ -133,8 +133,14 @@ DEAD_LETTERS = Counter(
 )
 DELIVERIES = Counter(
     "exporter_deliveries",
-    "Deliveries of mails and webhooks, by outcome",
+    "Deliveries of mails, webhooks and files to destinations, by outcome",
     ["channel", "outcome"],
+    registry=WORKER,
+)
+DESTINATION_BYTES = Counter(
+    "exporter_destination_bytes",
+    "Bytes of files that were sent to destinations, by their kind",
+    ["kind"],
     registry=WORKER,
 )
 CONSUMER_LAG = Gauge(

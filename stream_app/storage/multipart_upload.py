@@ -42,7 +42,10 @@ class MultipartUpload:
         headers: Headers,
         checksums: ChecksumSupport,
         pool: ThreadPoolExecutor,
+        own_key: bool = True,
     ) -> None:
+        """Open the upload. ``own_key``: no other upload uses the key."""
+        self._own_key = own_key
         self._client = client
         self._bucket = bucket
         self._key = key
@@ -119,7 +122,7 @@ class MultipartUpload:
                     raise
                 self._ask_for_completion(parts, checked=False)
         except (*STORE_ERRORS, ExporterError):
-            if not self._is_there():
+            if not self._own_key or not self._is_there():
                 raise
 
     def _ask_for_completion(self, parts: list[tuple[str, str | None]], *, checked: bool) -> None:
@@ -164,14 +167,24 @@ def _view(data: Part) -> bytes | memoryview:
 
 @contextmanager
 def open_multipart_upload(
-    client: S3Client, bucket: str, key: str, headers: Headers, checksums: ChecksumSupport | None = None
+    client: S3Client,
+    bucket: str,
+    key: str,
+    headers: Headers,
+    checksums: ChecksumSupport | None = None,
+    *,
+    own_key: bool = True,
 ) -> Iterator[MultipartUpload]:
     """Open an upload for the block. It is completed at the end, or aborted after an error.
 
-    ``headers`` are those of the object. All errors are those of the client library.
+    ``headers`` are those of the object. ``own_key``: no other upload uses the key. Then an object of the
+    right size proves that this upload was completed, if the answer is lost. All errors are those of the
+    client library.
     """
     with ThreadPoolExecutor(PARALLEL, "part") as pool:
-        upload = MultipartUpload(client, bucket, key, headers, checksums or ChecksumSupport(), pool)
+        upload = MultipartUpload(
+            client, bucket, key, headers, checksums or ChecksumSupport(), pool, own_key=own_key
+        )
         try:
             yield upload
             upload.complete()

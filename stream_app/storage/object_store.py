@@ -32,7 +32,7 @@ from stream_app.storage.listing import (
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
 from stream_app.storage.s3_client import S3Client, s3_client
-from streaming_exporter.errors import ExporterError, NeedsOperator
+from streaming_exporter.errors import ExporterError, NeedsOperator, Rejected
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -342,6 +342,28 @@ class ObjectStore:
             response = self._client.get_object(self.bucket, key)
             with response:
                 return response.read()
+
+    def chunks(self, key: str, size: int) -> Iterator[bytes]:
+        """Yield the content of an object in chunks of up to ``size`` bytes.
+
+        Raises:
+            Rejected: there is no such object.
+            Retryable: the store failed.
+        """
+        with store_errors():
+            try:
+                response = self._client.get_object(self.bucket, key)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    raise Rejected(f"object store: there is no object {key}", code="no_file") from error
+                raise
+        with response:
+            while True:
+                with store_errors():
+                    chunk = response.read(size)
+                if not chunk:
+                    return
+                yield chunk
 
     def exists(self, key: str) -> bool:
         """Return whether the object exists.

@@ -1,0 +1,1 @@
+"""Destinations: the list, and the test of one."""

@@ -1,0 +1,259 @@
+"""The delivery client of destinations: sends the files of a job, and keeps its claim while it does."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+
+import structlog
+
+from stream_app.datasets.caller import Caller
+from stream_app.datasets.destinations import Destination
+from stream_app.datasets.registry import Datasets
+from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
+from stream_app.destinations.placement import DeliveryProgress, facts_of, manifest_of, outgoing_files
+from stream_app.destinations.transfer import Transfer
+from stream_app.exports.task import ExportedFile
+from stream_app.jobs.job_files import JobFiles
+from stream_app.jobs.models import ExportJob
+from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
+from stream_app.notifications.notification import Notification, Requested
+from stream_app.notifications.outbox import Outbox
+from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
+from streaming_exporter.errors import Retryable
+
+log = structlog.get_logger(__name__)
+
+THREADS = 4
+"""Transfers that one worker runs at a time."""
+
+PAGE = 500
+"""Files that are read from the list of a job's files at a time."""
+
+RENEWALS = 4
+"""How often a claim is renewed within the time of a claim."""
+
+UNKNOWN_TYPE = "application/octet-stream"
+"""The media type of a file whose format this version does not know."""
+
+STOPPED = "the worker was stopped during the transfer, which continues"
+
+
+class DestinationClient:
+    """Sends finished files to the destinations of the datasets file.
+
+    A claim is renewed while files are sent. Without a renewal the transfer ends, because another worker can
+    have claimed the delivery.
+    """
+
+    def __init__(
+        self, settings: Settings, outbox: Outbox, storage: ObjectStore, files: JobFiles, datasets: Datasets
+    ) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._storage = storage
+        self._files = files
+        self._datasets = datasets
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="destination")
+        self._running: set[Transfer] = set()
+        self._stopping = False
+
+    async def send(self, notification: Notification) -> None:
+        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        requested = notification.requested
+        if requested is None:
+            raise DeliveryRefused(notification.skip_reason or "the record of the job was deleted")
+        destination = self._destination(notification)
+        progress = DeliveryProgress.of(notification, requested, destination)
+        if notification.skip_reason is not None:
+            await self._refuse(notification, requested, destination, progress, notification.skip_reason)
+        caller = Caller.of_claims(notification.user_id, requested.claims)
+        if not destination.allows(caller, notification.export_type):
+            text = "the user cannot use this destination any more"
+            await self._refuse(notification, requested, destination, progress, text)
+        transfer = await self._transfer(notification, requested, destination, progress)
+        await self._run(notification, transfer, progress, requested)
+
+    async def close_idle(self) -> None:
+        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+
+    def interrupt(self) -> None:
+        """See :class:`~stream_app.notifications.channel.Interruptible`."""
+        self._stopping = True
+        for transfer in self._running:
+            transfer.stopped.set()
+
+    def _destination(self, notification: Notification) -> Destination:
+        destination = self._datasets.destination(notification.address)
+        if destination is None:
+            # Another worker possibly has a newer datasets file.
+            raise DeliveryFailed(f"there is no destination {notification.address!r} any more")
+        return destination
+
+    async def _transfer(
+        self,
+        notification: Notification,
+        requested: Requested,
+        destination: Destination,
+        progress: DeliveryProgress,
+    ) -> Transfer:
+        try:
+            files = await self._list(notification)
+        except Retryable as error:
+            raise DeliveryFailed("the list of files cannot be read", detail=str(error)) from error
+        if not files:
+            raise DeliveryRefused("the record of the job has no file")
+        facts = facts_of(notification, requested, progress)
+        loop = asyncio.get_running_loop()
+        try:
+            outgoing = outgoing_files(destination, facts, files)
+            manifest = manifest_of(destination, facts, requested.manifest, files, outgoing)
+        except ValueError as error:
+            raise DeliveryRefused(f"the files cannot be stored at this destination: {error}") from error
+
+        def file_done() -> None:
+            known = replace(progress, files=transfer.done, sent=transfer.sent)
+            renewed = asyncio.run_coroutine_threadsafe(self._renew(notification, known), loop)
+            if not renewed.result():
+                raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
+
+        transfer = Transfer(
+            destination=destination,
+            settings=self._settings,
+            storage=self._storage,
+            files=files,
+            outgoing=outgoing,
+            manifest=manifest,
+            tag=notification.delivery_id.hex[:12],
+            attempt=notification.attempt,
+            done=min(progress.files, len(files)),
+            file_done=file_done,
+        )
+        return transfer
+
+    async def _renew(self, notification: Notification, progress: DeliveryProgress) -> bool:
+        """Record the progress. If the database is away, the files are possibly sent once more."""
+        try:
+            return await self._outbox.renew(notification, progress.as_json())
+        except Retryable as error:
+            log.info("delivery.progress_unrecorded", delivery=str(notification.delivery_id), error=str(error))
+            return True
+
+    async def _run(
+        self,
+        notification: Notification,
+        transfer: Transfer,
+        progress: DeliveryProgress,
+        requested: Requested,
+    ) -> None:
+        """Run the transfer in a thread.
+
+        Raises:
+            DeliveryFailed: it can be retried.
+            DeliveryRefused: it cannot be sent.
+        """
+        if self._stopping:
+            raise DeliveryFailed(STOPPED)
+        self._running.add(transfer)
+        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, progress))
+        try:
+            # Before the first byte: all attempts must use the same paths.
+            if not await self._renew(notification, replace(progress, files=transfer.done)):
+                raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
+            await self._in_thread(transfer.run)
+        except TransferInterrupted as error:
+            raise DeliveryFailed(STOPPED if self._stopping else str(error)) from error
+        except DestinationError as error:
+            raise DeliveryFailed(
+                f"{error}; operators: run `exporter destinations test {transfer.destination.name}`",
+                host_unreachable=error.everybody,
+                detail=error.detail,
+            ) from error
+        except FileUnavailable as error:
+            if error.lost:
+                await self._discard(transfer)
+                raise DeliveryRefused(str(error)) from error
+            raise DeliveryFailed(str(error), detail=error.detail) from error
+        except DeliveryRefused:
+            raise
+        except Exception as error:  # a transfer can be repeated, so it is not in doubt
+            log.exception("delivery.transfer_crashed", delivery=str(notification.delivery_id))
+            text = "an internal error; the log of the service has the details"
+            raise DeliveryFailed(text, detail=repr(error)) from error
+        finally:
+            transfer.stopped.set()
+            self._running.discard(transfer)
+            heartbeat.cancel()
+
+    async def _heartbeat(
+        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
+    ) -> None:
+        """Renew the claim, and stop the transfer if it is lost or cannot be renewed in time."""
+        lease = self._outbox.lease.total_seconds()
+        renewed_at = time.monotonic()
+        while True:
+            await asyncio.sleep(lease / RENEWALS)
+            began = time.monotonic()
+            held = True
+            try:
+                known = replace(progress, files=transfer.done, sent=transfer.sent)
+                held = await self._outbox.renew(notification, known.as_json())
+                renewed_at = began
+            except Retryable as error:
+                log.warning(
+                    "delivery.renewal_failed", delivery=str(notification.delivery_id), error=str(error)
+                )
+            if not held or time.monotonic() - renewed_at > lease * (RENEWALS - 1) / RENEWALS:
+                transfer.stopped.set()
+                return
+
+    async def _refuse(
+        self,
+        notification: Notification,
+        requested: Requested,
+        destination: Destination,
+        progress: DeliveryProgress,
+        reason: str,
+    ) -> None:
+        """Remove what earlier attempts have sent, and raise the reason.
+
+        Raises:
+            DeliveryRefused: always.
+        """
+        if notification.attempt > 1 and notification.progress:
+            with suppress(DeliveryFailed, DeliveryRefused):
+                await self._discard(await self._transfer(notification, requested, destination, progress))
+        raise DeliveryRefused(reason)
+
+    async def _discard(self, transfer: Transfer) -> None:
+        """Remove the files that were sent, so that no part of the job is left. Errors are only logged."""
+        try:
+            await self._in_thread(transfer.discard)
+        except (DestinationError, TransferInterrupted) as error:
+            detail = getattr(error, "detail", str(error))
+            log.warning("delivery.discard_failed", destination=transfer.destination.name, error=detail)
+
+    async def _in_thread(self, function: Callable[[], None]) -> None:
+        run = partial(copy_context().run, function)
+        await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    async def _list(self, notification: Notification) -> Sequence[ExportedFile]:
+        job = ExportJob(
+            id=notification.job_id,
+            file_path=notification.file_path,
+            file_name=notification.file_name,
+            file_count=notification.file_count,
+            file_size=notification.file_size,
+            row_count=notification.row_count,
+            content_type=notification.content_type or UNKNOWN_TYPE,
+            sha256=notification.sha256,
+        )
+        files: list[ExportedFile] = []
+        while page := await self._files.list(job, after=files[-1].number if files else 0, limit=PAGE):
+            files += page
+        return files

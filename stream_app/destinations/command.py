@@ -1,0 +1,118 @@
+"""The commands ``exporter destinations``: list the destinations, and test one."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streaming_exporter.errors import BadSettings, ExporterError, UsageError
+
+if TYPE_CHECKING:
+    from stream_app.datasets.destinations import Destination
+    from stream_app.settings import Settings
+
+FAILED, USAGE = 1, 2
+
+cli = typer.Typer(
+    help="The destinations of the datasets file: list them, test one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+
+
+@cli.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """List the destinations: where they are, who can use them, and which secrets are missing."""
+    with _errors():
+        _, destinations = _loaded()
+        lines = [_described(item) for item in destinations.values()]
+    if as_json:
+        for line in lines:
+            typer.echo(json.dumps(line, ensure_ascii=False))
+        return
+    for line in lines:
+        typer.echo(f"{line['name']}: {line['kind']} {line['place']}, for {line['for']}")
+        for text in line["missing"]:
+            typer.secho(f"  {text}", fg="red", err=True)
+
+
+@cli.command("test")
+def run_test(
+    name: Annotated[str, typer.Argument(help="Name of the destination")],
+    as_json: AsJson = False,
+) -> None:
+    """Sign in, write a small file, read it and remove it. The exit code is 1 if a step fails."""
+    from stream_app.destinations.probe import probe
+
+    with _errors():
+        settings, destinations = _loaded()
+        if name not in destinations:
+            raise UsageError(
+                f"there is no destination {name!r}; allowed: {', '.join(destinations) or 'none'}"
+            )
+        steps = []
+        for step in probe(destinations[name], settings):
+            steps.append(step)
+            if not as_json:
+                text = "ok" if step.error is None else f"{step.error} ({step.detail})"
+                typer.secho(f"{step.step}: {text}", fg=None if step.error is None else "red")
+    has_failed = any(step.error is not None for step in steps)
+    if as_json:
+        typer.echo(json.dumps({"ok": not has_failed, "steps": [asdict(step) for step in steps]}))
+    raise typer.Exit(FAILED if has_failed else 0)
+
+
+def _loaded() -> "tuple[Settings, dict[str, Destination]]":
+    from stream_app.datasets.file import load_datasets
+    from stream_app.setting_errors import load_settings
+
+    settings = load_settings()
+    return settings, dict(load_datasets(settings.datasets_file).destinations)
+
+
+def _described(destination: "Destination") -> dict[str, Any]:
+    from stream_app.datasets.destinations import S3Destination
+    from stream_app.destinations.secrets import missing_secrets
+
+    if isinstance(destination, S3Destination):
+        place = (
+            f"{destination.endpoint or 'the own store'} {destination.bucket}/{destination.prefix.strip('/')}"
+        )
+    else:
+        place = f"{destination.user}@{destination.host}:{destination.port} {destination.prefix or '.'}"
+    people = [*(f"role {role}" for role in destination.roles or ()), *(destination.users or ())]
+    return {
+        "name": destination.name,
+        "kind": destination.kind,
+        "place": place,
+        "path": destination.path,
+        "for": ", ".join(people) or "everybody",
+        "datasets": list(destination.datasets) if destination.datasets else None,
+        "missing": [f"{key}: {text}" for key, text in missing_secrets(destination)],
+    }
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Print an error as one red text and exit. The log is silent: what it has is in the output."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    except (UsageError, BadSettings) as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(USAGE) from error
+    except ExporterError as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(FAILED) from error
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,43 @@
+"""Errors of destinations."""
+
+from streaming_exporter.errors import ExporterError
+
+
+class DestinationError(ExporterError):
+    """A destination did not take a file. ``str(error)`` is for users, ``detail`` is for the operators' log.
+
+    ``everybody``: other deliveries to it would fail too.
+    """
+
+    code = "destination_failed"
+
+    def __init__(self, message: str, *, detail: str = "", everybody: bool = True) -> None:
+        super().__init__(message)
+        self.detail = detail or message
+        self.everybody = everybody
+
+
+class TransferInterrupted(ExporterError):
+    """A transfer ends because the worker stops, or because the claim of its delivery is lost."""
+
+    code = "interrupted"
+
+
+class FileUnavailable(ExporterError):
+    """A file of the job cannot be read. ``lost``: it does not exist, or it is not what the job wrote."""
+
+    code = "file_unavailable"
+
+    def __init__(self, message: str, *, detail: str, lost: bool) -> None:
+        super().__init__(message)
+        self.detail = detail
+        self.lost = lost
+
+
+AWAY = "the destination cannot be reached"
+FULL = "the destination is full"
+SIGN_IN_REFUSED = "the destination refuses the sign-in of the service"
+NOT_PERMITTED = "the destination does not permit the service to write the file"
+WRONG_HOST_KEY = "the destination has another host key than the pinned one, so nothing was sent"
+FAILED = "the destination did not take the file"
+RENAME_REFUSED = "the destination refuses to rename the file"

@@ -1,0 +1,289 @@
+"""Writes files into a bucket of an S3 server.
+
+An upload is complete or not there: S3 shows an object only after its last part. So there are no temporary
+names.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event
+from urllib.parse import quote, urlsplit
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
+
+import urllib3
+from minio.credentials.providers import Provider
+from minio.error import MinioException, S3Error
+from pydantic import SecretStr
+
+from stream_app.datasets.destinations import S3Destination
+from stream_app.destinations.errors import AWAY, FAILED, FULL, NOT_PERMITTED, DestinationError
+from stream_app.destinations.secrets import secret_of
+from stream_app.destinations.session import OutgoingFile, SessionOptions
+from stream_app.settings import Settings
+from stream_app.storage.checksums import ChecksumSupport
+from stream_app.storage.credentials import StaticKeys, credentials_of
+from stream_app.storage.errors import STORE_ERRORS, ErrorKind, kind_of
+from stream_app.storage.multipart_upload import PART_SIZE, Headers, open_multipart_upload
+from stream_app.storage.object_store import content_disposition
+from stream_app.storage.parts import split_into_parts
+from stream_app.storage.s3_client import S3Client
+from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected
+
+RETRY_SECONDS = 15.0
+"""How long a call is retried. After that the outbox retries the delivery."""
+TIMEOUT_SECONDS = 60.0
+
+COPY_PART = 256 * 2**20
+"""Bytes that the server copies in one call. A larger object is copied in parts: no call takes long."""
+
+_FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage"}
+_CANNOT_COPY = {
+    "AccessDenied",
+    "NotImplemented",
+    "NoSuchKey",
+    "NoSuchBucket",
+    "InvalidRequest",
+    "InvalidArgument",
+}
+
+
+class S3Session:
+    """Calls of one bucket; see :class:`~stream_app.destinations.session.Session`."""
+
+    def __init__(self, destination: S3Destination, settings: Settings, options: SessionOptions) -> None:
+        self._bucket = destination.bucket
+        self._options = options
+        self._prefix = destination.prefix.strip("/")
+        self._client = _client(destination, settings)
+        self._checksums = ChecksumSupport()
+        self._is_own_store = _same_store(destination, settings)
+        self._encryption = _encryption_of(destination)
+
+    def remove_leftovers(self, path: str) -> None:
+        """Abort the uploads of earlier attempts. Errors are ignored: they take no part in the new upload."""
+        key = self._key(path)
+        with suppress(*STORE_ERRORS, ExporterError):
+            for upload in self._client._list_multipart_uploads(self._bucket, prefix=key).uploads:
+                if upload.object_name == key and upload.upload_id is not None:
+                    self._client._abort_multipart_upload(self._bucket, key, upload.upload_id)
+
+    def put(self, file: OutgoingFile, chunks: Iterator[bytes]) -> None:
+        """Upload a file, and compare its size."""
+        key, headers = self._key(file.path), self._headers(file)
+        with _errors():
+            parts = split_into_parts(_marked(chunks), PART_SIZE)
+            first = next(parts, b"")
+            if len(first) < PART_SIZE:
+                content = bytes(first)
+                self._checksums.call(
+                    lambda method: self._client._put_object(
+                        self._bucket, key, content, {**headers, **method.headers(content)}
+                    )
+                )
+            else:
+                with open_multipart_upload(
+                    self._client, self._bucket, key, headers, self._checksums, own_key=False
+                ) as upload:
+                    upload.add(first)
+                    del first
+                    for part in parts:
+                        upload.add(part)
+            self._check_size(key, file.size)
+
+    def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
+        """Copy an object inside the server, if both buckets are there and the keys are allowed to read it."""
+        if not self._is_own_store:
+            return False
+        source = quote(f"/{bucket}/{key}")
+        target = self._key(file.path)
+        with _errors():
+            try:
+                if file.size <= COPY_PART:
+                    answer = self._client._execute(
+                        "PUT", self._bucket, target, headers={"x-amz-copy-source": source, **self._encryption}
+                    )
+                    _raise_error_of(answer.data)
+                else:
+                    self._copy_parts(file, source, target)
+            except S3Error as error:
+                if error.code in _CANNOT_COPY:
+                    return False
+                raise
+            self._check_size(target, file.size)
+        return True
+
+    def _copy_parts(self, file: OutgoingFile, source: str, target: str) -> None:
+        upload = self._client._create_multipart_upload(self._bucket, target, self._headers(file))
+        try:
+            tags = []
+            for number, start in enumerate(range(0, file.size, COPY_PART), 1):
+                if self._options.stopped():
+                    raise DestinationError("the transfer was interrupted", everybody=False)
+                end = min(start + COPY_PART, file.size) - 1
+                headers: Headers = {
+                    "x-amz-copy-source": source,
+                    "x-amz-copy-source-range": f"bytes={start}-{end}",
+                }
+                tag, _ = self._client._upload_part_copy(self._bucket, target, upload, number, headers)
+                tags.append(tag)
+            document = Element("CompleteMultipartUpload")
+            for number, tag in enumerate(tags, 1):
+                part = SubElement(document, "Part")
+                SubElement(part, "PartNumber").text = str(number)
+                SubElement(part, "ETag").text = f'"{tag}"'
+            answer = self._client._execute(
+                "POST",
+                self._bucket,
+                target,
+                body=tostring(document),
+                headers={"Content-Type": "application/xml"},
+                query_params={"uploadId": upload},
+            )
+            _raise_error_of(answer.data)
+        except BaseException:
+            with suppress(*STORE_ERRORS, ExporterError):
+                self._client._abort_multipart_upload(self._bucket, target, upload)
+            raise
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a small object."""
+        with _errors(), self._client.get_object(self._bucket, self._key(path)) as response:
+            return response.read()
+
+    def remove(self, path: str) -> None:
+        """Remove an object."""
+        with _errors():
+            self._client.remove_object(self._bucket, self._key(path))
+
+    def _check_size(self, key: str, size: int) -> None:
+        try:
+            stored = self._client.stat_object(self._bucket, key).size
+        except S3Error as error:
+            if error.code in ("AccessDenied", "Forbidden"):
+                return  # keys that can only write; the server has checked the checksum of each part
+            raise
+        if stored != size:
+            raise DestinationError(FAILED, detail=f"{key} has {stored} bytes instead of {size}")
+
+    def _key(self, path: str) -> str:
+        return f"{self._prefix}/{path}" if self._prefix else path
+
+    def _headers(self, file: OutgoingFile) -> Headers:
+        return {
+            "Content-Type": file.content_type,
+            "Content-Disposition": content_disposition(file.file_name),
+            "x-amz-meta-sha256": file.sha256,
+            **self._encryption,
+        }
+
+
+def endpoint_of(destination: S3Destination, settings: Settings) -> str:
+    """Return the URL of the server. An own endpoint without a scheme is https."""
+    if destination.endpoint is None:
+        own = settings.s3_endpoint
+        return own if "://" in own else f"{'https' if settings.s3_secure else 'http'}://{own}"
+    return destination.endpoint if "://" in destination.endpoint else f"https://{destination.endpoint}"
+
+
+def _same_store(destination: S3Destination, settings: Settings) -> bool:
+    own = settings.s3_endpoint
+    own = own if "://" in own else f"{'https' if settings.s3_secure else 'http'}://{own}"
+    return _address(endpoint_of(destination, settings)) == _address(own)
+
+
+def _address(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _client(destination: S3Destination, settings: Settings) -> S3Client:
+    url = urlsplit(endpoint_of(destination, settings))
+    verified = {"ca_certs": str(destination.ca_file)} if destination.ca_file is not None else {}
+    client = S3Client(
+        url.netloc,
+        credentials=_credentials(destination, settings),
+        secure=url.scheme == "https",
+        region=destination.region or settings.s3_region,
+        retry_seconds=RETRY_SECONDS,
+        http_client=urllib3.PoolManager(
+            maxsize=4,
+            timeout=urllib3.Timeout(connect=5, read=TIMEOUT_SECONDS),
+            retries=False,
+            **verified,  # type: ignore[arg-type]
+        ),
+    )
+    client.stopped = Event()
+    if destination.path_style is not None:
+        client._base_url.virtual_style_flag = not destination.path_style
+    return client
+
+
+def _credentials(destination: S3Destination, settings: Settings) -> Provider:
+    if not destination.has_keys:
+        return credentials_of(settings)
+    keys = [SecretStr(secret_of(destination, name) or "") for name in ("access_key", "secret_key")]
+    return StaticKeys(*keys)
+
+
+def _encryption_of(destination: S3Destination) -> Headers:
+    if destination.sse == "none":
+        return {}
+    if destination.sse == "s3":
+        return {"x-amz-server-side-encryption": "AES256"}
+    key = destination.sse_kms_key
+    named: Headers = {"x-amz-server-side-encryption-aws-kms-key-id": key} if key else {}
+    return {"x-amz-server-side-encryption": "aws:kms", **named}
+
+
+def _raise_error_of(answer: bytes) -> None:
+    """Raise the error that S3 can send after the status 200."""
+    if b"<Error" in answer:
+        code = fromstring(answer.decode()).findtext("{*}Code") or ""  # noqa: S314 - the operators' own server
+        raise MinioException(f"the object could not be completed: {code}")
+
+
+class _ChunkError(Exception):
+    """Carries an error of the chunks through the mapping of the server's errors."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _marked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception as error:
+        raise _ChunkError(error) from error
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn errors of the client library into those of destinations."""
+    try:
+        yield
+    except _ChunkError as marked:
+        raise marked.error from marked.error.__cause__
+    except S3Error as error:
+        raise _error_of(error) from error
+    except NeedsOperator as error:  # no credentials
+        raise DestinationError(
+            "the service has no credentials for the destination", detail=str(error)
+        ) from error
+    except Rejected as error:
+        raise DestinationError(FAILED, detail=str(error), everybody=False) from error
+    except (*STORE_ERRORS, Outage) as error:
+        raise DestinationError(AWAY, detail=f"{type(error).__name__}: {error}") from error
+
+
+def _error_of(error: S3Error) -> DestinationError:
+    detail = f"{error.code}: {error.message}"
+    if error.code in _FULL or error.response.status == 507:
+        return DestinationError(FULL, detail=detail)
+    match kind_of(error.code, error.response.status):
+        case ErrorKind.OPERATOR:
+            return DestinationError(NOT_PERMITTED, detail=detail)
+        case ErrorKind.PASSES:
+            return DestinationError(AWAY, detail=detail)
+        case _:
+            return DestinationError(FAILED, detail=detail, everybody=False)

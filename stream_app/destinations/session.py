@@ -1,0 +1,81 @@
+"""The interface of an open connection to a destination, and the opening of one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from stream_app.datasets.destinations import Destination, S3Destination
+from stream_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingFile:
+    """A file that is to be sent. ``size`` is in bytes."""
+
+    path: str
+    file_name: str
+    content_type: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a session works.
+
+    Attributes:
+        tag: begins the names of temporary files; equal for all attempts of a delivery.
+        attempt: the number of the attempt, from 1.
+        stopped: returns whether the transfer must end.
+    """
+
+    tag: str
+    attempt: int
+    stopped: Callable[[], bool]
+
+
+class Session(Protocol):
+    """A connection to a destination, for use in one thread.
+
+    Every method raises :class:`~stream_app.destinations.errors.DestinationError` if the destination fails.
+    """
+
+    def remove_leftovers(self, path: str) -> None:
+        """Remove what earlier attempts of the delivery have left unfinished at ``path``."""
+
+    def put(self, file: OutgoingFile, chunks: Iterator[bytes]) -> None:
+        """Write a file. It is complete under its name, or not there under it; an old one is replaced.
+
+        Errors of ``chunks`` are raised unchanged.
+        """
+
+    def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
+        """Copy an object inside its server; return False if that is not possible here."""
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a small file."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file. It is no error if it does not exist."""
+
+
+@contextmanager
+def open_session(destination: Destination, settings: Settings, options: SessionOptions) -> Iterator[Session]:
+    """Open a connection for the block. It blocks, so it belongs in a thread.
+
+    Raises:
+        DestinationError: the destination cannot be reached, or refuses the service.
+    """
+    if isinstance(destination, S3Destination):
+        from stream_app.destinations.s3 import S3Session
+
+        yield S3Session(destination, settings, options)
+        return
+    from stream_app.destinations.sftp import SftpSession  # asyncssh is large
+
+    session = SftpSession(destination, options)
+    try:
+        yield session
+    finally:
+        session.close()

@@ -1,0 +1,279 @@
+"""Writes files to an SFTP server: under a temporary name first, then renamed.
+
+The library is asynchronous. A session has an event loop of its own in its thread, so that the encryption of
+the connection does not delay the worker's loop.
+"""
+
+import asyncio
+import posixpath
+import re
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import asyncssh
+
+from stream_app.datasets.destinations import SftpDestination
+from stream_app.destinations import errors
+from stream_app.destinations.errors import DestinationError
+from stream_app.destinations.secrets import secret_of
+from stream_app.destinations.session import OutgoingFile, SessionOptions
+
+T = TypeVar("T")
+
+CONNECT_SECONDS = 20.0
+"""Time-out of the connection and of the sign-in."""
+CALL_SECONDS = 60.0
+"""Time-out of one call, such as writing one chunk. A slow server has to take a chunk in this time."""
+CLOSE_SECONDS = 5.0
+
+PROBE_LIMIT = 2**20
+
+_GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
+_FULL = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
+_FORBIDDEN = (asyncssh.SFTPPermissionDenied, asyncssh.SFTPWriteProtect)
+_LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
+
+
+class SftpSession:
+    """A connection to an SFTP server; see :class:`~stream_app.destinations.session.Session`."""
+
+    def __init__(self, destination: SftpDestination, options: SessionOptions) -> None:
+        """Connect and sign in.
+
+        Raises:
+            DestinationError: the server cannot be reached, has another host key, or refuses the sign-in.
+        """
+        self._destination = destination
+        self._options = options
+        self._folder = destination.prefix
+        self._known_folders: set[str] = set()
+        self._runner = asyncio.Runner()
+        self._connection: asyncssh.SSHClientConnection | None = None
+        try:
+            with _errors():
+                self._sftp = self._call(self._connect(), CONNECT_SECONDS)
+        except BaseException:
+            self.close()
+            raise
+
+    async def _connect(self) -> asyncssh.SFTPClient:
+        destination = self._destination
+        self._connection = await asyncssh.connect(
+            destination.host.strip("[]"),
+            destination.port,
+            username=destination.user,
+            known_hosts=_trusted(destination),
+            connect_timeout=CONNECT_SECONDS,
+            login_timeout=CONNECT_SECONDS,
+            keepalive_interval=15,
+            agent_path=None,
+            config=None,
+            gss_host=None,
+            client_host_keysign=False,
+            **_sign_in(destination),
+        )
+        return await self._connection.start_sftp_client()
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+
+        async def end() -> None:
+            if connection is not None:
+                connection.close()
+                await connection.wait_closed()
+
+        try:
+            with suppress(OSError, TimeoutError, asyncssh.Error):
+                self._call(end(), CLOSE_SECONDS)
+            if connection is not None:
+                connection.abort()
+        finally:
+            self._runner.close()
+
+    def _call(self, call: Coroutine[Any, Any, T], seconds: float = CALL_SECONDS) -> T:
+        async def limited() -> T:
+            async with asyncio.timeout(seconds):
+                return await call
+
+        return self._runner.run(limited())
+
+    def remove_leftovers(self, path: str) -> None:
+        """Remove the temporary files of earlier attempts in the folder of ``path``. Errors are ignored."""
+        folder = posixpath.dirname(self._path(path))
+        with suppress(DestinationError), _errors():
+            for name in self._call(self._sftp.listdir(folder or ".")):
+                found = re.search(rf"\.{re.escape(self._options.tag)}-([0-9]+)\.part\Z", str(name))
+                if found is not None and int(found[1]) < self._options.attempt:
+                    with suppress(asyncssh.SFTPError):
+                        self._call(self._sftp.remove(posixpath.join(folder, str(name))))
+
+    def put(self, file: OutgoingFile, chunks: Iterator[bytes]) -> None:
+        """Write a file under a temporary name, compare its size, and rename it."""
+        target = self._path(file.path)
+        folder = posixpath.dirname(target)
+        options = self._options
+        # Another attempt that still runs, such as that of a frozen worker, has another temporary name.
+        temporary = posixpath.join(folder, f".{options.tag}-{options.attempt}.part")
+        with _errors():
+            self._make_folders(folder)
+            try:
+                size = self._write(temporary, chunks)
+                if size != file.size:
+                    text = f"{target} has {size} bytes instead of {file.size}"
+                    raise DestinationError(errors.FAILED, detail=text)
+                self._rename(temporary, target)
+            except BaseException:
+                with suppress(OSError, TimeoutError, asyncssh.Error):
+                    self._call(self._sftp.remove(temporary), CLOSE_SECONDS)
+                raise
+
+    def _write(self, path: str, chunks: Iterator[bytes]) -> int:
+        """Write a new file; return its size by the server."""
+
+        async def open_file() -> asyncssh.SFTPClientFile:
+            return await self._sftp.open(path, "wb")
+
+        opened = self._call(open_file())
+        try:
+            for chunk in _marked(chunks):
+                self._call(opened.write(chunk))
+            with suppress(asyncssh.SFTPOpUnsupported):
+                self._call(opened.fsync())
+        finally:
+            self._call(opened.close())
+        return int(self._call(self._sftp.getsize(path)) or 0)
+
+    def _rename(self, temporary: str, target: str) -> None:
+        try:
+            try:
+                self._call(self._sftp.posix_rename(temporary, target))
+            except asyncssh.SFTPOpUnsupported:
+                # The rename of SFTP itself replaces no file.
+                with suppress(*_GONE):
+                    self._call(self._sftp.remove(target))
+                self._call(self._sftp.rename(temporary, target))
+        except asyncssh.SFTPError as error:
+            if isinstance(error, _LOST):
+                raise
+            raise DestinationError(errors.RENAME_REFUSED, detail=_detail(error)) from error
+
+    def _make_folders(self, folder: str) -> None:
+        """Make the folders that do not exist."""
+        missing = []
+        while folder and folder != "/" and folder not in self._known_folders:
+            if self._call(self._sftp.isdir(folder)):
+                break
+            missing.append(folder)
+            folder = posixpath.dirname(folder)
+        for path in reversed(missing):
+            try:
+                self._call(self._sftp.mkdir(path))
+            except asyncssh.SFTPError:
+                if not self._call(self._sftp.isdir(path)):  # another worker has possibly made it
+                    raise
+        self._known_folders.update(missing)
+
+    def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
+        """Return False: the files are not on this server."""
+        return False
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a small file."""
+
+        async def read() -> bytes:
+            async with self._sftp.open(self._path(path), "rb") as opened:
+                content = await opened.read(PROBE_LIMIT)
+                return content.encode() if isinstance(content, str) else bytes(content)
+
+        with _errors():
+            return self._call(read())
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        with _errors(), suppress(*_GONE):
+            self._call(self._sftp.remove(self._path(path)))
+
+    def _path(self, path: str) -> str:
+        return posixpath.join(self._folder, path)
+
+
+def _trusted(destination: SftpDestination) -> Any:
+    """Return the keys that the server can have: the pinned ones, or those of a file.
+
+    Raises:
+        DestinationError: they cannot be read.
+    """
+    try:
+        if destination.known_hosts is not None:
+            return asyncssh.read_known_hosts(str(destination.known_hosts))
+        return [asyncssh.import_public_key(key) for key in destination.host_key or ()], [], []
+    except (OSError, ValueError, asyncssh.KeyImportError) as error:
+        raise DestinationError(
+            "the service cannot read the destination's host keys", detail=f"host keys: {error}"
+        ) from error
+
+
+def _sign_in(destination: SftpDestination) -> dict[str, Any]:
+    """Return the arguments with the secrets. No key of the service's own user is used."""
+    password = secret_of(destination, "password")
+    key, passphrase = secret_of(destination, "private_key"), secret_of(destination, "passphrase")
+    keys = []
+    if key is not None:
+        try:
+            keys.append(asyncssh.import_private_key(key if key.endswith("\n") else f"{key}\n", passphrase))
+        except (ValueError, asyncssh.KeyImportError) as error:
+            raise DestinationError(
+                "the service cannot read its key for the destination",
+                detail=f"private key: {type(error).__name__}",
+            ) from error
+    methods = [*(["publickey"] if keys else []), *(["password", "keyboard-interactive"] if password else [])]
+    return {"client_keys": keys or None, "password": password, "preferred_auth": methods}
+
+
+class _ChunkError(Exception):
+    """Carries an error of the chunks through the mapping of the server's errors."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _marked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception as error:
+        raise _ChunkError(error) from error
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn errors of the library into those of destinations."""
+    try:
+        yield
+    except _ChunkError as marked:
+        raise marked.error from marked.error.__cause__
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise DestinationError(errors.WRONG_HOST_KEY, detail=_detail(error)) from error
+    except asyncssh.PermissionDenied as error:
+        raise DestinationError(errors.SIGN_IN_REFUSED, detail=_detail(error)) from error
+    except _LOST as error:
+        raise DestinationError(errors.AWAY, detail=_detail(error)) from error
+    except asyncssh.SFTPError as error:
+        text = (
+            errors.FULL
+            if isinstance(error, _FULL)
+            else errors.NOT_PERMITTED
+            if isinstance(error, _FORBIDDEN)
+            else f"{errors.FAILED}; it is possibly full"
+            if type(error) is asyncssh.SFTPFailure
+            else errors.FAILED
+        )
+        raise DestinationError(text, detail=_detail(error)) from error
+    except (OSError, TimeoutError, asyncssh.Error) as error:
+        raise DestinationError(errors.AWAY, detail=_detail(error)) from error
+
+
+def _detail(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,110 @@
+"""Sends the files of one job to a destination, one after the other. It blocks, so it belongs in a thread."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+
+from stream_app.datasets.destinations import Destination
+from stream_app.destinations.errors import FileUnavailable, TransferInterrupted
+from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
+from stream_app.exports.task import ExportedFile
+from stream_app.observability import metrics
+from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
+from streaming_exporter.errors import Rejected, Retryable
+
+CHUNK = 2**20
+"""Bytes that are read from the object store and written to the destination at a time."""
+
+
+@dataclass(eq=False)
+class Transfer:
+    """The transfer of the files of one job.
+
+    Attributes:
+        done: files that are complete at the destination.
+        sent: bytes of these files, and of the file that is being sent.
+        file_done: called after each complete file.
+    """
+
+    destination: Destination
+    settings: Settings
+    storage: ObjectStore
+    files: Sequence[ExportedFile]
+    outgoing: Sequence[OutgoingFile]
+    manifest: tuple[OutgoingFile, bytes] | None
+    tag: str
+    attempt: int
+    done: int
+    file_done: Callable[[], None]
+    sent: int = 0
+    stopped: Event = field(default_factory=Event)
+
+    def run(self) -> None:
+        """Send the files that are not complete, and the manifest last.
+
+        Raises:
+            DestinationError: the destination failed.
+            FileUnavailable: a file cannot be read, or is not what the job wrote.
+            TransferInterrupted: it was stopped.
+        """
+        self.sent = sum(file.size for file in self.outgoing[: self.done])
+        with open_session(self.destination, self.settings, self._options()) as session:
+            if self.attempt > 1:
+                self._remove_leftovers(session, self.outgoing[self.done :])
+            pairs = zip(self.files[self.done :], self.outgoing[self.done :], strict=True)
+            for file, outgoing in pairs:
+                self._check()
+                before = self.sent
+                if not session.copy(outgoing, self.storage.bucket, file.key):
+                    session.put(outgoing, self._content(file))
+                self.sent = before + outgoing.size
+                self.done += 1
+                metrics.DESTINATION_BYTES.labels(self.destination.kind).inc(outgoing.size)
+                self.file_done()
+            if self.manifest is not None:
+                self._check()
+                outgoing, content = self.manifest
+                session.put(outgoing, iter([content]))
+
+    def discard(self) -> None:
+        """Remove what was sent, because the rest cannot be sent any more.
+
+        Raises:
+            DestinationError: the destination failed.
+        """
+        with open_session(self.destination, self.settings, self._options()) as session:
+            self._remove_leftovers(session, self.outgoing)
+            for outgoing in self.outgoing[: self.done]:
+                session.remove(outgoing.path)
+
+    def _options(self) -> SessionOptions:
+        return SessionOptions(self.tag, self.attempt, self.stopped.is_set)
+
+    def _remove_leftovers(self, session: Session, outgoing: Sequence[OutgoingFile]) -> None:
+        for path in {file.path.rpartition("/")[0]: file.path for file in reversed(outgoing)}.values():
+            session.remove_leftovers(path)
+
+    def _check(self) -> None:
+        if self.stopped.is_set():
+            raise TransferInterrupted("the transfer was interrupted")
+
+    def _content(self, file: ExportedFile) -> Iterator[bytes]:
+        """Yield the content of a file. Its end is reached only if it is what the job wrote."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            for chunk in self.storage.chunks(file.key, CHUNK):
+                self._check()
+                digest.update(chunk)
+                size += len(chunk)
+                self.sent += len(chunk)
+                yield chunk
+        except Rejected as error:
+            raise FileUnavailable("the file does not exist any more", detail=str(error), lost=True) from error
+        except Retryable as error:
+            text = "the file cannot be read from the object store at the moment"
+            raise FileUnavailable(text, detail=str(error), lost=False) from error
+        if (size, digest.hexdigest()) != (file.file_size, file.sha256):
+            detail = f"{file.key} has {size} bytes with sha256 {digest.hexdigest()}, not those of the record"
+            raise FileUnavailable("the file is not complete in the object store", detail=detail, lost=False)

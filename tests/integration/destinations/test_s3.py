@@ -1,0 +1,158 @@
+"""Files are sent to a second S3 server, and copied inside the service's own, through their faults."""
+
+import asyncio
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from stream_app.datasets.destinations import S3Destination
+from stream_app.destinations import s3
+from stream_app.storage.multipart_upload import MultipartUpload
+from tests.integration.destinations.conftest import Depot, OtherStore, names, on_s3
+
+LARGE = b"0123456789abcdef" * (20 * 2**16)
+"""20 MiB: three parts."""
+
+
+async def test_files_and_their_manifest_are_sent(
+    depot: Depot, other_store: OtherStore, tmp_path: Path
+) -> None:
+    depot.use(on_s3(other_store, tmp_path))
+    job = await depot.job("acme", b"id\n1\n", LARGE)
+    row = await depot.sent(job)
+    assert (row.status, row.attempts, row.reason) == ("sent", 1, None)
+    files = await asyncio.to_thread(other_store.files)
+    assert names(files, job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+    assert files[f"in/ledger/date=2026-11-26/{job}/ledger-00002.csv"] == LARGE
+    manifest = json.loads(files[f"in/ledger/date=2026-11-26/{job}/manifest.json"])
+    entries = manifest["entries"]
+    assert [entry["url"].partition("acme/")[2] in files for entry in entries] == [True, True]
+    assert "s3://exports/" not in str(manifest)
+    about = other_store.service.client().stat_object(
+        bucket_name="acme", object_name=f"in/ledger/date=2026-11-26/{job}/ledger-00001.csv"
+    )
+    assert about.content_type == "text/csv; charset=utf-8"
+
+
+async def test_wrong_keys_are_told_without_texts_of_the_server(
+    depot: Depot, other_store: OtherStore, tmp_path: Path
+) -> None:
+    destination = on_s3(other_store, tmp_path)
+    depot.use(destination)
+    (tmp_path / "secret_key").write_text("wrong")
+    job = await depot.job("acme", b"a")
+    async with depot.working():
+        row = await depot.tried(job)
+        assert row.reason == (
+            "the destination does not permit the service to write the file; operators: run "
+            "`exporter destinations test acme`"
+        )
+        (tmp_path / "secret_key").write_text(other_store.service.secret_key)  # read anew: no restart
+        await depot.hurry()
+        assert (await depot.ended(job)).status == "sent"
+
+
+async def test_a_missing_secret_is_told(depot: Depot, other_store: OtherStore, tmp_path: Path) -> None:
+    destination = on_s3(other_store, tmp_path)
+    depot.use(destination)
+    (tmp_path / "secret_key").unlink()
+    async with depot.working():
+        row = await depot.tried(await depot.job("acme", b"a"))
+    assert row.reason.startswith("the service lacks a secret of the destination")
+
+
+async def test_a_server_that_is_away_delays_the_delivery(
+    depot: Depot, other_store: OtherStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "RETRY_SECONDS", 0.1)
+    depot.use(on_s3(other_store, tmp_path))
+    job = await depot.job("acme", b"a")
+    await asyncio.to_thread(other_store.service.kill)
+    try:
+        async with depot.working():
+            row = await depot.tried(job)
+            assert row.reason.startswith("the destination cannot be reached")
+            await asyncio.to_thread(other_store.service.restart)
+            await depot.hurry()
+            assert (await depot.ended(job)).status == "sent"
+    finally:
+        if not other_store.service.running:
+            await asyncio.to_thread(other_store.service.restart)
+    assert names(await asyncio.to_thread(other_store.files), job) == ["ledger.csv"]
+
+
+async def test_a_failed_upload_leaves_no_upload_and_not_even_the_old_file_is_lost(
+    depot: Depot, other_store: OtherStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depot.use(on_s3(other_store, tmp_path, path="{dataset}-{number}.{extension}"))
+    other_store.put("in/ledger-1.csv", LARGE[::-1])
+
+    def refuse(self: MultipartUpload, *arguments: object, **options: object) -> None:
+        raise OSError("the answer is lost")
+
+    monkeypatch.setattr(MultipartUpload, "_ask_for_completion", refuse)
+    job = await depot.job("acme", LARGE)
+    async with depot.working():
+        row = await depot.tried(job)
+        assert row.reason.startswith("the destination cannot be reached")
+        assert other_store.files() == {"in/ledger-1.csv": LARGE[::-1]}
+        uploads = other_store.service.client()._list_multipart_uploads("acme").uploads
+        assert uploads == []
+        monkeypatch.undo()
+        await depot.hurry()
+        assert (await depot.ended(job)).status == "sent"
+    assert other_store.files() == {"in/ledger-1.csv": LARGE}
+
+
+async def test_the_next_attempt_aborts_the_upload_of_a_dead_worker(
+    depot: Depot, other_store: OtherStore, tmp_path: Path
+) -> None:
+    depot.use(on_s3(other_store, tmp_path))
+    job = await depot.job("acme", b"whole")
+    client = other_store.service.client()
+    client._create_multipart_upload("acme", f"in/ledger/date=2026-11-26/{job}/ledger.csv", {})
+    client._create_multipart_upload("acme", f"in/ledger/date=2026-11-26/{job}/ledger.csv.other", {})
+    await depot.run("UPDATE deliveries SET attempts = 1 WHERE job_id = :id", id=job)
+    assert (await depot.sent(job)).status == "sent"
+    left = [upload.object_name for upload in client._list_multipart_uploads("acme").uploads]
+    assert left == [f"in/ledger/date=2026-11-26/{job}/ledger.csv.other"]
+
+
+@pytest.mark.parametrize("part", [256 * 2**20, 8 * 2**20], ids=["in one call", "in parts"])
+async def test_files_are_copied_inside_the_own_store(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """The service's role is used, and no byte passes the worker."""
+    monkeypatch.setattr(s3, "COPY_PART", part)
+    client = depot.storage._client
+    bucket = "copies"
+    if not client.bucket_exists(bucket_name=bucket):
+        client.make_bucket(bucket_name=bucket)
+    depot.use(S3Destination(name="acme", kind="s3", bucket=bucket, path="{job_id}/{file_name}"))
+    job = await depot.job("acme", LARGE)
+
+    def no_bytes(*arguments: object) -> None:
+        raise AssertionError("the file was read")
+
+    monkeypatch.setattr(type(depot.storage), "chunks", no_bytes)
+    row = await depot.sent(job)
+    assert (row.status, row.reason) == ("sent", None)
+    with client.get_object(bucket_name=bucket, object_name=f"{job}/ledger.csv") as response:
+        assert response.read() == LARGE
+
+
+async def test_keys_that_cannot_read_the_own_bucket_get_the_file_through_the_worker(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, bucket = depot.storage._client, "streamed"
+    if not client.bucket_exists(bucket_name=bucket):
+        client.make_bucket(bucket_name=bucket)
+    client.put_object(bucket_name=bucket, object_name="x", data=io.BytesIO(b"x"), length=1)
+    depot.use(S3Destination(name="acme", kind="s3", bucket=bucket, path="{job_id}/{file_name}"))
+    job = await depot.job("acme", LARGE)
+    monkeypatch.setattr(s3.S3Session, "copy", lambda *_: False)
+    assert (await depot.sent(job)).status == "sent"
+    with client.get_object(bucket_name=bucket, object_name=f"{job}/ledger.csv") as response:
+        assert response.read() == LARGE

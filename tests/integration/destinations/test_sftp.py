@@ -1,0 +1,282 @@
+"""Files are sent to a real SFTP server, through its faults: one set of complete files, or none."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from stream_app.destinations.session import SessionOptions, open_session
+from stream_app.settings import Settings
+from tests.integration.destinations.conftest import Depot, names, on_sftp
+from tests.sftp_servers import PASSWORD, AsyncSsh, OpenSsh, SftpServer, encrypted_key
+from tests.waiting import until, until_async
+
+
+async def test_a_job_with_one_file_is_sent_with_its_hive_path(depot: Depot, sftp: SftpServer) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"id\n1\n")
+    row = await depot.sent(job)
+    assert (row.status, row.attempts, row.reason) == ("sent", 1, None)
+    assert sftp.files() == {f"in/ledger/date=2026-11-26/{job}/ledger.csv": b"id\n1\n"}
+
+
+async def test_several_files_are_sent_and_the_manifest_comes_last(depot: Depot, sftp: SftpServer) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a", b"bb", b"ccc")
+    await depot.sent(job)
+    files = sftp.files()
+    assert names(files, job) == ["ledger-00001.csv", "ledger-00002.csv", "ledger-00003.csv", "manifest.json"]
+    manifest = json.loads(files[f"in/ledger/date=2026-11-26/{job}/manifest.json"])
+    assert [item["bytes"] for item in manifest["files"]] == [1, 2, 3]
+    assert manifest["rows"] == 3
+    assert all(f"in/{item['path']}" in files for item in manifest["files"])
+    folder = sftp.root / f"in/ledger/date=2026-11-26/{job}"
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert max(times, key=lambda name: times[name]) == "manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        ({"refused": "rename,posix-rename"}, "refuses to rename"),
+        ({"refused": "mkdir"}, "does not permit"),
+        ({"refused": "write"}, "does not permit"),
+        ({"largest_file": 100 * 1024}, "possibly full"),
+    ],
+    ids=["rename refused", "no folders", "read only", "full"],
+)
+async def test_a_fault_leaves_no_file_and_the_next_attempt_sends_all(
+    depot: Depot, sftp: SftpServer, faults: dict[str, str], reason: str
+) -> None:
+    depot.use(on_sftp(sftp))
+    sftp.faults(**faults)  # type: ignore[arg-type]
+    job = await depot.job("acme", b"x" * 300_000, b"y" * 300_000)
+    async with depot.working():
+        row = await depot.tried(job)
+        assert reason in row.reason
+        assert "Error" not in row.reason
+        assert "Permission denied" not in row.reason
+        assert sftp.files() == {}
+        sftp.faults()
+        await depot.hurry()
+        row = await depot.ended(job)
+    assert row.status == "sent"
+    assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+async def test_a_server_without_posix_rename_replaces_the_file(depot: Depot, sftp: SftpServer) -> None:
+    depot.use(on_sftp(sftp, path="{dataset}-{number}.{extension}"))
+    sftp.faults(refused="posix-rename")
+    for content in (b"first", b"second"):
+        await depot.sent(await depot.job("acme", content))
+        assert sftp.files() == {"in/ledger-1.csv": content}
+
+
+async def test_nothing_is_sent_to_a_server_with_another_host_key(depot: Depot, sftp: SftpServer) -> None:
+    depot.use(on_sftp(sftp))
+    sftp.change_host_key()
+    job = await depot.job("acme", b"a")
+    async with depot.working():
+        row = await depot.tried(job)
+        assert "has another host key than the pinned one" in row.reason
+        assert sftp.files() == {}
+        depot.use(on_sftp(sftp))
+        await depot.hurry()
+        assert (await depot.ended(job)).status == "sent"
+
+
+async def test_a_server_that_is_away_delays_the_delivery_and_all_others_to_it(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp))
+    sftp.stop()
+    try:
+        job = await depot.job("acme", b"a")
+        async with depot.working():
+            row = await depot.tried(job)
+            assert row.reason.startswith("the destination cannot be reached")
+            other = await depot.job("acme", b"b")
+            async with depot.engine.connect() as connection:
+                hosts = await connection.exec_driver_sql("SELECT host FROM receiver_hosts")
+                assert hosts.scalars().all() == ["destination:acme"]
+            assert (await depot.row(other)).attempts == 0
+            sftp.start()
+            await depot.hurry()
+            assert [(await depot.ended(item)).status for item in (job, other)] == ["sent", "sent"]
+    finally:
+        if not sftp.is_up:
+            sftp.start()
+
+
+@asynccontextmanager
+async def halted(depot: Depot, sftp: SftpServer, **values: object) -> AsyncIterator[OpenSsh]:
+    """Halt the server while it receives a file."""
+    assert isinstance(sftp, OpenSsh), "install openssh-server"
+    depot.use(on_sftp(sftp, **values))
+    yield sftp
+    sftp.signal(signal.SIGCONT)
+
+
+async def until_halted_in_the_middle(depot: Depot, sftp: OpenSsh) -> None:
+    """Halt the server when it has a part of a file."""
+
+    def has_a_part() -> bool:
+        return any(len(content) > 2**20 for path, content in sftp.files().items() if path.endswith(".part"))
+
+    await until_async(lambda: asyncio.to_thread(has_a_part), every=0.001)
+    sftp.signal(signal.SIGSTOP)
+
+
+async def test_a_slow_server_keeps_its_delivery_for_longer_than_a_lease(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    async with halted(depot, sftp) as server:
+        job = await depot.job("acme", b"x" * 30 * 2**20)
+        async with depot.working(2, delivery_timeout_seconds=0.2):  # a lease of 2.4 s
+            await until_halted_in_the_middle(depot, server)
+            first = (await depot.row(job)).lease_until
+            await until_async(lambda: _renewed(depot, job, first))
+            server.signal(signal.SIGCONT)
+            row = await depot.ended(job)
+    assert (row.status, row.attempts) == ("sent", 1)
+    assert row.progress["bytes"] == 30 * 2**20
+    assert names(sftp.files(), job) == ["ledger.csv"]
+
+
+async def _renewed(depot: Depot, job: object, first: object) -> bool:
+    return bool((await depot.row(job)).lease_until > first)  # type: ignore[arg-type]
+
+
+async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(depot: Depot, sftp: SftpServer) -> None:
+    async with halted(depot, sftp) as server:
+        job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+        async with depot.working(delivery_timeout_seconds=0.2):
+            await until_halted_in_the_middle(depot, server)
+            assert "ledger-00001.csv" in names(sftp.files(), job)
+            await depot.run(
+                "UPDATE export_jobs SET cancel_requested_at = now(), expires_at = now() WHERE id = :id",
+                id=job,
+            )
+            first = (await depot.row(job)).lease_until
+            await until_async(lambda: _stopped(depot, job, first))
+            server.signal(signal.SIGCONT)
+            await depot.hurry()
+            row = await depot.ended(job)
+    assert (row.status, row.reason) == ("failed", "the file has expired")
+    assert sftp.files() == {}
+
+
+async def _stopped(depot: Depot, job: object, first: object) -> bool:
+    """Wait for the time of the next renewal, which is refused."""
+    await asyncio.sleep(0.7)
+    return bool((await depot.row(job)).lease_until == first)  # type: ignore[arg-type]
+
+
+async def test_a_worker_that_stops_hands_its_transfer_over(depot: Depot, sftp: SftpServer) -> None:
+    async with halted(depot, sftp) as server:
+        job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+        async with depot.working():
+            await until_halted_in_the_middle(depot, server)
+            assert names(sftp.files(), job)[1] == "ledger-00001.csv"
+            server.signal(signal.SIGCONT)
+        row = await depot.row(job)
+        assert (row.status, row.progress["files"]) == ("pending", 1)
+        assert "worker was stopped" in row.reason
+        await depot.hurry()
+        row = await depot.sent(job)
+    assert (row.status, row.attempts) == ("sent", 2)
+    assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+async def test_the_next_attempt_removes_the_temporary_file_of_a_dead_worker(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"whole")
+    tag = (await depot.row(job)).id.hex[:12]
+    folder = sftp.root / f"in/ledger/date=2026-11-26/{job}"
+    folder.mkdir(parents=True)
+    (folder / f".{tag}-1.part").write_bytes(b"wh")
+    (folder / "other.part").write_bytes(b"not ours")
+    await depot.run("UPDATE deliveries SET attempts = 1 WHERE job_id = :id", id=job)
+    await depot.sent(job)
+    assert sorted(names(sftp.files(), job)) == ["ledger.csv", "other.part"]
+
+
+async def test_a_file_that_does_not_exist_is_a_failure(depot: Depot, sftp: SftpServer) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a", b"b")
+    await depot.storage.call(depot.storage.remove, f"{depot.storage.prefix}/{job}/1/ledger-00002.csv")
+    row = await depot.sent(job)
+    assert (row.status, row.reason) == ("failed", "the file does not exist any more")
+    assert sftp.files() == {}
+
+
+async def test_a_damaged_file_is_not_sent(depot: Depot, sftp: SftpServer) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"whole")
+    await depot.run("UPDATE export_jobs SET sha256 = 'other' WHERE id = :id", id=job)
+    async with depot.working():
+        row = await depot.tried(job)
+    assert row.reason == "the file is not complete in the object store"
+    assert sftp.files() == {}
+
+
+async def test_rights_are_checked_again_when_files_are_sent(depot: Depot, sftp: SftpServer) -> None:
+    depot.use(on_sftp(sftp, roles=["partner"]))
+    job = await depot.job("acme", b"a")
+    row = await depot.sent(job)
+    assert (row.status, row.reason) == ("failed", "the user cannot use this destination any more")
+    allowed = await depot.job("acme", b"a", claims={"roles": ["partner"]})
+    assert (await depot.sent(allowed)).status == "sent"
+
+
+async def test_a_destination_that_moves_gets_the_whole_set_at_the_new_place(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a", b"b")
+    progress = '{"place": "before", "zone": "UTC", "files": 1, "bytes": 1}'
+    await depot.run(
+        "UPDATE deliveries SET attempts = 1, progress = CAST(:p AS jsonb) WHERE job_id = :id",
+        id=job,
+        p=progress,
+    )
+    await depot.sent(job)
+    assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+def test_passwords_encrypted_keys_and_known_hosts(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = AsyncSsh(tmp_path / "server")
+    server.start()
+    monkeypatch.setenv("ACME_PASSWORD", PASSWORD)
+    monkeypatch.setenv("ACME_PASSPHRASE", "secret words")
+    locked = tmp_path / "locked"
+    locked.write_text(encrypted_key(server.key, "secret words"))
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{server.port} {server.host_key}\n")
+    options = SessionOptions("t", 1, lambda: False)
+    try:
+        for values in (
+            {"private_key_file": None, "password_env": "ACME_PASSWORD"},
+            {"private_key_file": locked, "passphrase_env": "ACME_PASSPHRASE"},
+            {"host_key": None, "known_hosts": known},
+        ):
+            with open_session(on_sftp(server, **values), settings, options) as session:
+                session.remove("nothing")
+        wrong = on_sftp(server, private_key_file=None, password_env="ACME_PASSPHRASE")
+        with (
+            pytest.raises(Exception, match="refuses the sign-in of the service") as caught,
+            open_session(wrong, settings, options),
+        ):
+            pass
+        assert "secret words" not in f"{caught.value} {caught.value.detail}"  # type: ignore[attr-defined]
+    finally:
+        server.stop()
+    until(lambda: not server.is_up)
