@@ -125,8 +125,8 @@ def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
                 )
     bundles = _bundles(files, entries, datasets, faults)
     destinations = _destinations(files, entries, faults)
-    content = DatasetsFile(sources, datasets, files, bundles, destinations)
-    return content, sorted(faults, key=_order)
+    found = DatasetsFile(sources, datasets, files, bundles, destinations)
+    return found, sorted(faults, key=_order)
 
 
 def datasets_files(path: Path | None) -> Iterator[Path]:

@@ -92,8 +92,8 @@ async def test_a_failed_upload_leaves_no_upload_and_not_even_the_old_file_is_los
     def refuse(self: MultipartUpload, *arguments: object, **options: object) -> None:
         raise OSError("the answer is lost")
 
-    monkeypatch.setattr(MultipartUpload, "_ask_for_completion", refuse)
     job = await depot.job("acme", LARGE)
+    monkeypatch.setattr(MultipartUpload, "_ask_for_completion", refuse)
     async with depot.working():
         row = await depot.tried(job)
         assert row.reason.startswith("the destination cannot be reached")

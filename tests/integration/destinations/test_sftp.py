@@ -113,7 +113,7 @@ async def test_a_server_that_is_away_delays_the_delivery_and_all_others_to_it(
 
 
 @asynccontextmanager
-async def halted(depot: Depot, sftp: SftpServer, **values: object) -> AsyncIterator[OpenSsh]:
+async def halted(depot: Depot, sftp: SftpServer, **values: str) -> AsyncIterator[OpenSsh]:
     """Halt the server while it receives a file."""
     assert isinstance(sftp, OpenSsh), "install openssh-server"
     depot.use(on_sftp(sftp, **values))
