@@ -125,8 +125,8 @@ def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
                 )
     bundles = _bundles(files, entries, datasets, faults)
     destinations = _destinations(files, entries, faults)
-    found = DatasetsFile(sources, datasets, files, bundles, destinations)
-    return found, sorted(faults, key=_order)
+    whole = DatasetsFile(sources, datasets, files, bundles, destinations)
+    return whole, sorted(faults, key=_order)
 
 
 def datasets_files(path: Path | None) -> Iterator[Path]:
