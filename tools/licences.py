@@ -30,8 +30,8 @@ _SPELLED = {
 _NOT_EVERYWHERE = {"colorama": "BSD-3-Clause", "httpx2-jsfetch": "BSD-3-Clause"}
 """Packages for other platforms, which are not installed here."""
 
-_ONLY_AS_FILE = {"pyrage": "MIT"}
-"""Packages whose metadata name no licence: that of the file in the package."""
+_ONLY_AS_FILE = {"asyncssh": "EPL-2.0 OR GPL-2.0-or-later", "pyrage": "MIT"}
+"""Packages whose metadata name no licence in a known way: that of the file in the package."""
 
 _FONTS = "the fonts may be embedded and passed on, and not be sold by themselves"
 _FONT_PACKAGES = ("africa", "cjk", "rtl", "sea", "south-asia")
