@@ -32,6 +32,14 @@ _PLACES = {
     "streaming_exporter/pyproject.toml": (r'(?m)^(version = ")[^"]+(")',),
     "deploy/kubernetes/base/kustomization.yaml": (r"(newTag: \"?)[\w.+-]+()",),
     "deploy/helm/Chart.yaml": (r"(?m)^(appVersion: \")[^\"]+(\")",),
+    "clients/typescript/package.json": (r'(?m)^(  "version": ")[^"]+(")',),
+    "clients/typescript/package-lock.json": (
+        r'(?m)^(  "version": ")[^"]+(")',
+        r'(?s)("packages": {\s+"": {\s+"name": "[^"]+",\s+"version": ")[^"]+(")',
+    ),
+    "examples/node/package-lock.json": (
+        r'(?s)("../../clients/typescript": {\s+"name": "[^"]+",\s+"version": ")[^"]+(")',
+    ),
 }
 """The files that contain the version, each with a pattern: one group before the version, one after it."""
 
@@ -60,14 +68,21 @@ def next_version(text: str, current: Version) -> Version:
     return version
 
 
+def npm_version(version: Version) -> str:
+    """Return the version as npm writes it: ``1.2.0-dev.3`` for ``1.2.0.dev3``."""
+    stage = version.pre or (("dev", version.dev) if version.dev is not None else None)
+    return version.base_version + (f"-{stage[0]}.{stage[1]}" if stage else "")
+
+
 def with_version(path: str, text: str, version: Version) -> str:
     """Return ``text``, the content of the file at ``path``, with ``version`` in place of the present version.
 
     Raises:
         ReleaseError: the file does not hold the version where it is expected.
     """
+    written = npm_version(version) if path.endswith(".json") else version
     for pattern in _PLACES[path]:
-        text, count = re.subn(pattern, rf"\g<1>{version}\g<2>", text)
+        text, count = re.subn(pattern, rf"\g<1>{written}\g<2>", text)
         if count != 1:
             raise ReleaseError(f"{path}: expected the version once, found it {count} times")
     return text

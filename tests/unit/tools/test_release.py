@@ -1,12 +1,21 @@
 """What a release changes, and what it refuses."""
 
+import subprocess
 from datetime import date
 
 import pytest
 from packaging.version import Version
 
 from tools import release
-from tools.release import ROOT, ReleaseError, current_version, cut_changelog, next_version, with_version
+from tools.release import (
+    ROOT,
+    ReleaseError,
+    current_version,
+    cut_changelog,
+    next_version,
+    npm_version,
+    with_version,
+)
 
 NEXT = Version("7.8.9")
 
@@ -16,7 +25,30 @@ def test_each_file_gets_the_version_and_nothing_else_changes(path: str) -> None:
     before = (ROOT / path).read_text("utf-8")
     after = with_version(path, before, NEXT)
     assert after.count("7.8.9") == len(release._PLACES[path])
-    assert after.replace("7.8.9", str(current_version())) == before
+    present = current_version()
+    assert after.replace("7.8.9", npm_version(present) if path.endswith(".json") else str(present)) == before
+
+
+def test_no_other_file_has_the_version() -> None:
+    """A file that a release forgets shows only after it, so each one with the present version is listed."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    present = current_version()
+    words = (str(present), npm_version(present))
+    found = {
+        name
+        for name in files.splitlines()
+        if not name.startswith(("docs/", "tests/")) and name not in ("CHANGELOG.md", "README.md")
+        if any(word in (ROOT / name).read_text("utf-8", errors="replace") for word in words)
+    }
+    if present.is_prerelease:  # other things can have the number of a release, too
+        assert found <= release._PLACES.keys()
+
+
+@pytest.mark.parametrize(
+    ("version", "written"), [("0.2.0", "0.2.0"), ("0.2.0.dev0", "0.2.0-dev.0"), ("1.0.0rc2", "1.0.0-rc.2")]
+)
+def test_npm_has_its_own_way_to_write_versions(version: str, written: str) -> None:
+    assert npm_version(Version(version)) == written
 
 
 def test_a_file_without_the_version_is_refused() -> None:
