@@ -6,11 +6,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 OWN = {
+    "stream_app/doctor/bundles_check.py",
     "stream_app/doctor/datasets_check.py",
     "stream_app/exports/catalog.py",
     "stream_app/exports/rights.py",
 }
-"""The catalog itself, the module that adds the rights, and the check of the datasets file for operators."""
+"""The catalog itself, the module that adds the rights, and the checks of the datasets file for operators."""
 
 
 def uses(tree: ast.Module) -> Iterator[ast.Call]:

@@ -155,8 +155,8 @@ async def test_spans_of_phases_have_their_working_time(memory: InMemorySpanExpor
     busy = {name: found[name]["exporter.busy_seconds"] for name in found}
     waited = {name: found[name]["exporter.waited_seconds"] for name in found}
     assert 0.1 <= waited["render"] < waited["upload"]  # type: ignore[operator]
-    assert 0.04 <= busy["render"] < 0.1  # type: ignore[operator]
-    assert busy["upload"] < 0.02  # type: ignore[operator]
+    assert 0.04 <= busy["render"] < waited["render"]  # type: ignore[operator]
+    assert busy["upload"] < busy["render"]  # type: ignore[operator]
     assert waited["source"] >= 0.05  # type: ignore[operator]
     assert times.seconds() == pytest.approx(busy, abs=0.001), "the log and the job's record have the same"
     assert times.running == frozenset()

@@ -82,7 +82,8 @@ def test_the_cancellation_of_an_unknown_job_fails(
         published.append(event)
 
     monkeypatch.setattr(Publisher, "publish", publish)
-    monkeypatch.setattr(job_commands, "EXISTENCE_SECONDS", 0.1)
+    is_found = answers[-1][0] == 200
+    monkeypatch.setattr(job_commands, "EXISTENCE_SECONDS", 30.0 if is_found else 0.1)
     monkeypatch.setattr(job_commands, "INTERVAL", 0.01)
     for status, document in answers:
         server.add(PATH, status, document)

@@ -32,7 +32,7 @@ from tests.unit.api.auth.tokens import (
     signed,
 )
 from tests.unit.producers.fake_server import FakeServer
-from tests.waiting import at_most, patient
+from tests.waiting import at_most, patient, until_async
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,13 @@ async def test_a_broken_set_never_replaces_a_good_one(
     publish(provider, RSA)
     provider.add("/jwks", 200, body)
     authenticator = published(fresh=0, pause=0)
-    for _ in range(3):
+
+    async def read_again() -> bool:
         assert (await authenticator.user(signed(RSA, "RS256", kid="rsa-1"))).id == "user-1"
-        await asyncio.sleep(0.05)
-    assert len(provider.seen) > 1
+        return len(provider.seen) > 1
+
+    await until_async(read_again)
+    assert await read_again()
 
 
 async def test_an_endless_set_is_not_read_to_its_end() -> None:
