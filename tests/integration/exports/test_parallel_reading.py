@@ -17,7 +17,7 @@ import structlog
 from pydantic import SecretStr
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import pipeline, ranges, source_session
+from stream_app.exports import preparation, ranges, source_session
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.base import Document
 from stream_app.exports.pipe import BytePipe
@@ -88,7 +88,7 @@ def same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def document(**facts: Any) -> Document:
         return Document(**{**facts, "as_of": datetime(2026, 11, 26, tzinfo=UTC)})
 
-    monkeypatch.setattr(pipeline, "Document", document)
+    monkeypatch.setattr(preparation, "Document", document)
 
 
 @pytest.mark.parametrize("order", [(), ("id",), ("lead", "id")], ids=["pages", "key", "ties and NULL"])
