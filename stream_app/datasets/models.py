@@ -182,6 +182,8 @@ class Dataset(Entry):
         label: the name for people.
         owner: the column that scope ``own`` compares with the user's id.
         time: the column for windows.
+        deleted_at: the timestamp column that tells when a row was deleted. Runs with a window write the
+            deletions beside the rows.
         columns: the columns that are exported, in this order (default: all).
         column_settings: labels, masks and rights of single columns.
         order: the columns that the rows are ordered by. By default there is no order: the rows come as
@@ -207,6 +209,7 @@ class Dataset(Entry):
     labels: Labels = Field(default_factory=dict)
     owner: Identifier | None = None
     time: Identifier | None = None
+    deleted_at: Identifier | None = None
     columns: tuple[Identifier, ...] | None = Field(None, min_length=1)
     column_settings: Mapping[Identifier, ColumnSettings] = Field(default_factory=dict)
     order: tuple[Identifier, ...] | None = None
@@ -236,6 +239,10 @@ class Dataset(Entry):
     def _is_consistent(self) -> Self:
         if (self.table is None) == (self.query is None):
             raise ValueError("it must have exactly one of table and query")
+        if self.deleted_at is not None and self.time is None:
+            raise ValueError("deleted_at needs time: deletions are written for the windows of schedules")
+        if self.deleted_at is not None and self.deleted_at == self.time:
+            raise ValueError("deleted_at and time must be two columns")
         if self.parameters and self.query is None:
             raise ValueError("parameters need a query; only a query has places for them")
         if self.query is not None:

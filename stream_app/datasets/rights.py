@@ -115,6 +115,7 @@ def visible_dataset(dataset: Dataset, caller: Caller) -> Dataset:
         update={
             "order": order or None,
             "time": None if dataset.time in closed else dataset.time,
+            "deleted_at": None if dataset.deleted_at in closed else dataset.deleted_at,
             "columns": columns,
             "column_settings": {n: item for n, item in dataset.column_settings.items() if n not in hidden},
         }

@@ -20,6 +20,7 @@ from stream_app.doctor.refusals import refusal_text
 from stream_app.doctor.remarks import Remark
 from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.columns import quote_name
+from stream_app.exports.deletions import DELETION_KINDS
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.hash_keys import hash_keys
 from stream_app.exports.masks import needs_keys
@@ -169,6 +170,10 @@ class _SourceCheck:
         if time is not None and time.kind not in TEMPORAL:
             text = f"the column has the type {time.type}; allowed: dates and timestamps"
             yield self._problem(dataset, "time", text=text)
+        deleted = table.all_columns.get(dataset.deleted_at or "")
+        if deleted is not None and deleted.kind not in DELETION_KINDS:
+            text = f"the column has the type {deleted.type}; allowed: timestamps"
+            yield self._problem(dataset, "deleted_at", text=text)
         if not missing:
             try:
                 await self._catalog.table(dataset)  # with its masks
@@ -256,6 +261,7 @@ def _without_names(dataset: Dataset) -> Dataset:
             "order": None,
             "owner": None,
             "time": None,
+            "deleted_at": None,
             "scopes": {},
             "column_settings": {},
         }
@@ -279,6 +285,8 @@ def _named_columns(dataset: Dataset) -> Iterator[tuple[Place, str]]:
         yield ("owner",), dataset.owner
     if dataset.time is not None:
         yield ("time",), dataset.time
+    if dataset.deleted_at is not None:
+        yield ("deleted_at",), dataset.deleted_at
     for name, scope in dataset.scopes.items():
         yield ("scopes", name, "column"), scope.column
     for name in dataset.column_settings:
@@ -295,5 +303,8 @@ def _index_uses(dataset: Dataset) -> Iterator[tuple[Place, tuple[str, ...], str]
             yield ("scopes", name, "column"), (scope.column,), text
     if dataset.time is not None:
         yield ("time",), (dataset.time,), "each run of a schedule with a window reads the whole table"
+    if dataset.deleted_at is not None:
+        text = "each run of a schedule with a window reads the whole table for its deletions"
+        yield ("deleted_at",), (dataset.deleted_at,), text
     if dataset.order:
         yield ("order",), dataset.order, "each export sorts its rows"

@@ -116,10 +116,10 @@ class SourceTable:
 
     @property
     def filterable(self) -> dict[str, Column]:
-        """The columns that filters can use: the exported ones without a mask, and the time column."""
+        """The columns that filters can use: the exported ones without a mask, and those of windows."""
         found = {item.name: item for item in self.columns if item.mask is None}
-        if self.dataset.time is not None:
-            found.setdefault(self.dataset.time, self.all_columns[self.dataset.time])
+        for name in filter(None, (self.dataset.time, self.dataset.deleted_at)):
+            found.setdefault(name, self.all_columns[name])
         return found
 
     def resolve(self, request: ExportRequest, now: datetime) -> ExportRequest:
@@ -360,7 +360,7 @@ def _check_named(dataset: Dataset, columns: Mapping[str, Column]) -> None:
     named = [
         *(dataset.columns or ()),
         *(dataset.order or ()),
-        *filter(None, (dataset.owner, dataset.time)),
+        *filter(None, (dataset.owner, dataset.time, dataset.deleted_at)),
         *scope_columns(dataset),
         *(name for name, item in dataset.column_settings.items() if item.mask or item.roles),
     ]

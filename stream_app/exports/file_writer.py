@@ -7,6 +7,7 @@ from typing import Any
 
 from stream_app.exports.compression import CompressedFile, Compression
 from stream_app.exports.copied_rows import RowEnds, RowFeed
+from stream_app.exports.deletions import SUFFIX, FileContent
 from stream_app.exports.encryption import Encryption
 from stream_app.exports.file_limit import FileLimit, FileRows
 from stream_app.exports.formats.base import Document, Format, Tally
@@ -30,6 +31,7 @@ class FileKind:
         parameters: the values of the parameters of the dataset's query, also those by default.
         session: names of the settings that row-level security depends on.
         encryption: how each file is encrypted; ``None`` for files that are not.
+        content: what the files have, if the export has files of both; their manifest then comes later.
     """
 
     task: ExportTask
@@ -40,6 +42,7 @@ class FileKind:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     session: tuple[str, ...] = ()
     encryption: Encryption | None = None
+    content: FileContent | None = None
 
     def name(self, number: int | None = None) -> str:
         """Return the name of a single file, or of the file with a number from 1."""
@@ -48,6 +51,8 @@ class FileKind:
     def plain_name(self, number: int | None = None) -> str:
         """Return the name of the file before it is encrypted."""
         counted = "" if number is None else f"-{number:05}"
+        if self.content == "deletions":
+            counted = SUFFIX + counted
         suffix = self.compression.suffix if self.compression else ""
         date = f"{self.document.as_of:%Y-%m-%d}"
         return f"{self.document.dataset}-{date}{counted}.{self.output.extension}{suffix}"
@@ -140,13 +145,27 @@ class FileWriter:
             files.append(self._write_file(number, feed))
         if self.kind.task.part is not None:
             return self._part(files)
+        if self.kind.content is not None and len(files) == 1 and not self.limit.is_asked:
+            return self._part([replace(files[0], file_name=self.kind.name())])
         if len(files) == 1 and not self.limit.is_asked:
             return self._single(files[0])
         if not self.limit.is_asked:
             # The rows of the first file are counted only if there is another one.
             files[0] = replace(files[0], row_count=self.row_count - sum(file.row_count for file in files[1:]))
             self.tally.warnings[SPLIT_AUTOMATICALLY] += len(files)
-        return self._with_manifest(files)
+        if self.kind.content is not None:
+            return self._part(files)
+        return self.with_manifest(files, {"split": self._split()})
+
+    def with_deletions(self, rows: Written, deletions: Written) -> Written:
+        """Write the manifest that lists the files of the rows and, after them, those of the deletions."""
+        live = [replace(file, content="rows") for file in rows.files]
+        gone = [replace(file, content="deletions") for file in deletions.files]
+        files = [replace(file, number=number) for number, file in enumerate([*live, *gone], 1)]
+        is_split = self.limit.is_asked or len(files) > 2
+        self.row_count = rows.row_count + deletions.row_count
+        summary = {"split": self._split()} if is_split else {}
+        return self.with_manifest(files, {**summary, "deletions": deletions.row_count})
 
     def _write_file(self, number: int, feed: RowFeed) -> ExportedFile:
         kind = self.kind
@@ -239,15 +258,15 @@ class FileWriter:
             files=tuple(files),
         )
 
-    def _with_manifest(self, files: list[ExportedFile]) -> Written:
-        """Write the manifest, which lists the files, after all of them."""
+    def with_manifest(self, files: list[ExportedFile], facts: Mapping[str, Any]) -> Written:
+        """Write the manifest, which lists the files, after all of them. ``facts`` are further ones."""
         size = sum(file.file_size for file in files)
         summary = {
             "job_id": self.kind.task.name,
             "rows": self.row_count,
             "bytes": size,
             "file_count": len(files),
-            "split": self._split(),
+            **facts,
             **self.kind.origin(self.tally),
         }
         stored = write_manifest(

@@ -53,6 +53,7 @@ def _listed(storage: ObjectStore, files: Sequence[ExportedFile]) -> dict[str, An
                 "rows": file.row_count,
                 "bytes": file.file_size,
                 "sha256": file.sha256,
+                **({"kind": file.content} if file.content else {}),
             }
             for file in files
         ],

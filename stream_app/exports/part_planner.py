@@ -12,10 +12,12 @@ from functools import partial
 
 import structlog
 
+from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import quote_text
 from stream_app.exports.compression import compression_for
+from stream_app.exports.deletions import has_deletions
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import RowQuery, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
@@ -148,6 +150,9 @@ class PartPlanner:
         dataset = self.exporter.datasets.get(task.request.export_type)
         if dataset is None or task.request.format not in self.exporter.formats:
             yield None  # the exporter knows what that means
+            return
+        if not isinstance(dataset, Bundle) and has_deletions(dataset, task.window):
+            yield None  # its deletions are no part of its rows
             return
         source = self.sources.of(dataset)
         # One connection holds the snapshot, another one tests it.

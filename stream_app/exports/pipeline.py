@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
@@ -27,6 +27,12 @@ from stream_app.exports.bundles.exporter import export_bundle
 from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
+from stream_app.exports.deletions import (
+    deletions_request,
+    has_deletions,
+    live_request,
+    require_visible,
+)
 from stream_app.exports.encryption import encryption_for
 from stream_app.exports.file_limit import FileLimit
 from stream_app.exports.file_passwords import FilePasswords
@@ -58,6 +64,7 @@ from stream_app.exports.task import (
 )
 from stream_app.exports.watched_sinks import limited, watched
 from stream_app.storage.object_store import ObjectStore
+from stream_app.time_zones import TimeZone
 from streaming_exporter.errors import ExporterError, Outage, Rejected
 from streaming_exporter.events import ExportRequest
 
@@ -75,6 +82,9 @@ ROW_SECURITY = "row_level_security"
 
 LARGEST_SECONDS = 60
 """Time limit of the search for the row that was too large."""
+
+Transfer = tuple[RowReader, FileWriter]
+"""What reads rows, and what writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,11 @@ class Exporter:
         request, part = table.resolve(task.request, task.asked_at), task.part
         options, zone = await settled_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
+        deletions = None
+        require_visible(self.datasets[request.export_type], table.dataset, task.window)
+        if task.window is not None and has_deletions(table.dataset, task.window):
+            deletions = deletions_request(table, request, task.window)
+            request = live_request(table.dataset, request)
 
         rows, statement = await prepared(
             table, request, output, zone, None if part is None else RowRange.from_json(part.range)
@@ -183,6 +198,7 @@ class Exporter:
                     given_parameters(table.dataset, request.parameters),
                     tuple(table.dataset.session),
                     encryption,
+                    None if deletions is None else "rows",
                 ),
                 RowEnds.of(statement.copy),
                 limit,
@@ -203,7 +219,11 @@ class Exporter:
                 lambda: estimating.add(loop.create_task(self._estimate(task, source, table, rows, progress))),
             )
             try:
-                written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
+                if deletions is None:
+                    written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
+                else:
+                    other = await self._deletions(snapshot, source, table, writer, deletions, zone, max_rows)
+                    written = await self._both(snapshot, other, (reader, writer), max_bytes, progress)
             except MessageTooLong as error:
                 raise await self.too_large(task, source, table, request, output) or error from error
             except TemplateError as error:
@@ -330,6 +350,62 @@ class Exporter:
                 return count if count <= COUNTED_ROWS else None
         return None
 
+    async def _deletions(
+        self,
+        snapshot: Snapshot,
+        source: Source,
+        table: SourceTable,
+        writer: FileWriter,
+        request: ExportRequest,
+        zone: TimeZone | None,
+        limit: RowLimit | None,
+    ) -> Transfer:
+        """Return how the deletions of a run are read and written. ``writer`` is that of its rows."""
+        kind = writer.kind
+        rows, statement = await prepared(table, request, kind.output, zone)
+        await self.check_row_count(snapshot, rows, limit)
+        document = document_of(table, request, rows, kind.document.as_of, writer.limit.bytes)
+        reader = RowReader(
+            source, table, rows, kind.output, request.options, statement, self.reading, kind.task.name
+        )
+        own = FileWriter(
+            writer.storage,
+            replace(kind, request=request, document=document, content="deletions"),
+            RowEnds.of(statement.copy),
+            writer.limit,
+            writer.max_files,
+            writer.tally,
+            times=writer.times,
+        )
+        return reader, own
+
+    async def _both(
+        self,
+        snapshot: Snapshot,
+        deletions: Transfer,
+        rows: Transfer,
+        max_bytes: int | None,
+        progress: ExportProgress,
+    ) -> Written:
+        """Write the deletions, then the rows, with whose end the transaction ends, then the list of both."""
+        writer = rows[1]
+        deleted = await self._transfer(snapshot, *deletions, max_bytes, progress, ends=False)
+        try:
+            live = await self._transfer(snapshot, *rows, max_bytes, progress)
+            listing = asyncio.get_running_loop().run_in_executor(
+                self.threads, writer.with_deletions, live, deleted
+            )
+            try:
+                return await asyncio.shield(listing)
+            except BaseException:
+                writer.stopped.set()
+                await asyncio.wait({listing})
+                await self.storage.call(self.storage.remove_all, writer.keys)
+                raise
+        except BaseException:
+            await self.storage.call(self.storage.remove_all, deletions[1].keys)
+            raise
+
     async def _transfer(
         self,
         snapshot: Snapshot,
@@ -337,7 +413,10 @@ class Exporter:
         writer: FileWriter,
         max_bytes: int | None,
         progress: ExportProgress,
+        *,
+        ends: bool = True,
     ) -> Written:
+        """Read rows and write their files. The transaction ``ends`` when its last rows are read."""
         pipe = BytePipe()
         output = writer.kind.output
         context = copy_context()
@@ -371,7 +450,8 @@ class Exporter:
             pipe.finish()
             writing = writing or begin()
             # The transaction must not stay open during the rest of the upload.
-            await snapshot.end()
+            if ends:
+                await snapshot.end()
             return await asyncio.shield(writing)
         except BaseException as error:
             pipe.fail(error)

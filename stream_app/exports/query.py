@@ -144,9 +144,10 @@ def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
     choice = row_choice(source.dataset, request.scope, Caller.of(request))
     known = {item.name: item for item in source.columns}
     hidden = set()
-    if source.dataset.time and source.dataset.time not in known:
-        known[source.dataset.time] = source.all_columns[source.dataset.time]
-        hidden.add(source.dataset.time)
+    for name in filter(None, (source.dataset.time, source.dataset.deleted_at)):
+        if name not in known:
+            known[name] = source.all_columns[name]
+            hidden.add(name)
     zone = day_zone(request.options.timezone, source.dataset.timezone)
     wanted = conditions(request.filters, known, reference, hidden=hidden, zone=zone)
     origin = _origin(source, request)

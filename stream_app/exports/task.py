@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.base import Tally
@@ -182,6 +182,8 @@ class ExportedFile:
     row_count: int
     file_size: int
     sha256: str
+    content: Literal["rows", "deletions"] | None = None
+    """What the file has, where an export has files of both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,14 @@ table = "{schema}.secret"
 mask = "no_such_function(email)"
 [datasets.mask]
 table = "{schema}.orders"
+[datasets.deletions]
+table = "{schema}.orders"
+time = "placed_at"
+deleted_at = "email"
+[datasets.no_deletions]
+table = "{schema}.orders"
+time = "placed_at"
+deleted_at = "removed"
 """
 
 FOUND = {
@@ -134,6 +142,8 @@ FOUND = {
     "19 datasets.query.query": 'line 1 of the query: column "nothing" does not exist',
     "21 datasets.secret.table": "has no permission to SELECT",
     "22 datasets.mask.columns": "function no_such_function.* does not exist",
+    "29 datasets.deletions.deleted_at": "the column has the type text; allowed: timestamps",
+    "33 datasets.no_deletions.deleted_at": "no column 'removed'",
 }
 
 
