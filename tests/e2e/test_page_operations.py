@@ -2,16 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 from uuid import uuid4
 
+import asyncpg
 import httpx2
 import pytest
 from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
 from producers.tokens import sign_token
 from stream_app.app import create_app
@@ -63,8 +64,7 @@ def put_aside(settings: Settings, value: bytes, reason: str) -> None:
         )
         await app.producer.stop()
 
-    with ThreadPoolExecutor(1) as pool:  # this thread has the event loop of the browser
-        pool.submit(asyncio.run, publish()).result()
+    asyncio_run(publish())
 
 
 def test_users_do_not_load_the_view(visit: Visit, customer: str) -> None:
@@ -161,6 +161,71 @@ def test_dead_letters_and_doctor_on_a_phone(
         expect(page.get_by_text("checks found nothing.")).to_be_visible()
         visit.assert_fits()
         visit.shot("operations-doctor", full_page=True)
+
+
+def names_of(buttons: Locator) -> list[str]:
+    """Return the accessible names of buttons."""
+    script = (
+        "(all) => all.map((one) => one.getAttribute('aria-labelledby').split(' ')"
+        ".map((id) => document.getElementById(id).textContent).join(' '))"
+    )
+    found: list[str] = buttons.evaluate_all(script)
+    return found
+
+
+@pytest.mark.usefixtures("resumed")
+def test_operators_turn_pages_and_stop_one_user(
+    visit: Visit, system: System, operator: str, settings: Settings
+) -> None:
+    """More than 100 jobs of one user: pages, a name for each button, a pause of this user only."""
+    page, flooder = visit.page, f"flooder-{uuid4().hex[:6]}"
+    asyncio_run(insert_jobs(settings, flooder, 130))
+    opened(visit, operator)
+    page.get_by_label("User", exact=True).fill(flooder)
+    page.get_by_label("User", exact=True).press("Enter")
+    jobs = page.get_by_role("list", name="Exports of all users").get_by_role("listitem")
+    expect(jobs).to_have_count(20)
+    more = page.get_by_role("button", name="Show more", exact=True)
+    for count in (40, 60, 80, 100):
+        more.click()
+        expect(jobs).to_have_count(count)
+    names = names_of(page.get_by_role("list", name="Exports of all users").get_by_role("button"))
+    assert len(names) == len(set(names)) > 100
+    expect(jobs.first).to_contain_text("missing_column: A column of the dataset no longer exists. The logs")
+    assert "secret" not in jobs.first.inner_text()
+    first = jobs.first.get_attribute("data-key")
+    page.get_by_role("button", name="Older exports").click()
+    expect(jobs).to_have_count(30)
+    expect(page.get_by_role("button", name="Older exports")).to_be_hidden()
+    visit.shot("operations-older")
+    page.get_by_role("button", name="Back to the newest").click()
+    expect(jobs).to_have_count(20)
+    assert jobs.first.get_attribute("data-key") == first
+    page.get_by_role("button", name="Pause this user").click()
+    page.get_by_role("button", name="Really pause?").click()
+    pauses = page.get_by_role("list", name="Pauses")
+    expect(pauses).to_contain_text(f"User {flooder}")
+    pauses.get_by_role("button", name=f"Resume User {flooder}").click()
+    expect(page.get_by_text("Nothing is paused.")).to_be_visible()
+
+
+async def insert_jobs(settings: Settings, user: str, count: int) -> None:
+    """Insert failed jobs of a user."""
+    connection = await asyncpg.connect(settings.database_url.get_secret_value())
+    await connection.execute(
+        "INSERT INTO export_jobs (id, user_id, export_type, format, status, error_code, error_message, "
+        "admitted_at) SELECT gen_random_uuid(), $1, 'orders', 'csv', 'failed', 'missing_column', 'secret', "
+        "now() FROM generate_series(1, $2)",
+        user,
+        count,
+    )
+    await connection.close()
+
+
+def asyncio_run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a thread of its own: this one has the event loop of the browser."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result()
 
 
 @pytest.mark.parametrize("visit", [{"locale": "de-DE", "color_scheme": "dark"}], indirect=True)

@@ -65,14 +65,15 @@ export class DeadLetters {
       twice(handled ? t("page.dead_letters.redrive_again") : t("page.dead_letters.redrive"), t("page.dead_letters.redrive_question"), act("redrive")),
       letter.state !== "discarded" && twice(t("page.dead_letters.discard"), t("page.dead_letters.discard_question"), act("discard")),
     ].filter(Boolean);
-    for (const own of buttons) nameWith(own, name);
-    const facts = [moment(letter.at), size(letter.bytes), letter.job_id && t("page.dead_letters.job", { id: letter.job_id }), letter.handled_by && t("page.dead_letters.handled", { user: letter.handled_by, time: moment(letter.handled_at) })];
+    const when = h("span", {}, moment(letter.at));
+    for (const own of buttons) nameWith(own, name, when);
+    const facts = ["", size(letter.bytes), letter.job_id && t("page.dead_letters.job", { id: letter.job_id }), letter.handled_by && t("page.dead_letters.handled", { user: letter.handled_by, time: moment(letter.handled_at) })];
     return h(
       "li",
       { class: "job", "data-status": letter.state === "new" ? "failed" : "" },
       h("div", { class: "heading" }, name, h("span", { class: "state" }, nameOf(letter.state))),
       h("p", { class: "error" }, letter.error),
-      h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")),
+      h("p", { class: "hint" }, when, [" ", ...facts].filter(Boolean).join(" · ")),
       content,
       problem,
       h("p", { class: "buttons" }, buttons),

@@ -1,11 +1,11 @@
 // The view for those who operate the service. It is loaded for them only, and read again every few seconds.
 
-import { call } from "./api.js";
+import { call, unique } from "./api.js";
 import { DeadLetters } from "./dead_letters.js";
-import { alert, busy, button, byId, choice, field, h, report, say, twice } from "./dom.js";
+import { alert, busy, button, byId, choice, field, h, nameWith, report, say, twice } from "./dom.js";
 import { update } from "./live_list.js";
 import { has, t } from "./messages.js";
-import { OperatorJobs } from "./operator_jobs.js";
+import { OperatorJobs, reason } from "./operator_jobs.js";
 import { clockTime, count, duration, format, moment } from "./words.js";
 
 const INTERVAL = 5000; // milliseconds between two readings
@@ -29,6 +29,8 @@ export class Operations {
     this.noSchedules = h("p", { class: "hint" }, t("page.operations.no_failing_schedules"));
     this.noWorkers = h("p", { class: "error", hidden: true }, t("page.operations.no_workers"));
     this.noPauses = h("p", { class: "hint" }, t("page.operations.nothing_paused"));
+    this.lost = h("ul", { class: "rows", "aria-label": t("page.operations.lost") });
+    this.noLost = h("p", { class: "hint" }, t("page.operations.nothing_lost"));
     this.jobs = new OperatorJobs(user);
     this.letters = new DeadLetters(user);
     this.section.replaceChildren(
@@ -37,10 +39,11 @@ export class Operations {
       this.parts,
       h("section", {}, title(t("page.operations.pauses")), this.noPauses, this.pauses, this.pauseForm()),
       h("section", {}, title(t("page.operations.workers")), this.noWorkers, this.workers),
-      this.jobs.element,
       h("section", {}, title(t("page.operations.schedules")), this.noSchedules, this.schedules),
+      h("section", {}, title(t("page.operations.lost")), this.noLost, this.lost),
       this.letters.element,
       this.doctor(),
+      this.jobs.element,
     );
     this.onhash = () => this.show();
   }
@@ -86,7 +89,7 @@ export class Operations {
 
   fill(seen) {
     this.updated.textContent = t("page.operations.updated", { time: clockTime(seen.now) });
-    const late = seen.schedules.late + seen.schedules.failing;
+    const late = seen.schedules.late + seen.schedules.failing + seen.schedules.paused_by_service;
     const tiles = [
       [t("page.operations.tiles.waiting"), count(seen.pending)],
       [t("page.operations.tiles.oldest"), seen.pending ? duration(seen.oldest_seconds) : "–", seen.oldest_seconds > 600],
@@ -103,7 +106,9 @@ export class Operations {
     this.noPauses.hidden = seen.pauses.length > 0;
     update(this.workers, seen.workers, (worker) => worker.name, worker);
     this.noWorkers.hidden = seen.workers.some((one) => !one.is_silent);
-    update(this.schedules, seen.failing_schedules, (schedule) => schedule.id, failing);
+    update(this.schedules, seen.failing_schedules, (schedule) => schedule.id, (schedule) => this.failing(schedule));
+    update(this.lost, seen.lost_deliveries, ({ export_job_id: id, channel, finished_at: at }) => `${id} ${channel} ${at}`, lost);
+    this.noLost.hidden = seen.lost_deliveries.length > 0;
     this.noSchedules.hidden = seen.failing_schedules.length > 0;
     this.offer(seen);
   }
@@ -144,7 +149,33 @@ export class Operations {
         this.say(t("page.operations.resumed", { scope: scopeName(pause.scope) }));
       }));
     const facts = [t("page.operations.paused_by", { user: pause.paused_by, time: moment(pause.paused_at) }), pause.reason];
-    return h("li", { class: "job" }, h("h4", {}, scopeName(pause.scope)), h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")), problem, h("p", { class: "buttons" }, resume));
+    const name = h("h4", {}, scopeName(pause.scope));
+    nameWith(resume, name);
+    return h("li", { class: "job" }, name, h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")), problem, h("p", { class: "buttons" }, resume));
+  }
+
+  failing({ id, export_type: dataset, format: kind, user_id: user, active, failures, last_run: last, next_run: next, last_job_id: job, error_code: code, error }) {
+    const problem = alert();
+    const name = h("h4", {}, `${dataset} `, h("span", { class: "kind" }, format(kind)));
+    const whose = h("span", {}, t("page.operations.user", { user }));
+    const number = h("code", {}, id);
+    const again = button(t("page.operations.rerun_last"), (pressed) =>
+      busy(pressed, problem, async () => {
+        await call("POST", `exports/jobs/${job}:rerun`, { headers: { "idempotency-key": unique() } });
+        await this.say(t("page.operations.rerun_done", { dataset, user }));
+      }));
+    nameWith(again, name, whose, number);
+    const facts = [last && t("page.operations.last_run", { time: moment(last) }), next && t("page.operations.next_run", { time: moment(next) })];
+    return h(
+      "li",
+      { class: "job", "data-status": "failed" },
+      h("div", { class: "heading" }, name, h("span", { class: "state" }, active ? t("page.operations.failures", { count: failures }) : t("page.operations.paused_after", { count: failures }))),
+      h("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
+      h("p", { class: "hint" }, number),
+      h("p", { class: "error", hidden: !code }, code && reason({ code, message: error }, false)),
+      problem,
+      h("p", { class: "buttons", hidden: !job }, again),
+    );
   }
 
   /** What doctor says. It is read when it is opened. */
@@ -160,7 +191,7 @@ export class Operations {
     };
     const again = button(t("page.operations.check_again"), (pressed) => busy(pressed, problem, show));
     const ontoggle = ({ currentTarget }) => currentTarget.open && busy(list, problem, show);
-    return h("details", { ontoggle }, h("summary", {}, t("page.operations.doctor")), problem, list, summary, h("p", { class: "buttons" }, again));
+    return h("details", { ontoggle }, h("summary", {}, t("page.operations.doctor")), h("p", { class: "hint" }, t("page.operations.doctor_about")), problem, list, summary, h("p", { class: "buttons" }, again));
   }
 
   say(text) {
@@ -176,6 +207,7 @@ function scopeName(scope) {
   const [kind, ...rest] = scope.split(":");
   const name = rest.join(":");
   if (kind === "source") return t("page.operations.source", { name });
+  if (kind === "user") return t("page.operations.user", { user: name });
   return kind === "dataset" ? t("page.operations.dataset", { name }) : t("page.operations.everything");
 }
 
@@ -189,13 +221,14 @@ function worker({ name, slots, running, version, started_at: started, seen_at: s
   );
 }
 
-function failing({ export_type: dataset, format: kind, user_id: user, active, failures, last_run: last, next_run: next }) {
-  const facts = [t("page.operations.user", { user }), last && t("page.operations.last_run", { time: moment(last) }), next && t("page.operations.next_run", { time: moment(next) })];
+function lost({ export_job_id: job, user_id: user, channel, status: state, attempts, finished_at: at }) {
+  const facts = [t("page.operations.user", { user }), at && moment(at), t("page.operations.tried", { count: attempts })];
   return h(
     "li",
     { class: "job", "data-status": "failed" },
-    h("div", { class: "heading" }, h("h4", {}, `${dataset} `, h("span", { class: "kind" }, format(kind))), h("span", { class: "state" }, active ? t("page.operations.failures", { count: failures }) : t("page.operations.paused_after", { count: failures }))),
+    h("div", { class: "heading" }, h("h4", {}, has(`page.operations.channels.${channel}`) ? t(`page.operations.channels.${channel}`) : channel), h("span", { class: "state" }, t(`page.operations.delivery_states.${state}`))),
     h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")),
+    h("p", { class: "hint" }, h("code", {}, job)),
   );
 }
 

@@ -15,11 +15,12 @@ export class OperatorJobs {
   constructor(user) {
     this.user = user;
     this.limit = STEP;
+    this.cursor = "";
     this.list = h("ul", { class: "rows", "aria-label": t("page.operations.jobs") });
     this.none = h("p", { class: "empty", hidden: true }, t("page.operations.no_jobs"));
     this.problem = alert();
     this.news = h("p", { class: "hint", role: "status" });
-    const again = () => busy(this.list, this.problem, () => this.load());
+    const again = () => busy(this.list, this.problem, () => this.turn());
     this.state = choice([["", t("page.operations.any")], ...STATES.map((name) => [name, status(name)])], { onchange: again });
     this.dataset = choice([["", t("page.operations.any")]], { onchange: again });
     this.age = choice(
@@ -32,7 +33,13 @@ export class OperatorJobs {
         this.limit = Math.min(MOST, this.limit + STEP);
         return this.load();
       }));
-    this.narrow = h("p", { class: "hint", hidden: true }, t("page.operations.narrow"));
+    this.older = button(t("page.operations.older"), (pressed) => busy(pressed, this.problem, () => this.turn(this.next, pressed)));
+    this.newest = button(t("page.operations.newest"), (pressed) => busy(pressed, this.problem, () => this.turn("", pressed)));
+    this.pauseUser = twice(t("page.operations.pause_user"), t("page.operations.pause_question"), (pressed) =>
+      busy(pressed, this.problem, async () => {
+        await call("POST", "exports/pauses", { body: { scope: `user:${this.owner.value.trim()}` } });
+        this.news.textContent = t("page.operations.paused", { scope: t("page.operations.user", { user: this.owner.value.trim() }) });
+      }));
     this.cancelAll = twice(t("page.operations.cancel_all"), t("page.operations.cancel_all_question"), (pressed) =>
       busy(pressed, this.problem, async () => {
         const { export_job_ids: ids } = await call("POST", "exports/jobs:cancel", { body: { user_id: this.owner.value.trim() } });
@@ -46,11 +53,10 @@ export class OperatorJobs {
       h("div", { class: "choices" }, field(t("page.operations.filters.status"), this.state), field(t("page.operations.filters.dataset"), this.dataset), field(t("page.operations.filters.user"), this.owner), field(t("page.operations.filters.age"), this.age)),
       this.problem,
       this.news,
-      this.cancelAll,
+      h("p", { class: "buttons" }, this.pauseUser, this.cancelAll),
       this.list,
       this.none,
-      this.more,
-      this.narrow,
+      h("p", { class: "buttons" }, this.more, this.older, this.newest),
     );
   }
 
@@ -61,15 +67,27 @@ export class OperatorJobs {
     this.dataset.value = datasets.includes(chosen) ? chosen : "";
   }
 
+  /** Show another page: `cursor` names the jobs that are older than the last one here, none the newest. */
+  async turn(cursor = "", pressed = null) {
+    this.cursor = cursor;
+    this.limit = cursor ? MOST : STEP;
+    await this.load();
+    if (pressed?.hidden) this.state.focus();
+    if (pressed) this.element.scrollIntoView();
+  }
+
   async load() {
-    const wanted = { limit: this.limit, status: this.state.value, export_type: this.dataset.value, user_id: this.owner.value.trim(), since: this.age.value };
+    const wanted = { cursor: this.cursor, limit: this.limit, status: this.state.value, export_type: this.dataset.value, user_id: this.owner.value.trim(), since: this.age.value };
     const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value));
     const { jobs, next_cursor: older } = await call("GET", `exports/jobs?${query}`, { attempts: 1 });
+    if (wanted.cursor !== this.cursor) return; // another page was chosen meanwhile
+    this.next = older;
     update(this.list, jobs, (job) => job.export_job_id, (job) => this.card(job));
     this.none.hidden = jobs.length > 0;
     this.more.hidden = !older || this.limit >= MOST;
-    this.narrow.hidden = !older || this.limit < MOST;
-    this.cancelAll.hidden = !this.owner.value.trim();
+    this.older.hidden = !older || this.limit < MOST;
+    this.newest.hidden = !this.cursor;
+    this.cancelAll.hidden = this.pauseUser.hidden = !this.owner.value.trim();
   }
 
   card(job) {
@@ -78,6 +96,7 @@ export class OperatorJobs {
     const explained = h("p", { class: "warnings", role: "status", hidden: true });
     const name = h("h4", {}, `${job.export_type} `, h("span", { class: "kind" }, format(job.format)));
     const whose = h("span", {}, t("page.operations.user", { user: job.user_id }));
+    const id = h("code", {}, job.export_job_id);
     const unfinished = UNFINISHED.has(job.status);
     const facts = [moment(job.created_at), job.row_count !== null && rows(job.row_count), job.file_size !== null && size(job.file_size), job.attempt > 1 && t("page.operations.attempt", { number: job.attempt }), job.rerun_of && t("page.operations.is_rerun"), job.cancel_requested && unfinished && t("page.operations.cancelling")];
     const buttons = [
@@ -100,19 +119,25 @@ export class OperatorJobs {
             await this.load();
           })),
     ].filter(Boolean);
-    for (const own of buttons) nameWith(own, name, whose);
+    for (const own of buttons) nameWith(own, name, whose, id);
     return h(
       "li",
       { class: "job", "data-status": job.status },
       h("div", { class: "heading" }, name, h("span", { class: "state" }, status(job.status))),
       h("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
-      h("p", { class: "hint" }, h("code", {}, job.export_job_id)),
-      h("p", { class: "error", hidden: !job.error }, job.error ? t("page.operations.error", { code: job.error.code, message: job.error.message }) : ""),
+      h("p", { class: "hint" }, id),
+      h("p", { class: "error", hidden: !job.error }, job.error && reason(job.error, this.user.admin || job.user_id === this.user.id)),
       explained,
       problem,
       h("p", { class: "buttons" }, buttons),
     );
   }
+}
+
+/** What an error means. Its text belongs to the user of the job; others learn what its code means, and where the text is. */
+export function reason({ code, message }, own) {
+  const known = !own && has(`errors.${code}`);
+  return known ? t("page.operations.meaning", { code, message: t(`errors.${code}`) }) : t("page.operations.error", { code, message });
 }
 
 /** Why a job waits or what it does, in one paragraph. */
