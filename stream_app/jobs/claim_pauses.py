@@ -1,4 +1,4 @@
-"""Pauses of claims: operators stop workers from claiming jobs, of everything, of a source or of a dataset.
+"""Pauses of claims: operators stop workers from claiming jobs of everything, a source, a dataset or a user.
 
 Running exports go on. The pauses are rows of the state database, so they survive restarts.
 """
@@ -18,7 +18,15 @@ from stream_app.jobs.models import ClaimPause
 from streaming_exporter.errors import Rejected
 
 EVERYTHING = "everything"
-SOURCE, DATASET = "source:", "dataset:"
+SOURCE, DATASET, USER = "source:", "dataset:", "user:"
+
+MAX_USER_ID = 255
+"""Limit of the length of a user's id in requests."""
+
+
+def anonymous(scopes: Iterable[str]) -> list[str]:
+    """Return the scopes for those who must not see user ids: the pauses of users are one, ``user``."""
+    return sorted({"user" if scope.startswith(USER) else scope for scope in scopes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +40,12 @@ class PausedClaims:
         """Whether no job is claimed."""
         return EVERYTHING in self.scopes
 
-    def scope_of(self, name: str, dataset: Dataset | None) -> str | None:
-        """Return the widest pause of the dataset or bundle ``name``, or ``None``.
+    def scope_of(self, name: str, dataset: Dataset | None, user_id: str) -> str | None:
+        """Return the widest pause of a job of ``user_id`` and of the dataset or bundle ``name``, or ``None``.
 
         ``dataset`` is the dataset, if it is known. A bundle is paused with each of its datasets.
         """
-        found = [EVERYTHING, f"{DATASET}{name}"]
+        found = [EVERYTHING, f"{DATASET}{name}", f"{USER}{user_id}"]
         if dataset is not None:
             found[1:1] = [f"{SOURCE}{source}" for source in sorted(sources_of(dataset))]
             found += [f"{DATASET}{member.name}" for member in members_of(dataset)]
@@ -54,9 +62,14 @@ class PausedClaims:
         }
         return tuple(named | of_sources)
 
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The users whose jobs are not claimed."""
+        return tuple(scope.removeprefix(USER) for scope in self.scopes if scope.startswith(USER))
+
 
 def check_scope(scope: str, datasets: Mapping[str, Dataset], sources: Iterable[str]) -> None:
-    """Return if ``scope`` names something that can be paused.
+    """Return if ``scope`` names something that can be paused. Every user can be.
 
     Raises:
         Rejected: it does not; the text has what is allowed.
@@ -66,12 +79,12 @@ def check_scope(scope: str, datasets: Mapping[str, Dataset], sources: Iterable[s
         *(f"{SOURCE}{name}" for name in sources),
         *(f"{DATASET}{name}" for name in datasets),
     ]
-    if scope not in allowed:
+    if scope not in allowed and not (scope.startswith(USER) and 0 < len(scope) - len(USER) <= MAX_USER_ID):
         raise Rejected(
             f"there is nothing to pause with the name {scope!r:.100}",
             code="unknown_scope",
             field="scope",
-            allowed=allowed,
+            allowed=[*allowed, f"{USER}ID"],
         )
 
 

@@ -56,6 +56,13 @@ _UNSUBSCRIPTIONS = text(
     """
 )
 _SCHEDULES = text("DELETE FROM scheduled_exports WHERE user_id = :user_id RETURNING id")
+_OPERATIONS = (
+    text("DELETE FROM claim_pauses WHERE scope = 'user:' || :user_id"),
+    text("UPDATE claim_pauses SET paused_by = 'forgotten' WHERE paused_by = :user_id"),
+    text("UPDATE handled_dead_letters SET handled_by = 'forgotten' WHERE handled_by = :user_id"),
+)
+"""A user can also be an operator, or one whose claims operators have paused."""
+
 _UNFINISHED = text(
     "SELECT id FROM export_jobs WHERE user_id = :user_id AND (status IN ('pending', 'processing') "
     "OR outcome IS NOT NULL)"
@@ -127,6 +134,8 @@ class PersonalDataEraser:
         if jobs := await self.unfinished(user_id):
             raise Rejected(f"{len(jobs)} jobs of this user have not ended", code="jobs_unfinished")
         await self._execute(_UNSUBSCRIPTIONS, user_id=user_id)
+        for statement in _OPERATIONS:
+            await self._execute(statement, user_id=user_id)
         schedules = len(await self._execute(_SCHEDULES, user_id=user_id))
         emptied = files = 0
         while rows := await self._execute(_ENDED, user_id=user_id):

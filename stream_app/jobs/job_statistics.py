@@ -64,6 +64,21 @@ _POSITION = text(
     """
 )
 
+_READY_SINCE = "CASE WHEN attempt > 0 THEN created_at ELSE greatest(created_at, not_before) END"
+_OLDEST = text(
+    f"""
+    SELECT id FROM export_jobs WHERE {WAITING} AND {_READY_SINCE} <= now()
+    ORDER BY {_READY_SINCE}, id LIMIT 1
+    """
+)
+_LONGEST = text(
+    f"""
+    SELECT id AS export_job_id, user_id, export_type, format, worker, attempt, row_count AS rows, started_at,
+           lease_until
+    FROM export_jobs WHERE {RUNNING} ORDER BY started_at, id LIMIT 100
+    """
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -130,6 +145,17 @@ class JobStatistics:
         }
         async with self._transaction() as connection:
             return QueuePosition(**(await connection.execute(_POSITION, values)).one()._mapping)
+
+    async def oldest(self) -> UUID | None:
+        """Return the job that waits longest of those that could run."""
+        async with self._transaction() as connection:
+            found: UUID | None = await connection.scalar(_OLDEST)
+            return found
+
+    async def running(self) -> Sequence[dict[str, Any]]:
+        """Return the running jobs, the one that runs longest first, at most 100."""
+        async with self._transaction() as connection:
+            return [dict(row._mapping) for row in await connection.execute(_LONGEST)]
 
     async def unfinished_of(self, user_id: str) -> list[UUID]:
         """Return the jobs of a user that have not ended, newest first."""

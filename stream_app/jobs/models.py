@@ -303,7 +303,7 @@ class WorkerRecord(Base):
 
 
 class ClaimPause(Base):
-    """A pause of claims: of ``everything``, or of a scope such as ``source:crm`` or ``dataset:ledger``."""
+    """A pause of claims: of ``everything``, or of a scope such as ``source:crm`` or ``user:user-17``."""
 
     __tablename__ = "claim_pauses"
 

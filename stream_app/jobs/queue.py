@@ -168,6 +168,7 @@ class JobQueue:
         held_back: Collection[str] = (),
         away: Collection[str] = (),
         paused: Collection[str] = (),
+        paused_users: Collection[str] = (),
         only_parts: bool = False,
     ) -> list[Claim]:
         """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
@@ -182,6 +183,7 @@ class JobQueue:
             held_back: datasets whose jobs and parts are not claimed.
             away: datasets whose source does not answer. Their running jobs take no slot of their user.
             paused: datasets whose jobs are not claimed. Parts of their running jobs are.
+            paused_users: users whose jobs are not claimed. Parts of their running jobs are.
             only_parts: claim parts of running jobs, and no jobs.
 
         Returns:
@@ -197,6 +199,7 @@ class JobQueue:
             "max_attempts": self.max_attempts,
             "with_split": with_split,
             "held_back": [*held_back, *paused],
+            "users_held_back": list(paused_users),
             "parts_held_back": list(held_back),
             "only_parts": only_parts,
             "away": list(away),
@@ -205,7 +208,7 @@ class JobQueue:
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = await CLAIM.fetch(connection, values)
         self._last_user = rows[0].after
-        are_held_back = bool(held_back or paused or only_parts)
+        are_held_back = bool(held_back or paused or paused_users or only_parts)
         self.is_work_left = rows[0].is_left or bool(rows[0].after) or are_held_back or not with_split
         claims, unknown = [], []
         for row in rows:

@@ -10,17 +10,19 @@ from stream_app.db.statements import Statement
 
 _WAITING = "job.status = 'pending' AND job.outcome IS NULL"
 _NOT_HELD_BACK = "job.export_type <> ALL (CAST(:held_back AS text[]))"
+_USER_NOT_HELD_BACK = "job.user_id <> ALL (CAST(:users_held_back AS text[]))"
 _PARTS_NOT_HELD_BACK = "job.export_type <> ALL (CAST(:parts_held_back AS text[]))"
 _RUNNING = "job.status = 'processing' AND job.outcome IS NULL"
 _ABANDONED = f"{_RUNNING} AND job.lease_until < now()"
 _DUE = f"""
     {_WAITING} AND job.admitted_at IS NOT NULL AND job.cancel_requested_at IS NULL
     AND (job.not_before IS NULL OR job.not_before <= now()) AND (:with_split OR job.split IS NULL)
-    AND {_NOT_HELD_BACK} AND NOT :only_parts
+    AND {_NOT_HELD_BACK} AND {_USER_NOT_HELD_BACK} AND NOT :only_parts
 """
 _RECOVERABLE = f"""
     {_ABANDONED} AND job.cancel_requested_at IS NULL AND job.failures + 1 < :max_attempts
-    AND (:with_split OR job.split IS NULL) AND {_NOT_HELD_BACK} AND NOT :only_parts
+    AND (:with_split OR job.split IS NULL) AND {_NOT_HELD_BACK} AND {_USER_NOT_HELD_BACK}
+    AND NOT :only_parts
 """
 
 _PART_RUNNING = "part.status = 'processing' AND part.lease_until >= now()"
@@ -157,7 +159,8 @@ BEFORE_CLAIM = BEGIN + CLAIM_SETTINGS
 
 # The statement reads jobs of these users: the next :window users in turn, the users of the oldest jobs, and
 # the users of abandoned jobs. The recursion is a loose index scan, one index probe for each user: its cost is
-# bounded, however many jobs wait.
+# bounded, however many jobs wait. Users who are held back are left out after it: one of them can have many
+# jobs, which the index would be read through for one.
 #
 # The conditions are written twice. The second time they are evaluated on the locked version of the row, which
 # another transaction can have changed since the snapshot was taken.
@@ -182,9 +185,12 @@ CLAIM = Statement(
         SELECT job.user_id FROM export_jobs AS job
         WHERE {_WAITING} AND {_NOT_HELD_BACK} ORDER BY job.priority, job.created_at LIMIT :window
     ), candidate AS (
-        SELECT user_id FROM in_turn WHERE user_id IS NOT NULL
-        UNION SELECT user_id FROM oldest
-        UNION SELECT job.user_id FROM export_jobs AS job WHERE {_ABANDONED}
+        SELECT job.user_id FROM (
+            SELECT user_id FROM in_turn WHERE user_id IS NOT NULL
+            UNION SELECT user_id FROM oldest
+            UNION SELECT job.user_id FROM export_jobs AS job WHERE {_ABANDONED}
+        ) AS job
+        WHERE {_USER_NOT_HELD_BACK}
     ), parts_running AS (
         SELECT part.job_id, count(*) AS parts FROM export_parts AS part
         WHERE {_PART_RUNNING} GROUP BY part.job_id

@@ -2,11 +2,59 @@
 
 import logging
 import sys
+import time
+from collections import OrderedDict
 
+import stamina.instrumentation
 import structlog
 
 from stream_app.observability import tracing
 from stream_app.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+REPEATED_SECONDS = 60.0
+"""How long the same line of a library is left out after it was written."""
+
+KNOWN_LINES = 500
+
+
+class RepeatedLines(logging.Filter):
+    """Leaves out lines of libraries that repeat: in an outage aiokafka writes some many times a second.
+
+    The next one after :data:`REPEATED_SECONDS` says how many were left out. Lines of the service are kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not isinstance(record.msg, str) or record.levelno >= logging.CRITICAL:
+            return True  # structlog gives a mapping
+        text, now = record.getMessage(), time.monotonic()
+        key = (record.name, text)
+        written_at, left_out = self._written.pop(key, (float("-inf"), 0))
+        if now - written_at < REPEATED_SECONDS:
+            self._written[key] = written_at, left_out + 1
+            return False
+        self._written[key] = now, 0
+        if len(self._written) > KNOWN_LINES:
+            self._written.popitem(last=False)
+        if left_out:
+            record.msg, record.args = f"{text} (repeated {left_out} times)", ()
+        return True
+
+
+def log_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    """Log the tries 1, 2, 4, 8 … of a call, so that a long outage writes few lines."""
+    if details.retry_num & (details.retry_num - 1) == 0:
+        log.warning(
+            "call.retried",
+            error=str(details.caused_by) or repr(details.caused_by),
+            tries=details.retry_num,
+            waited_seconds=round(details.waited_so_far, 1),
+        )
 
 
 def _add_trace_ids(_: object, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -47,6 +95,8 @@ def configure(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    handler.addFilter(RepeatedLines())
+    stamina.instrumentation.set_on_retry_hooks([log_retry])
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)

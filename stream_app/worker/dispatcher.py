@@ -158,6 +158,7 @@ class Dispatcher:
                     held_back=claimable.held_back,
                     away=claimable.away,
                     paused=paused.datasets(self._datasets),
+                    paused_users=paused.users,
                     only_parts=paused.everything,
                 )
             except Retryable as error:

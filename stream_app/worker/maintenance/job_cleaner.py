@@ -1,4 +1,4 @@
-"""Removes jobs that ended long ago, with their deliveries, in small batches.
+"""Removes jobs that ended long ago, with their deliveries, in small batches, and old marks of dead letters.
 
 A job is kept at any age if it has not ended, if its outcome is not applied, or if it has a file or an unsent
 delivery. Admission refuses requests that are nearly as old as removed jobs (:func:`oldest_admissible`). So a
@@ -107,6 +107,17 @@ ADDRESSES = (
 A delivery that is skipped for such an address names it too, so the address is kept while it is in use.
 """
 
+LETTERS_KEPT = timedelta(days=90)
+"""Shortest time that the mark of a handled dead letter is kept: longer than the topic keeps the letter."""
+
+LETTERS = text(
+    """
+    DELETE FROM handled_dead_letters
+    WHERE greatest(written_at, handled_at) < now() - CAST(:kept AS interval)
+    """
+)
+"""Removes the marks of dead letters that were handled long ago. They name operators."""
+
 
 def oldest_admissible(now: datetime, history: timedelta) -> datetime:
     """Return the earliest time of an admissible request. The job of an older one can have been removed."""
@@ -137,6 +148,7 @@ class JobCleaner:
             for statement in ADDRESSES[:2]:
                 await connection.execute(statement, {"history": self.history})
             await connection.execute(ADDRESSES[2])
+            await connection.execute(LETTERS, {"kept": max(self.history, LETTERS_KEPT)})
         removed = 0
         position: Position | None = BEGINNING
         while position is not None:

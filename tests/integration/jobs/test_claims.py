@@ -73,6 +73,17 @@ async def test_jobs_that_are_held_back_do_not_hide_the_jobs_of_others(
     assert len(await jobs.store.claim("w", 4)) == 4
 
 
+async def test_a_paused_user_with_many_jobs_does_not_hide_the_jobs_of_others(
+    engine: AsyncEngine, fill: Fill
+) -> None:
+    """The paused user has the oldest jobs, more than one claim reads."""
+    jobs = Jobs(engine, user_slots=2)
+    await fill(3 * USERS_PER_CLAIM, users=1, prefix="flooder")
+    await fill(3, users=3, prefix="z")
+    claims = await jobs.store.claim("w", 4, paused_users=["flooder0"])
+    assert {claim.request.user_id for claim in claims} == {"z0", "z1", "z2"}
+
+
 async def test_jobs_that_hang_at_a_source_that_is_away_take_no_slot_of_their_user(
     engine: AsyncEngine, fill: Fill
 ) -> None:
@@ -138,7 +149,7 @@ async def explain(engine: AsyncEngine, *options: str) -> list[Any]:
     values = {
         "after": "", "window": USERS_PER_CLAIM, "worker": "w", "limit": 4,
         "lease": timedelta(seconds=30), "user_slots": 2, "max_attempts": 5, "with_split": True,
-        "held_back": [], "parts_held_back": [], "only_parts": False, "away": [],
+        "held_back": [], "users_held_back": [], "parts_held_back": [], "only_parts": False, "away": [],
     }  # fmt: skip
     found: list[Any] = []
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

@@ -60,6 +60,15 @@ class Records:
                 )
             )  # fmt: skip
             await insert_deliveries(connection, list(jobs.values()))
+            for statement in (
+                "INSERT INTO claim_pauses (scope, paused_by) VALUES ('user:' || :user, 'boss')",
+                "INSERT INTO claim_pauses (scope, paused_by) VALUES ('dataset:' || :dataset, :user)",
+                'INSERT INTO handled_dead_letters ("partition", "offset", written_at, state, handled_by) '
+                "VALUES (0, :offset, now(), 'discarded', :user)",
+            ):
+                values = {"user": user, "dataset": uuid4().hex, "offset": uuid4().int % 10**9}
+                named = {name: value for name, value in values.items() if f":{name}" in statement}
+                await connection.execute(text(statement), named)
         outbox = Outbox(self._engine)
         await outbox.unsubscribe(ADDRESS, f"user:{user}")
         await outbox.unsubscribe("other@example.com", f"schedule:{schedule_id}")

@@ -76,6 +76,30 @@ def records(engine: AsyncEngine) -> Records:
     return Records(engine)
 
 
+async def test_marks_of_dead_letters_are_removed_when_their_letters_are_gone(
+    job_cleaner: JobCleaner, engine: AsyncEngine
+) -> None:
+    """They name operators. Both times count: a letter that is handled late keeps its mark."""
+    old = max(HISTORY, pruning.LETTERS_KEPT) + timedelta(hours=1)
+    marks = {1: (old, old), 2: (old, timedelta(0)), 3: (timedelta(0), timedelta(0))}
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM handled_dead_letters"))
+        for offset, (written, handled) in marks.items():
+            await connection.execute(
+                text(
+                    'INSERT INTO handled_dead_letters ("partition", "offset", written_at, state, handled_by, '
+                    "handled_at) VALUES (0, :offset, now() - CAST(:written AS interval), 'discarded', 'me', "
+                    "now() - CAST(:handled AS interval))"
+                ),
+                {"offset": offset, "written": written, "handled": handled},
+            )
+    await job_cleaner.clean()
+    async with engine.begin() as connection:
+        left = set(await connection.scalars(text('SELECT "offset" FROM handled_dead_letters')))
+        await connection.execute(text("DELETE FROM handled_dead_letters"))
+    assert left == {2, 3}
+
+
 async def test_old_ended_jobs_are_removed_with_their_deliveries(
     job_cleaner: JobCleaner, records: Records
 ) -> None:

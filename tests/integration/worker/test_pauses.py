@@ -124,11 +124,31 @@ def test_pauses_of_a_source_hold_its_datasets_only() -> None:
     paused = PausedClaims(frozenset({"source:crm", "dataset:d"}))
     assert set(paused.datasets(datasets)) == {"a", "b", "d"}, "d is possibly known to other workers only"
     assert not paused.everything
-    assert [paused.scope_of(name, item) for name, item in datasets.items()] == [
+    assert [paused.scope_of(name, item, "u") for name, item in datasets.items()] == [
         "source:crm",
         "source:crm",
         None,
     ]
+
+
+async def test_a_user_who_floods_is_paused_and_goes_on(jobs: Jobs, engine: AsyncEngine) -> None:
+    """The jobs of one user wait, those of others do not; abandoned ones of the user wait too."""
+    paused = PausedClaims(frozenset({"user:flooder", "dataset:d"}))
+    assert paused.users == ("flooder",)
+    assert paused.scope_of("ledger", None, "flooder") == "user:flooder"
+    mine = {await jobs.admit("flooder") for _ in range(3)}
+    other = await jobs.admit("other")
+    claims = await jobs.store.claim("w", 4, paused_users=paused.users)
+    assert [claim.job_id for claim in claims] == [other]
+    assert jobs.store.is_work_left
+    first = {claim.job_id for claim in await jobs.store.claim("w", 1)}
+    assert first < mine
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE export_jobs SET lease_until = now() - interval '1 s' WHERE user_id = 'flooder'")
+        )
+    assert await jobs.store.claim("w", 4, paused_users=paused.users) == []
+    assert first <= {claim.job_id for claim in await jobs.store.claim("w", 4)}
 
 
 async def test_a_worker_is_listed_while_it_runs_and_keeps_pauses_during_an_outage(
