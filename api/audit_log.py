@@ -84,8 +84,8 @@ def write_line(entry: AuditEntry, scope: Scope, status: int) -> None:
         "status": status,
         "client": client[0] if client else None,
     }
-    # Health checks come every few seconds, and they read and change no data of users.
-    if path in HEALTH_PATHS and status < 400:
+    # Health checks come every few seconds, also in an outage, and they read and change no data of users.
+    if path in HEALTH_PATHS and (status < 400 or status == 503):
         log.debug("call.audited", **line)
     else:
         log.info("call.audited", **line)

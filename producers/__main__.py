@@ -283,9 +283,9 @@ def download(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download all files of a finished job and verify their SHA-256.
+    """Download and verify all files of a finished job.
 
-    A download that was interrupted is continued by the same command.
+    Their SHA-256 is compared. A download that was interrupted is continued by the same command.
     """
     from producers import job_commands
     from producers.display import display
@@ -313,7 +313,10 @@ def cancel(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish the cancellation of a job, and check that there is such a job."""
+    """Cancel a job.
+
+    Publishes its cancellation, and checks that there is such a job.
+    """
     import asyncio
 
     from producers import job_commands
@@ -342,7 +345,10 @@ def rerun(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a job again, with the same request and for the same user. Print the id of the new job."""
+    """Run a job again, for the same user.
+
+    The request is the same, and the period too. Prints the id of the new job.
+    """
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
@@ -395,7 +401,7 @@ def token(
     hours: Annotated[float, typer.Option(min=0.01, help="Hours that the token is valid")] = 12,
     as_json: AsJson = False,
 ) -> None:
-    """Sign a token with EXPORTER_JWT_SECRET and print only the token."""
+    """Sign a token with EXPORTER_JWT_SECRET and print it."""
     from producers.arguments import parse_claims
     from producers.tokens import sign_token
     from stream_app.setting_errors import load_settings
@@ -411,7 +417,10 @@ def token(
 
 @cli.command()
 def tick() -> None:
-    """Publish a schedule.tick at each minute boundary, until SIGTERM."""
+    """Run the ticker of schedules until SIGTERM.
+
+    It publishes a schedule.tick at each minute boundary.
+    """
     import asyncio
 
     from producers import ticker

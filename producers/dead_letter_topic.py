@@ -113,8 +113,15 @@ class Selection:
         )
 
 
-async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[list[DeadLetter], int]:
+async def newest(
+    settings: Settings,
+    selection: Selection,
+    limit: int,
+    chosen: Callable[[DeadLetter], bool] = lambda _: True,
+) -> tuple[list[DeadLetter], int]:
     """Return the newest ``limit`` selected letters, oldest first, and the number of all selected ones.
+
+    ``chosen`` is a further condition.
 
     Raises:
         PublishError: Kafka does not answer.
@@ -122,8 +129,9 @@ async def newest(settings: Settings, selection: Selection, limit: int) -> tuple[
     kept: deque[DeadLetter] = deque(maxlen=limit)
     number = 0
     async for letter in read(settings, selection):
-        kept.append(letter)
-        number += 1
+        if chosen(letter):
+            kept.append(letter)
+            number += 1
     return list(kept), number
 
 

@@ -1,18 +1,21 @@
 """The commands ``exporter dead-letters``: list, show, redrive and discard messages that cannot be read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from producers.console import FAILED, exit_on_error, note_json
+from producers.tables import plain
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
 
 cli = typer.Typer(
-    help="Messages that could not be read: list, show, redrive, discard.",
+    help="Messages that could not be read.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -35,6 +38,18 @@ ApiUrl = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", callback=note_json, help="Print one line of JSON for each")]
 
+MOST = 500
+"""Limit of the letters that the API lists."""
+
+
+class LetterState(StrEnum):
+    """What was done with a dead letter."""
+
+    NEW = "new"
+    REDRIVING = "redriving"
+    REDRIVEN = "redriven"
+    DISCARDED = "discarded"
+
 
 @cli.command("list")
 def list_(
@@ -42,10 +57,16 @@ def list_(
     until: Until = None,
     error: Reason = None,
     topic: FromTopic = None,
+    state: Annotated[LetterState | None, typer.Option(help="Only those in this state; needs the API")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Limit: only the newest")] = 50,
+    token: Token = None,
+    api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, newest last: id, time, origin, job, reason."""
+    """List dead letters, newest last, with their reasons.
+
+    The API knows which were redriven or discarded. Without an API the state is not shown.
+    """
     import asyncio
 
     from producers import dead_letter_topic as letters
@@ -54,9 +75,18 @@ def list_(
     with exit_on_error():
         settings = load_settings()
         selection = _selection(settings, since, until, error, topic)
-        found, number = asyncio.run(letters.newest(settings, selection, limit))
+        states = _states(settings, api_url, token, state)
+
+        def state_of(letter: Any) -> str | None:
+            return states.get((letter.name, letter.at))
+
+        def chosen(letter: Any) -> bool:
+            return state is None or state_of(letter) == state.value
+
+        found, number = asyncio.run(letters.newest(settings, selection, limit, chosen))
         for letter in found:
-            typer.echo(json.dumps(letter.as_json()) if as_json else _line(letter))
+            document = {**letter.as_json(), "state": state_of(letter)}
+            typer.echo(json.dumps(document) if as_json else _line(letter, state_of(letter)))
         left = number - len(found)
         typer.echo(
             f"{number} dead letters" + (f", the oldest {left} are not shown (--limit)" if left else ""),
@@ -89,9 +119,10 @@ def show(
             return
         value = document.pop("value")
         for name, content in document.items():
-            typer.echo(_plain(f"{name}: {content if isinstance(content, str) else json.dumps(content)}"))
+            if content not in (None, []):
+                typer.echo(plain(f"{name}: {content if isinstance(content, str) else json.dumps(content)}"))
         shown = value if isinstance(value, str) else json.dumps(value)
-        typer.echo("\n" + _plain(shown, kept="\n\t"))
+        typer.echo("\n" + plain(shown, kept="\n\t"))
 
 
 @cli.command()
@@ -110,8 +141,9 @@ def redrive(
     dry: Annotated[bool, typer.Option("--dry-run", help="Only print what would be published")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish dead letters unchanged to their original topics, after their reason was fixed.
+    """Publish dead letters again where they came from.
 
+    They are unchanged, so their reason must have been mended first.
     The API marks each as redriven and refuses it the next time. If no API answers, they are published without
     a mark. The id of a request names its job, so publishing it twice starts one job. Dead letters stay.
     """
@@ -121,16 +153,18 @@ def redrive(
     from stream_app.setting_errors import load_settings
 
     numbers = {"published": 0, "refused": 0}
+    seen: list[str] = []
 
     def report(one: letters.RedriveResult) -> None:
         done = "refused" if one.problem else "published"
         numbers[done] += 1
+        seen.append(one.letter.name)
         if as_json:
             document = {**one.letter.as_json(), "done": done, "dry_run": dry, "problem": one.problem}
             typer.echo(json.dumps(document))
         else:
             where = one.problem or f"{'would be published' if dry else 'published'} to {one.letter.topic}"
-            typer.echo(_plain(f"{one.letter.name}  {one.letter.job or '-'}  {where}"))
+            typer.echo(plain(f"{one.letter.name}  {one.letter.job or '-'}  {where}"))
 
     with exit_on_error():
         settings = load_settings()
@@ -147,6 +181,7 @@ def redrive(
             )
             asyncio.run(redriving)
         verb = "to be published" if dry else "published"
+        _say_missing(selection.ids, seen)
         typer.echo(f"{numbers['published']} {verb}, {numbers['refused']} refused", err=True)
         if numbers["refused"] or sum(numbers.values()) < len(set(selection.ids)):
             raise typer.Exit(FAILED)
@@ -182,7 +217,8 @@ def discard(
             done = "refused" if one.problem else "discarded"
             document = {**one.letter.as_json(), "done": done, "problem": one.problem}
             line = f"{one.letter.name}  {one.letter.job or '-'}  {one.problem or done}"
-            typer.echo(json.dumps(document) if as_json else _plain(line))
+            typer.echo(json.dumps(document) if as_json else plain(line))
+        _say_missing(selection.ids, [one.letter.name for one in results])
         refused = sum(one.problem is not None for one in results)
         typer.echo(f"{len(results) - refused} discarded, {refused} refused", err=True)
         if refused or (letter_ids and len(results) < len(set(letter_ids))):
@@ -268,15 +304,38 @@ def _selection(
     )
 
 
-def _line(letter: Any) -> str:
+def _line(letter: Any, state: str | None) -> str:
     where = f"{letter.topic}[{letter.partition}]@{letter.offset}"
-    return _plain(
-        f"{letter.name}  {letter.at:%Y-%m-%d %H:%M:%SZ}  {where}  {letter.job or '-'}  {letter.error}"
-    )
+    facts = (letter.name, f"{letter.at:%Y-%m-%d %H:%M:%SZ}", state, where, letter.job or "-", letter.error)
+    return plain("  ".join(filter(None, facts)))
 
 
-def _plain(text: str, *, kept: str = "") -> str:
-    """Return text without control characters, because a foreign producer has written it."""
-    return "".join(
-        char if char.isprintable() or char in kept else "\N{REPLACEMENT CHARACTER}" for char in text
-    )
+def _states(
+    settings: Any, api_url: str | None, token: str | None, state: LetterState | None
+) -> dict[tuple[str, datetime], str]:
+    """Return the states of the newest letters, or of the newest ones in ``state``; none without an API.
+
+    Raises:
+        ApiError, UsageError: no API tells which letters are in ``state``.
+    """
+    from producers import job_commands
+    from streaming_exporter.errors import ApiError
+
+    path = f"/exports/dead-letters?limit={MOST}" + (f"&state={state.value}" if state else "")
+    try:
+        with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:
+            listed = api.call("GET", path, None)["dead_letters"]
+    except (ApiError, UsageError) as error:
+        if state is not None:
+            raise
+        typer.secho(f"It is not known what was done with them: {error}", fg="yellow", err=True)
+        return {}
+    return {(item["id"], datetime.fromisoformat(item["at"])): item["state"] for item in listed}
+
+
+def _say_missing(ids: Iterable[tuple[int, int]], found: Iterable[str]) -> None:
+    """Say which of the dead letters that were named do not exist."""
+    for name in sorted({f"{partition}:{offset}" for partition, offset in ids} - set(found)):
+        typer.echo(
+            f"{name}  there is no such dead letter, or it was already deleted; `list` shows all", err=True
+        )

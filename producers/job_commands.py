@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,14 +11,14 @@ import typer
 
 from producers.console import INTERRUPTED, print_json
 from producers.display import display, size
-from producers.tokens import sign_token
+from producers.tokens import sign_token, subject_of
 from stream_app.setting_sources import SettingSource, settings_file, sources_of
 from stream_app.settings import Settings
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
 from streaming_exporter.downloads import fetch_all
 from streaming_exporter.errors import ApiError, JobEnded, UsageError
-from streaming_exporter.events import ExportRequest, Options
+from streaming_exporter.events import CsvOptions, ExportRequest, Options, PdfOptions
 from streaming_exporter.file_warnings import warning_texts
 from streaming_exporter.publisher import Publisher
 
@@ -80,11 +80,41 @@ OPERATE = "exports:operate"
 """Role for watching: it can see the status of every job."""
 
 
+OWN_OPTIONS: dict[str, frozenset[str]] = {
+    "csv": frozenset(CsvOptions.model_fields),
+    "json": frozenset(),
+    "ndjson": frozenset(),
+    "excel": frozenset(),
+    "pdf": frozenset(PdfOptions.model_fields),
+    "parquet": frozenset(),
+}
+"""The options that are only about one format, of the formats of the service. Other packages add formats."""
+
+
+def refuse_foreign_options(file_format: str, options: Mapping[str, Any]) -> None:
+    """Refuse options of other formats before a request is published: workers ignore them in events.
+
+    Raises:
+        UsageError: one of ``options`` belongs to other formats. The text has the options of this one.
+    """
+    own = OWN_OPTIONS.get(file_format)
+    if own is None:
+        return
+    others = frozenset().union(*OWN_OPTIONS.values()) - own
+    foreign = sorted(others & options.keys())
+    if foreign:
+        allowed = [name for name in Options.model_fields if name not in others]
+        raise UsageError(
+            f"--option: the format {file_format} has no option {', '.join(foreign)}; leave it out; "
+            f"allowed: {', '.join(allowed)}"
+        )
+
+
 def parse_request(data: dict[str, Any]) -> ExportRequest:
     """Return the request that ``data`` describes.
 
     Raises:
-        UsageError: an option is unknown; the service would ignore it.
+        UsageError: an option is unknown, or belongs to another format; the service would ignore it.
         Rejected: a value has the wrong type.
     """
     unknown = set(data["options"] or ()) - set(Options.model_fields)
@@ -93,6 +123,7 @@ def parse_request(data: dict[str, Any]) -> ExportRequest:
             f"--option: there is no option {', '.join(sorted(unknown))}; "
             f"allowed: {', '.join(Options.model_fields)}"
         )
+    refuse_foreign_options(data["format"], data["options"] or {})
     request = ExportRequest.parse(data)
     for address in request.recipients:
         if not re.fullmatch(r"[^@\s]+@[^@\s]+|(slack|teams):https?://\S+", address, re.IGNORECASE):
@@ -161,6 +192,20 @@ def open_api(
     if token is None:
         token = sign_token(settings, user_id) if user_id else sign_token(settings, "exporter-command", [role])
     return Client((url or settings.public_url).rstrip("/"), token)
+
+
+def warn_of_unused_user(settings: Settings, token: str | None, user_id: str | None) -> None:
+    """Say that ``--user-id`` does nothing beside a token of another user: the token decides."""
+    if token is None and settings.token is not None:
+        token = settings.token.get_secret_value()
+    owner = None if token is None else subject_of(token)
+    if user_id is not None and owner is not None and owner != user_id:
+        typer.secho(
+            f"--user-id {user_id} has no effect, because the token is one of {owner!r}: leave out --token "
+            "and EXPORTER_TOKEN, so that a token of this user is signed here",
+            fg=typer.colors.YELLOW,
+            err=True,
+        )
 
 
 def _refuse_foreign_url(settings: Settings, url: str | None, secret: str) -> None:

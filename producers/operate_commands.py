@@ -1,7 +1,8 @@
-"""Commands for operators: jobs, usage, why, pause, resume, pauses, cancel-all. They call the API."""
+"""Commands for operators, which call the API: overview, jobs, usage, why, pauses, cancel-all."""
 
 import json
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -10,6 +11,8 @@ import typer
 
 from producers import completion
 from producers.console import AsJson, exit_on_error, note_json, print_json
+from producers.overview import print_overview
+from producers.tables import duration, minute, plain, print_table, table
 from producers.tokens import Token
 
 cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -27,8 +30,35 @@ Source = Annotated[str | None, typer.Option("--source", help="Only the datasets 
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="Only this dataset", autocompletion=completion.datasets)
 ]
+OfUser = Annotated[str | None, typer.Option("--user-id", help="Only jobs of this user")]
 
 PAGE = 100
+
+
+class Grouping(StrEnum):
+    """What usage is grouped by."""
+
+    USER = "user"
+    DATASET = "dataset"
+    BOTH = "both"
+
+
+@cli.command()
+def overview(token: Token = None, api_url: ApiUrl = None, as_json: AsJson = False) -> None:
+    """Show the state of the service: what runs, waits and failed.
+
+    Workers, queue, running jobs and who holds them, pauses, schedules that failed, mails that were lost,
+    and what a restart of a worker costs at the moment.
+    """
+
+    def run(call: Call) -> None:
+        found = call("GET", "/exports/operations", {})
+        if as_json:
+            print_json(found)
+        else:
+            print_overview(found)
+
+    _with_api(token, api_url, run)
 
 
 @cli.command()
@@ -46,7 +76,7 @@ def jobs(
     api_url: ApiUrl = None,
     as_json: JsonLines = False,
 ) -> None:
-    """List jobs, newest first: id, time, status, user, dataset, format, rows, error."""
+    """List jobs, newest first, with the codes of their errors. `exporter why JOB` explains one."""
     wanted = {"status": status, "export_type": dataset, "user_id": user_id, "code": code}
     wanted |= {"since": _relative(since), "until": _relative(until)}
 
@@ -55,8 +85,14 @@ def jobs(
         while left > 0 and cursor is not None:
             query = {**wanted, "limit": min(PAGE, left), "cursor": cursor or None}
             page = call("GET", "/exports/jobs", query)
-            for job in page["jobs"]:
-                typer.echo(json.dumps(job, ensure_ascii=False) if as_json else _line(job))
+            if as_json:
+                for job in page["jobs"]:
+                    print_json(job)
+            elif page["jobs"]:
+                headed = left == limit
+                print_table([JOB_COLUMNS, *map(_cells, page["jobs"])], right=(6,), headed=headed)
+            elif left == limit:
+                typer.echo("No job matches", err=True)
             left, cursor = left - len(page["jobs"]), page["next_cursor"]
         if cursor:
             typer.echo(f"There are more than {limit} jobs (--limit)", err=True)
@@ -68,15 +104,15 @@ def jobs(
 def usage(
     since: Since = "now-7d",
     until: Until = None,
-    by: Annotated[str, typer.Option(help="user, dataset or both")] = "both",
+    by: Annotated[Grouping, typer.Option(help="user, dataset or both")] = Grouping.BOTH,
     token: Token = None,
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who uses the service: jobs, rows and bytes by user and dataset."""
+    """Show jobs, rows and bytes by user and dataset."""
 
     def run(call: Call) -> None:
-        query = {"since": _relative(since), "until": _relative(until), "by": by}
+        query = {"since": _relative(since), "until": _relative(until), "by": by.value}
         report = call("GET", "/exports/usage", query)
         if as_json:
             typer.echo(json.dumps(report, ensure_ascii=False))
@@ -85,7 +121,8 @@ def usage(
         rows += [
             (item["user_id"] or "", item["export_type"] or "", *_numbers(item)) for item in report["items"]
         ]
-        _table([*rows, ("total", "", *_numbers(report["total"]))], right=4)
+        for line in table([*rows, ("total", "", *_numbers(report["total"]))], right=(2, 3, 4, 5)):
+            typer.echo(line)
         if report["groups"] > len(report["items"]):
             typer.echo(f"{report['groups'] - len(report['items'])} more are not shown", err=True)
 
@@ -101,35 +138,44 @@ def why(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain why a job waits, or what it does: place in the queue, worker, phase, seconds of its stages."""
+    """Explain why a job waits, or what it does.
+
+    Its place in the queue, its worker, its phase, the seconds of its stages, and what its error means.
+    """
 
     def run(call: Call) -> None:
         found = call("GET", f"/exports/jobs/{job_id}/why", {})
         if as_json:
             typer.echo(json.dumps(found, ensure_ascii=False))
             return
-        typer.echo(_plain(f"{found['status']}: {found['text']}"))
-        slots = f"{found['slots_running']} of {found['slots']} in use, {found['workers']} workers"
-        stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found["seconds"].items())
-        error = found["error"] and f"{found['error']['message']} ({found['error']['code']})"
+        typer.echo(plain(f"{found['status']}: {found['text']}"))
+        waits = found["status"] == "pending"
+        stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in found["seconds"].items())
+        error = found["error"] and f"{found['error']['code']}: {found['error']['message']}"
+        failures = (
+            f", {found['failures']} of at most {found['max_attempts']} failed" if found["failures"] else ""
+        )
         facts = {
+            "error": error,
             "dataset": f"{found['export_type']} as {found['format']}",
-            "user": f"{found['user_id']}, {found['user_running']} of {found['user_slots']} slots in use",
-            "slots": slots,
+            "user": found["user_id"],
+            "schedule": found["schedule_id"],
+            "slots of the user": waits and f"{found['user_running']} of {found['user_slots']} in use",
+            "slots": waits
+            and f"{found['slots_running']} of {found['slots']} in use, {found['workers']} workers",
             "place in the queue": found["place"],
             "waited": _seconds(found["queue_seconds"]),
             "worker": found["worker"],
             "phase": found["phase"],
             "ran": _seconds(found["run_seconds"]),
             "busy": stages,
-            "rows": found["rows"],
-            "attempts": f"{found['attempt']}, {found['failures']} of {found['max_attempts']} failed",
+            "rows": found["rows"] and f"{found['rows']:,}",
+            "attempts": found["attempt"] and f"{found['attempt']}{failures}",
             "not before": found["not_before"],
-            "last error": error,
         }
         for name, value in facts.items():
-            if value not in (None, ""):
-                typer.echo(_plain(f"  {name}: {value}"))
+            if value:
+                typer.echo(plain(f"  {name}: {value}"))
 
     _with_api(token, api_url, run)
 
@@ -138,15 +184,20 @@ def why(
 def pause(
     source: Source = None,
     dataset: Dataset = None,
+    user_id: OfUser = None,
     reason: Annotated[str | None, typer.Option(help="Shown to operators")] = None,
     token: Token = None,
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let workers claim no more jobs: of a source, of a dataset, or of everything. Running exports go on."""
+    """Let workers claim no more jobs. Running exports go on.
+
+    Of a source, of a dataset, of a user, or of everything.
+    Requests are still accepted, and their jobs wait until `exporter resume`.
+    """
 
     def run(call: Call) -> None:
-        body = {"scope": _scope(source, dataset), "reason": reason}
+        body = {"scope": _scope(source, dataset, user_id), "reason": reason}
         done = call("POST", "/exports/pauses", {}, body)
         typer.echo(json.dumps(done, ensure_ascii=False) if as_json else f"Paused: {done['scope']}")
 
@@ -157,6 +208,7 @@ def pause(
 def resume(
     source: Source = None,
     dataset: Dataset = None,
+    user_id: OfUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
     as_json: AsJson = False,
@@ -164,7 +216,7 @@ def resume(
     """End a pause of claims."""
 
     def run(call: Call) -> None:
-        scope = _scope(source, dataset)
+        scope = _scope(source, dataset, user_id)
         call("DELETE", "/exports/pauses", {"scope": scope})
         if as_json:
             print_json({"scope": scope, "resumed": True})
@@ -183,7 +235,7 @@ def pauses(token: Token = None, api_url: ApiUrl = None, as_json: JsonLines = Fal
         for item in found:
             since = f"since {item['paused_at']} by {item['paused_by']}"
             line = "  ".join(filter(None, (item["scope"], since, item["reason"])))
-            typer.echo(json.dumps(item, ensure_ascii=False) if as_json else _plain(line))
+            typer.echo(json.dumps(item, ensure_ascii=False) if as_json else plain(line))
         if not found:
             typer.echo("Nothing is paused", err=True)
 
@@ -241,44 +293,29 @@ def _relative(value: str | None) -> str | None:
     return value
 
 
-def _scope(source: str | None, dataset: str | None) -> str:
+def _scope(source: str | None, dataset: str | None, user_id: str | None) -> str:
     from streaming_exporter.errors import UsageError
 
-    if source is not None and dataset is not None:
-        raise UsageError("give --source or --dataset, not both; without them everything is meant")
-    if source is not None:
-        return f"source:{source}"
-    return "everything" if dataset is None else f"dataset:{dataset}"
+    named = {"source": source, "dataset": dataset, "user": user_id}
+    scopes = [f"{kind}:{name}" for kind, name in named.items() if name is not None]
+    if len(scopes) > 1:
+        raise UsageError("give one of --source, --dataset and --user-id; without them everything is meant")
+    return scopes[0] if scopes else "everything"
 
 
-def _line(job: dict[str, Any]) -> str:
+JOB_COLUMNS = ("job", "requested", "status", "user", "dataset", "format", "rows", "error")
+
+
+def _cells(job: dict[str, Any]) -> tuple[str, ...]:
     rows = "-" if job["row_count"] is None else f"{job['row_count']:,}"
-    code = f"  {job['error']['code']}" if job["error"] else ""
-    created = job["created_at"][:19].replace("T", " ") + "Z"
-    facts = (job["export_job_id"], created, job["status"].ljust(10), job["user_id"])
-    return _plain("  ".join((*facts, job["export_type"], job["format"], f"{rows} rows")) + code)
+    code = job["error"]["code"] if job["error"] else ""
+    what = (job["status"], job["user_id"], job["export_type"], job["format"])
+    return (job["export_job_id"], minute(job["created_at"]), *what, rows, code)
 
 
 def _numbers(item: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{item[name]:,}" for name in ("jobs", "failed", "rows", "bytes"))
 
 
-def _table(rows: Sequence[Sequence[str]], *, right: int) -> None:
-    """Print rows in columns; the last ``right`` columns are aligned to the right."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    left = len(widths) - right
-    for row in rows:
-        cells = (
-            text.ljust(width) if place < left else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        typer.echo(_plain("  ".join(cells).rstrip()))
-
-
 def _seconds(value: float | None) -> str | None:
-    return None if value is None else f"{value:,.2f} s"
-
-
-def _plain(text: str) -> str:
-    """Return text without control characters, because users have chosen their ids."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return None if value is None else duration(value)

@@ -24,7 +24,7 @@ from producers.tokens import Token
 from streaming_exporter.errors import UsageError
 
 cli = typer.Typer(
-    help="Schedules: create, list, show, runs, edit, duplicate, pause, resume, run, delete.",
+    help="Schedules: exports that are repeated.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -170,8 +170,9 @@ def duplicate(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a schedule like another one, with other values where they are given; print its id.
+    """Create a schedule like another one; print its id.
 
+    Options that are given replace its values.
     The new schedule belongs to the user of the token. A token that is signed here is that of the user of the
     other schedule.
     """
@@ -189,7 +190,10 @@ def duplicate(
 def list_all(
     user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None, as_json: AsJson = False
 ) -> None:
-    """Print all schedules, newest first, with their next run and their user."""
+    """Print all schedules, newest first, with their next run.
+
+    Those of a user; with the role exports:admin those of all users.
+    """
     with exit_on_error():
         cursor: str | None = ""
         while cursor is not None:
@@ -200,6 +204,11 @@ def list_all(
                     print_json(schedule)
                 else:
                     typer.echo(_line(schedule))
+            if not page["schedules"] and not cursor:
+                typer.echo(
+                    "This user has no schedules. `exporter overview` shows those of all users that failed",
+                    err=True,
+                )
             cursor = page["next_cursor"]
 
 
@@ -211,7 +220,10 @@ def show(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a schedule as JSON, with its next five and its last five runs. With `--json` it is one line."""
+    """Print a schedule as JSON, with its next and last runs.
+
+    Five of each. With `--json` it is one line.
+    """
     with exit_on_error():
         schedule = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
         runs = _call("GET", f"/{schedule_id}/runs?limit=5", None, user_id, token, api_url)["runs"]
@@ -228,8 +240,9 @@ def runs(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the last runs, newest first: when each was due, its job, status, rows and file.
+    """Print the last runs of a schedule, newest first.
 
+    When each was due, its job, status, rows and file.
     `exporter download JOB` downloads the file of a run.
     """
     with exit_on_error():
@@ -318,7 +331,9 @@ def _call(
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
-    with job_commands.open_api(load_settings(), api_url, token, user_id) as api:
+    settings = load_settings()
+    job_commands.warn_of_unused_user(settings, token, user_id)
+    with job_commands.open_api(settings, api_url, token, user_id) as api:
         return api.call(method, ROOT + path, body)
 
 

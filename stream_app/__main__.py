@@ -35,7 +35,10 @@ cli.add_typer(destinations, name="destinations")
 
 @cli.command()
 def worker() -> None:
-    """Run a worker: admits requests, runs exports, records what happened. SIGTERM drains it."""
+    """Run a worker until SIGTERM, which drains it.
+
+    It admits requests, runs exports and records what happened.
+    """
     import asyncio
 
     import faust
@@ -77,7 +80,10 @@ def worker() -> None:
 
 @cli.command()
 def migrate(as_json: AsJson = False) -> None:
-    """Create or upgrade the service's own tables in EXPORTER_DATABASE_URL."""
+    """Create or upgrade the tables of the service.
+
+    They are in EXPORTER_DATABASE_URL.
+    """
     from stream_app.db.engine import outages_are_retryable
     from stream_app.db.migrations import upgrade
     from streaming_exporter.errors import ExporterError
@@ -99,7 +105,10 @@ def resend(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send the failed, skipped and ambiguous deliveries of a job again: messages, webhooks, files."""
+    """Send mails, chat messages, webhooks and files of a job again.
+
+    Those that failed, were skipped, or of which it is not known whether they were sent.
+    """
     import asyncio
 
     from stream_app.db.engine import create_engine
@@ -134,8 +143,9 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the personal data of a user (files, filters, addresses, schedules), or one address everywhere.
+    """Remove the personal data of a user, or one address.
 
+    Files, filters, addresses and schedules; or the address everywhere.
     The user's unfinished jobs are cancelled first. Events in Kafka, lines in logs and mails that were sent
     are not removed: they end with their own retention.
     """

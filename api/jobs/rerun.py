@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from api.auth.authenticator import User
 from api.auth.callers import claims_for
+from api.error_meanings import meaning_of
 from api.errors import Problem
 from api.jobs.service import check_against_table, dataset_for, event_of, record_job
 from api.services import ApiServices
@@ -44,7 +45,7 @@ async def rerun_job(
         if user.can_see_data(job.user_id):
             raise
         raise Rejected(
-            "the request of this job is not valid any more; only the user of the job can see the reason",
+            f"the request of this job is not valid any more: {meaning_of(error.code)}",
             code=error.code,
         ) from error
     return job_id, Status.PENDING

@@ -8,6 +8,7 @@ from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
+from api.error_meanings import meaning_of
 from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
@@ -320,9 +321,7 @@ class JobView(BaseModel):
 
     def without_data(self) -> "JobView":
         """Return the view for operators of the service: without the file and without texts of the user."""
-        error = self.error and JobError(
-            code=self.error.code, message="only the user of the job can see the reason"
-        )
+        error = self.error and JobError(code=self.error.code, message=meaning_of(self.error.code))
         closed = dict.fromkeys(type(self).model_fields.keys() - SHOWN_TO_OPERATORS)
         return self.model_copy(update={**closed, "error": error})
 

@@ -97,7 +97,7 @@ async def list_pauses(services: InjectedServices, user: Operator) -> PauseList:
 @router.post(
     "/pauses",
     operation_id="pauseClaims",
-    summary="Pause the claims of everything, of a source or of a dataset",
+    summary="Pause the claims of everything, of a source, of a dataset or of a user",
     response_model=PauseView,
     responses=_PROBLEMS,
 )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from api.error_meanings import meaning_of
 from api.operations.schemas import Diagnosis
 from api.services import ApiServices
 from stream_app.datasets.bundles import sources_of
@@ -22,6 +23,13 @@ PHASES = {
     "transfer": "reads, renders and uploads rows",
     "upload": "all rows are read; renders and uploads the rest",
     "parts": "waits for its parts, which workers export",
+}
+
+_ENDS = {
+    Status.COMPLETED: "its files can be downloaded",
+    Status.FAILED: "it is not retried; `exporter rerun` runs it again, once the cause is mended",
+    Status.CANCELLED: "its user or an operator has cancelled it",
+    Status.EXPIRED: "its files were removed at their time; `exporter rerun` runs it again",
 }
 
 
@@ -50,9 +58,7 @@ async def diagnose(services: ApiServices, job: ExportJob, *, with_data: bool) ->
     error = None
     if job.error_code is not None:
         text = job.error_message or ""
-        error = JobError(
-            code=job.error_code, message=text if with_data else "only the user of the job can see it"
-        )
+        error = JobError(code=job.error_code, message=text if with_data else meaning_of(job.error_code))
     ended = job.completed_at or position.now
     return Diagnosis(
         export_job_id=job.id,
@@ -80,6 +86,7 @@ async def diagnose(services: ApiServices, job: ExportJob, *, with_data: bool) ->
         not_before=job.not_before,
         lease_until=job.lease_until if job.status == Status.PROCESSING else None,
         error=error,
+        schedule_id=job.schedule_id,
     )
 
 
@@ -88,7 +95,7 @@ def _waits_for(
 ) -> Reason:
     """Return what a pending job waits for: the first reason that would hold it even without the others."""
     dataset = services.datasets.get(job.export_type)
-    scope = pauses.scope_of(job.export_type, dataset)
+    scope = pauses.scope_of(job.export_type, dataset, job.user_id)
     states = services.source_monitor.states()
     sources = sorted(sources_of(dataset)) if dataset is not None else []
     away = [name for name in sources if states.get(name) == UNAVAILABLE]
@@ -126,7 +133,7 @@ def _state_of(job: ExportJob, now: datetime) -> Reason:
     if job.outcome is not None:
         return Reason("publishing", "it has ended; its outcome is published to Kafka and then applied")
     if job.status != Status.PROCESSING:
-        return Reason(job.status, f"it is {job.status}")
+        return Reason(job.status, _ENDS.get(Status(job.status), f"it is {job.status}"))
     if job.lease_until is not None and job.lease_until < now:
         return Reason(
             "worker_silent",

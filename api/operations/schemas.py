@@ -44,6 +44,7 @@ class Diagnosis(BaseModel):
     not_before: datetime | None
     lease_until: datetime | None
     error: JobError | None
+    schedule_id: UUID | None
 
 
 class UsageItem(BaseModel):
@@ -69,13 +70,13 @@ class UsageReport(BaseModel):
 
 
 class PauseOrder(BaseModel):
-    """A pause of claims: of ``everything``, or of ``source:NAME`` or ``dataset:NAME``."""
+    """A pause of claims: of ``everything``, or of ``source:NAME``, ``dataset:NAME`` or ``user:ID``."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"example": {"scope": "source:crm", "reason": "maintenance"}}
     )
 
-    scope: Annotated[str, Field(max_length=300)] = "everything"
+    scope: Annotated[str, Field(max_length=300), AfterValidator(without_nul)] = "everything"
     reason: Annotated[str, Field(max_length=500), AfterValidator(without_nul)] | None = None
 
 
@@ -133,6 +134,35 @@ class FailingSchedule(BaseModel):
     last_run: datetime | None
     next_run: datetime | None
     paused_at: datetime | None
+    last_job_id: UUID | None
+    error_code: str | None
+    error: str | None
+    """What the code of the last job's error means."""
+
+
+class RunningJob(BaseModel):
+    """A job that a worker holds. ``worker`` runs it, or has run it until ``lease_until``."""
+
+    export_job_id: UUID
+    user_id: str
+    export_type: str
+    format: str
+    worker: str | None
+    attempt: int
+    rows: int | None
+    started_at: datetime | None
+    lease_until: datetime | None
+
+
+class LostDelivery(BaseModel):
+    """A mail or webhook call that failed, or of which it is not known whether it was sent."""
+
+    export_job_id: UUID
+    user_id: str
+    channel: str
+    status: str
+    attempts: int
+    finished_at: datetime | None
 
 
 class ScheduleCounts(BaseModel):
@@ -159,7 +189,13 @@ class DeliveryCounts(BaseModel):
 
 
 class Overview(BaseModel):
-    """The state of the service for operators. ``oldest_seconds`` is the age of the oldest ready job."""
+    """The state of the service for operators.
+
+    ``oldest_seconds`` is for how long the job that waits longest could have run, and ``oldest_job_id`` that
+    job. ``running`` has the running jobs, the one that runs longest first, at most 100. ``lost_deliveries``
+    has the newest 50 that failed in the last seven days or are ambiguous. ``drain_seconds`` is how long a
+    worker that is stopped goes on with its exports.
+    """
 
     now: datetime
     workers: list[WorkerView]
@@ -168,10 +204,14 @@ class Overview(BaseModel):
     pending: int
     processing: int
     oldest_seconds: float
+    oldest_job_id: UUID | None
+    running: list[RunningJob]
+    drain_seconds: float
     pauses: list[PauseView]
     schedules: ScheduleCounts
     failing_schedules: list[FailingSchedule]
     deliveries: DeliveryCounts
+    lost_deliveries: list[LostDelivery]
     parts: dict[str, str]
     sources: dict[str, str]
     datasets: list[str]

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.claim_pauses import PauseStore
+from stream_app.jobs.claim_pauses import PauseStore, anonymous
 from stream_app.jobs.job_queries import read_backlog
 from stream_app.notifications.statistics import count_deliveries
 from stream_app.observability import metrics
@@ -37,29 +37,35 @@ class Readiness:
         self._checking = asyncio.Lock()
         self._valid_until = float("-inf")
         self._parts: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
 
     async def parts(self) -> dict[str, str]:
         """Return each part with ``ok`` or ``unavailable``."""
         async with self._checking:
             if time.monotonic() >= self._valid_until:
-                available = await asyncio.gather(*(_is_available(*item) for item in self._checks.items()))
+                found = await asyncio.gather(*map(_error_of, self._checks.values()))
+                errors = {name: text for name, text in zip(self._checks, found, strict=True) if text}
+                for name, text in errors.items():
+                    if self._errors.get(name) != text:  # not at each check, since an outage can last
+                        log.warning("health.check_failed", part=name, error=text)
+                self._errors = errors
                 self._parts = {
-                    name: "ok" if fine else "unavailable"
-                    for name, fine in zip(self._checks, available, strict=True)
-                    if not (fine and name in INTERNAL_PARTS)
+                    name: "unavailable" if name in errors else "ok"
+                    for name in self._checks
+                    if name in errors or name not in INTERNAL_PARTS
                 }
                 self._valid_until = time.monotonic() + READINESS_CACHE_SECONDS
         return self._parts
 
 
-async def _is_available(name: str, check: Callable[[], Awaitable[object]]) -> bool:
+async def _error_of(check: Callable[[], Awaitable[object]]) -> str | None:
+    """Return why a part does not answer, or ``None``."""
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
             await check()
     except (ExporterError, SQLAlchemyError, TimeoutError) as error:
-        log.warning("health.check_failed", part=name, error=repr(error))
-        return False
-    return True
+        return str(error) or repr(error)
+    return None
 
 
 class QueueMetrics:
@@ -91,7 +97,7 @@ class QueueMetrics:
         if time.monotonic() >= self._paused_until:
             self._paused_until = time.monotonic() + READINESS_CACHE_SECONDS
             with suppress(Retryable, SQLAlchemyError):
-                self._paused = [pause.scope for pause in await PauseStore(self._engine).all()]
+                self._paused = anonymous(pause.scope for pause in await PauseStore(self._engine).all())
         return self._paused
 
     async def _count(self) -> None:
@@ -99,7 +105,7 @@ class QueueMetrics:
             backlog = await read_backlog(self._engine)
             schedules = (await count_schedules(self._engine)).by_state()
             deliveries = await count_deliveries(self._engine)
-            paused = [pause.scope for pause in await PauseStore(self._engine).all()]
+            paused = anonymous(pause.scope for pause in await PauseStore(self._engine).all())
         except Retryable as error:
             log.warning("metrics.queue_read_failed", error=str(error))
             metrics.set_queue(None, None)

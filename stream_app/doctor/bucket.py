@@ -16,7 +16,7 @@ from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod
 from stream_app.storage.listing import ListedObject
 from stream_app.storage.manifest import is_part_of_result
-from stream_app.storage.object_store import ObjectStore
+from stream_app.storage.object_store import TRIAL_JOB, ObjectStore
 from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_owning
 from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
 
@@ -69,11 +69,15 @@ class Leftovers:
         self._unknown: list[str] = []
         self._overdue: list[str] = []
         self._waiting: list[str] = []
+        self._trials: list[str] = []
 
     async def count_page(self, connection: AsyncConnection, page: Sequence[ListedObject]) -> None:
         """Count the files of one page of the listing."""
         jobs = await jobs_owning(connection, page)
         for found in page:
+            if found.job_id == TRIAL_JOB:
+                self._trials.append(found.key)
+                continue
             self._seen["uploads" if found.upload_id else "files"] += 1
             owner = jobs.get(found.job_id)
             if owner is None:
@@ -112,7 +116,13 @@ class Leftovers:
                     "do nothing: the workers remove them within hours",
                 )
             )
-        if len(findings) == 1:
+        if self._trials:
+            findings.append(
+                AREA.ok(
+                    "trials", f"{len(self._trials)} objects of an interrupted doctor; the workers remove them"
+                )
+            )
+        if not (self._unknown or self._overdue or self._waiting):
             findings.append(AREA.ok("jobs of files", f"every file belongs to a job ({scope})"))
         return findings
 

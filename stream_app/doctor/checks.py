@@ -5,6 +5,7 @@ from itertools import chain
 
 from stream_app.db.engine import autocommitting, create_engine, outages_are_retryable
 from stream_app.doctor.bucket import check_bucket
+from stream_app.doctor.causes import Causes
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.datasets import check_datasets, check_destinations, check_tables
 from stream_app.doctor.findings import Finding, FindingFactory
@@ -72,15 +73,19 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
         "bucket": bucket(),
         "clocks": clocks(),
     }
+    seen = Causes()
     try:
         for name, findings in parts.items():
             try:
                 async for finding in findings:
-                    yield finding
+                    if (one := seen.first(finding)) is not None:
+                        yield one
             except ExporterError as error:
-                yield FindingFactory(name).problem(
-                    "answers", str(error), "check that it runs and that the settings are correct"
-                )
+                advice = "check that it runs and that the settings are correct"
+                if (
+                    one := seen.first(FindingFactory(name).problem("answers", str(error), advice))
+                ) is not None:
+                    yield one
     finally:
         storage.close()
         await brokers.close()

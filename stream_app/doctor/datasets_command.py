@@ -73,9 +73,10 @@ def show(
     file: File = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a user sees of a dataset: columns, masks, operators, scopes, and the SQL that would run.
+    """Print what a user sees of a dataset.
 
-    Of a bundle: the same for each of its datasets.
+    Its columns, masks, operators and scopes, and the SQL that would run. Of a bundle: the same for each of
+    its datasets.
     """
     import asyncio
     import json

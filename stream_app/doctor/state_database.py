@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.db.migrations import missing
 from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.doctor.people import check_people
 from stream_app.jobs.states import FINAL
 from stream_app.settings import Settings
 
@@ -137,6 +138,8 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
         )
     else:
         yield AREA.ok("pauses", "no claims are paused")
+    async for finding in check_people(connection):
+        yield finding
 
 
 def _queue(oldest: timedelta | None) -> Finding:

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, text
+from sqlalchemy import or_, select, text, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import autocommitting, transaction
+from stream_app.jobs.models import ExportJob
 from stream_app.schedules.models import ScheduledExport
 
 LATE = timedelta(minutes=2)
@@ -18,7 +19,7 @@ TIMEOUT = "5s"
 LISTED = 50
 """Limit of the schedules with failures that are listed."""
 
-_COUNT = text(
+COUNT = text(
     """
     SELECT count(*) FILTER (WHERE active) AS active,
            count(*) FILTER (WHERE NOT active) AS paused,
@@ -61,22 +62,31 @@ async def count_schedules(engine: AsyncEngine) -> ScheduleStatistics:
     async with transaction(
         autocommitting(engine), f"SET LOCAL statement_timeout = '{TIMEOUT}'"
     ) as connection:
-        row = (await connection.execute(_COUNT, {"late": LATE})).one()
+        row = (await connection.execute(COUNT, {"late": LATE})).one()
     return ScheduleStatistics(**row._mapping)
 
 
 async def list_failing(engine: AsyncEngine) -> Sequence[dict[str, Any]]:
-    """Return schedules whose last runs failed or that the service has paused, worst first.
+    """Return schedules whose last runs failed or that the service has paused, worst first, with the last job.
 
     Raises:
         Retryable: the database is away or too slow.
     """
     table = ScheduledExport
+    last = (
+        select(ExportJob.id, ExportJob.error_code)
+        .where(ExportJob.schedule_id == table.id)
+        .order_by(ExportJob.created_at.desc(), ExportJob.id.desc())
+        .limit(1)
+        .lateral("last_job")
+    )
     statement = (
         select(
             table.id, table.user_id, table.export_type, table.format, table.schedule, table.active,
             table.failures, table.last_run, table.next_run, table.paused_at,
+            last.c.id.label("last_job_id"), last.c.error_code,
         )
+        .outerjoin(last, true())
         .where(or_(table.failures > 0, table.paused_reason.is_not(None)))
         .order_by(table.failures.desc(), table.id)
         .limit(LISTED)

@@ -88,6 +88,9 @@ KIND_BY_CODE: Mapping[str, ErrorKind] = MappingProxyType(
 STORE_ERRORS = (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError)
 """All errors that a call of the client library raises."""
 
+_POOL = re.compile(r"HTTPS?Connection(?:Pool)?\(host='([^']*)', port=(\d+)\):")
+"""How urllib3 names the address of a connection."""
+
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -140,11 +143,18 @@ def exception_for(error: Exception) -> ExporterError:
     """Return the exception of the service for one of :data:`STORE_ERRORS`."""
     if isinstance(error, S3Error):
         return _exception_for_answer(error)
-    text = f"object store: {str(error) or type(error).__name__}"
+    text = f"object store: {_words_of(error)}"
     # A response that is not of S3 comes from a proxy or a login page in front of the store.
     if isinstance(error, InvalidResponseError | ServerError | ParseError | urllib3.exceptions.HTTPError):
         return Outage(text)
     return Retryable(text)
+
+
+def _words_of(error: Exception) -> str:
+    """Return the text of an error: the address, and what happened there, without names of classes."""
+    reason = getattr(error, "reason", None)  # of the error that says that no further call is tried
+    text = str(reason if isinstance(reason, Exception) else error) or type(error).__name__
+    return _POOL.sub(r"\1:\2:", text)
 
 
 def _exception_for_answer(error: S3Error) -> ExporterError:

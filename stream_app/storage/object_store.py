@@ -37,6 +37,9 @@ from streaming_exporter.errors import ExporterError, NeedsOperator, Rejected
 P = ParamSpec("P")
 T = TypeVar("T")
 
+TRIAL_JOB = UUID(int=0)
+"""The job of the objects that :meth:`ObjectStore.test_upload` writes. No job has this id."""
+
 CALLS = 8
 """Number of calls that a process makes at a time, without uploads."""
 
@@ -302,7 +305,7 @@ class ObjectStore:
         Raises:
             Rejected, Retryable: the store refused a call, so it would refuse the file of an export too.
         """
-        key = self.key(UUID(int=0), 0, "trial")
+        key = self.key(TRIAL_JOB, 0, "trial")
         self.put(key, iter([b"trial"]), content_type="text/plain", file_name="trial", metadata=dict)
         try:
             with store_errors(), suppress(_TestUploadDone), self._open_test_upload(f"{key}-parts"):

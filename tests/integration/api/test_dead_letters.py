@@ -1,6 +1,7 @@
 """Operators list, look at, redrive and discard dead letters; only administrators see their content."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import uuid4
@@ -149,6 +150,22 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
         assert await command("redrive", "--error", "one", code=0) == ["published"]
         assert await command("redrive", "--error", "one", code=1) == ["refused"]
         assert await command("discard", "--all", code=1) == ["refused", "discarded"]
+
+        async def listed(*arguments: str) -> list[str]:
+            given = ["dead-letters", "list", *arguments, "--api-url", url, "--token", token]
+            done = await asyncio.to_thread(CliRunner().invoke, cli, given, env=env)
+            assert done.exit_code == 0, done.output
+            return [line for line in done.stdout.splitlines() if re.match(r"\d+:\d+  ", line)]
+
+        one, two = await listed()
+        assert "  redriven  " in one
+        assert "  discarded  " in two
+        assert await listed("--state", "discarded") == [two]
+        assert await listed("--state", "new") == []
+        missing = ["dead-letters", "discard", "0:9999", "--api-url", url, "--token", token]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, missing, env=env)
+        assert done.exit_code == 1
+        assert "0:9999  there is no such dead letter" in done.stderr
     assert [message.value for message in await messages_on(harness.settings, Topic.REQUESTS)] == [b"one"]
 
 

@@ -123,6 +123,7 @@ async def test_seconds_of_the_stages_come_from_the_heartbeat_and_then_from_the_e
         found = await why(operator, job_id)
         assert (found["reason"], found["seconds"], found["phase"]) == ("failed", times, None)
         assert found["error"]["code"] == "timeout"
+        assert found["error"]["message"].startswith("The export took too long.")
         assert "secret" not in str(found)
         assert (await why(admin, job_id))["error"]["message"] == "secret"
 
@@ -292,7 +293,10 @@ async def test_the_overview_shows_workers_queue_schedules_and_deliveries(api: Ha
             {"id": uuid4()},
         )
     async with api.user(user_id="user-7") as owner, api.user(OPERATE) as operator:
-        await admitted(api, owner)
+        oldest = await admitted(api, owner)
+        now = datetime.now(UTC)
+        lease = {"lease_until": now + timedelta(minutes=1), "started_at": now}
+        running = await admitted(api, owner, status="processing", worker="w-1", **lease)
         body = {"export_type": "ledger", "format": "csv", "schedule": "daily", "time_of_day": "06:00"}
         first, _ = [(await owner.post("/exports/schedules", json=body)).json()["id"] for _ in range(2)]
         async with api.engine.begin() as connection:
@@ -303,16 +307,34 @@ async def test_the_overview_shows_workers_queue_schedules_and_deliveries(api: Ha
                 ),
                 {"id": UUID(first)},
             )
+            await connection.execute(
+                text(
+                    "INSERT INTO deliveries (job_id, channel, address, event, topic, status, give_up_at, "
+                    "finished_at) VALUES (:id, 'mail', 'secret@example.com', 'completed', 't', 'failed', "
+                    "now(), now())"
+                ),
+                {"id": UUID(running)},
+            )
+        error = {"error_code": "missing_column", "error_message": "secret"}
+        failed = await admitted(api, owner, status="failed", schedule_id=UUID(first), **error)
         answer = await operator.get("/exports/operations")
         metrics = (await operator.get("/metrics")).text
     found = answer.json()
-    assert (found["slots"], found["slots_running"], found["pending"], found["processing"]) == (4, 1, 1, 0)
+    assert (found["slots"], found["slots_running"], found["pending"], found["processing"]) == (4, 1, 1, 1)
     assert [(worker["name"], worker["is_silent"]) for worker in found["workers"]] == [
         ("w-1", False),
         ("w-2", True),
     ]
     assert found["schedules"] == {"active": 2, "paused": 0, "late": 1, "failing": 1, "paused_by_service": 0}
     assert [(item["id"], item["failures"]) for item in found["failing_schedules"]] == [(first, 2)]
+    [failing] = found["failing_schedules"]
+    assert (failing["last_job_id"], failing["error_code"]) == (failed, "missing_column")
+    assert failing["error"].startswith("A column of the dataset no longer exists. The logs have the details")
+    assert found["oldest_job_id"] == oldest
+    assert [(item["export_job_id"], item["worker"]) for item in found["running"]] == [(running, "w-1")]
+    lost = [(item["export_job_id"], item["status"]) for item in found["lost_deliveries"]]
+    assert lost == [(running, "failed")]
+    assert "secret" not in answer.text
     assert found["deliveries"]["waiting"] == 1
     assert "secret@" not in answer.text
     for line in (
@@ -362,7 +384,8 @@ async def test_the_commands_of_operators(api: Harness) -> None:
 
         failed = await run("jobs", "--status", "failed", "--since", "today", "--code", "timeout")
         assert f"{second}  " in failed
-        assert "failed      user-7  ledger  csv  - rows  timeout" in failed
+        assert re.search(r"^job +requested +status +user +dataset", failed, re.MULTILINE)
+        assert re.search(r"Z  failed  user-7  ledger   csv +-  timeout$", failed, re.MULTILINE)
         assert first not in failed
         assert "secret" not in failed
         listed = await documents("jobs", "--since", "7d", "--user-id", "user-7", "--limit", "2")
@@ -382,6 +405,22 @@ async def test_the_commands_of_operators(api: Harness) -> None:
         await run("resume", "--dataset", "ledger")
         assert [item for item in await documents("pauses") if "scope" in item] == []
         await run("pause", "--dataset", "ledger", "--source", "x", code=2)
+        assert "Paused: user:user-7" in await run("pause", "--user-id", "user-7")
+        assert "operators have paused the claims of user:user-7" in await run("why", waits)
+        async with api.user(OPERATE) as operator:
+            metrics = (await operator.get("/metrics")).text
+            ready = (await operator.get("/readyz")).json()
+        assert 'exporter_claims_paused{scope="user"} 1.0' in metrics
+        assert ready["paused"] == ["user"], "without the user, because anybody can read it"
+        await run("resume", "--user-id", "user-7")
+        await run("usage", "--by", "user-7", code=2)
+        assert "user-7" not in await run("jobs", "--user-id", "nobody")
+        shown = await run("overview")
+        assert "Workers: 0, 0 of 0 slots in use" in shown
+        assert re.search(f"jobs wait, the oldest for .*: {waits}", shown)
+        assert "Restart of a worker: safe" in shown
+        [overview] = await documents("overview")
+        assert overview["oldest_job_id"] == waits
         [again] = await documents("rerun", first)
         record = await api.queries.get(UUID(again["export_job_id"]))
         assert record is not None

@@ -317,6 +317,61 @@ async def test_an_unavailable_part_is_found(examine: Examine, named: str, change
     assert "kafka topics" in report.of(State.OK) or named == "kafka answers"
 
 
+async def test_a_cause_that_several_checks_share_is_told_once(examine: Examine) -> None:
+    """The checks of the bucket and of the clocks ask the same store; the text has no names of classes."""
+    report = await examine(s3_endpoint="http://127.0.0.1:1")
+    away = [what for what in report.of(State.PROBLEM).values() if "127.0.0.1:1" in what]
+    assert len(away) == 1
+    assert away[0].startswith("object store: 127.0.0.1:1: ")
+    assert "(host=" not in away[0]
+
+
+async def test_what_an_interrupted_doctor_left_is_no_problem(examine: Examine, bucket: ObjectStore) -> None:
+    key = object_key(UUID(int=0), 1, "trial")
+    bucket.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
+    try:
+        report = await examine()
+    finally:
+        _empty(bucket)
+    assert report.problems == set()
+    assert report.of(State.OK)["bucket trials"].startswith("1 objects of an interrupted doctor")
+
+
+async def test_failed_schedules_and_lost_mails_are_found(
+    examine: Examine, database: asyncpg.Connection
+) -> None:
+    """A schedule that failed, one that the service paused, one that is late; mails that failed or wait."""
+    hour = "now() {} interval '1 h'"
+    for values in (
+        f"true, 1, NULL, {hour.format('+')}",
+        "false, 5, 'x', NULL",
+        f"true, 0, NULL, {hour.format('-')}",
+    ):
+        await database.execute(
+            "INSERT INTO scheduled_exports (id, user_id, export_type, format, schedule, active, failures, "
+            f"paused_reason, next_run) VALUES (gen_random_uuid(), 'u', 'ledger', 'csv', 'daily', {values})"
+        )
+    for values in (
+        "'failed', now(), now()",
+        "'ambiguous', now(), now()",
+        "'pending', now() - interval '2 h', NULL",
+    ):
+        await database.execute(
+            "INSERT INTO deliveries (job_id, channel, address, event, topic, give_up_at, status, created_at, "
+            f"finished_at) VALUES (gen_random_uuid(), 'mail', 'a@x.example', 'failed', 't', now(), {values})"
+        )
+    try:
+        report = await examine()
+    finally:
+        await database.execute("DELETE FROM scheduled_exports")
+        await database.execute("DELETE FROM deliveries")
+    assert report.problems == {"schedules runs"}
+    warnings = report.of(State.WARNING)
+    assert warnings["schedules failures"].startswith("the last run of 2 schedules failed; 1 of")
+    assert warnings["deliveries failures"].startswith("1 mails and webhooks of the last 7 days")
+    assert warnings["deliveries waiting"].endswith("the oldest for 120 minutes")
+
+
 async def test_a_source_that_refuses_the_role_is_found(
     stack: Stack, examine: Examine, settings: Settings
 ) -> None:

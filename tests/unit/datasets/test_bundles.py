@@ -211,7 +211,7 @@ def test_a_paused_dataset_or_source_pauses_its_bundles() -> None:
     for scope in ("dataset:b", "source:crm"):
         paused = PausedClaims(frozenset([scope]))
         assert sorted(paused.datasets(known)) == ["all", "b"]
-        assert [paused.scope_of(name, known[name]) for name in ("a", "b", "all")] == [None, scope, scope]
+        assert [paused.scope_of(name, known[name], "u") for name in ("a", "b", "all")] == [None, scope, scope]
 
 
 def test_names_of_bundles_are_as_those_of_datasets(tmp_path: Path) -> None:

@@ -31,6 +31,21 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(cli, list(arguments), env=environment)
 
 
+@pytest.mark.parametrize("group", [(), ("schedule",), ("dead-letters",), ("datasets",)])
+def test_the_list_of_commands_fits_a_terminal(group: tuple[str, ...]) -> None:
+    """The first sentence of each help is short, so that the list shows all of it."""
+    lines = run(*group, "--help", COLUMNS="80").output.splitlines()
+    assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage:")]
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_a_user_beside_a_token_of_another_user_is_told(token: bool) -> None:
+    given = ["--token", run("token", "--user-id", "sam").stdout.strip()] if token else []
+    away = ["--api-url", "http://127.0.0.1:1", "--user-id", "ada", *given]
+    result = run("schedule", "list", *away)
+    assert ("--user-id ada has no effect, because the token is one of 'sam'" in result.stderr) == token
+
+
 @pytest.mark.parametrize(
     "command",
     ["request", "status", "watch", "download", "cancel", "token", "tick", "worker", "migrate", "api"],

@@ -1,0 +1,66 @@
+"""Check what people notice first: schedules that failed, and mails and webhooks that did not arrive."""
+
+from collections.abc import AsyncIterator
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.notifications.statistics import COUNT as DELIVERIES
+from stream_app.schedules.statistics import COUNT as SCHEDULES
+from stream_app.schedules.statistics import LATE
+
+SCHEDULE_AREA, DELIVERY_AREA = FindingFactory("schedules"), FindingFactory("deliveries")
+
+WAITS_LONG_SECONDS = 3600
+
+
+async def check_schedules(connection: AsyncConnection) -> AsyncIterator[Finding]:
+    """Yield a finding about late runs, and one about failed ones."""
+    found = (await connection.execute(SCHEDULES, {"late": LATE})).one()
+    yield SCHEDULE_AREA.problem_if(
+        found.late > 0,
+        "runs",
+        f"{found.active} are active, none is late",
+        f"{found.late} schedules are late",
+        "check that a ticker and a worker run, and the ticker's clock",
+    )
+    if failed := found.failing + found.paused_by_service:
+        yield SCHEDULE_AREA.warning(
+            "failures",
+            f"the last run of {failed} schedules failed; {found.paused_by_service} of them are paused for it",
+            "`exporter overview` lists them with the reason and the last job; "
+            "`exporter rerun JOB` runs it again with the same period",
+        )
+    else:
+        yield SCHEDULE_AREA.ok("failures", "no last run failed")
+
+
+async def check_deliveries(connection: AsyncConnection) -> AsyncIterator[Finding]:
+    """Yield a finding about mails and webhooks that failed, and one about those that wait."""
+    found = (await connection.execute(DELIVERIES)).one()
+    if found.failed + found.ambiguous:
+        yield DELIVERY_AREA.warning(
+            "failures",
+            f"{found.failed} mails and webhooks of the last 7 days failed, {found.ambiguous} were possibly "
+            "not sent",
+            "`exporter overview` lists their jobs; `exporter resend JOB` sends them again",
+        )
+    else:
+        yield DELIVERY_AREA.ok("failures", "all mails and webhooks of the last 7 days were accepted")
+    if found.oldest_seconds >= WAITS_LONG_SECONDS:
+        yield DELIVERY_AREA.warning(
+            "waiting",
+            f"{found.waiting} mails and webhooks wait, the oldest for {found.oldest_seconds / 60:.0f} "
+            "minutes",
+            "check the mail server and the receivers (delivery.postponed in the workers' logs); "
+            "they are sent when they answer",
+        )
+    else:
+        yield DELIVERY_AREA.ok("waiting", f"{found.waiting} mails and webhooks wait")
+
+
+async def check_people(connection: AsyncConnection) -> AsyncIterator[Finding]:
+    """Yield the findings of both."""
+    for findings in (check_schedules(connection), check_deliveries(connection)):
+        async for finding in findings:
+            yield finding
