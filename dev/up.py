@@ -72,6 +72,7 @@ def describe(stack: Stack, api: ApiProcess) -> dict[str, object]:
         "api_url": api.url,
         "token": stack.token("user-1"),
         "admin_token": stack.token("admin", "exports:all", "exports:admin"),
+        "operator_token": stack.token("operator", "exports:operate"),
         "kafka_bootstrap_servers": settings.kafka_bootstrap_servers,
         "database_url": settings.database_url.get_secret_value(),
         "source_database_url": settings.source_dsn,
@@ -144,9 +145,10 @@ def _greet(
 ) -> None:
     rows = {
         "API": f"{url}   (page at /, reference at /docs)",
-        "tokens": "of user-1, and of an administrator, with which the page signs in:",
+        "tokens": "of user-1, of an administrator, with which the page signs in, and of an operator:",
         "user-1": f"Bearer {content['token']}",
         "admin": f"Bearer {content['admin_token']}",
+        "operator": f"Bearer {content['operator_token']}",
         "facts": f"{_short(facts)}, and {_short(facts.with_suffix('.env'))} for a shell",
         "metrics": f"{url}/metrics, of the workers {', '.join(metrics) or 'none'}",
     }
@@ -154,7 +156,7 @@ def _greet(
         rows["try"] = request
     console.print()
     for name, text in rows.items():
-        console.print(f"  [bold]{name:<7}[/] {escape(text)}")
+        console.print(f"  [bold]{name:<8}[/] {escape(text)}")
     console.print("\n  Ctrl-C stops everything.\n", style="dim")
 
 

@@ -105,9 +105,10 @@ def resend(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send mails, chat messages, webhooks and files of a job again.
+    """Send the deliveries of a job again.
 
-    Those that failed, were skipped, or of which it is not known whether they were sent.
+    Mails, chat messages, webhooks and files that failed, were skipped, or of which it is not known whether
+    they were sent.
     """
     import asyncio
 

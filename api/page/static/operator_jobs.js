@@ -73,7 +73,7 @@ export class OperatorJobs {
     this.limit = cursor ? MOST : STEP;
     await this.load();
     if (pressed?.hidden) this.state.focus();
-    if (pressed) this.element.scrollIntoView();
+    if (pressed) this.element.scrollIntoView({ behavior: "instant" });
   }
 
   async load() {

@@ -120,7 +120,8 @@ def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         facts = json.loads(facts_file.read_text())
         assert facts.keys() == {
-            "api_url", "token", "admin_token", "kafka_bootstrap_servers", "worker_metrics_urls",
+            "api_url", "token", "admin_token", "operator_token", "kafka_bootstrap_servers",
+            "worker_metrics_urls",
             "database_url", "source_database_url",
             "s3_endpoint", "s3_access_key", "s3_secret_key", "s3_bucket", "smtp_url", "pids",
         }  # fmt: skip
@@ -135,7 +136,8 @@ def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
             text=True,
         )
         assert sourced.stdout.strip() == facts["database_url"]
-        for path, token in (("/exports/jobs", facts["token"]), ("/readyz", facts["admin_token"])):
+        calls = {"/exports/jobs": "token", "/readyz": "admin_token", "/exports/operations": "operator_token"}
+        for path, token in ((path, facts[name]) for path, name in calls.items()):
             request = urllib.request.Request(
                 facts["api_url"] + path, headers={"Authorization": f"Bearer {token}"}
             )
