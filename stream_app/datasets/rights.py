@@ -166,12 +166,18 @@ def check_rows(dataset: Dataset, name: str, caller: Caller) -> None:
 
 
 def of_member(bundle: Bundle, member: Dataset, error: Rejected) -> Rejected:
-    """Return the error of a dataset of a bundle, with the dataset's name. It is visible to the caller."""
-    text = str(error)
-    if error.field is not None:
-        text = text.removeprefix(f"{error.field}: ")
+    """Return the error of a dataset of a bundle, with the dataset's name, which is visible to the caller.
+
+    The field of a filter is that of the request for the bundle, such as ``filters.ledger.kind``.
+    """
+    text, field = str(error), error.field
+    if field is not None:
+        text = text.removeprefix(f"{field}: ")
+        first, dot, rest = field.partition(".")
+        if first == "filters":
+            field = f"filters.{member.name}{dot}{rest}"
     return Rejected(
-        f"dataset {member.name!r} of bundle {bundle.name!r}: {text}", code=error.code, field=error.field
+        f"dataset {member.name!r} of bundle {bundle.name!r}: {text}", code=error.code, field=field
     )
 
 

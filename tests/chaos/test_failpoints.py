@@ -34,7 +34,7 @@ WAIT_SECONDS = 150.0
 """Limit in seconds. An idle machine needs a quarter of it."""
 
 QUICK, LARGE, SLOW, HOPELESS = "quick", "large", "slow", "hopeless"
-DIVIDED, SPLIT = "divided", "split"
+DIVIDED, SPLIT, BUNDLED = "divided", "split", "bundled"
 EARLY, AT_ONCE, RUNNING, COMPLETED = "early", "at once", "running", "completed"
 
 
@@ -56,16 +56,19 @@ class Fate:
     @property
     def order(self) -> PlannedJob:
         """The request."""
-        last = {LARGE: ROWS, DIVIDED: ROWS, SLOW: 3 * SLOW_ROWS_A_SECOND}.get(self.export, 200)
+        slow = 3 * SLOW_ROWS_A_SECOND
+        last = {LARGE: ROWS, DIVIDED: ROWS, SLOW: slow, BUNDLED: slow}.get(self.export, 200)
         if self.cancelled in (AT_ONCE, RUNNING):
             last = ROWS  # a slow export, which runs until it is cancelled
+        filters = {"id": {"lte": last}}
+        columns = {HOPELESS: ["nonsense"], BUNDLED: None}
         request = ExportRequest(
             user_id=f"user of {self.job_id}",
-            export_type="slow" if self.export == SLOW else "items",
+            export_type={SLOW: "slow", BUNDLED: "bundled"}.get(self.export, "items"),
             format="csv",
             scope="all",
-            filters={"id": {"lte": last}},
-            columns=["nonsense"] if self.export == HOPELESS else list(COLUMNS),
+            filters={"slow": filters} if self.export == BUNDLED else filters,
+            columns=columns.get(self.export, list(COLUMNS)),
             split={DIVIDED: Split(rows=ROWS), SPLIT: Split(rows=60)}.get(self.export),
         )
         return PlannedJob(0, self.job_id, request, last)
@@ -77,6 +80,7 @@ FATES = [
     Fate(["claimed"], attempts=2),
     Fate(["started"], attempts=2),
     Fate(["copying"], SLOW, attempts=2),
+    Fate(["copying", "uploaded", "unsealed"], BUNDLED, attempts=4),
     Fate(["uploading"], LARGE, attempts=2),
     Fate(["uploading", "swept"], LARGE, attempts=3),
     Fate(["uploaded"], attempts=2),

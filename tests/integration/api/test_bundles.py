@@ -85,6 +85,7 @@ async def test_a_request_is_checked_against_each_table(clients: Any) -> None:
         right = await client.post("/exports/jobs", json=body)
         flat = await client.post("/exports/jobs", json=order(export_type="my_data", filters={"id": 1}))
     assert wrong.status_code == 422
+    assert wrong.json()["field"] == "filters.proofs.nose"
     assert "dataset 'proofs' of bundle 'my_data'" in wrong.json()["detail"]
     assert right.status_code == 202
     assert (flat.status_code, flat.json()["field"]) == (422, "filters.id")
