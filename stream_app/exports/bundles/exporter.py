@@ -37,7 +37,7 @@ from stream_app.exports.preparation import document_of, prepared
 from stream_app.exports.presentation import label_for, settled_options
 from stream_app.exports.rights import use_all_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
-from stream_app.exports.snapshot import FETCH_SECONDS, Snapshot, single_value
+from stream_app.exports.snapshot import Snapshot, single_value
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import time_limit_exceeded
 from stream_app.exports.stage_spans import TimedSink, stage_span
@@ -249,7 +249,8 @@ class _BundleExport:
         table = member.table
         if table.query is None:
             sql = f"SELECT {table.locking_sql}, {table.fingerprint_sql}"
-            value = await single_value(snapshot.connection, sql, FETCH_SECONDS)
+            # It waits for a table that is being changed, as the export of one dataset does.
+            value = await single_value(snapshot.connection, sql, snapshot.timeout)
             snapshot.initial_value = value.partition("\t")[2]
         await self.exporter.check_table(snapshot, table, self.task)
         if table.has_row_security:

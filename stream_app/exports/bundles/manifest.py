@@ -10,7 +10,7 @@ from stream_app.exports.formats.base import Format
 def archive_manifest(facts: BundleFacts, output: Format, written: Sequence[WrittenMember]) -> dict[str, Any]:
     """Return the content of ``manifest.json`` in the archive, which has no checksum of the archive itself."""
     rows = sum(item.member.row_count for item in written)
-    return {"rows": rows, **bundle_origin(facts, output, written)}
+    return {"rows": rows, "user_id": facts.request.user_id, **bundle_origin(facts, output, written)}
 
 
 def bundle_origin(facts: BundleFacts, output: Format, written: Sequence[WrittenMember]) -> dict[str, Any]:
@@ -29,7 +29,6 @@ def bundle_origin(facts: BundleFacts, output: Format, written: Sequence[WrittenM
         **({"label": facts.title} if facts.title != facts.name else {}),
         "format": output.name,
         "scope": request.scope,
-        "user_id": request.user_id,
         **({"window": dict(facts.window)} if facts.window else {}),
         **({"timezone": request.options.timezone} if request.options.timezone else {}),
         "options": request.options.model_dump(mode="json", exclude_defaults=True),
