@@ -410,6 +410,7 @@ def test_a_misspelt_variable_is_reported_with_the_nearest_name(monkeypatch: pyte
 
 JOB = str(uuid4())
 ARGUMENTS = {
+    "destinations test": ["archive"],
     "request": ["--export-type", "ledger", "--format", "csv", "--user-id", "u"],
     "token": ["--user-id", "u"],
     "api": ["--port", "0"],

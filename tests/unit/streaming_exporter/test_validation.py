@@ -23,7 +23,7 @@ from streaming_exporter.validation import _PATTERNS, PYDANTIC_TYPES, field_of, s
 
 OF_PYDANTIC = re.compile(
     r"input should|should be|after validation|valid string|valid dictionary|unable to|pydantic|"
-    r"string should|list should|field required|extra inputs|value error|\{\w+\}",
+    r"string should|list should|field required|extra inputs|value error|\{(?!file_name|number)\w+\}",
     re.IGNORECASE,
 )
 
@@ -127,7 +127,7 @@ REQUEST = {"user_id": "u", "export_type": "ledger", "format": "csv"}
         ({"priority": "urgent"}, "priority: expected high, normal or low, got 'urgent'"),
         ({"user_id": ""}, "user_id: it must not be empty, got ''"),
         ({"user_id": 3}, "user_id: expected a text, got 3"),
-        ({"recipients": ["a@b.de"] * 51}, "recipients: expected at most 50 values, got"),
+        ({"recipients": ["a@b.de"] * 51}, "recipients: expected at most 50 values"),
         ({"split": {"rows": 0}}, "split.rows: expected at least 1, got 0"),
         ({"split": {"rows": "5"}}, "split.rows: expected a whole number, got '5'"),
         ({"options": {"header": "maybe"}}, "options.header: expected true or false, got 'maybe'"),
