@@ -45,6 +45,7 @@ NAVIGATION = [
     {"Start": ["index.md", "tutorial.md", "comparison.md"]},
     {"Ask for exports": [
         "requests.md", "http.md", "events.md", "formats.md", "types.md", "files.md", "delivery.md",
+        "destinations.md",
     ]},
     {"Adopt": [
         "datasets.md", "queries.md", "rights.md", "masks.md", "languages.md", "identity_providers.md",

@@ -121,6 +121,8 @@ CASES = [
     # Webhooks are not set up here, so every user gets the same error.
     Case("GET /exports/webhook-secret", anybody(422), query="?url=https://hooks.example.com/x"),
     Case("GET /exports/datasets", anybody(200)),
+    Case("GET /exports/destinations", anybody(200)),
+    Case("POST /exports/destinations/{name}:test", operated(404)),
     Case("GET /exports/me", anybody(200)),
     Case("POST /exports/schedules", anybody(201), SCHEDULE),
     Case("POST /exports/schedules", Rule(401, 403, 403, 201, 201, 403), SCHEDULE | {"scope": "all"}),
