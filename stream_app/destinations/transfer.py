@@ -9,7 +9,6 @@ from stream_app.datasets.destinations import Destination
 from stream_app.destinations.errors import FileUnavailable, TransferInterrupted
 from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
 from stream_app.exports.task import ExportedFile
-from stream_app.observability import metrics
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
@@ -61,7 +60,6 @@ class Transfer:
                     session.put(outgoing, self._content(file))
                 self.sent = before + outgoing.size
                 self.done += 1
-                metrics.DESTINATION_BYTES.labels(self.destination.kind).inc(outgoing.size)
                 self.file_done()
             if self.manifest is not None:
                 self._check()

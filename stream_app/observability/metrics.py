@@ -137,12 +137,6 @@ DELIVERIES = Counter(
     ["channel", "outcome"],
     registry=WORKER,
 )
-DESTINATION_BYTES = Counter(
-    "exporter_destination_bytes",
-    "Bytes of files that were sent to destinations, by their kind",
-    ["kind"],
-    registry=WORKER,
-)
 CONSUMER_LAG = Gauge(
     "exporter_consumer_lag",
     "Messages of this worker's partitions that are not processed",

@@ -58,6 +58,10 @@ def test_the_style_comes_from_the_record_of_the_job() -> None:
         "options": {"locale": "de-DE", "headers": "labels"},
         "manifest": {"timezone": "Europe/Berlin", "label": "Buchungen"},
         "encrypt": None,
+        "created_at": facts["completed_at"],
+        "run_at": None,
+        "schedule_id": None,
+        "claims": None,
     }
     subject, text = mail(Notification.from_row(row))
     assert subject == "Export of Buchungen, 24 Nov 2026: 3.120 rows"
