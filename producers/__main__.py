@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -424,6 +425,7 @@ def tick() -> None:
     import asyncio
 
     from producers import ticker
+    from producers.json_log import JsonFormatter
     from stream_app.setting_errors import load_settings, warn_of_unknown_settings
 
     with exit_on_error():
@@ -431,6 +433,9 @@ def tick() -> None:
         logging.basicConfig(
             level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s", force=True
         )
+        if settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty()):
+            for handler in logging.getLogger().handlers:
+                handler.setFormatter(JsonFormatter())
         for chatty in ("aiokafka", "asyncio"):
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         warn_of_unknown_settings()

@@ -60,10 +60,13 @@ def messages_json(language: str) -> bytes:
 OF_OPERATORS = frozenset({"operations.js", "operator_jobs.js", "dead_letters.js", "live_list.js"})
 """Modules that the page loads only for users with the role to operate the service."""
 
+OF_PROVIDER = "openid.js"
+"""The module that the page loads only where users sign in with an identity provider."""
+
 
 def _preloads(folder: Path) -> str:
     """Return the elements that load all modules at once: otherwise each is asked for when one names it."""
-    others = {"main.js", *OF_OPERATORS}
+    others = {"main.js", OF_PROVIDER, *OF_OPERATORS}
     names = sorted(path.name for path in folder.glob("*.js") if path.name not in others)
     return "".join(f'<link rel="modulepreload" href="page/{name}">' for name in names)
 

@@ -149,7 +149,7 @@ async def list_schedules(
     responses=problem_responses(401, 404, 500, 503),
 )
 async def get_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> ScheduleView:
-    """`paused_reason` explains why the service has paused a schedule."""
+    """`paused_reason` explains why the service has paused a schedule, and `paused_code` is the code of it."""
     return await _view(services, await find_schedule(services, user, schedule_id))
 
 

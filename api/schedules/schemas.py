@@ -175,6 +175,7 @@ class ScheduleView(BaseModel):
     active: bool
     paused_at: datetime | None
     paused_reason: str | None
+    paused_code: str | None
     failures: int
     granted_until: datetime | None
     last_run: datetime | None

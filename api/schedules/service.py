@@ -122,7 +122,7 @@ async def _pause(services: ApiServices, user: User, schedule_id: UUID) -> Schedu
 
 
 def _paused_by_owner(services: ApiServices) -> dict[str, Any]:
-    return {"paused_at": services.clock.now(), "paused_reason": None}
+    return {"paused_at": services.clock.now(), "paused_reason": None, "paused_code": None}
 
 
 async def changed_values(
@@ -135,7 +135,7 @@ async def changed_values(
     if known.active and order.active and same_calendar and known.next_run is not None:
         del values["next_run"]
     if order.active and not known.active:
-        values |= {"failures": 0, "paused_at": None, "paused_reason": None}
+        values |= {"failures": 0, "paused_at": None, "paused_reason": None, "paused_code": None}
     if known.active and not order.active:
         values |= _paused_by_owner(services)
     return values

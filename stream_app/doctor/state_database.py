@@ -147,7 +147,7 @@ def _queue(oldest: timedelta | None) -> Finding:
         waits = (
             f"the oldest pending job has waited for {oldest.total_seconds():.0f} s"
             if oldest
-            else "no job waits"
+            else "the queue is empty"
         )
         return AREA.ok("queue", waits)
     what = f"the oldest pending job has waited for {oldest.total_seconds() / 60:.0f} minutes"

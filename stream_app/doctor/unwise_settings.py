@@ -28,7 +28,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     parts = (_signing(settings, public), _tokens(settings, public), _passwords(settings, public))
     more = (_connections(settings, public), _addresses(settings, public), _times(settings), _limits(settings))
     found = [finding for part in (_unknown(), *parts, *more) for finding in part]
-    yield from found or [AREA.ok("values", "no unwise setting")]
+    yield from found or [AREA.ok("values", "no risky setting")]
 
 
 def _unknown() -> Iterator[Finding]:

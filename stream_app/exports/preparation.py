@@ -81,6 +81,7 @@ def document_of(
         template_columns=table.template_columns or tuple(item.name for item in table.columns),
         target_bytes=target_bytes,
         title=title_of(table.dataset, request.options),
+        name=request.name or "",
     )
 
 

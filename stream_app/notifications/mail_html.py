@@ -128,6 +128,7 @@ _PAGE = Template(
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\
 <meta name="color-scheme" content="light dark"><meta name="supported-color-schemes" content="light dark">\
 <title>$title</title><style>:root{{color-scheme:light dark}}\
+@media (max-width: 420px){{th,td{{display:block;padding:0!important}}th{{padding-top:8px!important}}}}\
 @media (prefers-color-scheme: dark){{{_dark_rules()}}}</style></head>
 <body class="ground" style="margin:0;padding:24px 12px;background:{LIGHT.ground};\
 font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif">

@@ -221,8 +221,13 @@ def _skip_reason(row: Mapping[str, Any]) -> str | None:
 
 
 def requested_language(options: object) -> str | None:
-    """Return the language that stored options name, if there are messages in it. Options can be invalid."""
-    return known_language(options.get("language")) if isinstance(options, Mapping) else None
+    """Return the language of ``options.language``, or else of ``options.locale``, as files have it.
+
+    None if there are no messages in it. Stored options can be invalid.
+    """
+    if not isinstance(options, Mapping):
+        return None
+    return known_language(options.get("language") or options.get("locale"))
 
 
 def _rhythm(row: Mapping[str, Any]) -> Rhythm | None:

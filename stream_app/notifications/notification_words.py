@@ -16,6 +16,7 @@ from stream_app.notifications.request_words import (
     one_line,
     rhythm_text,
     user_text,
+    without_window,
 )
 
 MAX_REASON_LENGTH = 600
@@ -277,7 +278,7 @@ class NotificationWords:
             rows = self.say("page.scopes.named", scope=about.scope)
         return [
             ("rows_of", rows),
-            ("filters", " · ".join(filter_texts(about.filters, style)) or None),
+            ("filters", " · ".join(filter_texts(without_window(about.filters, self.window), style)) or None),
             ("parameters", " · ".join(filter_texts(about.parameters, style)) or None),
             ("columns", column_text(about.columns, style)),
         ]

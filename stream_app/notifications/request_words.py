@@ -60,6 +60,20 @@ def user_text(text: str, limit: int = MAX_LENGTH) -> str | None:
     return None if _LINK.search(line) else line
 
 
+def without_window(filters: object, window: tuple[datetime, datetime] | None) -> object:
+    """Return the filters without that of a run's window, which the mail shows as the period."""
+    if window is None or not isinstance(filters, Mapping):
+        return filters
+    return {column: tests for column, tests in filters.items() if not _is_window(tests, window)}
+
+
+def _is_window(tests: object, window: tuple[datetime, datetime]) -> bool:
+    if not isinstance(tests, Mapping) or set(tests) != {"gte", "lt"}:
+        return False
+    ends = _moment(tests["gte"]), _moment(tests["lt"])
+    return ends == window or (tests["gte"], tests["lt"]) == tuple(end.date().isoformat() for end in window)
+
+
 def filter_texts(filters: object, style: MailStyle) -> list[str]:
     """Return a text for each filter; none for filters that are invalid."""
     if not isinstance(filters, Mapping):

@@ -62,6 +62,11 @@ def _add_trace_ids(_: object, __: str, line: structlog.typing.EventDict) -> stru
     return {**tracing.trace_ids(tracing.current_span().traceparent), **line}
 
 
+def _is_of_service(record: logging.LogRecord) -> bool:
+    """Whether a line is none of Faust about a part that starts or stops, such as ``[^-App]: Starting...``."""
+    return record.levelno > logging.INFO or not record.getMessage().startswith("[^")
+
+
 def configure(settings: Settings) -> None:
     """Route structlog and the standard library's logging to one handler on standard error."""
     pretty = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
@@ -97,6 +102,8 @@ def configure(settings: Settings) -> None:
     )
     handler.addFilter(RepeatedLines())
     stamina.instrumentation.set_on_retry_hooks([log_retry])
+    if settings.log_level != "DEBUG":
+        handler.addFilter(_is_of_service)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)

@@ -62,6 +62,7 @@ class ScheduledExport(Base):
     failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     paused_at: Mapped[datetime | None]
     paused_reason: Mapped[str | None]
+    paused_code: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
@@ -128,6 +129,7 @@ class Schedule:
     failures: int
     paused_at: datetime | None
     paused_reason: str | None
+    paused_code: str | None
     created_at: datetime
 
 

@@ -87,7 +87,8 @@ _FAILED = text(
             WHEN active AND failures + 1 >= :most
             THEN 'paused after ' || (failures + 1) || ' failures in a row; the last one: ' || :error
             ELSE paused_reason
-        END
+        END,
+        paused_code = CASE WHEN active AND failures + 1 >= :most THEN 'repeated_failures' ELSE paused_code END
     WHERE id = :id
     """
 )

@@ -55,7 +55,8 @@ _LOCK_UNCHANGED = text(
 _PAUSE = text(
     """
     UPDATE scheduled_exports
-    SET active = false, next_run = NULL, paused_at = :paused_at, paused_reason = :reason
+    SET active = false, next_run = NULL, paused_at = :paused_at,
+        paused_reason = :reason, paused_code = :code
     WHERE id = :id
     """
 )
@@ -235,9 +236,12 @@ async def _pause(connection: AsyncConnection, schedule_id: UUID, error: Exceptio
 
     A failed run informs its owner of the reason.
     """
-    reason = str(planning_error(error))
+    refusal = planning_error(error)
+    reason = str(refusal)
     log.warning("schedule.paused", schedule_id=str(schedule_id), error=reason, exc_info=error)
-    await connection.execute(_PAUSE, {"id": schedule_id, "paused_at": at, "reason": reason})
+    await connection.execute(
+        _PAUSE, {"id": schedule_id, "paused_at": at, "reason": reason, "code": refusal.code}
+    )
 
 
 async def _close_gaps(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:

@@ -90,7 +90,7 @@ class Signals:
         if self.group is None:
             return
         if not self.is_member:
-            yield f"the consumer group does not list this worker, the group is {self.group.state}"
+            yield f"the worker is not a member of its consumer group, whose state is {self.group.state}"
         if is_blocked:
             return
         for place, state in self.partition_states.items():

@@ -98,7 +98,7 @@ def test_a_worker_recovers_after_the_death_of_a_broker(stack: Stack, worker: App
 UNREAD = "is not read on from"
 SABOTAGE = {
     # It has left the group, as after a lost session, and does not join again.
-    "the consumer group does not list this worker": (
+    "the worker is not a member of its consumer group": (
         "app.consumer._thread._consumer._coordinator._coordination_task.cancel();"
         "app.consumer._thread._consumer._coordinator._heartbeat_task.cancel()"
     ),

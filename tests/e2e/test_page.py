@@ -39,7 +39,7 @@ def test_a_token_stays_in_its_tab_until_it_expires(visit: Visit, settings: Setti
     page = visit.page
     page.clock.install()
     visit.sign_in(sign_token(settings, "ada", ["exports:admin"], hours=2))
-    expect(page.locator("#who")).to_contain_text("ada (admin) until ")
+    expect(page.locator("#who")).to_contain_text("ada (admin) signed in until ")
     page.reload()
     expect(page.get_by_role("heading", name="New export")).to_be_visible()
     assert page.evaluate("[location.href, localStorage.length, document.cookie]") == [visit.url + "/", 0, ""]
@@ -71,7 +71,7 @@ def test_from_a_form_to_a_file(visit: Visit, system: System, customer: str, tmp_
     with page.expect_download() as download:  # a small export is downloaded without a further click
         card = visit.export()
     expect(card.locator(".state")).to_have_text("Ready")
-    for said in ("total ≥ 200.5", "placed_at from 10 Jan 2026, 12:30", "(UTC)", "paid = true"):
+    for said in ("total ≥ 200.5", "placed_at from 10 Jan 2026, 12:30", "(Europe/Berlin)", "paid = true"):
         expect(card).to_contain_text(said)
     path = tmp_path / "orders.csv"
     download.value.save_as(path)
@@ -81,7 +81,7 @@ def test_from_a_form_to_a_file(visit: Visit, system: System, customer: str, tmp_
     wanted = psql(
         system.stack,
         "COPY (SELECT id FROM shop.orders WHERE customer_id = 'customer-1' AND total >= 200.5 "
-        "AND placed_at >= '2026-01-10T12:30Z' AND paid ORDER BY placed_at, id) TO STDOUT",
+        "AND placed_at >= '2026-01-10T12:30+01' AND paid ORDER BY placed_at, id) TO STDOUT",
     )
     assert [row["id"] for row in rows] == wanted.split()
     assert list(rows[0]) == ["id", "customer_id", "total", "note", "paid", "placed_at"]
@@ -272,7 +272,7 @@ def test_a_schedule_is_made_run_paused_and_deleted(visit: Visit, anybody: str) -
     make_schedule(visit)
     card = page.locator("#schedule-list > li")
     expect(card).to_contain_text("Every Friday at 18:30 (Europe/Berlin)")
-    expect(card).to_contain_text("rows of the period before · mail to ada@example.com")
+    expect(card).to_contain_text("Rows of the previous week · mail to ada@example.com")
     runs = card.locator(".runs li")
     expect(runs).to_have_count(5)
     assert all(text.startswith("Fri") and text.endswith("18:30") for text in runs.all_inner_texts())

@@ -85,12 +85,11 @@ def test_captions_language_zone_and_locale_of_a_file(visit: Visit, seller: str, 
     page.get_by_label("Region").select_option("apac")
     open_options(visit)
     page.get_by_label("Captions").select_option(label="Labels")
-    page.get_by_label("Language of the labels").select_option(label="German")
+    page.get_by_label("Language of the file and of mails").select_option(label="German")
     zone = page.get_by_label("Time zone of days and times")
     expect(zone).to_have_value("Europe/Berlin")  # that of the dataset
     zone.select_option("America/New_York")
-    page.get_by_label("Numbers and dates as in").fill("de-DE")
-    page.keyboard.press("Tab")
+    page.get_by_label("Numbers and dates as in").select_option("de-DE")
     expect(page.get_by_label("Separator of columns")).to_have_value(";")
     with page.expect_download() as download:
         body = sent(visit, "/exports/jobs", lambda: visit.export())
@@ -112,7 +111,7 @@ def test_captions_language_zone_and_locale_of_a_file(visit: Visit, seller: str, 
     expect(card.locator(".state")).to_have_text("Ready")
     expect(page.get_by_label("Captions")).to_have_value("names")  # the form begins anew
     open_options(visit)
-    page.get_by_label("Numbers and dates as in").fill("fr-FR")
+    page.get_by_label("Numbers and dates as in").select_option("fr-FR")
     visit.choose("orders", "ndjson")  # without labels
     expect(page.get_by_label("Captions")).to_have_count(0)
     expect(page.get_by_label("Numbers and dates as in")).to_have_value("fr-FR")
@@ -135,7 +134,7 @@ def test_a_schedule_keeps_parameters_scope_and_options(visit: Visit, settings: S
     body = sent(visit, "/exports/schedules", lambda: press.click())
     assert body["parameters"] == {"region": "emea"}
     assert (body["scope"], body["timezone"]) == ("team", "Europe/Berlin")
-    assert body["options"] == {"headers": "labels", "timezone": "UTC"}
+    assert body["options"] == {"headers": "labels", "timezone": "UTC", "locale": "en-GB"}
     card = page.locator("#schedule-list > li")
     expect(card.get_by_role("heading")).to_contain_text("Sales Excel")
     expect(card).to_contain_text("region = emea")
@@ -166,7 +165,9 @@ def test_labels_are_in_the_language_of_the_browser(visit: Visit, seller: str) ->
         ["id", "customer_id", "Summe (EUR)", "placed_at"]  # the masked column cannot be filtered
     )
     page.locator("summary", has_text="Optionen").click()
-    expect(page.get_by_label("Sprache der Bezeichnungen").locator("option:checked")).to_have_text("Deutsch")
+    expect(page.get_by_label("Sprache der Datei und der E-Mails").locator("option:checked")).to_have_text(
+        "Deutsch"
+    )
 
 
 def test_an_error_marks_the_parameter(visit: Visit, seller: str) -> None:

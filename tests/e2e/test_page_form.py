@@ -3,14 +3,22 @@
 import csv
 import io
 import json
+import re
+from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
+from babel.dates import format_date
 from playwright.sync_api import Locator, expect
 
 from producers.tokens import sign_token
+from stream_app.exports.columns import Kind
+from stream_app.exports.relative_dates import resolve_filters
+from stream_app.notifications.request_words import PERIODS
 from stream_app.settings import Settings
 from tests.e2e.browser import Visit
 from tests.e2e.conftest import System
@@ -91,27 +99,158 @@ def test_periods_are_relative_to_the_day_of_the_export(visit: Visit, customer: s
     body = sent(visit)
     assert body["filters"] == {"placed_at": {"gte": "start_of_month-1mo", "lt": "start_of_month"}}
     card = visit.page.locator("#job-list > li").first
-    expect(card).to_contain_text("placed_at: last month")
+    expect(card).to_contain_text(re.compile(r"placed_at: last month \(1 \w+ \d{4} to \d\d \w+ \d{4}\)"))
     card.get_by_role("button", name="Edit and run again").click()
     expect(visit.page.get_by_label("Value for placed_at").locator("option:checked")).to_have_text(
         "last month"
     )
 
 
-def test_a_schedule_has_the_days_of_its_own_zone(visit: Visit, customer: str) -> None:
+MOMENTS = ("2026-03-29T22:30:00Z", "2026-12-31T23:30:00Z", "2028-02-29T12:00:00Z", "2026-11-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Auckland"])
+def test_cards_say_which_days_a_period_was(visit: Visit, zone: str) -> None:
+    """They are those that the export had, at the ends of months, years and hours of summer time."""
+    visit.open()
+    for moment, ((gte, lt), name) in product(MOMENTS, PERIODS.items()):
+        shown = visit.page.evaluate(
+            "async ([at, zone, now]) => (await import('/page/words.js')).filters({ at }, '', zone, now)",
+            [{"gte": gte, "lt": lt}, zone, moment],
+        )
+        wanted = {"at": {"gte": gte, "lt": lt}}
+        kinds, now = {"at": Kind.TIMESTAMPTZ}, datetime.fromisoformat(moment)
+        found = resolve_filters(wanted, kinds, now, ZoneInfo(zone))["at"]
+        first, end = (
+            datetime.fromisoformat(found[name]).astimezone(ZoneInfo(zone)).date() for name in ("gte", "lt")
+        )
+        last = end - timedelta(days=1)
+        days = [format_date(day, "d MMM y", locale="en_GB") for day in (first, last)]
+        text = days[0] if first == last else " to ".join(days)
+        assert shown.replace("Sept", "Sep").endswith(f" ({text})".replace("Sept", "Sep")), (moment, name)
+
+
+def test_a_schedule_has_days_and_times_of_its_own_zone(visit: Visit, customer: str) -> None:
+    """Of its filters and of its files, because nobody expects 05:00 in a file where the form says 07:00."""
     visit.sign_in(customer)
     page = visit.page
     visit.choose("orders", "csv")
     visit.filter("placed_at", "until").get_by_label("Value for placed_at, date").fill("2026-01-05")
     page.get_by_label("Repeat").select_option(label="Every day")
     expect(page.get_by_label("Time zone of days and times")).to_be_hidden()
-    expect(page.get_by_text("Of days in filters, too")).to_be_visible()
+    expect(page.get_by_text("Of filters and of times in the file, too")).to_be_visible()
+    page.get_by_label("Time zone", exact=True).fill("Asia/Tokyo")
     body = sent(visit, "Schedule")
-    assert body["timezone"] == "Europe/Berlin"
+    assert body["timezone"] == body["options"]["timezone"] == "Asia/Tokyo"
     assert body["filters"] == {"placed_at": {"lte": "2026-01-05"}}
-    assert "timezone" not in body["options"]
     card = page.locator("#schedule-list > li").first
-    expect(card).to_contain_text("placed_at until 5 Jan 2026 (inclusive) (Europe/Berlin)")
+    expect(card).to_contain_text("placed_at until 5 Jan 2026 (inclusive) (Asia/Tokyo)")
+    card.get_by_role("button", name="Edit").click()
+    expect(page.get_by_role("heading", name="Change the schedule")).to_be_visible()
+    expect(page.get_by_label("Time zone of days and times")).to_be_hidden()
+    page.get_by_label("Time zone", exact=True).fill("Europe/Paris")
+    with page.expect_request(lambda request: request.method == "PATCH") as change:
+        page.get_by_role("button", name="Save changes").click()
+    changed = json.loads(change.value.post_data or "")
+    assert changed["timezone"] == changed["options"]["timezone"] == "Europe/Paris"
+    expect(page.get_by_role("heading", name="New export")).to_be_visible()
+
+
+def test_a_schedule_of_another_program_keeps_its_zones(
+    visit: Visit, system: System, settings: Settings
+) -> None:
+    """Its files have times in UTC, and the form says so. A change of its name does not change them."""
+    token = sign_token(settings, f"zones-{uuid4().hex[:8]}", roles=[])
+    headers = {"Authorization": f"Bearer {token}"}
+    own = {"schedule": "daily", "time_of_day": "07:00", "timezone": "Asia/Tokyo"}
+    moment = {"gte": "2026-01-05T09:30[Asia/Tokyo]"}
+    body = {"export_type": "orders", "format": "csv", "filters": {"placed_at": moment}, **own}
+    system.client.post("/exports/schedules", json=body, headers=headers).raise_for_status()
+    visit.sign_in(token)
+    page = visit.page
+    page.locator("#schedule-list > li").get_by_role("button", name="Edit").click()
+    expect(page.get_by_label("Time zone of days and times")).to_have_value("UTC")
+    expect(page.get_by_text("Of times in the file", exact=True)).to_be_visible()
+    expect(page.get_by_text("Of days in filters, too")).to_be_visible()
+    expect(page.get_by_label("Value for placed_at, time")).to_have_value("09:30")
+    page.get_by_label("Name", exact=True).fill("Another")
+    with page.expect_request(lambda request: request.method == "PATCH") as change:
+        page.get_by_role("button", name="Save changes").click()
+    changed = json.loads(change.value.post_data or "")
+    assert changed["filters"] == {"placed_at": moment}
+    assert changed["timezone"] == "Asia/Tokyo"
+    assert "timezone" not in (changed["options"] or {})
+
+
+def test_the_days_of_a_run_stay_days(visit: Visit, system: System, customer: str) -> None:
+    """Whole days between two times are shown and sent as days, in the zone of the export."""
+    days = {"gte": "2025-12-31T23:00:00Z", "lt": "2026-01-31T23:00:00Z"}
+    body = {
+        "export_type": "orders", "format": "csv", "filters": {"placed_at": days},
+        "options": {"timezone": "Europe/Berlin"},
+    }  # fmt: skip
+    headers = {"Authorization": f"Bearer {customer}"}
+    made = system.client.post("/exports/jobs", json=body, headers=headers).raise_for_status().json()
+    visit.sign_in(customer)
+    card = visit.page.locator(f"#job-{made['export_job_id']}")
+    card.get_by_role("button", name="Edit and run again").click()
+    row = visit.page.locator(".filter")
+    expect(row).to_have_count(1)
+    expect(row.get_by_label("Condition")).to_have_value("between")
+    expect(row.get_by_label("Value for placed_at, to, date")).to_have_value("2026-01-31")
+    assert sent(visit)["filters"] == {"placed_at": {"gte": "2026-01-01", "lte": "2026-01-31"}}
+
+
+def test_addresses_are_taken_as_mail_programs_write_them(visit: Visit, customer: str) -> None:
+    """With the names of people. What cannot be an address is named at the field, before anything is sent."""
+    visit.sign_in(customer)
+    page = visit.page
+    visit.choose("orders", "csv")
+    page.locator("summary", has_text="Mail").click()
+    field = page.get_by_label("Send a mail to these addresses")
+    pasted = "Lovelace, Ada <ada@example.com>; Ben <ben@example.com>, <carl@example.com>"
+    field.fill(f"{pasted}\ndora@example.com ada@example.com")
+    expect(page.locator("summary", has_text="Mail")).to_have_text("Mail 4 addresses")
+    field.fill("ada@example.com, ben.example.com")
+    page.locator("summary", has_text="Mail").click()
+    page.get_by_role("button", name="Export and mail to 2").click()
+    expect(field).to_be_focused()
+    assert "“ben.example.com” is not a valid e-mail address" in field.evaluate("own => own.validationMessage")
+    field.fill("ada@example.com, ben@-.com")  # only the service sees that this is none
+    page.get_by_role("button", name="Export and mail to 2").click()
+    expect(page.locator("#builder .alert")).to_have_text("“ben@-.com” is not a valid e-mail address")
+    expect(field).to_be_focused()
+    visit.forgive("422")
+    field.fill("Ada <ada@example.com>\nben@example.com")
+    assert sent(visit, "Export and mail to 2")["recipients"] == ["ada@example.com", "ben@example.com"]
+
+
+@pytest.mark.parametrize("visit", [{"locale": "de-DE"}], indirect=True)
+def test_files_begin_in_the_language_and_the_locale_of_the_browser(visit: Visit, customer: str) -> None:
+    """Also of a dataset without labels. Files for programs begin without a locale."""
+    texts = visit.sign_in_as(customer, "de")
+    page = visit.page
+    page.get_by_label("Datensatz").select_option("orders")
+    page.locator("summary", has_text=texts("page.options.title")).click()
+    locale = page.get_by_label(texts("page.options.locale"))
+    language = page.get_by_label(texts("page.options.language"))
+    for kind, first in {"pdf": "de-DE", "json": "", "excel": "de-DE", "csv": "de-DE", "parquet": ""}.items():
+        page.get_by_label("Format").select_option(kind)
+        expect(locale).to_have_value(first)
+        expect(language).to_have_value("de")
+    page.get_by_label("Format").select_option("pdf")
+    expect(locale.locator("option:checked")).to_have_text("Deutsch (Deutschland): 31.12.2026 · 1.234,50")
+    language.select_option("en")
+    page.get_by_label("Format").select_option("excel")
+    expect(language).to_have_value("en")  # what was chosen stays
+    with page.expect_response(lambda answer: answer.url.endswith("/exports/jobs")) as made:
+        page.get_by_role("button", name=texts("page.form.export"), exact=True).click()
+    options = json.loads(made.value.request.post_data or "")["options"]
+    assert options == {"language": "en", "locale": "de-DE", "timezone": "Europe/Berlin"}
+    card = page.locator(f"#job-{made.value.json()['export_job_id']}")
+    card.get_by_role("button", name=texts("page.jobs.edit_and_run")).click()
+    expect(language).to_have_value("en")
+    expect(locale).to_have_value("de-DE")
 
 
 @pytest.mark.parametrize("press", ["Export", "Schedule"])
@@ -120,7 +259,7 @@ def test_nothing_of_an_export_slips_into_the_next(visit: Visit, customer: str, p
     visit.sign_in(customer)
     page = visit.page
     visit.choose("orders", "csv")
-    plain = {"export_type": "orders", "format": "csv", "options": {"bom": True}}
+    plain = {"export_type": "orders", "format": "csv", "options": {"bom": True, "timezone": "Europe/Berlin"}}
     expect(page.locator("summary", has_text="Mail")).to_have_text("Mail none")
     page.locator("summary", has_text="Mail").click()
     page.get_by_label("Send a mail to these addresses").fill("boss@example.com\nada@example.com")
@@ -141,6 +280,7 @@ def test_nothing_of_an_export_slips_into_the_next(visit: Visit, customer: str, p
     between(visit, "2026-01-05", "2026-01-11")
     if press == "Schedule":
         page.get_by_label("Repeat").select_option(label="Every day")
+        expect(page.get_by_text("Of filters and of times in the file, too")).to_be_hidden()
         expect(page.get_by_text("Of days in filters, too")).to_be_hidden()
     visit.shot(f"form-full-{press}", full_page=True)
     full = sent(visit, f"{press} and mail to 2")

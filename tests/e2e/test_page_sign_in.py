@@ -78,7 +78,7 @@ def test_a_user_signs_in_exports_and_signs_out(tab: Visit, provider: IdentityPro
     page.on("request", lambda request: asked.append(request))
     tab.open()
     sign_in(tab, "ada+exports:admin")
-    expect(page.locator("#who")).to_contain_text("ada+exports:admin (admin) until ")
+    expect(page.locator("#who")).to_contain_text("ada+exports:admin (admin) signed in until ")
     (sent,) = [request for request in asked if urlsplit(request.url).path == "/auth"]
     wanted = parse_qs(urlsplit(sent.url).query)
     assert wanted["response_type"] == ["code"]

@@ -6,11 +6,11 @@ import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
 import { fieldsOf, labelOf, learn, membersOf, titleOf } from "./labels.js";
-import { has, t } from "./messages.js";
+import { has, language, t } from "./messages.js";
 import { Options } from "./options.js";
 import { Parameters } from "./parameters.js";
 import { Repeat } from "./repeat.js";
-import { flat, format as kind, rows, sentence, size, span } from "./words.js";
+import { flat, inDays, format as kind, rows, sentence, size, span } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
@@ -33,6 +33,7 @@ export class Builder {
   /** `ordered(job id)` is called when an export was requested, `scheduled(id)` when a schedule was created or changed. */
   constructor(form, user, { ordered, scheduled }) {
     this.form = form;
+    form.noValidate = true; // `send` opens the closed parts that are not valid, and then validates
     this.user = user;
     this.heard = { ordered, scheduled };
     this.timer = 0;
@@ -138,10 +139,11 @@ export class Builder {
     this.useFormat(kept);
   }
 
-  /** Offer the time zones; the first one is that of the dataset. */
+  /** Offer the time zones; the first one is that of the dataset, or else that of the browser. */
   useZones(dataset) {
     this.ownZone = dataset.timezone ?? "UTC";
-    const likely = [...new Set([this.ownZone, HERE, "UTC"])];
+    this.freeZone = dataset.timezone ? null : HERE; // nobody has chosen it
+    const likely = [...new Set([dataset.timezone ?? HERE, this.ownZone, HERE, "UTC"])];
     const others = Intl.supportedValuesOf("timeZone").filter((name) => !likely.includes(name));
     this.zone.replaceChildren(
       ...likely.map((name) => h("option", { value: name }, name)),
@@ -150,9 +152,19 @@ export class Builder {
     this.hasZone = this.fields.some(({ kind: own }) => own === "timestamptz");
   }
 
-  /** The zone of days and times in filters: that of the schedule, unless another one was chosen. */
+  /** Whether the zone of the schedule is that of the file as well, because no other one was chosen. */
+  get followsSchedule() {
+    return this.repeat.active && this.zone.value === this.freeZone;
+  }
+
+  /** The zone of times in the file. */
+  fileZone() {
+    return this.followsSchedule ? this.repeat.zone.value : this.zone.value;
+  }
+
+  /** The zone of days and times in filters: that of the file; that of the schedule if the request names none for the file. */
   effectiveZone() {
-    return this.repeat.active && this.zone.value === this.ownZone ? this.repeat.zone.value : this.zone.value;
+    return this.repeat.active && this.fileZone() === this.ownZone ? this.repeat.zone.value : this.fileZone();
   }
 
   useZone(name) {
@@ -196,6 +208,7 @@ export class Builder {
     this.dataset.disabled = Boolean(schedule);
     this.repeat.keep(Boolean(schedule));
     this.editingBox.hidden = !schedule;
+    document.getElementById("new-title").textContent = schedule ? t("page.form.edit_title") : t("page.form.title");
     if (schedule) this.editingText.textContent = t("page.form.editing", { name: schedule.name ?? titleOf(schedule.export_type) });
   }
 
@@ -237,7 +250,7 @@ export class Builder {
     const encrypt = this.encryption.read();
     const scope = this.scope.value || "own";
     const name = this.name.value.trim();
-    if (this.hasZone && this.zone.value !== this.ownZone) options.timezone = this.zone.value;
+    if (this.hasZone && this.fileZone() !== this.ownZone) options.timezone = this.fileZone();
     return {
       ...(name && { name }),
       export_type: this.dataset.value,
@@ -278,11 +291,15 @@ export class Builder {
     if (hasOption(this.scope, scope)) this.scope.value = scope;
     else if (this.scope.options.length) gone.push(scope);
     if (job.columns) for (const box of this.boxes()) box.checked = job.columns.includes(box.value);
-    this.useZone(job.options?.timezone ?? this.ownZone);
-    gone.push(...this.filters.write(this.isBundle ? flat(job.filters) : job.filters), ...this.parameters.write(job.parameters));
+    if (job.schedule) this.repeat.write(job);
+    const zone = job.window?.timezone ?? job.options?.timezone ?? this.ownZone; // of a run: that of its days
+    this.useZone(zone);
+    if (job.schedule && this.freeZone) this.freeZone = zone === job.timezone ? zone : null;
+    const wanted = Object.entries((this.isBundle ? flat(job.filters) : job.filters) ?? {});
+    const inZone = wanted.map(([name, tests]) => [name, inDays(tests, this.effectiveZone())]);
+    gone.push(...this.filters.write(Object.fromEntries(inZone)), ...this.parameters.write(job.parameters));
     const whose = keepsOwner ? "" : this.keepOwner(job);
     this.name.value = job.name ?? "";
-    if (job.schedule) this.repeat.write(job);
     if (job.schedule) this.mail.value = (job.email_recipients ?? []).join("\n");
     this.options.write(job.options);
     this.division.write(job.split);
@@ -322,7 +339,13 @@ export class Builder {
   }
 
   addresses() {
-    return this.mail.value.split(/[\s,;]+/).filter(Boolean);
+    return [...new Set(this.mail.value.split(/[;\n]+/).flatMap(addressesIn))];
+  }
+
+  /** Say which address cannot be one, at the field. */
+  checkAddresses() {
+    const wrong = this.addresses().find((address) => !/^[^\s@]+@[^\s@]+$|^\w+:/.test(address));
+    this.mail.setCustomValidity(wrong ? t("page.form.bad_address", { address: wrong }) : "");
   }
 
   /** Show in the closed parts of the form what is in them. */
@@ -343,10 +366,13 @@ export class Builder {
     this.columnsSummary.textContent = ticked === boxes.length ? t("page.form.all_columns", { count: ticked }) : t("page.form.some_columns", { ticked, count: boxes.length });
     boxes[0]?.setCustomValidity(ticked ? "" : t("page.form.no_column"));
     this.filters.check();
+    this.checkAddresses();
     this.filters.mark(null);
     this.parameters.mark(null);
-    this.zoneField.hidden = !this.hasZone || (this.repeat.active && this.zone.value === this.ownZone);
-    this.repeat.zoneField.querySelector(".hint").hidden = !this.zoneField.hidden; // another zone was chosen
+    this.zoneField.hidden = !this.hasZone || this.followsSchedule;
+    const ofSchedule = this.repeat.active && this.effectiveZone() === this.repeat.zone.value;
+    this.zoneField.querySelector(".hint").textContent = ofSchedule ? t("page.form.zone_of_file") : t("page.form.zone_hint");
+    this.repeat.showZone(this.followsSchedule && this.hasZone ? "zone_hint" : ofSchedule ? "zone_of_filters" : null);
     this.summarize();
     this.allow("");
     clearTimeout(this.timer);
@@ -386,9 +412,9 @@ export class Builder {
       const whole = answer.bytes === null ? shown : t("page.form.size", { rows: shown, size: size(answer.bytes) });
       const amount = answer.window ? t("page.form.of_window", { estimate: whole, window: span(answer.window) }) : whole;
       const empty = answer.exact && !answer.rows && !this.repeat.active;
-      const reason = answer.fits ? (empty ? t("page.form.no_rows") : "") : answer.reason;
+      const reason = answer.fits ? (empty ? t("page.form.no_rows") : "") : refusal(answer);
       this.show(reason ? t("page.form.estimate_and_reason", { estimate: amount, reason }) : amount, Boolean(reason));
-      this.allow(!answer.fits && (answer.exact || answer.at_least) ? answer.reason : "");
+      this.allow(!answer.fits && (answer.exact || answer.at_least) ? reason : "");
     } catch (failure) {
       if (failure.name === "AbortError") return;
       this.unknown = failure.away;
@@ -411,15 +437,21 @@ export class Builder {
     this.estimate.classList.toggle("wrong", wrong);
   }
 
-  /** Mark the filter, or the parameter, that an error names. */
+  /** Mark the filter, the parameter or the address that an error names. */
   point(failure) {
+    const [, index] = /^(?:email_)?recipients\.(\d+)/.exec(failure.field ?? "") ?? [];
+    if (index) {
+      failure.message = t("page.form.bad_address", { address: this.addresses()[index] });
+      this.mailBox.open = true;
+      this.mail.setCustomValidity(failure.message);
+    }
     const form = this.isBundle ? /^(filters|parameters)\.([^.]+(?:\.[^.]+)?)/ : /^(filters|parameters)\.([^.]+)/;
     const [, part, name] = form.exec(failure.field ?? "") ?? [];
     if (part) this[part].mark(name);
   }
 
   send() {
-    for (const box of [this.columnsBox, this.options.element, this.division.element, this.encryption.element]) if (box.querySelector(":invalid")) box.open = true;
+    for (const box of [this.columnsBox, this.options.element, this.division.element, this.encryption.element, this.mailBox]) if (box.querySelector(":invalid")) box.open = true;
     if (!this.form.reportValidity()) return;
     if (this.refusal || this.datasets.get(this.dataset.value)?.error) {
       say(this.problem, this.refusal || t("page.form.dataset_not_available"));
@@ -452,7 +484,7 @@ export class Builder {
       } catch (failure) {
         this.point(failure);
         this.form.inert = false;
-        this.submit.focus();
+        (this.mail.validity.customError ? this.mail : this.submit).focus();
         throw failure;
       } finally {
         this.form.inert = false;
@@ -471,6 +503,18 @@ function explain(control) {
   else if (validity.rangeUnderflow || validity.rangeOverflow) control.explained = control.max ? t("page.form.between", { least: control.min, most: control.max }) : t("page.form.at_least", { least: control.min });
   else control.explained = control.title ? t("page.form.expected", { what: control.title }) : t("page.form.not_valid");
   control.setCustomValidity(control.explained);
+}
+
+/** Why an export is too large: in the service's own words, which are English, or in those of this page. */
+function refusal({ reason, row_limit: limit }) {
+  return language === "en" || !limit ? reason : t("page.form.too_many_rows", { rows: rows(limit) });
+}
+
+/** The addresses in a text; with mail programs' names before them, such as in `Lovelace, Ada <ada@example.com>`. */
+function addressesIn(text) {
+  const named = [...text.matchAll(/<([^<>\s]+)>/g)].map(([, address]) => address);
+  const words = text.replace(/<[^<>\s]+>/g, " ").split(/[\s,]+/).filter(Boolean);
+  return named.length ? [...named, ...words.filter((word) => word.includes("@"))] : words;
 }
 
 const hasOption = (select, value) => [...select.options].some((option) => option.value === value);

@@ -34,7 +34,7 @@ export class Jobs {
     this.life = new AbortController();
     this.wanted = new Map();
     this.turn = 0;
-    this.words = h("input", { type: "search", maxLength: 200, placeholder: t("page.jobs.search"), "aria-label": t("page.jobs.search"), oninput: () => this.later() });
+    this.words = h("input", { type: "search", maxLength: 200, placeholder: t("page.jobs.search_hint"), "aria-label": t("page.jobs.search"), oninput: () => this.later() });
     this.state = choice([["", t("page.jobs.any_status")], ...STATES.map((name) => [name, status(name)])], { "aria-label": t("page.jobs.status"), onchange: () => this.search() });
     this.dataset = choice([["", t("page.jobs.any_dataset")], ...datasets.map((dataset) => [dataset.name, labelOf(dataset)])], { "aria-label": t("page.jobs.dataset"), onchange: () => this.search() });
     this.nothing = h("p", { class: "empty", role: "status", hidden: true }, t("page.jobs.not_found"), " ", button(t("page.jobs.show_all"), () => this.showAll()));
@@ -263,7 +263,7 @@ class Card {
     this.rerun = button(t("page.jobs.run_again"), (pressed) => this.runAgain(pressed));
     this.remove = twice(t("page.jobs.remove"), t("page.jobs.remove_question"), (pressed) => this.drop(pressed));
     const zone = job.window?.timezone ?? job.options?.timezone;
-    const wanted = [filters(job.filters, job.export_type, zone), filters(job.parameters, job.export_type, zone)].filter(Boolean).join(" · ");
+    const wanted = [filters(job.filters, job.export_type, zone, job.created_at), filters(job.parameters, job.export_type, zone)].filter(Boolean).join(" · ");
     const source = job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)));
     const whose = job.user_id === jobs.user.id ? null : t("page.jobs.for_user", { user: job.user_id });
     const extent = [scopeText(job.scope), job.columns && t("page.jobs.columns", { count: job.columns.length }), wanted];

@@ -6,11 +6,12 @@ import { onLoss, onReturn } from "./connection.js";
 import { busy, byId, h, report, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { choose, language, t } from "./messages.js";
-import { begin, finish, leave, payload, renew, returned } from "./openid.js";
 import { Schedules } from "./schedules.js";
-import { SessionClock, session } from "./session.js";
+import { SessionClock, payload, returned, session } from "./session.js";
 import { clockTime, moment } from "./words.js";
 
+/** The module of the identity provider, which is loaded only where there is one. */
+const provider = () => import("./openid.js").catch(() => Promise.reject(Object.assign(new Error(t("page.problems.unreachable")), { away: true })));
 const DRAFT = "exports.draft"; // the form, while the user is at the provider
 const RETRY = 5000; // milliseconds until the next attempt to open the page
 
@@ -93,7 +94,7 @@ function started(user) {
 /** Renew the session; return its new end, or 0 if the provider refuses. */
 async function goOn() {
   try {
-    const tokens = await renew(how.oidc, session.rest);
+    const tokens = await (await provider()).renew(how.oidc, session.rest);
     const user = await userOf(tokens.access);
     session.keep(tokens);
     started(user);
@@ -128,7 +129,7 @@ async function signOut() {
   end("");
   desk = undefined;
   if (!how.oidc || !rest) return;
-  await busy(byId("provider"), problem, () => leave(how.oidc, rest)); // its session ends too, on shared computers
+  await busy(byId("provider"), problem, async () => (await provider()).leave(how.oidc, rest)); // its session ends too, on shared computers
 }
 
 /** Sign in once more before the session ends, or after. The form waits in this tab. */
@@ -144,7 +145,7 @@ async function signInAgain() {
 async function toProvider() {
   await busy(byId("provider"), problem, async () => {
     if (desk) sessionStorage.setItem(DRAFT, JSON.stringify({ user: desk.user.id, form: desk.builder.draft() }));
-    await begin(how.oidc);
+    await (await provider()).begin(how.oidc);
   });
 }
 
@@ -155,6 +156,7 @@ function focusSignIn() {
 /** Show how to sign in, as the operators have set it. */
 function prepare() {
   const { oidc, hint, url, local } = how;
+  if (oidc) provider().catch(() => {}); // it is asked for again when it is needed
   byId("provider").hidden = !oidc;
   byId("with-token").classList.toggle("bare", !oidc);
   byId("with-token").open = !oidc;
@@ -234,7 +236,7 @@ async function resume(tokens) {
     await open(tokens);
   } catch (failure) {
     if (failure.status !== 401 || !how.oidc || !tokens.refresh) throw failure;
-    await open(await renew(how.oidc, tokens));
+    await open(await (await provider()).renew(how.oidc, tokens));
   }
 }
 
@@ -244,7 +246,7 @@ async function begun() {
   prepare();
   const { token, rest } = session;
   try {
-    if (query && how.oidc) await open(await finish(how.oidc, query), { focus: true });
+    if (query && how.oidc) await open(await (await provider()).finish(how.oidc, query), { focus: true });
     else if (token) await persist(() => resume({ access: token, ...rest }));
     else end("");
   } catch (failure) {

@@ -4,8 +4,8 @@
 // verifier wait in this tab's storage, so only the tab that began can finish.
 
 import { t } from "./messages.js";
+import { PAGE, payload } from "./session.js";
 
-export const PAGE = new URL("..", import.meta.url).href; // where the provider sends the browser back to
 const FLOW = "exports.flow";
 const FLOW_TIME = 30 * 60_000; // milliseconds in which users sign in
 const TIMEOUT = 15_000; // milliseconds for an answer of the provider
@@ -39,14 +39,6 @@ export async function begin(oidc) {
     ...audience(oidc),
   };
   go(provider.authorization_endpoint, wanted);
-}
-
-/** The parameters with which the provider sent the browser back, or null. They leave the address at once. */
-export function returned() {
-  const query = new URLSearchParams(location.search);
-  if (!query.has("state") || !(query.has("code") || query.has("error"))) return null;
-  history.replaceState(null, "", PAGE + location.hash);
-  return query;
 }
 
 /** Exchange the code for tokens. */
@@ -142,15 +134,3 @@ function go(address, parameters) {
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
 
 const base64url = (bytes) => btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-
-/** The claims of a JWT, unverified, or null if it is none. The API verifies the tokens that it gets. */
-export function payload(token) {
-  try {
-    const [, part] = token.split(".");
-    const bytes = Uint8Array.from(atob(part.replaceAll("-", "+").replaceAll("_", "/")), (letter) => letter.codePointAt(0));
-    const claims = JSON.parse(new TextDecoder().decode(bytes));
-    return typeof claims === "object" ? claims : null;
-  } catch {
-    return null;
-  }
-}

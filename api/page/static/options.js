@@ -2,7 +2,7 @@
 
 import { choice, field, h, tick } from "./dom.js";
 import { hasLabels, languagesOf } from "./labels.js";
-import { locale as pageLocale, t } from "./messages.js";
+import { language as pageLanguage, locale as pageLocale, t } from "./messages.js";
 
 const COMPRESSIONS = [["none", t("page.options.no_compression")], ["gzip", "gzip"], ["zstd", "Zstandard"]];
 const DELIMITERS = [[",", t("page.options.comma")], [";", t("page.options.semicolon")], ["\t", t("page.options.tab")], ["|", t("page.options.bar")]];
@@ -12,12 +12,13 @@ const LOCALES = ["da-DK", "de-AT", "de-CH", "de-DE", "en-GB", "en-US", "es-ES", 
 
 const isCsv = (format) => format.name === "csv";
 const isPdf = (format) => format.name === "pdf";
+const EXAMPLE = { day: Date.UTC(2026, 11, 31), number: 1234.5 };
 
 /** The formats, and datasets, that have the option, and the default of the service, which is not sent. `first` is what the form begins with, if it differs. */
 const OPTIONS = {
   headers: { label: t("page.options.headers"), fits: (_, dataset) => hasLabels(dataset), usual: "names", make: () => choice(CAPTIONS) },
-  language: { label: t("page.options.language"), fits: (_, dataset) => languagesOf(dataset).length > 0, usual: "", first: ownLanguage, make: languages },
-  locale: { label: t("page.options.locale"), fits: () => true, usual: "", make: locales },
+  language: { label: t("page.options.language"), fits: () => true, usual: "", first: ownLanguage, make: languages },
+  locale: { label: t("page.options.locale"), brief: t("page.options.locale_brief"), fits: () => true, usual: "", first: (_, format) => firstLocale(format), make: locales },
   compression: { label: t("page.options.compression"), fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },
   delimiter: { label: t("page.options.delimiter"), brief: t("page.options.delimiter_brief"), fits: isCsv, usual: ",", first: () => separator(navigator.language), make: () => choice(DELIMITERS) },
   null: { label: t("page.options.null"), fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: t("page.options.null_hint") }) },
@@ -38,14 +39,33 @@ function separator(language) {
   }
 }
 
+const base = (tag) => tag.split("-")[0];
+
+/** The languages of the labels of a dataset, and those that this page has, which files and mails have as well. */
 function languages(dataset) {
-  return choice([["", t("page.options.general_labels")], ...languagesOf(dataset).map((tag) => [tag, nameOf(tag)])]);
+  const own = [...document.querySelectorAll("#language option")].map(({ value }) => value);
+  const tags = [...new Set([...languagesOf(dataset), ...own])].sort();
+  return choice([["", t("page.options.no_language")], ...tags.map((tag) => [tag, nameOf(tag)])]);
 }
 
-/** The language of the page, or the nearest more general one, if the dataset has it. */
+/** The language of the page, or the nearest more general one, if the dataset has it; else that of the page, where the service would take another one. */
 function ownLanguage(dataset) {
   const known = languagesOf(dataset);
-  return [pageLocale, pageLocale.split("-")[0]].find((tag) => known.includes(tag)) ?? "";
+  const isUsual = pageLanguage === "en" && ["", "en"].includes(base(ownLocale()));
+  return [pageLocale, base(pageLocale)].find((tag) => known.includes(tag)) ?? (isUsual ? "" : pageLanguage);
+}
+
+/** The locale of the browser's user, or a usual one of the same language; empty if this page offers none. */
+function ownLocale() {
+  const own = navigator.language.replaceAll("_", "-");
+  const language = base(own);
+  return [own, `${language}-${language.toUpperCase()}`].find((tag) => LOCALES.includes(tag)) ?? LOCALES.find((tag) => base(tag) === language) ?? "";
+}
+
+/** What files for people begin with. A csv is one where a spreadsheet would take a decimal point for a separator of thousands. */
+function firstLocale({ name }) {
+  const own = ownLocale();
+  return name === "excel" || name === "pdf" || (name === "csv" && own && separator(own) === ";") ? own : "";
 }
 
 function nameOf(tag) {
@@ -56,17 +76,28 @@ function nameOf(tag) {
   }
 }
 
+/** The locales by their names, each with a day and a number as it writes them. */
 function locales() {
-  const input = h("input", { spellcheck: false, autocomplete: "off", placeholder: t("page.options.no_locale"), pattern: "[A-Za-z]{2,3}([_\\-][A-Za-z0-9]{2,8})*", title: t("page.options.locale_hint") });
-  input.setAttribute("list", "locales");
-  return input;
+  const named = LOCALES.map((tag) => [tag, nameOf(tag)]).sort(([, one], [, other]) => one.localeCompare(other, pageLocale));
+  return choice([["", t("page.options.no_locale")], ...named.map(([tag, name]) => [tag, t("page.options.locale_example", { name, example: example(tag) })])]);
+}
+
+function example(tag) {
+  return [
+    new Intl.DateTimeFormat(tag, { day: "2-digit", month: "2-digit", year: "numeric", timeZone: "UTC" }).format(EXAMPLE.day),
+    new Intl.NumberFormat(tag, { minimumFractionDigits: 2 }).format(EXAMPLE.number),
+  ].join(" · ");
 }
 
 const get = (control) => (control.type === "checkbox" ? control.checked : control.value);
 
 function put(control, value) {
   if (control.type === "checkbox") control.checked = value;
-  else control.value = value;
+  else {
+    // A request of another program can have what this page does not offer.
+    if (control.options && ![...control.options].some((own) => own.value === value)) control.append(h("option", { value }, value));
+    control.value = value;
+  }
 }
 
 export class Options {
@@ -74,13 +105,13 @@ export class Options {
     this.controls = {};
     this.place = h("div", { class: "options" });
     this.summary = h("span");
-    const suggestions = h("datalist", { id: "locales" }, LOCALES.map((value) => h("option", { value })));
-    this.element = h("details", {}, h("summary", {}, t("page.options.title"), this.summary), this.place, suggestions);
+    this.element = h("details", {}, h("summary", {}, t("page.options.title"), this.summary), this.place);
   }
 
   /** Show the options of a format and a dataset. With `keep`, what the old ones have as well stays as it is. */
   use(format, dataset, { keep = true } = {}) {
     const before = keep ? this.controls : {};
+    const last = this.first ?? {};
     this.controls = {};
     this.first = {};
     const parts = Object.entries(OPTIONS)
@@ -88,8 +119,9 @@ export class Options {
       .map(([name, option]) => {
         const label = option.make ? null : tick(option.label, {});
         const control = (this.controls[name] = label ? label.firstChild : option.make(dataset));
-        this.first[name] = option.first ? option.first(dataset) : option.usual;
-        put(control, before[name] && name !== "language" ? get(before[name]) : this.first[name]);
+        this.first[name] = option.first ? option.first(dataset, format) : option.usual;
+        // What nobody has changed begins anew, because another format or dataset begins with something else.
+        put(control, before[name] && get(before[name]) !== last[name] ? get(before[name]) : this.first[name]);
         return label ?? field(option.label, control);
       });
     const { locale, delimiter } = this.controls;
@@ -102,7 +134,6 @@ export class Options {
     const found = {};
     for (const [name, control] of Object.entries(this.controls)) {
       const value = get(control);
-      if (name === "language" && get(this.controls.headers) !== "labels") continue;
       // With a locale the service has another default for the separator than without.
       if (value !== OPTIONS[name].usual || (name === "delimiter" && get(this.controls.locale))) found[name] = value;
     }
@@ -120,7 +151,7 @@ export class Options {
   summarize() {
     const changed = Object.entries(this.controls).flatMap(([name, control]) => {
       const value = get(control);
-      if (value === this.first[name] || (name === "language" && get(this.controls.headers) !== "labels")) return [];
+      if (value === this.first[name]) return [];
       const { label, brief = label } = OPTIONS[name];
       const ticked = value ? t("page.options.yes") : t("page.options.no");
       const shown = control.type === "checkbox" ? ticked : (control.selectedOptions?.[0].textContent ?? value);

@@ -79,6 +79,13 @@ export class Repeat {
     this.show();
   }
 
+  /** Say of what else the zone is; null: of nothing else. */
+  showZone(key) {
+    const hint = this.zoneField.querySelector(".hint");
+    hint.hidden = !key;
+    if (key) hint.textContent = t(`page.repeat.${key}`);
+  }
+
   show() {
     const { active } = this;
     this.details.hidden = !active;

@@ -4,11 +4,16 @@ import { call } from "./api.js";
 import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
 import { download } from "./files.js";
 import { titleOf } from "./labels.js";
-import { has, problemText, t } from "./messages.js";
+import { has, language, problemText, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
 import { filters, format, moment, rows, run, scopeText, sentence, size, span, status } from "./words.js";
 
-const rowsOf = (window) => has(`page.schedules.windows.${window}`) && t(`page.schedules.windows.${window}`);
+/** Which rows a run has, in the words of the form. */
+function rowsOf({ schedule, window }) {
+  if (window !== "previous_period") return has(`page.schedules.windows.${window}`) && t(`page.schedules.windows.${window}`);
+  const kind = ["daily", "weekly", "monthly"].includes(schedule) ? schedule : "cron";
+  return t(`page.repeat.previous_period.${kind}`);
+}
 
 export class Schedules {
   /** `ran(job)` is called when a run was started, `show(id)` shows a job, `edit(schedule)` and `copy(schedule)` fill the form. */
@@ -93,7 +98,7 @@ export class Schedules {
     const { active, next_runs: next = [], last_run: last, email_recipients: mail } = schedule;
     const whose = schedule.user_id === this.user.id ? null : t("page.schedules.for_user", { user: schedule.user_id });
     const zone = schedule.options?.timezone ?? schedule.timezone;
-    const facts = [scopeText(schedule.scope), rowsOf(schedule.window), filters(schedule.filters, schedule.export_type, zone), filters(schedule.parameters, schedule.export_type, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") })];
+    const facts = [scopeText(schedule.scope), rowsOf(schedule), filters(schedule.filters, schedule.export_type, zone), filters(schedule.parameters, schedule.export_type, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") })];
     return h(
       "li",
       { id: `schedule-${schedule.id}`, class: "job", "data-status": active ? "active" : "paused", tabindex: -1 },
@@ -106,8 +111,8 @@ export class Schedules {
       h("p", {}, sentence(rhythm(schedule))),
       h("p", { class: "hint" }, [whose, last && t("page.schedules.last_ran", { time: moment(last) }), ...facts].filter(Boolean).join(" · ")),
       active && next.length > 0 &&
-        h("ol", { class: "runs", "aria-label": t("page.schedules.next_runs") }, next.map((time) => h("li", {}, run(time, schedule.timezone)))),
-      h("p", { class: "error", hidden: active || !schedule.paused_reason }, sentence(schedule.paused_reason ?? "")),
+        h("div", { class: "next" }, h("span", { class: "hint", "aria-hidden": "true" }, t("page.schedules.next_runs")), h("ol", { class: "runs", "aria-label": t("page.schedules.next_runs") }, next.map((time) => h("li", {}, run(time, schedule.timezone))))),
+      h("p", { class: "error", hidden: active || !schedule.paused_reason }, sentence(pausedText(schedule) ?? "")),
       this.history(`${path}/runs?limit=10`, schedule.timezone),
       problem,
       h(
@@ -123,6 +128,12 @@ export class Schedules {
       ),
     );
   }
+}
+
+/** Why the service has paused a schedule. The causes of the failures stand among its past runs, each in words of this page. */
+function pausedText({ paused_reason: message, paused_code: code, failures: count }) {
+  if (language !== "en" && code === "repeated_failures") return t("page.schedules.paused_after", { count });
+  return message && problemText({ code, message });
 }
 
 function outcome({ run_at: at, status: end, row_count: count, file_size: bytes, error, window, cancel_requested: removed }, zone) {

@@ -81,3 +81,25 @@ export class SessionClock {
     }
   }
 }
+
+export const PAGE = new URL("..", import.meta.url).href; // where the provider sends the browser back to
+
+/** The parameters with which the provider sent the browser back, or null. They leave the address at once. */
+export function returned() {
+  const query = new URLSearchParams(location.search);
+  if (!query.has("state") || !(query.has("code") || query.has("error"))) return null;
+  history.replaceState(null, "", PAGE + location.hash);
+  return query;
+}
+
+/** The claims of a JWT, unverified, or null if it is none. The API verifies the tokens that it gets. */
+export function payload(token) {
+  try {
+    const [, part] = token.split(".");
+    const bytes = Uint8Array.from(atob(part.replaceAll("-", "+").replaceAll("_", "/")), (letter) => letter.codePointAt(0));
+    const claims = JSON.parse(new TextDecoder().decode(bytes));
+    return typeof claims === "object" ? claims : null;
+  } catch {
+    return null;
+  }
+}

@@ -94,9 +94,11 @@ export const scopeText = (scope) => (scope === "all" ? t("page.scopes.all") : (s
  * Filters of a request in one line, with the labels of the dataset's columns.
  *
  * Days are those of `zone`, if the request names one; times are shown in it, or in the zone of the dataset.
+ * `at` is the time from which relative days count, so that "last month" says which one.
  */
-export function filters(wanted, dataset, zone) {
+export function filters(wanted, dataset, zone, at) {
   const shown = { zone: zone ?? zoneOf(dataset), dated: false };
+  shown.today = at && wall(at, { zone: shown.zone })?.time;
   const found = Object.entries(flat(wanted)).flatMap(([name, tests]) => ofColumn(columnOf(dataset, name), isTests(tests) ? tests : { eq: tests }, shown));
   const days = zone && /"\d{4}-\d\d-\d\d"/.test(JSON.stringify(wanted ?? {}));
   const text = found.join(" · ");
@@ -115,6 +117,16 @@ const TESTS = new Set(["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "pr
 
 const isGroup = (tests) => tests !== null && typeof tests === "object" && !Array.isArray(tests) && !Object.keys(tests).every((name) => TESTS.has(name));
 
+/** The tests of a column with its whole days in the zone, if they are times between which there are only whole days. */
+export function inDays(tests, zone) {
+  if (!isTests(tests)) return tests;
+  const { gte, lt, ...others } = tests;
+  const [first, end] = [gte, lt].map((text) => wall(text, { zone }));
+  if (!first?.whole || !end?.whole || first.time >= end.time || [first, end].some((own) => own.zone && own.zone !== zone)) return tests;
+  const [from, to] = [first.time, end.time - MILLISECONDS_OF_DAY].map((time) => new Date(time).toISOString().slice(0, 10));
+  return { gte: from, lte: to, ...others };
+}
+
 /** The days, or the times, of a run's window. */
 export function span({ from, to, timezone }) {
   const shown = { zone: timezone, dated: false };
@@ -123,11 +135,30 @@ export function span({ from, to, timezone }) {
   return t("page.shown_filters.in_zone", { text, zone: timezone });
 }
 
+const RELATIVE = /^(today|yesterday|tomorrow|start_of_(week|month|quarter|year))(?:([+-]\d+)(d|w|mo|y))?$/;
+
+/** The day that a relative day of a period stands for, counted from a time of the day `today`, as if both were in UTC. */
+function relativeDay(text, today) {
+  const [, name, part, count = 0, unit] = RELATIVE.exec(text);
+  const day = new Date(today - (today % MILLISECONDS_OF_DAY));
+  const [month, number] = [day.getUTCMonth(), day.getUTCDate()];
+  if (name === "yesterday" || name === "tomorrow") day.setUTCDate(number + (name === "tomorrow" ? 1 : -1));
+  else if (part === "week") day.setUTCDate(number - ((day.getUTCDay() + 6) % 7));
+  else if (part) day.setUTCMonth({ month, quarter: month - (month % 3), year: 0 }[part], 1);
+  const steps = Number(count) * (unit === "w" ? 7 : unit === "y" ? 12 : 1);
+  if (unit === "mo" || unit === "y") day.setUTCMonth(day.getUTCMonth() + steps);
+  else day.setUTCDate(day.getUTCDate() + steps);
+  return day.getTime();
+}
+
 const ORDER = ["eq", "gte", "gt", "lt", "lte"];
 
 function ofColumn(column, tests, shown) {
   const period = periodOf(tests);
-  if (period) return [t("page.shown_filters.period", { column, period: period.name })];
+  if (period) {
+    const days = shown.today && daysOf(...[tests.gte, tests.lt].map((text) => ({ time: relativeDay(text, shown.today) })));
+    return [t("page.shown_filters.period", { column, period: days ? t("page.shown_filters.in_zone", { text: period.name, zone: days }) : period.name })];
+  }
   const { gte, lt, lte, ...others } = tests;
   const rest = (more) => Object.entries({ ...others, ...more }).map(([name, value]) => test(column, name, value, shown));
   const first = wall(gte, shown) ?? wallOfDay(gte);

@@ -107,7 +107,8 @@ async def _member(
         rows, statement = await prepared(table, request, output, zone)
     except Rejected as error:
         raise of_member(bundle, dataset, error) from error
-    document = document_of(table, request, rows, task.asked_at, None)
+    # The name is that of the whole export; the pages of each dataset have that of the dataset.
+    document = replace(document_of(table, request, rows, task.asked_at, None), name="")
     if isinstance(output, ExcelFormat):  # a workbook has one template at most
         document = replace(document, template=None, template_header=None)
     column = table.dataset.time

@@ -26,6 +26,7 @@ class Document:
 
     Attributes:
         title: the name of the dataset for people; empty for the dataset's own name.
+        name: the name that the user gave the export, or empty.
         order: names of the columns that the rows are ordered by.
         template_header: the row of the template's captions, if the datasets file names it.
         template_columns: all columns of the dataset in its own order; the template has their captions.
@@ -43,6 +44,12 @@ class Document:
     template_columns: tuple[str, ...] = ()
     target_bytes: int | None = None
     title: str = ""
+    name: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What stands at the top of pages: the user's own name for the export, or else the dataset."""
+        return self.name or self.title or self.dataset
 
 
 @dataclass(slots=True)

@@ -32,6 +32,11 @@ class FileWords:
         yes, no = boolean_words(tag) or PLAIN_BOOLEANS
         return cls(known_language(tag) or DEFAULT, yes, no)
 
+    @property
+    def booleans(self) -> tuple[str, str]:
+        """The words for true and false."""
+        return self.yes, self.no
+
     def boolean(self, value: bool) -> str:
         """Return the word for a truth value."""
         return self.yes if value else self.no

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -19,6 +19,7 @@ SHOWN_VALUES = 20
 _ORDER = ("gt", "gte", "lt", "lte")
 """Lower bounds are shown before upper ones, and other operators before both."""
 
+_TIMES = (Kind.TIMESTAMPTZ, Kind.TIMESTAMP, Kind.DATE)
 _NUMBERS = (Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT)
 
 
@@ -43,7 +44,10 @@ class FilterWords:
         for column, wanted in filters.items():
             item = self.columns.get(column)
             name = column if item is None else item.title
-            operators = wanted if isinstance(wanted, dict) else {"eq": wanted}
+            operators = dict(wanted) if isinstance(wanted, dict) else {"eq": wanted}
+            if (days := self._days(operators, item)) is not None:
+                yield text(self.words.language, "files.days", name=name, days=days)
+                del operators["gte"], operators["lt"]
             for operator, value in sorted(operators.items(), key=_rank):
                 if operator == "is_null" or value is None:
                     is_empty = bool(value) if operator == "is_null" else operator == "eq"
@@ -73,9 +77,7 @@ class FilterWords:
             return self.words.boolean(value)
         if item is not None and item.kind in _NUMBERS:
             return self._number(value, item)
-        if isinstance(value, str) and (
-            item is None or item.kind in (Kind.TIMESTAMPTZ, Kind.TIMESTAMP, Kind.DATE)
-        ):
+        if isinstance(value, str) and (item is None or item.kind in _TIMES):
             return self._time(value)
         return str(value)
 
@@ -91,16 +93,38 @@ class FilterWords:
             return str(value)
         return f"{number:f}".replace(".", rules.decimal) if is_identifier(item) else rules.number_text(number)
 
+    def _days(self, operators: Mapping[str, Any], item: Column | None) -> str | None:
+        """Return the days of a filter from the beginning of one to that of another, or ``None``."""
+        if item is not None and item.kind not in _TIMES:
+            return None
+        first, end = (self._moment(operators.get(name)) for name in ("gte", "lt"))
+        if first is None or end is None or first >= end or first.time() != time() or end.time() != time():
+            return None
+        last = end - timedelta(days=1)
+        if last == first:
+            return self._date(first)
+        return text(self.words.language, "files.period", first=self._date(first), last=self._date(last))
+
+    def _moment(self, value: object) -> datetime | None:
+        """Return a time as a clock in the zone of the file shows it, or ``None`` for another text."""
+        try:
+            moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+            if moment is None or moment.tzinfo is None:
+                return moment
+            return moment.astimezone(self.style.zone or UTC).replace(tzinfo=None)
+        except (ValueError, OverflowError):
+            return None
+
+    def _date(self, moment: datetime) -> str:
+        day = moment.date()
+        return day.isoformat() if self.style.rules is None else self.style.rules.date_text(day)
+
     def _time(self, value: str) -> str:
         """Return a time in the zone of the file; only its date at midnight. Other texts are unchanged."""
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
+        moment = self._moment(value)
+        if moment is None:
             return value
-        if moment.tzinfo is not None:
-            moment = moment.astimezone(self.style.zone or UTC)
-        day = moment.date()
-        date = day.isoformat() if self.style.rules is None else self.style.rules.date_text(day)
+        date = self._date(moment)
         if moment.time() == time():
             return date
         clock = moment.time().isoformat("auto" if moment.second or moment.microsecond else "minutes")

@@ -185,10 +185,12 @@ async def test_pausing_and_resuming(api: Harness) -> None:
     assert (paused["active"], paused["next_run"], paused["next_runs"]) == (False, None, [])
     assert paused["paused_at"]
     async with api.engine.begin() as connection:
-        await connection.execute(text("UPDATE scheduled_exports SET failures = 4, paused_reason = 'x'"))
+        await connection.execute(
+            text("UPDATE scheduled_exports SET failures = 4, paused_reason = 'x', paused_code = 'y'")
+        )
     resumed = (await user.patch(path(schedule), json={"active": True})).json()
     assert (resumed["active"], resumed["failures"]) == (True, 0)
-    assert (resumed["paused_at"], resumed["paused_reason"]) == (None, None)
+    assert (resumed["paused_at"], resumed["paused_reason"], resumed["paused_code"]) == (None, None, None)
     assert datetime.fromisoformat(resumed["next_run"]) > datetime.now(UTC)
 
 

@@ -258,6 +258,7 @@ async def test_a_schedule_that_fails_repeatedly_is_paused_with_the_reason(schedu
     schedule = await schedules.get(made)
     assert (schedule.active, schedule.next_run, schedule.failures) == (False, None, 3)
     assert schedule.paused_reason == "paused after 3 failures in a row; the last one: too large"
+    assert schedule.paused_code == "repeated_failures"
     assert schedule.paused_at is not None
     assert await scheduler.run_due(START + days(2)) == 0
 
@@ -319,6 +320,7 @@ async def test_a_schedule_that_cannot_be_planned_is_a_failed_run_and_delays_no_o
     schedule = await schedules.get(lost)
     assert (schedule.active, schedule.next_run) == (False, None)
     assert "Mars/Olympus" in (schedule.paused_reason or "")
+    assert schedule.paused_code == "unknown_timezone"
     (run,) = await schedules.jobs(lost)
     assert (run.run_at, run.outcome["status"], run.outcome["error"]["message"]) == (
         START,
@@ -340,6 +342,7 @@ async def test_an_error_in_planning_one_schedule_delays_no_other(schedules: Sche
     schedule = await schedules.get(poisoned)
     assert (schedule.active, schedule.next_run) == (False, None)
     assert (schedule.paused_reason or "").startswith("its next run cannot be planned; the operators")
+    assert schedule.paused_code == "schedule_unusable"
     (entry,) = [entry for entry in logs if entry["event"] == "schedule.paused"]
     assert isinstance(entry["exc_info"], OverflowError)
     assert await schedules.runs(poisoned) == ["03-01 00:00"]

@@ -8,7 +8,7 @@ import pytest
 
 from api.app import create_app
 from api.page.compressed_files import accepts_gzip
-from api.page.localized import OF_OPERATORS
+from api.page.localized import OF_OPERATORS, OF_PROVIDER
 from api.page.routes import PAGE_FILES
 from stream_app.settings import Settings
 
@@ -25,7 +25,7 @@ async def test_a_first_visit_is_small() -> None:
     """Bytes that are sent for the page, its styles, its scripts and its messages."""
     sent = 0
     places = ["/" if path.name == "index.html" else f"/page/{path.name}" for path in [*PAGE, *SCRIPTS]]
-    places = [place for place in places if place.rpartition("/")[2] not in OF_OPERATORS]
+    places = [place for place in places if place.rpartition("/")[2] not in {OF_PROVIDER, *OF_OPERATORS}]
     async with client() as visitor:
         for place in [*places, "/page/messages/de.json"]:
             async with visitor.stream("GET", place, headers={"Accept-Encoding": "gzip"}) as response:

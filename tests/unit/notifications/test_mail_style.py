@@ -23,11 +23,15 @@ def mail(about: Notification) -> tuple[str, str]:
 
 
 def test_locale_and_zone_of_the_file() -> None:
+    """The words are those of the locale, as in the file, unless the request names another language."""
     window = ("2026-11-23T00:00:00+00:00", "2026-11-24T00:00:00+00:00")
     subject, text = mail(styled(GERMAN["options"], row_count=1_234_567, file_size=1_523_000, window=window))
-    assert subject == "Export of ledger, 23 Nov 2026, 01:00 to 24 Nov 2026, 01:00: 1.234.567 rows"
-    assert "1.234.567" in text
+    assert "1.234.567 Zeilen" in subject
     assert "1,5 MB" in text
+    assert "gilt bis 1. Dez. 2026, 07:00 (Europe/Berlin)" in text
+    options = {**GERMAN["options"], "language": "en"}
+    subject, text = mail(styled(options, row_count=1_234_567, file_size=1_523_000, window=window))
+    assert subject == "Export of ledger, 23 Nov 2026, 01:00 to 24 Nov 2026, 01:00: 1.234.567 rows"
     assert "This personal link works until 1 Dec 2026, 07:00 (Europe/Berlin)." in text
     assert "24 Nov 2026, 07:00 (Europe/Berlin)" in text
     assert "23 Nov 2026, 01:00 to 24 Nov 2026, 01:00 (Europe/Berlin)" in text
@@ -64,8 +68,8 @@ def test_the_style_comes_from_the_record_of_the_job() -> None:
         "claims": None,
     }
     subject, text = mail(Notification.from_row(row))
-    assert subject == "Export of Buchungen, 24 Nov 2026: 3.120 rows"
-    assert "24 Nov 2026, 07:00 (Europe/Berlin)" in text
+    assert subject == "Export von Buchungen, 24. Nov. 2026: 3.120 Zeilen"
+    assert "24. Nov. 2026, 07:00 (Europe/Berlin)" in text
     plain = Notification.from_row(row | {"options": None, "manifest": None})
     assert mail(plain) == mail(notification())
 

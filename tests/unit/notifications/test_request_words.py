@@ -48,6 +48,23 @@ def test_a_mail_of_a_schedule_says_which_one_who_and_for_which_days() -> None:
             assert said in body, said
 
 
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"gte": "2026-11-15T23:00:00Z", "lt": "2026-11-22T23:00:00+00:00"},
+        {"gte": "2026-11-16T00:00:00+01:00", "lt": "2026-11-23T00:00:00+01:00"},
+        {"gte": "2026-11-16", "lt": "2026-11-23"},
+    ],
+)
+def test_the_filter_of_the_period_is_not_repeated(tests: Any) -> None:
+    """As a second line, perhaps with the days of another zone."""
+    found = mail(notification(**WEEK, filters={"kind": "proof", "created_at": tests}))
+    assert "kind = proof" in found.text
+    assert "created_at" not in found.text + found.html
+    narrower = {"created_at": {**tests, "lt": "2026-11-20T00:00:00Z"}}
+    assert "created_at" in mail(notification(**WEEK, filters=narrower)).text
+
+
 def test_the_subject_differs_each_week() -> None:
     window = ("2026-11-23T00:00:00+01:00", "2026-11-30T00:00:00+01:00")
     assert mail(notification(**WEEK)).subject != mail(notification(**WEEK | {"window": window})).subject

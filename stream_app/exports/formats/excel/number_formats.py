@@ -1,6 +1,7 @@
 """The number formats of cells. They change how a value is shown, never the value. Pure."""
 
 from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.file_words import PLAIN_BOOLEANS
 from stream_app.exports.identifiers import is_identifier
 from stream_app.locales import LocaleRules
 
@@ -8,11 +9,13 @@ SHOWN_DIGITS = 2
 """Digits of a fraction that are always shown; further ones only if the value has them."""
 
 DATE, TIME = "yyyy-mm-dd", "hh:mm:ss"
-BOOLEAN = '"TRUE";"TRUE";"FALSE"'
+BOOLEAN = '"{yes}";"{yes}";"{no}"'
 """Excel needs none: it shows truth values in its user's language. LibreOffice would show 1 and 0."""
 
 
-def number_format_of(item: Column, rules: LocaleRules | None) -> str | None:
+def number_format_of(
+    item: Column, rules: LocaleRules | None, booleans: tuple[str, str] = PLAIN_BOOLEANS
+) -> str | None:
     """Return the number format of a column's cells, or ``None`` for the general one.
 
     Programs show the separators of their user's own language in numbers, so only dates depend on the locale.
@@ -21,7 +24,8 @@ def number_format_of(item: Column, rules: LocaleRules | None) -> str | None:
     date = DATE if rules is None else rules.excel_date
     match item.kind:
         case Kind.BOOLEAN:
-            return BOOLEAN
+            yes, no = (word.upper() for word in booleans) if booleans == PLAIN_BOOLEANS else booleans
+            return BOOLEAN.format(yes=yes, no=no)
         case Kind.INTEGER:
             return "0" if is_identifier(item) else "#,##0"
         case Kind.NUMERIC if item.precision is not None:

@@ -153,7 +153,7 @@ class WorkbookBuilder:
             sheet = cast(Worksheet, book.active)
             sheet.title = re.sub(r"[\[\]:*?/\\']", "_", dataset)[:31]
         properties = book.properties
-        properties.title = properties.title or self._document.title or dataset
+        properties.title = properties.title or self._document.heading
         zone = self._document.options.timezone
         if zone is not None:
             properties.subject = properties.subject or _sentence(
@@ -244,7 +244,7 @@ class WorkbookBuilder:
         zone = document.options.timezone or "UTC"
         set_header_and_footer(
             sheet,
-            title=document.title or document.dataset,
+            title=document.heading,
             filters=self._filters,
             zone=text(words.language, "files.times_in", zone=zone)
             if any(map(has_instants, document.columns))
@@ -256,7 +256,9 @@ class WorkbookBuilder:
     def style(self, sheet: Worksheet, index: int, item: Column) -> int:
         """Return the number of a column's style. A template can set it in the row below its header."""
         below = sheet.cell(self.header + 1, index)
-        number_format = item.number_format or number_format_of(item, self._style_of_texts.rules)
+        number_format = item.number_format or number_format_of(
+            item, self._style_of_texts.rules, self._words.booleans
+        )
         if number_format and below.number_format == "General":
             below.number_format = number_format
         if self._is_laid_out:

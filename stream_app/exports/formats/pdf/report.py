@@ -32,7 +32,7 @@ SAME_TIME = timedelta(minutes=1)
 def report(chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
     """Yield the bytes of the file. ``chunks`` have the rows as COPY's text."""
     fonts, file = Fonts(), PdfFile()
-    title = document.options.title or document.title or document.dataset
+    title = document.options.title or document.heading
     style = TextStyle.of(document.options.timezone, document.options.locale)
     words = FileWords.of(document.options)
     head = _head(document, title, style, words, fonts, tally)

@@ -69,6 +69,32 @@ def test_amounts_have_groups_of_digits(type_: str, base: str, kind: Kind, expect
     assert number_format_of(Column("total", type_, base, kind), None) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, '"TRUE";"TRUE";"FALSE"'),
+        ({"locale": "de-DE"}, '"ja";"ja";"nein"'),
+        ({"locale": "de-DE", "language": "fr"}, '"oui";"oui";"non"'),
+        ({"language": "xx"}, '"TRUE";"TRUE";"FALSE"'),
+    ],
+)
+def test_truth_values_are_words_of_the_language(options: dict[str, str], expected: str) -> None:
+    """As in a PDF. Excel shows its own words anyway."""
+    (page,) = sheet([FLAG], [["1"]], options=options)
+    assert page["A2"].number_format == expected
+    assert page["A2"].value is True
+
+
+def test_the_name_of_the_export_is_the_title_of_its_pages() -> None:
+    """And not that of the sheet, which formulas of other workbooks name."""
+    (page,) = sheet([NUMBER], [], name="Ledger October", title="Ledger")
+    assert page.oddHeader.left.text == "&BLedger October"
+    assert page.parent.properties.title == "Ledger October"
+    assert page.title == "ledger"
+    (unnamed,) = sheet([NUMBER], [], title="The ledger")
+    assert unnamed.oddHeader.left.text == "&BThe ledger"
+
+
 def test_values_stay_exact_whatever_is_shown() -> None:
     content, _ = workbook(
         Document("ledger", (COUNT, AMOUNT, FLAG), Options(), AS_OF), [["1234567", "1234567.123456", "0"]]
@@ -127,7 +153,7 @@ def test_filters_are_readable() -> None:
     (page,) = sheet(
         [KIND, MOMENT, AMOUNT], [], filters=filters | {"amount": {"gt": 1234.5}, "x": None}, options=options
     )
-    shown = "kind ist eines von a, b; at >= 01.01.2026; at < 01.02.2026; amount > 1.234,5; x ist leer"
+    shown = "kind ist eines von a, b; at: 01.01.2026 bis 31.01.2026; amount > 1.234,5; x ist leer"
     assert page.oddHeader.right.text == shown
     assert page.parent.properties.description.startswith(f"Filter: {shown}")
 

@@ -50,6 +50,17 @@ def test_the_head_describes_the_rows() -> None:
         assert part in squeezed(text)
 
 
+@pytest.mark.parametrize(
+    ("options", "heading"), [({}, "Ledger October"), ({"title": "For the board"}, "For the board")]
+)
+def test_the_name_of_the_export_is_the_title(options: dict[str, str], heading: str) -> None:
+    document = Document("things", (ID,), Options(**options), AS_OF, title="Things", name="Ledger October")
+    reader = PdfReader(io.BytesIO(b"".join(PdfFormat().frame(iter([b"1\n"]), document, Tally()))))
+    assert reader.metadata is not None
+    assert reader.metadata.title == heading
+    assert heading in texts(reader)[0]
+
+
 def test_every_page_has_heads_and_its_number() -> None:
     reader = pdf([ID, NOTE], ["".join(f"{n}\tnote {n}\n" for n in range(1_000))])
     pages = texts(reader)
