@@ -505,7 +505,7 @@ function explain(control) {
   control.setCustomValidity(control.explained);
 }
 
-/** Why an export is too large: in the service's own words, which are English, or in those of this page. */
+/** Why an export is too large. The service's own words are English. */
 function refusal({ reason, row_limit: limit }) {
   return language === "en" || !limit ? reason : t("page.form.too_many_rows", { rows: rows(limit) });
 }

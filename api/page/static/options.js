@@ -41,28 +41,28 @@ function separator(language) {
 
 const base = (tag) => tag.split("-")[0];
 
-/** The languages of the labels of a dataset, and those that this page has, which files and mails have as well. */
+/** The languages of labels, and those of this page. */
 function languages(dataset) {
   const own = [...document.querySelectorAll("#language option")].map(({ value }) => value);
   const tags = [...new Set([...languagesOf(dataset), ...own])].sort();
   return choice([["", t("page.options.no_language")], ...tags.map((tag) => [tag, nameOf(tag)])]);
 }
 
-/** The language of the page, or the nearest more general one, if the dataset has it; else that of the page, where the service would take another one. */
+/** The language of the page, unless the service takes it anyway. */
 function ownLanguage(dataset) {
   const known = languagesOf(dataset);
   const isUsual = pageLanguage === "en" && ["", "en"].includes(base(ownLocale()));
   return [pageLocale, base(pageLocale)].find((tag) => known.includes(tag)) ?? (isUsual ? "" : pageLanguage);
 }
 
-/** The locale of the browser's user, or a usual one of the same language; empty if this page offers none. */
+/** The locale of the browser, or one of the same language. */
 function ownLocale() {
   const own = navigator.language.replaceAll("_", "-");
   const language = base(own);
   return [own, `${language}-${language.toUpperCase()}`].find((tag) => LOCALES.includes(tag)) ?? LOCALES.find((tag) => base(tag) === language) ?? "";
 }
 
-/** What files for people begin with. A csv is one where a spreadsheet would take a decimal point for a separator of thousands. */
+/** A csv has one where spreadsheets take a decimal point for a separator of thousands. */
 function firstLocale({ name }) {
   const own = ownLocale();
   return name === "excel" || name === "pdf" || (name === "csv" && own && separator(own) === ";") ? own : "";
@@ -94,7 +94,7 @@ const get = (control) => (control.type === "checkbox" ? control.checked : contro
 function put(control, value) {
   if (control.type === "checkbox") control.checked = value;
   else {
-    // A request of another program can have what this page does not offer.
+    // Other programs have more of them.
     if (control.options && ![...control.options].some((own) => own.value === value)) control.append(h("option", { value }, value));
     control.value = value;
   }
@@ -120,7 +120,7 @@ export class Options {
         const label = option.make ? null : tick(option.label, {});
         const control = (this.controls[name] = label ? label.firstChild : option.make(dataset));
         this.first[name] = option.first ? option.first(dataset, format) : option.usual;
-        // What nobody has changed begins anew, because another format or dataset begins with something else.
+        // What nobody has changed begins anew.
         put(control, before[name] && get(before[name]) !== last[name] ? get(before[name]) : this.first[name]);
         return label ?? field(option.label, control);
       });

@@ -130,7 +130,7 @@ export class Schedules {
   }
 }
 
-/** Why the service has paused a schedule. The causes of the failures stand among its past runs, each in words of this page. */
+/** Why the service has paused a schedule. */
 function pausedText({ paused_reason: message, paused_code: code, failures: count }) {
   if (language !== "en" && code === "repeated_failures") return t("page.schedules.paused_after", { count });
   return message && problemText({ code, message });

@@ -117,7 +117,7 @@ const TESTS = new Set(["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "pr
 
 const isGroup = (tests) => tests !== null && typeof tests === "object" && !Array.isArray(tests) && !Object.keys(tests).every((name) => TESTS.has(name));
 
-/** The tests of a column with its whole days in the zone, if they are times between which there are only whole days. */
+/** The tests of a column, with days for times between which there are whole days. */
 export function inDays(tests, zone) {
   if (!isTests(tests)) return tests;
   const { gte, lt, ...others } = tests;
@@ -137,7 +137,7 @@ export function span({ from, to, timezone }) {
 
 const RELATIVE = /^(today|yesterday|tomorrow|start_of_(week|month|quarter|year))(?:([+-]\d+)(d|w|mo|y))?$/;
 
-/** The day that a relative day of a period stands for, counted from a time of the day `today`, as if both were in UTC. */
+/** The day of a relative day, counted from `today`, as if in UTC. */
 function relativeDay(text, today) {
   const [, name, part, count = 0, unit] = RELATIVE.exec(text);
   const day = new Date(today - (today % MILLISECONDS_OF_DAY));
