@@ -33,7 +33,7 @@ export class Builder {
   /** `ordered(job id)` is called when an export was requested, `scheduled(id)` when a schedule was created or changed. */
   constructor(form, user, { ordered, scheduled }) {
     this.form = form;
-    form.noValidate = true; // `send` opens the closed parts that are not valid, and then validates
+    form.noValidate = true; // `send` validates
     this.user = user;
     this.heard = { ordered, scheduled };
     this.timer = 0;
@@ -152,7 +152,7 @@ export class Builder {
     this.hasZone = this.fields.some(({ kind: own }) => own === "timestamptz");
   }
 
-  /** Whether the zone of the schedule is that of the file as well, because no other one was chosen. */
+  /** Whether files have the zone of the schedule. */
   get followsSchedule() {
     return this.repeat.active && this.zone.value === this.freeZone;
   }
@@ -162,7 +162,7 @@ export class Builder {
     return this.followsSchedule ? this.repeat.zone.value : this.zone.value;
   }
 
-  /** The zone of days and times in filters: that of the file; that of the schedule if the request names none for the file. */
+  /** The zone of days and times in filters. */
   effectiveZone() {
     return this.repeat.active && this.fileZone() === this.ownZone ? this.repeat.zone.value : this.fileZone();
   }

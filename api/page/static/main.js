@@ -10,7 +10,6 @@ import { Schedules } from "./schedules.js";
 import { SessionClock, payload, returned, session } from "./session.js";
 import { clockTime, moment } from "./words.js";
 
-/** The module of the identity provider, which is loaded only where there is one. */
 const provider = () => import("./openid.js").catch(() => Promise.reject(Object.assign(new Error(t("page.problems.unreachable")), { away: true })));
 const DRAFT = "exports.draft"; // the form, while the user is at the provider
 const RETRY = 5000; // milliseconds until the next attempt to open the page
@@ -156,7 +155,7 @@ function focusSignIn() {
 /** Show how to sign in, as the operators have set it. */
 function prepare() {
   const { oidc, hint, url, local } = how;
-  if (oidc) provider().catch(() => {}); // it is asked for again when it is needed
+  if (oidc) provider().catch(() => {});
   byId("provider").hidden = !oidc;
   byId("with-token").classList.toggle("bare", !oidc);
   byId("with-token").open = !oidc;
