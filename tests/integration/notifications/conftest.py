@@ -136,16 +136,15 @@ class Office:
             create_sender(settings, self.engine, self.storage, f"worker-{number}", poll=0.05)
             for number in range(count)
         ]
-        tasks = [
-            asyncio.create_task(task)
-            for sender in senders
-            for task in (*(sender.run(channel) for channel in Channel), sender.settle_expired())
-        ]
+        runs = [asyncio.create_task(sender.run(channel)) for sender in senders for channel in Channel]
+        tasks = [*runs, *(asyncio.create_task(sender.settle_expired()) for sender in senders)]
         try:
             yield
         finally:
             for sender in senders:
                 await sender.drain()
+            # Drained senders end by themselves. A cancelled one could leave an open connection behind.
+            await asyncio.wait(runs, timeout=5)
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
