@@ -36,10 +36,11 @@ class Doctor:
         async with self._checking:
             if self._report is None or time.monotonic() >= self._valid_until:
                 # Imported late: the checks need the migrations, and the API otherwise does not.
-                from stream_app.doctor.datasets import check_datasets
+                from stream_app.doctor.datasets import check_datasets, check_destinations
                 from stream_app.doctor.unwise_settings import check_settings
 
                 findings = [*check_settings(self.settings), *check_datasets(self.settings)]
+                findings += check_destinations(self.settings)
                 findings += await _within("database", self._database())
                 findings += await _within("kafka", self._kafka())
                 self._report = DoctorReport(

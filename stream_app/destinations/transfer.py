@@ -73,7 +73,7 @@ class Transfer:
             DestinationError: the destination failed.
         """
         with open_session(self.destination, self.settings, self._options()) as session:
-            self._remove_leftovers(session, self.outgoing)
+            self._remove_leftovers(session, self.outgoing[self.done :])
             for outgoing in self.outgoing[: self.done]:
                 session.remove(outgoing.path)
 
