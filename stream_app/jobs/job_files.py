@@ -53,7 +53,7 @@ class JobFiles:
             async with autocommitting(self.engine).connect() as connection:
                 rows = (await connection.execute(statement)).all()
         if rows or (after and job.file_count is not None and after >= job.file_count):
-            return [ExportedFile(*(row._mapping[name] for name in ExportedFile.__slots__)) for row in rows]
+            return [_from_row(row) for row in rows]
         return [file for file in await self._of_manifest(job) if file.number > after][:limit]
 
     async def get(self, job: ExportJob, number: int) -> ExportedFile | None:
@@ -92,6 +92,19 @@ class JobFiles:
             )
             for item in content["files"]
         ]
+
+
+def _from_row(row: Row[Any]) -> ExportedFile:
+    """Return the file of a row of ``export_files``, which has no column for the kind of its content."""
+    return ExportedFile(
+        number=row.number,
+        file_name=row.file_name,
+        key=row.key,
+        content_type=row.content_type,
+        row_count=row.row_count,
+        file_size=row.file_size,
+        sha256=row.sha256,
+    )
 
 
 def _only_file(job: ExportJob) -> Sequence[ExportedFile]:
