@@ -241,7 +241,10 @@ def status(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a job as JSON, as the API returns it. With `--json` it is one line."""
+    """Print a job as JSON, as the API returns it, and its delivery to a destination.
+
+    With `--json` it is one line.
+    """
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
@@ -249,7 +252,8 @@ def status(
         exit_on_error(),
         job_commands.open_api(load_settings(), api_url, token, user_id, role=job_commands.OPERATE) as api,
     ):
-        typer.echo(json.dumps(api.record(job_id), indent=None if as_json else 2, ensure_ascii=False))
+        record = job_commands.record_with_delivery(api, job_id)
+        typer.echo(json.dumps(record, indent=None if as_json else 2, ensure_ascii=False))
 
 
 @cli.command()

@@ -67,6 +67,18 @@ def follow(
         time.sleep(interval)
 
 
+def record_with_delivery(api: Client, job_id: UUID) -> dict[str, Any]:
+    """Return a job as the API does. If it has a destination, ``delivery`` is how far its files are sent.
+
+    It is ``None`` until the job is completed.
+    """
+    record = api.record(job_id)
+    if record.get("destination") is None:
+        return record
+    found = api.call("GET", f"/exports/jobs/{job_id}/deliveries")["deliveries"]
+    return record | {"delivery": next((item for item in found if item["channel"] == "destination"), None)}
+
+
 def _with_file(job: Job) -> Job:
     if job.status == "completed":
         return job

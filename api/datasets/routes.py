@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import caller_for, can_see
+from api.destinations.routes import DestinationView, destinations_for
 from api.errors import problem_responses
 from api.services import ApiServices, InjectedServices
 from stream_app.datasets.bundles import Bundle, has_windows, members_of
@@ -117,10 +118,11 @@ class FormatView(BaseModel):
 
 
 class Catalogue(BaseModel):
-    """All datasets and formats."""
+    """All datasets and formats, and the destinations that you can send finished files to."""
 
     datasets: list[DatasetView]
     formats: list[FormatView]
+    destinations: list[DestinationView] = []
 
 
 @router.get(
@@ -151,6 +153,7 @@ async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalo
             )
             for item in services.formats.values()
         ],
+        destinations=destinations_for(services, user),
     )
 
 

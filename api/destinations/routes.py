@@ -7,10 +7,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from api import audit_log
-from api.auth.authenticator import CurrentUser
+from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
 from api.operations.access import Operator
-from api.services import InjectedServices
+from api.services import ApiServices, InjectedServices
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination, S3Destination
 from stream_app.destinations.probe import ProbeStep, probe
@@ -62,21 +62,7 @@ class DestinationTest(BaseModel):
 )
 async def list_destinations(services: InjectedServices, user: CurrentUser) -> Destinations:
     """A request names one in its field `destination`. Operators see all of them."""
-    caller = Caller(user.id, user.roles)
-    return Destinations(
-        destinations=[
-            DestinationView(
-                name=item.name,
-                kind=item.kind,
-                label=item.label,
-                labels=dict(item.labels),
-                datasets=list(item.datasets) if item.datasets is not None else None,
-                host=_host(item) if user.is_operator else None,
-            )
-            for item in services.datasets.destinations.values()
-            if user.is_operator or item.is_for(caller)
-        ]
-    )
+    return Destinations(destinations=destinations_for(services, user, with_all=user.is_operator))
 
 
 @router.post(
@@ -101,6 +87,23 @@ async def test_destination(name: str, services: InjectedServices, user: Operator
         ok=all(step.error is None for step in steps),
         steps=[TestStep(step=step.step, error=step.error) for step in steps],
     )
+
+
+def destinations_for(services: ApiServices, user: User, *, with_all: bool = False) -> list[DestinationView]:
+    """Return the destinations that the user can use, or all of them."""
+    caller = Caller(user.id, user.roles)
+    return [
+        DestinationView(
+            name=item.name,
+            kind=item.kind,
+            label=item.label,
+            labels=dict(item.labels),
+            datasets=list(item.datasets) if item.datasets is not None else None,
+            host=_host(item) if user.is_operator else None,
+        )
+        for item in services.datasets.destinations.values()
+        if with_all or item.is_for(caller)
+    ]
 
 
 def _host(destination: Destination) -> str | None:

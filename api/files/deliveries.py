@@ -29,7 +29,8 @@ class DeliveryView(BaseModel):
     The URL of a chat is shortened. ``address`` of a destination is its name.
 
     ``ambiguous``: the service does not know whether it arrived. ``reason`` explains why it was not sent.
-    ``files_sent`` and ``bytes_sent`` tell how far a delivery to a destination is; for others they are null.
+    ``files_sent`` and ``bytes_sent`` tell how far a delivery to a destination is, and ``path`` is where its
+    first file is stored, with the prefix of the destination; for others they are null.
     """
 
     channel: Channel
@@ -43,6 +44,7 @@ class DeliveryView(BaseModel):
     revoked: bool
     files_sent: int | None = None
     bytes_sent: int | None = None
+    path: str | None = None
 
 
 class Deliveries(BaseModel):
@@ -92,6 +94,7 @@ async def list_deliveries(job_id: UUID, services: InjectedServices, user: Curren
                 revoked=row.revoked_at is not None,
                 files_sent=(row.progress or {}).get("files"),
                 bytes_sent=(row.progress or {}).get("bytes"),
+                path=(row.progress or {}).get("path"),
             )
             for row in await services.outbox.deliveries_of(job_id)
         ]

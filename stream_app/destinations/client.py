@@ -15,7 +15,13 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
 from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
-from stream_app.destinations.placement import DeliveryProgress, facts_of, manifest_of, outgoing_files
+from stream_app.destinations.placement import (
+    DeliveryProgress,
+    facts_of,
+    manifest_of,
+    outgoing_files,
+    whole_path,
+)
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.job_files import JobFiles
@@ -116,8 +122,10 @@ class DestinationClient:
         except ValueError as error:
             raise DeliveryRefused(f"the files cannot be stored at this destination: {error}") from error
 
+        located = replace(progress, path=whole_path(destination, outgoing[0]))
+
         def file_done() -> None:
-            known = replace(progress, files=transfer.done, sent=transfer.sent)
+            known = replace(located, files=transfer.done, sent=transfer.sent)
             renewed = asyncio.run_coroutine_threadsafe(self._renew(notification, known), loop)
             if not renewed.result():
                 raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
@@ -159,6 +167,7 @@ class DestinationClient:
         """
         if self._stopping:
             raise DeliveryFailed(STOPPED)
+        progress = replace(progress, path=whole_path(transfer.destination, transfer.outgoing[0]))
         self._running.add(transfer)
         heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, progress))
         try:

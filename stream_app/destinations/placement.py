@@ -29,6 +29,7 @@ class DeliveryProgress:
             both can change, and all attempts must use the same paths.
         files: the number of files that are complete.
         sent: bytes of these files and of the file that is being sent.
+        path: where the first file is stored, with the prefix of the destination.
     """
 
     place: str
@@ -36,6 +37,7 @@ class DeliveryProgress:
     schedule: str | None
     files: int = 0
     sent: int = 0
+    path: str | None = None
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
@@ -43,7 +45,12 @@ class DeliveryProgress:
         known, place = notification.progress, place_of(destination)
         if known.get("place") == place:
             return cls(
-                place, known["zone"], known.get("schedule"), known.get("files", 0), known.get("bytes", 0)
+                place,
+                known["zone"],
+                known.get("schedule"),
+                known.get("files", 0),
+                known.get("bytes", 0),
+                known.get("path"),
             )
         rhythm = notification.rhythm
         schedule = rhythm.name if rhythm is not None else None
@@ -59,6 +66,7 @@ class DeliveryProgress:
             "schedule": self.schedule,
             "files": self.files,
             "bytes": self.sent,
+            "path": self.path,
         }
 
 
@@ -109,6 +117,14 @@ def outgoing_files(
     if len({file.path for file in found}) < len(found):
         raise ValueError("several files of the job have the same path")
     return found
+
+
+def whole_path(destination: Destination, file: OutgoingFile) -> str:
+    """Return the path of a file with the prefix of the destination, for people."""
+    if isinstance(destination, S3Destination):
+        return f"{destination.prefix.strip('/')}/{file.path}".lstrip("/")
+    prefix = destination.prefix.rstrip("/")
+    return f"{prefix}/{file.path}" if destination.prefix else file.path
 
 
 def manifest_of(

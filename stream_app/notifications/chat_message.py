@@ -22,6 +22,7 @@ FACTS = (
     "file",
     "files",
     "size",
+    "sent_to",
     "format",
     "job",
 )

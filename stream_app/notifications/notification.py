@@ -130,6 +130,8 @@ class Notification:
     """How the file is encrypted."""
     requested: Requested | None = None
     """What deliveries to destinations need to know of the request."""
+    sent_to: str | None = None
+    """The destination to which the files have been sent already."""
     progress: Mapping[str, Any] = field(default_factory=dict)
     """What earlier attempts of the delivery have done."""
 
@@ -158,6 +160,7 @@ class Notification:
                 "parameters",
                 "columns",
                 "scope",
+                "sent_to",
             )
         }
         return cls(

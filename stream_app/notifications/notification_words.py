@@ -257,6 +257,7 @@ class NotificationWords:
                 found.append(("file", about.file_name))
                 small.append(("sha256", about.sha256))
             found.append(("size", style.size(about.file_size or 0)))
+            found.append(("sent_to", about.sent_to))
             if about.as_of is not None:
                 found.append(("as_of", style.zoned(style.moment(about.as_of))))
         else:

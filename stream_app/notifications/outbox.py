@@ -155,6 +155,11 @@ _CLAIM = text(
     SELECT job.*, claimed.id AS delivery_id, claimed.job_id, claimed.address, claimed.event,
            claimed.topic, claimed.host, claimed.attempts, claimed.created_at AS due_at, claimed.revoked_at,
            claimed.progress,
+           (
+               SELECT files.address FROM deliveries AS files
+               WHERE files.job_id = claimed.job_id AND files.channel = 'destination' AND files.status = 'sent'
+               LIMIT 1
+           ) AS sent_to,
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
            unsubscribed.address IS NOT NULL AS unsubscribed,
            CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused,

@@ -33,6 +33,21 @@ async def names(client: Any) -> dict[str, Any]:
     return {item["name"]: item["host"] for item in listed}
 
 
+async def test_the_catalogue_has_those_that_the_form_can_offer(places: Harness) -> None:
+    async with places.user("partner") as partner, places.user("exports:operate") as operator:
+        for user, expected in ((partner, ["own", "lake"]), (operator, ["own"])):
+            listed = (await user.get("/exports/datasets")).json()["destinations"]
+            assert [item["name"] for item in listed] == expected
+            assert listed[0] | {"host": None} == {
+                "name": "own",
+                "kind": "s3",
+                "label": "Our own",
+                "labels": {},
+                "datasets": None,
+                "host": None,
+            }
+
+
 async def test_users_see_those_they_can_use_and_no_hosts(places: Harness) -> None:
     async with (
         places.user() as plain,

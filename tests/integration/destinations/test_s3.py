@@ -23,6 +23,7 @@ async def test_files_and_their_manifest_are_sent(
     job = await depot.job("acme", b"id\n1\n", LARGE)
     row = await depot.sent(job)
     assert (row.status, row.attempts, row.reason) == ("sent", 1, None)
+    assert row.progress["path"] == f"in/ledger/date=2026-11-26/{job}/ledger-00001.csv"
     files = await asyncio.to_thread(other_store.files)
     assert names(files, job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
     assert files[f"in/ledger/date=2026-11-26/{job}/ledger-00002.csv"] == LARGE

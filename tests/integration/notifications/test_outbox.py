@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
 from stream_app.jobs.states import Status
 from stream_app.notifications.models import Channel, DeliveryStatus
@@ -62,6 +63,21 @@ async def test_the_recipients_of_a_refused_request_are_limited(office: Office) -
     rows = await office.rows(data.job_id)
     assert {row.channel for row in rows} == {"mail"}
     assert 40 < len(rows) < 50
+
+
+async def test_a_mail_knows_the_destination_that_has_the_files_already(office: Office) -> None:
+    jobs = [await office.ended("a@example.com", user_id=f"user-{number}") for number in range(3)]
+    async with office.engine.begin() as connection:
+        for job, status in zip(jobs, ("sent", "sending"), strict=False):
+            await connection.execute(
+                text(
+                    "INSERT INTO deliveries (job_id, channel, address, event, topic, status, give_up_at) "
+                    "VALUES (:job, 'destination', 'acme', 'completed', '', :status, now())"
+                ),
+                {"job": job, "status": status},
+            )
+    claimed = {item.job_id: item.sent_to for item in await outbox(office).claim(Channel.MAIL, 3)}
+    assert claimed == dict(zip(jobs, ("acme", None, None), strict=True))
 
 
 async def test_a_delivery_is_claimed_by_one_worker(office: Office) -> None:

@@ -151,6 +151,11 @@ def test_a_message_has_the_facts_of_the_export() -> None:
         assert all(word in said for word in (LINK, "3,120", "user-17", "ledger-2026-11-24.csv"))
 
 
+def test_a_message_names_the_destination_that_has_the_files() -> None:
+    facts = dict(written(notification(sent_to="acme"), "en").facts)
+    assert facts["Also sent to"] == "acme"
+
+
 def test_a_message_about_a_failure_has_a_reason_and_no_link() -> None:
     message = written(NOTIFICATIONS["failed for a while"], "en")
     assert message.link is None

@@ -24,6 +24,7 @@ RECORD: dict[str, Any] = {
     "error_message": None,
     "paused": None,
     "traceparent": None,
+    "sent_to": "acme",
 }
 ROW: dict[str, Any] = {
     "id": uuid4(),

@@ -327,3 +327,13 @@ def test_the_mail_has_the_warnings_of_the_file() -> None:
     plain = render_mail(notification(), link=LINK, unsubscribe=LINK)
     assert "\n! " not in plain.text
     assert "could not be printed" not in plain.html
+
+
+def test_the_mail_names_the_destination_that_has_the_files() -> None:
+    plain, markup = bodies(sent(notification(sent_to="acme")))
+    assert [line.split() for line in plain.splitlines() if "Also" in line] == [
+        ["Also", "sent", "to:", "acme"]
+    ]
+    assert "Also sent to" in markup.text
+    waiting, _ = bodies(sent(notification()))
+    assert "Also sent to" not in waiting

@@ -62,6 +62,7 @@ def test_the_style_comes_from_the_record_of_the_job() -> None:
         "options": {"locale": "de-DE", "headers": "labels"},
         "manifest": {"timezone": "Europe/Berlin", "label": "Buchungen"},
         "encrypt": None,
+        "sent_to": None,
         "created_at": facts["completed_at"],
         "run_at": None,
         "schedule_id": None,

@@ -231,6 +231,25 @@ def test_status_command_prints_json(server: FakeServer) -> None:
     assert server.seen[0][1]["Authorization"] == "Bearer t"
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_status_command_has_the_delivery_to_the_destination(server: FakeServer, options: list[str]) -> None:
+    sent = {"channel": "destination", "address": "acme", "status": "sent", "path": "in/ledger.csv"}
+    mail = {"channel": "mail", "address": "ada@example.com", "status": "sent"}
+    for deliveries in ([mail, sent], [mail]):
+        server.add(PATH, 200, record("completed", destination="acme"))
+        server.add(f"{PATH}/deliveries", 200, {"deliveries": deliveries})
+    server.add(PATH, 200, record("completed", destination=None))
+    found = []
+    for _ in range(3):
+        result = CliRunner().invoke(
+            cli, ["status", str(JOB), "--api-url", server.url, "--token", "t", *options]
+        )
+        assert result.exit_code == 0
+        found.append(json.loads(result.stdout))
+    assert [job.get("delivery", "none") for job in found] == [sent, None, "none"]
+    assert found[0]["destination"] == "acme"
+
+
 def test_a_token_is_read_from_a_file_or_standard_input(server: FakeServer, tmp_path: Path) -> None:
     """S24"""
     for _ in range(2):
