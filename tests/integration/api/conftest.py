@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.app import create_app
 from dev.stack import Stack
 from producers.tokens import sign_token
+from stream_app.datasets.file import DatasetsFile
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.registry import Datasets
 from stream_app.db.engine import create_engine
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import Base, ExportJob
@@ -58,6 +61,12 @@ class Harness:
         """Return a client for a user, by default for a new user."""
         user = user_id or f"user-{uuid4()}"
         return client_of(self.app, sign_token(self.settings, user, roles, claims=claims))
+
+    def datasets_with(self, *datasets: Dataset) -> Datasets:
+        """Return the datasets of the API, with further ones or with others of the same names."""
+        content: DatasetsFile = self.app.state.services.datasets.content
+        changed = {**content.datasets, **{item.name: item for item in datasets}}
+        return Datasets(replace(content, datasets=changed))
 
     async def set(self, job_id: str | UUID, **values: Any) -> None:
         """Change the record of a job as a worker would."""

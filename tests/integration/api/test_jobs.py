@@ -153,7 +153,7 @@ async def test_jobs_are_found_by_the_words_of_their_names_and_datasets(api: Harn
         plain = await place(a)
         await a.post("/exports/jobs:estimate", json={"export_type": "proofs", "format": "csv"})
         with pytest.MonkeyPatch.context() as patch:
-            changed = replace(services, datasets={**services.datasets, "proofs": proofs})
+            changed = replace(services, datasets=api.datasets_with(proofs))
             patch.setattr(api.app.state, "services", changed)
 
             async def ids(client: httpx2.AsyncClient, q: str, **more: str) -> set[str]:

@@ -24,8 +24,7 @@ def labelled(api: Harness) -> Iterator[Harness]:
             },
         }
     )
-    datasets = {**services.datasets, "ledger": ledger}
-    api.app.state.services = replace(services, datasets=datasets)
+    api.app.state.services = replace(services, datasets=api.datasets_with(ledger))
     yield api
     api.app.state.services = services
 

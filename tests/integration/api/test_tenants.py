@@ -57,13 +57,12 @@ async def shop(api: Harness, database: asyncpg.Connection) -> AsyncIterator[Harn
         """
     )
     common = {"owner": "hidden_tenant", "time": "hidden_time", "columns": ("id", "number", "city", "balance")}
-    datasets = {
-        "shop": Dataset(name="shop", table=f"{schema}.hidden_view", **common),
-        "gone": Dataset(name="gone", table=f"{schema}.hidden_missing", **common),
-        "lacking": Dataset(name="lacking", table=f"{schema}.hidden_table", columns=("hidden_missing",)),
-    }
+    datasets = api.datasets_with(
+        Dataset(name="shop", table=f"{schema}.hidden_view", **common),
+        Dataset(name="gone", table=f"{schema}.hidden_missing", **common),
+        Dataset(name="lacking", table=f"{schema}.hidden_table", columns=("hidden_missing",)),
+    )
     services = api.app.state.services
-    datasets = {**services.datasets, **datasets}
     api.app.state.services = replace(
         services,
         datasets=datasets,
