@@ -151,8 +151,8 @@ class PartPlanner:
         if dataset is None or task.request.format not in self.exporter.formats:
             yield None  # the exporter knows what that means
             return
-        if not isinstance(dataset, Bundle) and has_deletions(dataset, task.window):
-            yield None  # its deletions are no part of its rows
+        if isinstance(dataset, Bundle) or has_deletions(dataset, task.window):
+            yield None  # a bundle has no table of its own, and deletions are no part of the rows
             return
         source = self.sources.of(dataset)
         # One connection holds the snapshot, another one tests it.

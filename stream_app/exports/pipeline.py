@@ -136,12 +136,12 @@ class Exporter:
         async def export(table: SourceTable) -> ExportResult:
             progress.waits_since = time.monotonic()
             try:
-                return await self._export(task, source, table, output, compression, progress)
+                return await self._export(task, dataset, source, table, output, compression, progress)
             except SnapshotNotShared as error:
                 # It was known before the first row. From now on all exports use one connection.
                 log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
                 source.can_share_snapshots = False
-                return await self._export(task, source, table, output, compression, progress)
+                return await self._export(task, dataset, source, table, output, compression, progress)
 
         progress.waits_since = time.monotonic()
         try:
@@ -152,6 +152,7 @@ class Exporter:
     async def _export(
         self,
         task: ExportTask,
+        dataset: Dataset,
         source: Source,
         table: SourceTable,
         output: Format,
@@ -162,7 +163,7 @@ class Exporter:
         options, zone = await settled_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
         deletions = None
-        require_visible(self.datasets[request.export_type], table.dataset, task.window)
+        require_visible(dataset, table.dataset, task.window)
         if task.window is not None and has_deletions(table.dataset, task.window):
             deletions = deletions_request(table, request, task.window)
             request = live_request(table.dataset, request)
@@ -365,9 +366,9 @@ class Exporter:
         rows, statement = await prepared(table, request, kind.output, zone)
         await self.check_row_count(snapshot, rows, limit)
         document = document_of(table, request, rows, kind.document.as_of, writer.limit.bytes)
-        reader = RowReader(
-            source, table, rows, kind.output, request.options, statement, self.reading, kind.task.name
-        )
+        # Over one connection: the last of several ends the transaction, which the rows still need.
+        alone = ParallelReading()
+        reader = RowReader(source, table, rows, kind.output, request.options, statement, alone, kind.task.name)
         own = FileWriter(
             writer.storage,
             replace(kind, request=request, document=document, content="deletions"),

@@ -248,7 +248,9 @@ class Source:
                 on a connection whose last transaction has set them.
             seconds: limit of each statement from now on, and of the pause between two of them.
         """
-        values = {**dict.fromkeys(others, ""), **self._values(session)}
+        kept = {name.casefold() for name in session}  # names that differ in capital letters are one setting
+        values = {name: "" for name in others if name.casefold() not in kept}
+        values |= self._values(session)
         limits = {"statement_timeout": f"{seconds * 1000:.0f}", IDLE_LIMIT: f"{max(seconds, 1):.0f}s"}
         values = {**limits, **values}
         await snapshot.connection.execute(

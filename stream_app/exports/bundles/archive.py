@@ -125,7 +125,7 @@ class BundleArchive:
         self.written.append(
             WrittenMember(
                 member,
-                warnings=dict(self.tally.warnings - before),
+                warnings=member.warnings(self.tally.warnings - before),
                 file_name=name,
                 file_size=size,
                 sha256=digest.hexdigest(),

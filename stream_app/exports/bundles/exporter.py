@@ -22,7 +22,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
 from stream_app.datasets.rights import check_rows, of_member, visible_dataset
-from stream_app.exports.bundles.members import BundleFacts, Member, MemberFeed
+from stream_app.exports.bundles.members import ROW_SECURITY, BundleFacts, Member, MemberFeed
 from stream_app.exports.bundles.requests import settled_member
 from stream_app.exports.bundles.writer import BundleWriter
 from stream_app.exports.catalog import SourceTable
@@ -48,9 +48,6 @@ from streaming_exporter.errors import Rejected
 
 if TYPE_CHECKING:
     from stream_app.exports.pipeline import Exporter
-
-ROW_SECURITY = "row_level_security"
-"""Warning in the manifest: row-level security can hide rows of a table from the service's role."""
 
 ONE_CONNECTION = ParallelReading()
 """How the rows are read: further connections would end the transaction of the other datasets."""
@@ -138,6 +135,8 @@ class _BundleExport:
 
     async def run(self) -> ExportResult:
         """Read all rows, write the file, and return the result."""
+        if any(member.table.has_row_security for member in self.members):
+            self.progress.tally.warnings[ROW_SECURITY] = 1  # before the writing thread counts its own
         writer = self._writer()
         feed = MemberFeed()
 
@@ -254,8 +253,6 @@ class _BundleExport:
             value = await single_value(snapshot.connection, sql, snapshot.timeout)
             snapshot.initial_value = value.partition("\t")[2]
         await self.exporter.check_table(snapshot, table, self.task)
-        if table.has_row_security:
-            self.progress.tally.warnings[ROW_SECURITY] = 1
 
     async def _count(self, snapshot: Snapshot, member: Member, counted: int) -> int:
         """Return the number of rows of a dataset if there is a limit, else 0.

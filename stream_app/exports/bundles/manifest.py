@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stream_app.exports.bundles.members import BundleFacts, WrittenMember
+from stream_app.exports.bundles.members import ROW_SECURITY, BundleFacts, WrittenMember
 from stream_app.exports.formats.base import Format
 
 
@@ -22,7 +22,7 @@ def bundle_origin(facts: BundleFacts, output: Format, written: Sequence[WrittenM
     warnings: dict[str, int] = {}
     for item in written:
         for name, number in item.warnings.items():
-            warnings[name] = warnings.get(name, 0) + number
+            warnings[name] = 1 if name == ROW_SECURITY else warnings.get(name, 0) + number
     return {
         "bundle": facts.name,
         **({"kind": facts.kind} if facts.kind else {}),

@@ -15,6 +15,9 @@ from stream_app.exports.query import CopyStatement, RowQuery
 from stream_app.exports.source import Source
 from streaming_exporter.events import ExportRequest
 
+ROW_SECURITY = "row_level_security"
+"""Warning in the manifest: row-level security can hide rows of a table from the service's role."""
+
 
 @dataclass(slots=True)
 class Member:
@@ -50,6 +53,10 @@ class Member:
     def title(self) -> str:
         """The name of the dataset for people."""
         return self.document.title or self.document.dataset
+
+    def warnings(self, counted: Mapping[str, int]) -> dict[str, int]:
+        """Return the warnings of its file: those that were ``counted``, and that about its table."""
+        return {**({ROW_SECURITY: 1} if self.table.has_row_security else {}), **counted}
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,6 @@ class BundleWriter:
                 "sha256": stored.sha256,
                 **bundle_origin(facts, self.output, self.written),
                 **({"encryption": self.encryption.described()} if self.encryption else {}),
-                "warnings": dict(self.progress.tally.warnings),
             },
         )
 

@@ -334,6 +334,38 @@ async def test_settings_of_one_dataset_do_not_reach_the_next_one(
     ]
 
 
+async def test_settings_whose_names_differ_in_capital_letters_are_one_setting(
+    members: tuple[Dataset, ...], run: Run, database: asyncpg.Connection, schema: str
+) -> None:
+    """To empty the setting of one dataset must not empty that of another one."""
+    await database.execute(
+        """
+        CREATE TABLE secured (id int PRIMARY KEY, user_id text, tenant text);
+        INSERT INTO secured VALUES (1, 'u', 'acme'), (2, 'u', 'other');
+        ALTER TABLE secured ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY mine ON secured USING (tenant = pg_catalog.current_setting('app.tenant', true));
+        """
+    )
+    bundle = bundle_of(
+        *(
+            Dataset(
+                name=f"secured_{number}",
+                table=f"{schema}.secured",
+                owner="user_id",
+                session={name: {"claim": "tenant"}},
+            )
+            for number, name in enumerate(("app.tenant", "App.Tenant", "APP.TENANT"))
+        )
+    )
+    exported = await run(bundle, "csv", claims={"tenant": "acme"})
+    archive = opened(exported)
+    manifest = json.loads(archive.read("manifest.json"))
+    assert [file["rows"] for file in manifest["files"]] == [1, 1, 1]
+    # Each file says that policies can hide rows, as the manifest of the single export does.
+    assert [file["warnings"] for file in manifest["files"]] == [{"row_level_security": 1}] * 3
+    assert manifest["warnings"] == exported.warnings == {"row_level_security": 1}
+
+
 async def test_masks_and_hidden_columns_hold_as_for_a_single_export(
     members: tuple[Dataset, ...], run: Run, exporter_of: Build, storage: ObjectStore
 ) -> None:

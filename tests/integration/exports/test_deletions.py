@@ -14,7 +14,10 @@ import pytest
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.row_reader import ParallelReading, RowReader
+from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult
+from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
@@ -74,13 +77,14 @@ class Orders:
         window: dict[str, Any] | None = WINDOW,
         limits: ExportLimits | None = None,
         dataset: dict[str, Any] | None = None,
+        parts: dict[str, Any] | None = None,
         **changes: Any,
     ) -> ExportResult:
         wanted = {"user_id": "ada", "export_type": "orders", "format": "csv", "scope": "all"}
         filters = (IN_WINDOW if window else {}) | changes.pop("filters", {})
         request = ExportRequest.parse({**wanted, "filters": filters, **changes})
         entry = Dataset.model_validate(self.dataset.model_dump(exclude_none=True) | (dataset or {}))
-        parts = {} if limits is None else {"limits": limits}
+        parts = {**(parts or {}), **({} if limits is None else {"limits": limits})}
         self.task = replace(task_for(request), window=window)
         return await self.exporter_of(entry, **parts).run(self.task, ExportProgress())
 
@@ -167,6 +171,37 @@ async def test_a_failure_leaves_no_file_of_either_kind(orders: Orders, database:
     with pytest.raises((Rejected, Retryable)):
         await orders.run(dataset={"table": f"{orders.dataset.table}_view"})
     assert orders.keys() == []
+
+
+async def test_many_deletions_leave_the_snapshot_open_for_the_rows(
+    orders: Orders, database: asyncpg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several connections for the deletions would end the transaction before the rows are read."""
+    name = orders.dataset.table
+    await database.execute(
+        f"""
+        INSERT INTO {name} SELECT n, repeat('x', 40), 'ada', 'z@x', '2025-01-01', '2026-01-02 13:00'
+        FROM generate_series(100, 6000) n;
+        ANALYZE {name};
+        """
+    )
+    read = RowReader.read
+
+    async def read_and_insert(reader: RowReader, *arguments: Any) -> int:
+        count = await read(reader, *arguments)
+        await database.execute(
+            f"INSERT INTO {name} VALUES (9, 'late', 'ada', '', '2026-01-02 12:00') ON CONFLICT DO NOTHING"
+        )
+        return count
+
+    monkeypatch.setattr(RowReader, "read", read_and_insert)
+    source = Source(settings, connections=8)
+    try:
+        reading = ParallelReading(3, min_bytes=0, range_bytes=60_000)
+        result = await orders.run(parts={"sources": source, "reading": reading})
+    finally:
+        await source.close()
+    assert await orders.ids(result) == {"rows": [1, 8], "deletions": [3, 4, 7, *range(100, 6001)]}
 
 
 async def test_who_does_not_see_the_column_cannot_export_a_window(orders: Orders) -> None:
