@@ -98,7 +98,9 @@ def request(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", metavar="COLUMN[:OP]=VALUE", help="kind=proof, id>=5, id:in=5,7 …; repeatable"
+            "--filter",
+            metavar="COLUMN[:OP]=VALUE",
+            help="kind=proof, id>=5, id:in=5,7, in bundles ledger.kind=proof …; repeatable",
         ),
     ] = None,
     filters_json: Annotated[

@@ -42,6 +42,10 @@ COUNT_MILLISECONDS = 1_000
 """A user's own rows are counted up to this number and within this time; beyond it is ``at_least``."""
 
 
+class EstimateTimedOut(Retryable):
+    """The source did not answer in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Amount:
     """The number of rows: ``exact``, a lower limit (``at_least``), or else an estimate."""
@@ -86,18 +90,32 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
 async def _estimate_bundle(
     services: ApiServices, bundle: Bundle, tables: Sequence[SourceTable], request: ExportRequest
 ) -> Estimate:
-    """Estimate a bundle: the sum of its datasets. Its file fits if each of them does, and all together."""
+    """Estimate a bundle: the sum of its datasets. Its file fits if each of them does, and all together.
+
+    The time is for all datasets together. Those that are not estimated in it make the sum a lower limit.
+    """
     now = services.clock.now()
     compression = member_compression(request.options.compression, services.formats[request.format])
 
-    async def estimate_member(member: Dataset, table: SourceTable) -> Estimate:
+    async def estimate_member(member: Dataset, table: SourceTable) -> Estimate | None:
         try:
             wanted = settled_member(bundle, member, table, request, now)
             return await _estimate(services, table, wanted, compression)
+        except EstimateTimedOut:
+            return None
         except Rejected as error:
             raise of_member(bundle, member, error) from error
 
-    found = await asyncio.gather(*map(estimate_member, bundle.members, tables))
+    tasks = [asyncio.create_task(estimate_member(*item)) for item in zip(bundle.members, tables, strict=True)]
+    try:
+        known = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    found = [item for item in known if item is not None]
+    if not found:
+        raise EstimateTimedOut("the estimate timed out")
+    is_complete = len(found) == len(known)
     rows, sizes = sum(item.rows for item in found), [item.bytes for item in found]
     too_large = next((item for item in found if not item.fits), None)
     limit = services.settings.max_rows
@@ -107,9 +125,9 @@ async def _estimate_bundle(
         reason = too_large.reason if too_large is not None else None
     return Estimate(
         rows=rows,
-        bytes=None if None in sizes else sum(size or 0 for size in sizes),
-        exact=all(item.exact for item in found),
-        at_least=any(item.at_least for item in found),
+        bytes=None if None in sizes or not is_complete else sum(size or 0 for size in sizes),
+        exact=is_complete and all(item.exact for item in found),
+        at_least=not is_complete or any(item.at_least for item in found),
         row_limit=too_large.row_limit if too_large is not None else limit,
         fits=reason is None,
         reason=reason,
@@ -146,7 +164,7 @@ async def _estimate(
                     sample.rows if sample else 0, exact=False, at_least=True
                 )
     except TimeoutError as error:
-        raise Retryable("the estimate timed out") from error
+        raise EstimateTimedOut("the estimate timed out") from error
     size = None
     if sample is not None:
         size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table, compression)

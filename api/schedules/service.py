@@ -17,6 +17,7 @@ from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
 from stream_app.chat_addresses import whole_addresses
+from stream_app.datasets.bundle_requests import filters_by_dataset
 from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.rights import find_dataset
@@ -233,9 +234,10 @@ async def _kinds(services: ApiServices, order: ScheduleOrder, caller: Caller) ->
         return _kinds_of(table, order, order.filters or {}, needs_time=True) or None
     kinds: dict[str, str] = {}
     has_window = False
+    given = filters_by_dataset(dataset, order.filters or {})
     for member in dataset.members:
         table = await read_visible(services.catalog, member, caller)
-        own = (order.filters or {}).get(member.name) or {}
+        own = given.get(member.name) or {}
         limited = {**dataset.filters.get(member.name, {}), **own}
         found = _kinds_of(table, order, limited, needs_time=False, place=f"filters.{member.name}")
         has_window = has_window or table.dataset.time in found

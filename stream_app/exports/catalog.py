@@ -152,6 +152,22 @@ class SourceTable:
         return f"(SELECT pg_catalog.count(*) FROM (SELECT FROM {name} LIMIT 0) AS locked)"
 
     @property
+    def rewritten_sql(self) -> str:
+        """An SQL expression: whether the table has got new storage since the transaction's snapshot.
+
+        A table that was truncated, and possibly filled again, looks empty to an older snapshot. The rows of
+        ``pg_class`` are those of the snapshot, and the function has the storage of now. The expression must
+        be in the statement that locks the table.
+        """
+        name = quote_text(f"{quote_name(self.schema)}.{quote_name(self.name)}")
+        return f"""EXISTS (
+            SELECT FROM pg_catalog.pg_class AS c
+            WHERE (c.oid = pg_catalog.to_regclass({name}) OR c.oid IN (
+                SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass({name}))
+            )) AND c.relfilenode <> 0 AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
+        )"""
+
+    @property
     def order_columns(self) -> tuple[str, ...]:
         """Names of the columns that the rows are ordered by: those of the datasets file, else none."""
         return self.dataset.order or ()

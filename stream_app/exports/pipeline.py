@@ -368,7 +368,9 @@ class Exporter:
         document = document_of(table, request, rows, kind.document.as_of, writer.limit.bytes)
         # Over one connection: the last of several ends the transaction, which the rows still need.
         alone = ParallelReading()
-        reader = RowReader(source, table, rows, kind.output, request.options, statement, alone, kind.task.name)
+        reader = RowReader(
+            source, table, rows, kind.output, request.options, statement, alone, kind.task.name
+        )
         own = FileWriter(
             writer.storage,
             replace(kind, request=request, document=document, content="deletions"),

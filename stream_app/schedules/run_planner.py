@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
+from stream_app.datasets.bundle_requests import filters_by_dataset
 from stream_app.datasets.bundles import Bundle, has_windows, members_of
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
@@ -218,11 +219,13 @@ def run_request(
     if dataset is not None:
         parameters = resolve_parameters(parameters or {}, known, run.at, zone)
     if isinstance(dataset, Bundle):
-        filters = {
-            member.name: found
+        given = filters_by_dataset(dataset, filters)
+        # What names no dataset of the bundle any more stays: without it the run would have more rows.
+        filters = given | {
+            member.name: _member_filters(member, given.get(member.name) or {}, kinds, run, zone, timezone)
             for member in dataset.members
-            if (found := _member_filters(dataset, member, filters, kinds, run, zone, timezone))
         }
+        filters = {name: found for name, found in filters.items() if found != {}}
     else:
         filters = _run_filters(dataset, filters, kinds, run, zone, timezone)
     window = None
@@ -253,20 +256,20 @@ def _run_filters(
 
 
 def _member_filters(
-    bundle: Bundle,
     member: Dataset,
-    filters: Mapping[str, Any],
+    given: Any,
     kinds: Mapping[str, Kind],
     run: Run,
     zone: ZoneInfo,
     timezone: str | None,
-) -> dict[str, Any]:
+) -> Any:
     """Return the filters of a run for one dataset of a bundle. One without a time column is whole."""
+    if not isinstance(given, Mapping):
+        return given  # the check of the request reports it
     own = {
         name.partition(".")[2]: kind for name, kind in kinds.items() if name.partition(".")[0] == member.name
     }
-    given = filters.get(member.name)
-    return _run_filters(member, given if isinstance(given, Mapping) else {}, own, run, zone, timezone)
+    return _run_filters(member, given, own, run, zone, timezone)
 
 
 def unplanned_run_request(schedule: DueSchedule) -> RunRequest:

@@ -25,7 +25,7 @@ from stream_app.datasets.rights import check_rows, of_member, visible_dataset
 from stream_app.exports.bundles.members import ROW_SECURITY, BundleFacts, Member, MemberFeed
 from stream_app.exports.bundles.requests import settled_member
 from stream_app.exports.bundles.writer import BundleWriter
-from stream_app.exports.catalog import SourceTable
+from stream_app.exports.catalog import SourceTable, TableChanged
 from stream_app.exports.compression import compression_for
 from stream_app.exports.encryption import encryption_for
 from stream_app.exports.formats.base import Format
@@ -67,7 +67,7 @@ async def export_bundle(
     """
     request, caller = task.request, Caller.of(task.request)
     bundle_for_caller = visible_dataset(bundle, caller)
-    check_bundle_request(bundle_for_caller, request)
+    check_bundle_request(bundle, request)
     check_rows(bundle_for_caller, request.scope, caller)
     output = exporter.formats[request.format]
     compression_for(request.options.compression, output)
@@ -248,10 +248,13 @@ class _BundleExport:
         """
         table = member.table
         if table.query is None:
-            sql = f"SELECT {table.locking_sql}, {table.fingerprint_sql}"
+            sql = f"SELECT {table.locking_sql}, {table.fingerprint_sql}, {table.rewritten_sql}"
             # It waits for a table that is being changed, as the export of one dataset does.
             value = await single_value(snapshot.connection, sql, snapshot.timeout)
-            snapshot.initial_value = value.partition("\t")[2]
+            _, snapshot.initial_value, is_rewritten = value.split("\t")
+            if is_rewritten == "t":
+                await snapshot.end()
+                raise TableChanged
         await self.exporter.check_table(snapshot, table, self.task)
 
     async def _count(self, snapshot: Snapshot, member: Member, counted: int) -> int:

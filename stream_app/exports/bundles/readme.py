@@ -33,7 +33,9 @@ def readme(facts: BundleFacts, written: Sequence[WrittenMember], output: Format)
     times = sorted({item.member.document.as_of for item in written})
     paragraphs = [f"{facts.title}\n{'=' * min(len(facts.title), WIDTH)}"]
     if facts.kind == SUBJECT_ACCESS:
-        paragraphs.append(words.text("subject_access", user=facts.request.user_id))
+        is_whole = not any(item.member.document.filters for item in written)
+        key = "subject_access" if is_whole else "subject_access_filtered"
+        paragraphs.append(words.text(key, user=facts.request.user_id))
     paragraphs.append(words.text("files", len(written), count=words.style.number(len(written))))
     paragraphs += [_about(facts, item, words) for item in written]
     if len(times) > 1:

@@ -81,6 +81,8 @@ def bundle_workbook(
         read = TimedChunks(rows)
         yield from rendering_span(book.write(number, member.document, read, archive, tally), read, times)
         written.append(
-            WrittenMember(member, warnings=member.warnings(tally.warnings - before), sheets=tuple(book.titles()[number]))
+            WrittenMember(
+                member, warnings=member.warnings(tally.warnings - before), sheets=tuple(book.titles()[number])
+            )
         )
     yield from book.rest(archive)

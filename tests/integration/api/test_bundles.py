@@ -1,6 +1,8 @@
 """Bundles over HTTP: in the list, in requests, in estimates and in schedules."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import asyncpg
 import httpx2
 import pytest
 
+from api.jobs import estimates
 from dev.sample import DATASETS
 from producers.tokens import sign_token
 from stream_app.settings import Settings
@@ -101,6 +104,32 @@ async def test_an_estimate_is_the_sum_of_the_datasets(clients: Any, source_dsn: 
     await connection.close()
     assert (found["rows"], found["exact"], found["fits"]) == (rows, True, True)
     assert found["bytes"] > 0
+
+
+async def test_an_estimate_of_many_datasets_ends_in_time(
+    clients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Datasets that are not counted in time make the estimate of a bundle a lower limit, not an error."""
+    estimated = estimates._snapshot
+    slow = asyncio.Event()
+
+    @asynccontextmanager
+    async def snapshot(services: Any, table: Any, rows: Any) -> AsyncIterator[Any]:
+        if table.dataset.name == "proofs" or everything_is_slow:
+            await slow.wait()
+        async with estimated(services, table, rows) as found:
+            yield found
+
+    monkeypatch.setattr(estimates, "_snapshot", snapshot)
+    async with clients("customer") as client:
+        everything_is_slow = False
+        found = (await client.post("/exports/jobs:estimate", json=order(export_type="my_data"))).json()
+        everything_is_slow = True
+        monkeypatch.setattr(estimates, "SECONDS", 0.2)
+        answer = await client.post("/exports/jobs:estimate", json=order(export_type="my_data"))
+    assert (found["at_least"], found["exact"], found["bytes"], found["fits"]) == (True, False, None, True)
+    assert found["rows"] > 0
+    assert answer.status_code == 503
 
 
 async def test_a_schedule_with_a_window_limits_each_dataset_by_its_own_time(clients: Any) -> None:

@@ -31,10 +31,10 @@ from stream_app.exports.source_transactions import begun
 from stream_app.exports.task import ExportLimits, ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from streaming_exporter.errors import Rejected
+from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import Exported, exported_by, task_for
-from tests.waiting import at_most
+from tests.waiting import at_most, until_async
 
 Build = Callable[..., Exporter]
 Run = Callable[..., Awaitable[Exported]]
@@ -279,6 +279,29 @@ async def test_a_table_cannot_be_rewritten_before_its_turn(
     assert refused
 
 
+async def test_a_table_that_is_filled_again_while_the_export_waits_does_not_look_empty(
+    members: tuple[Dataset, ...], run: Run, database: asyncpg.Connection, source_dsn: str
+) -> None:
+    """A refresh truncates and fills a table in one transaction. The snapshot from before it sees no row."""
+    other = await asyncpg.connect(source_dsn)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'amounts'::regclass"
+    try:
+        refresh = other.transaction()
+        await refresh.start()
+        schema = await database.fetchval("SELECT current_schema()")
+        await other.execute(f'SET LOCAL search_path TO "{schema}"; TRUNCATE amounts')
+        await other.execute("INSERT INTO amounts VALUES (1, 'u', 1, true, NULL)")
+        exporting = asyncio.create_task(run(bundle_of(*members), "csv"))
+        await until_async(lambda: database.fetchval(waiting))
+        await refresh.commit()
+        with pytest.raises(Retryable, match="being changed"):
+            await exporting
+    finally:
+        await other.close()
+    manifest = json.loads(opened(await run(bundle_of(*members), "csv")).read("manifest.json"))
+    assert [file["rows"] for file in manifest["files"]] == [200, 1, 0]
+
+
 async def test_datasets_of_several_sources_have_a_snapshot_of_each(
     members: tuple[Dataset, ...], run: Run, settings: Settings
 ) -> None:
@@ -406,6 +429,8 @@ async def test_filters_of_bundle_and_request_both_hold(members: tuple[Dataset, .
     manifest = json.loads(opened(exported).read("manifest.json"))
     assert [file["rows"] for file in manifest["files"]] == [7, 20, 0]
     assert manifest["files"][0]["filters"] == {"id": {"lte": 30}, "since": {"gte": "2026-01-01T20:00:00Z"}}
+    flat = await run(bundle, "csv", filters={"people.since": {"gte": "2026-01-01T20:00:00Z"}})
+    assert flat.data.manifest["files"][0]["filters"] == manifest["files"][0]["filters"]
     with pytest.raises(Rejected, match=r"filters\.people\.id: the bundle limits this column already"):
         await run(bundle, "csv", filters={"people": {"id": 1}})
 
@@ -480,5 +505,10 @@ async def test_the_readme_of_a_subject_access_is_about_the_person(
     german = opened(await run(bundle, "json", options={"language": "de-AT"})).read("README.txt").decode()
     assert german.startswith("Meine Daten\n===========\n\nDieses Archiv enthält alle Daten")
     assert "people: 200 Zeilen" in german
+    some = (
+        opened(await run(bundle, "csv", filters={"people": {"id": {"lt": 10}}})).read("README.txt").decode()
+    )
+    assert "all data" not in some
+    assert "not all" in " ".join(some.split())
     with pytest.raises(Rejected, match="about one person"):
         await run(bundle, "csv", scope="all")

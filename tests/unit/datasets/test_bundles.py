@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_app.datasets.bundle_requests import check_bundle_request, member_request
 from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.caller import ALL_DATA, Caller
 from stream_app.datasets.encryption import check_encryption
@@ -20,6 +21,7 @@ from stream_app.datasets.rights import find_dataset, named_claims, named_roles, 
 from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.jobs.submission import RequestValidator
 from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest
 
 DATASETS = """
 [datasets.enrollments]
@@ -193,6 +195,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"split": {"rows": 5}}, "split: bundle 'all' cannot have it"),
     ({"filters": {"c": {"id": 1}}}, "filters.c: bundle 'all' has no dataset 'c'"),
     ({"filters": {"a": {"id": 1}}}, "filters.a.id: the bundle limits this column already"),
+    ({"filters": {"a.id": 1}}, "filters.a.id: the bundle limits this column already"),
+    ({"filters": {"c.id": 1}}, "filters.c.id: bundle 'all' has no dataset 'c.id'"),
+    ({"filters": {"b": {"id": 1}, "b.id": 2}}, "filters.b.id: the column is named twice"),
+    ({"filters": {"b": 1, "b.id": 2}}, "filters.b.id: the column is named twice"),
 ]
 
 
@@ -203,6 +209,29 @@ def test_a_wrong_request_is_refused_before_it_is_admitted(fields: dict[str, Any]
     with pytest.raises(Rejected) as error:
         validator.validate({"user_id": "u", "export_type": "all", "format": "csv", **fields})
     assert text in str(error.value)
+
+
+def test_a_filter_can_name_dataset_and_column_with_a_dot() -> None:
+    """Commands write filters as ``ledger.kind=proof``."""
+    bundle = bundle_of(dataset("a"), dataset("b"), filters={"a": {"id": 2}})
+    filters = {"a.kind": "x", "a": {"at": {"gte": "today"}}, "b.a.b": 1}
+    request = ExportRequest(user_id="u", export_type="all", format="csv", filters=filters)
+    check_bundle_request(bundle, request)
+    first, second = (member_request(bundle, member, request).filters for member in bundle.members)
+    assert first == {"id": 2, "at": {"gte": "today"}, "kind": "x"}
+    assert second == {"a.b": 1}
+
+
+def test_an_error_does_not_tell_that_a_bundle_filters_by_a_hidden_column() -> None:
+    """Otherwise a caller could try names until one is the name of a column that does not exist for them."""
+    hidden = dataset("a", column_settings={"risk": {"roles": ["staff"]}})
+    bundle = bundle_of(hidden, filters={"a": {"risk": "high"}})
+    fields = {"user_id": "u", "export_type": "all", "format": "csv"}
+    for filters in ({"a": {"risk": 1}}, {"a": {"nose": 1}}):
+        check_bundle_request(bundle, ExportRequest(filters=filters, **fields))
+    seen = ExportRequest(filters={"a": {"risk": 1}}, claims={"roles": ["staff"]}, **fields)
+    with pytest.raises(Rejected, match=r"filters\.a\.risk: the bundle limits this column already"):
+        check_bundle_request(bundle, seen)
 
 
 def test_a_paused_dataset_or_source_pauses_its_bundles() -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope
 from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.models import DueSchedule
@@ -25,10 +26,12 @@ ORDERS = {
 CLAIMS = {"org": "acme", "roles": ["org-admin", "orders"]}
 
 
-def planned(dataset: dict[str, Any], *, users: str = "*", **values: Any) -> NewJob:
+def planned(
+    dataset: dict[str, Any], *, users: str = "*", bundles: dict[str, Bundle] | None = None, **values: Any
+) -> NewJob:
     """Return the job of the only run of a schedule that is due; ``users`` can export all rows."""
     known = Dataset.model_validate(ORDERS | dataset)
-    datasets = {known.name: known}
+    datasets = {known.name: known, **(bundles or {})}
     content: dict[str, Any] = {item.name: None for item in fields(DueSchedule)}
     content |= {
         "id": UUID(int=7), "user_id": "u", "export_type": "orders", "format": "csv", "schedule": "daily",
@@ -150,3 +153,19 @@ def test_relative_parameters_of_a_run_are_days_of_its_time_zone() -> None:
     given = {"first": "today-7d", "word": "today"}
     job = planned(dataset, parameters=given, timezone="America/New_York", time_of_day="19:00", scope="own")
     assert job.parameters == {"first": "2026-02-22", "last": "2026-03-01", "word": "today"}
+
+
+def test_filters_for_a_dataset_that_a_bundle_no_longer_has_fail_the_run() -> None:
+    """Without these filters the run would have more rows than were asked for."""
+    member = Dataset.model_validate(ORDERS)
+    bundle = Bundle.of(BundleSettings(name="all", datasets=("orders",)), [member])
+
+    def run(filters: dict[str, Any]) -> NewJob:
+        return planned({}, bundles={"all": bundle}, export_type="all", scope="own", filters=filters)
+
+    kept = run({"orders": {"org": "acme"}, "orders.kind": "x"})
+    assert (kept.outcome, kept.filters) == (None, {"orders": {"org": "acme", "kind": "x"}})
+    lost = run({"ledger": {"kind": "proof"}, "orders": {"org": "acme"}})
+    assert lost.outcome is not None
+    assert lost.outcome.error is not None
+    assert "has no dataset 'ledger'" in lost.outcome.error.message
