@@ -291,7 +291,7 @@ async def test_a_table_that_is_filled_again_while_the_export_waits_does_not_look
         schema = await database.fetchval("SELECT current_schema()")
         await other.execute(f'SET LOCAL search_path TO "{schema}"; TRUNCATE amounts')
         await other.execute("INSERT INTO amounts VALUES (1, 'u', 1, true, NULL)")
-        exporting = asyncio.create_task(run(bundle_of(*members), "csv"))
+        exporting = asyncio.ensure_future(run(bundle_of(*members), "csv"))
         await until_async(lambda: database.fetchval(waiting))
         await refresh.commit()
         with pytest.raises(Retryable, match="being changed"):
