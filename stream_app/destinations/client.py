@@ -29,6 +29,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
 from stream_app.notifications.notification import Notification, Requested
 from stream_app.notifications.outbox import Outbox
+from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
@@ -131,6 +132,7 @@ class DestinationClient:
                 raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
 
         transfer = Transfer(
+            job_id=str(notification.job_id),
             destination=destination,
             settings=self._settings,
             storage=self._storage,
@@ -172,6 +174,7 @@ class DestinationClient:
         heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, progress))
         try:
             # Before the first byte: all attempts must use the same paths.
+            transfer.held_until = self._held_until()
             if not await self._renew(notification, replace(progress, files=transfer.done)):
                 raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
             await self._in_thread(transfer.run)
@@ -185,7 +188,7 @@ class DestinationClient:
             ) from error
         except FileUnavailable as error:
             if error.lost:
-                await self._discard(transfer)
+                await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(str(error)) from error
             raise DeliveryFailed(str(error), detail=error.detail) from error
         except DeliveryRefused:
@@ -203,23 +206,25 @@ class DestinationClient:
         self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
     ) -> None:
         """Renew the claim, and stop the transfer if it is lost or cannot be renewed in time."""
-        lease = self._outbox.lease.total_seconds()
-        renewed_at = time.monotonic()
         while True:
-            await asyncio.sleep(lease / RENEWALS)
-            began = time.monotonic()
+            await asyncio.sleep(self._outbox.lease.total_seconds() / RENEWALS)
+            renewed_until = self._held_until()
             held = True
             try:
                 known = replace(progress, files=transfer.done, sent=transfer.sent)
                 held = await self._outbox.renew(notification, known.as_json())
-                renewed_at = began
+                transfer.held_until = renewed_until
             except Retryable as error:
                 log.warning(
                     "delivery.renewal_failed", delivery=str(notification.delivery_id), error=str(error)
                 )
-            if not held or time.monotonic() - renewed_at > lease * (RENEWALS - 1) / RENEWALS:
+            if not held or time.monotonic() > transfer.held_until:
                 transfer.stopped.set()
                 return
+
+    def _held_until(self) -> float:
+        """Return until when a claim that is renewed now is held, less a part for the clocks and the calls."""
+        return time.monotonic() + self._outbox.lease.total_seconds() * (RENEWALS - 1) / RENEWALS
 
     async def _refuse(
         self,
@@ -236,11 +241,20 @@ class DestinationClient:
         """
         if notification.attempt > 1 and notification.progress:
             with suppress(DeliveryFailed, DeliveryRefused):
-                await self._discard(await self._transfer(notification, requested, destination, progress))
+                transfer = await self._transfer(notification, requested, destination, progress)
+                await self._discard(notification, transfer, progress)
         raise DeliveryRefused(reason)
 
-    async def _discard(self, transfer: Transfer) -> None:
-        """Remove the files that were sent, so that no part of the job is left. Errors are only logged."""
+    async def _discard(
+        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
+    ) -> None:
+        """Remove the files that were sent, so that no part of the job is left. Errors are only logged.
+
+        Before that, no file is recorded as complete any more: whoever sends the delivery again sends all.
+        """
+        none = replace(progress, files=0, sent=0).as_json()
+        if not await retry_until_possible(self._outbox.record, notification, none):
+            return  # another worker has the delivery
         try:
             await self._in_thread(transfer.discard)
         except (DestinationError, TransferInterrupted) as error:

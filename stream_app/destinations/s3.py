@@ -75,6 +75,7 @@ class S3Session:
             first = next(parts, b"")
             if len(first) < PART_SIZE:
                 content = bytes(first)
+                self._options.check()
                 self._checksums.call(
                     lambda method: self._client._put_object(
                         self._bucket, key, content, {**headers, **method.headers(content)}
@@ -88,12 +89,15 @@ class S3Session:
                     del first
                     for part in parts:
                         upload.add(part)
+                    upload.wait()
+                    self._options.check()
             self._check_size(key, file.size)
 
     def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
         """Copy an object inside the server, if both buckets are there and the keys are allowed to read it."""
         if not self._is_own_store:
             return False
+        self._options.check()
         source = quote(f"/{bucket}/{key}")
         target = self._key(file.path)
         with _errors():
@@ -117,8 +121,7 @@ class S3Session:
         try:
             tags = []
             for number, start in enumerate(range(0, file.size, COPY_PART), 1):
-                if self._options.stopped():
-                    raise DestinationError("the transfer was interrupted", everybody=False)
+                self._options.check()
                 end = min(start + COPY_PART, file.size) - 1
                 headers: Headers = {
                     "x-amz-copy-source": source,
@@ -126,6 +129,7 @@ class S3Session:
                 }
                 tag, _ = self._client._upload_part_copy(self._bucket, target, upload, number, headers)
                 tags.append(tag)
+            self._options.check()
             document = Element("CompleteMultipartUpload")
             for number, tag in enumerate(tags, 1):
                 part = SubElement(document, "Part")
@@ -149,6 +153,17 @@ class S3Session:
         """Return the content of a small object."""
         with _errors(), self._client.get_object(self._bucket, self._key(path)) as response:
             return response.read()
+
+    def has(self, file: OutgoingFile) -> bool:
+        """Compare the size of the object, and the checksum that :meth:`put` has stored with it."""
+        with _errors():
+            try:
+                stored = self._client.stat_object(self._bucket, self._key(file.path))
+            except S3Error as error:
+                if error.code in ("NoSuchKey", "NoSuchObject", "ResourceNotFound"):
+                    return False
+                raise
+        return stored.size == file.size and (stored.metadata or {}).get("x-amz-meta-sha256") == file.sha256
 
     def remove(self, path: str) -> None:
         """Remove an object."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stream_app.datasets.destinations import Destination, S3Destination
+from stream_app.destinations.errors import TransferInterrupted
 from stream_app.settings import Settings
 
 
@@ -34,11 +35,22 @@ class SessionOptions:
     attempt: int
     stopped: Callable[[], bool]
 
+    def check(self) -> None:
+        """Check that the transfer can go on.
+
+        Raises:
+            TransferInterrupted: it must end.
+        """
+        if self.stopped():
+            raise TransferInterrupted("the transfer was interrupted")
+
 
 class Session(Protocol):
     """A connection to a destination, for use in one thread.
 
     Every method raises :class:`~stream_app.destinations.errors.DestinationError` if the destination fails.
+    No file gets its name after the transfer was stopped:
+    :class:`~stream_app.destinations.errors.TransferInterrupted` is raised instead.
     """
 
     def remove_leftovers(self, path: str) -> None:
@@ -55,6 +67,9 @@ class Session(Protocol):
 
     def read(self, path: str) -> bytes:
         """Return the content of a small file."""
+
+    def has(self, file: OutgoingFile) -> bool:
+        """Return whether the destination certainly has this file with this content."""
 
     def remove(self, path: str) -> None:
         """Remove a file. It is no error if it does not exist."""

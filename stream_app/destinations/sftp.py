@@ -5,6 +5,7 @@ the connection does not delay the worker's loop.
 """
 
 import asyncio
+import hashlib
 import posixpath
 import re
 from collections.abc import Coroutine, Iterator
@@ -28,6 +29,7 @@ CALL_SECONDS = 60.0
 CLOSE_SECONDS = 5.0
 
 PROBE_LIMIT = 2**20
+READ_BLOCK = 2**20
 
 _GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 _FULL = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
@@ -104,7 +106,7 @@ class SftpSession:
         folder = posixpath.dirname(self._path(path))
         with suppress(DestinationError), _errors():
             for name in self._call(self._sftp.listdir(folder or ".")):
-                found = re.search(rf"\.{re.escape(self._options.tag)}-([0-9]+)\.part\Z", str(name))
+                found = re.search(rf"\.{re.escape(self._options.tag)}-([0-9]+)\.(part|old)\Z", str(name))
                 if found is not None and int(found[1]) < self._options.attempt:
                     with suppress(asyncssh.SFTPError):
                         self._call(self._sftp.remove(posixpath.join(folder, str(name))))
@@ -123,6 +125,7 @@ class SftpSession:
                 if size != file.size:
                     text = f"{target} has {size} bytes instead of {file.size}"
                     raise DestinationError(errors.FAILED, detail=text)
+                options.check()
                 self._rename(temporary, target)
             except BaseException:
                 with suppress(OSError, TimeoutError, asyncssh.Error):
@@ -150,14 +153,34 @@ class SftpSession:
             try:
                 self._call(self._sftp.posix_rename(temporary, target))
             except asyncssh.SFTPOpUnsupported:
-                # The rename of SFTP itself replaces no file.
-                with suppress(*_GONE):
-                    self._call(self._sftp.remove(target))
-                self._call(self._sftp.rename(temporary, target))
+                self._replace(temporary, target)
         except asyncssh.SFTPError as error:
             if isinstance(error, _LOST):
                 raise
             raise DestinationError(errors.RENAME_REFUSED, detail=_detail(error)) from error
+
+    def _replace(self, temporary: str, target: str) -> None:
+        """Rename with the operation of SFTP itself, which replaces no file.
+
+        The old file has another name meanwhile, and gets its own again if the server refuses the new one.
+        """
+        aside, is_aside = f"{temporary.removesuffix('.part')}.old", True
+        try:
+            self._call(self._sftp.rename(target, aside))
+        except asyncssh.SFTPError:
+            if self._call(self._sftp.exists(target)):
+                raise
+            is_aside = False
+        try:
+            self._call(self._sftp.rename(temporary, target))
+        except BaseException:
+            if is_aside:
+                with suppress(OSError, TimeoutError, asyncssh.Error):
+                    self._call(self._sftp.rename(aside, target), CLOSE_SECONDS)
+            raise
+        if is_aside:
+            with suppress(asyncssh.SFTPError):
+                self._call(self._sftp.remove(aside))
 
     def _make_folders(self, folder: str) -> None:
         """Make the folders that do not exist."""
@@ -189,6 +212,25 @@ class SftpSession:
 
         with _errors():
             return self._call(read())
+
+    def has(self, file: OutgoingFile) -> bool:
+        """Compare the size of the file, and then its content."""
+        path, digest = self._path(file.path), hashlib.sha256()
+
+        async def block(offset: int) -> bytes:
+            async with self._sftp.open(path, "rb") as opened:
+                content = await opened.read(READ_BLOCK, offset)
+                return content.encode() if isinstance(content, str) else bytes(content)
+
+        with _errors():
+            try:
+                if self._call(self._sftp.getsize(path)) != file.size:
+                    return False
+                for offset in range(0, file.size, READ_BLOCK):
+                    digest.update(self._call(block(offset)))
+            except _GONE:
+                return False
+        return digest.hexdigest() == file.sha256
 
     def remove(self, path: str) -> None:
         """Remove a file."""

@@ -1,12 +1,14 @@
 """Sends the files of one job to a destination, one after the other. It blocks, so it belongs in a thread."""
 
 import hashlib
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 
 from stream_app.datasets.destinations import Destination
-from stream_app.destinations.errors import FileUnavailable, TransferInterrupted
+from stream_app.destinations.errors import FileUnavailable
 from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
 from stream_app.exports.task import ExportedFile
 from stream_app.settings import Settings
@@ -22,11 +24,15 @@ class Transfer:
     """The transfer of the files of one job.
 
     Attributes:
+        job_id: the id of the job.
         done: files that are complete at the destination.
         sent: bytes of these files, and of the file that is being sent.
         file_done: called after each complete file.
+        held_until: the time of ``time.monotonic()`` from which another worker can have the delivery. A worker
+            that was frozen must not replace the files of that worker.
     """
 
+    job_id: str
     destination: Destination
     settings: Settings
     storage: ObjectStore
@@ -39,6 +45,7 @@ class Transfer:
     file_done: Callable[[], None]
     sent: int = 0
     stopped: Event = field(default_factory=Event)
+    held_until: float = math.inf
 
     def run(self) -> None:
         """Send the files that are not complete, and the manifest last.
@@ -49,51 +56,61 @@ class Transfer:
             TransferInterrupted: it was stopped.
         """
         self.sent = sum(file.size for file in self.outgoing[: self.done])
-        with open_session(self.destination, self.settings, self._options()) as session:
+        options = self._options()
+        with open_session(self.destination, self.settings, options) as session:
             if self.attempt > 1:
                 self._remove_leftovers(session, self.outgoing[self.done :])
             pairs = zip(self.files[self.done :], self.outgoing[self.done :], strict=True)
             for file, outgoing in pairs:
-                self._check()
+                options.check()
                 before = self.sent
                 if not session.copy(outgoing, self.storage.bucket, file.key):
-                    session.put(outgoing, self._content(file))
+                    session.put(outgoing, self._content(file, options))
                 self.sent = before + outgoing.size
                 self.done += 1
                 self.file_done()
             if self.manifest is not None:
-                self._check()
+                options.check()
                 outgoing, content = self.manifest
                 session.put(outgoing, iter([content]))
 
     def discard(self) -> None:
-        """Remove what was sent, because the rest cannot be sent any more.
+        """Remove what was sent, because the rest cannot be sent any more. The manifest is removed first.
+
+        An attempt can end after a file got its name and before that was recorded. So of the files that are
+        not recorded, those are removed too that no other job can have written.
 
         Raises:
             DestinationError: the destination failed.
         """
         with open_session(self.destination, self.settings, self._options()) as session:
             self._remove_leftovers(session, self.outgoing[self.done :])
-            for outgoing in self.outgoing[: self.done]:
-                session.remove(outgoing.path)
+            if self.manifest is not None and self._is_ours(session, self.manifest[0]):
+                session.remove(self.manifest[0].path)
+            for number, outgoing in reversed(list(enumerate(self.outgoing))):
+                if number < self.done or self._is_ours(session, outgoing):
+                    session.remove(outgoing.path)
+
+    def _is_ours(self, session: Session, file: OutgoingFile) -> bool:
+        """Return whether a file, if it is there, is one of this job."""
+        return self.job_id in file.path or session.has(file)
 
     def _options(self) -> SessionOptions:
-        return SessionOptions(self.tag, self.attempt, self.stopped.is_set)
+        return SessionOptions(self.tag, self.attempt, self._must_end)
+
+    def _must_end(self) -> bool:
+        return self.stopped.is_set() or time.monotonic() > self.held_until
 
     def _remove_leftovers(self, session: Session, outgoing: Sequence[OutgoingFile]) -> None:
         for path in {file.path.rpartition("/")[0]: file.path for file in reversed(outgoing)}.values():
             session.remove_leftovers(path)
 
-    def _check(self) -> None:
-        if self.stopped.is_set():
-            raise TransferInterrupted("the transfer was interrupted")
-
-    def _content(self, file: ExportedFile) -> Iterator[bytes]:
+    def _content(self, file: ExportedFile, options: SessionOptions) -> Iterator[bytes]:
         """Yield the content of a file. Its end is reached only if it is what the job wrote."""
         digest, size = hashlib.sha256(), 0
         try:
             for chunk in self.storage.chunks(file.key, CHUNK):
-                self._check()
+                options.check()
                 digest.update(chunk)
                 size += len(chunk)
                 self.sent += len(chunk)

@@ -86,5 +86,11 @@ def _notes(notes: list[str]) -> list[str]:
 
 
 def _inert(text: str, limit: int) -> str:
-    """Return one line of text in which no chat finds a mention or a link."""
-    return _ACTIVE.sub(lambda found: found[0] + WORD_JOINER, one_line(text, limit))
+    """Return one line of text in which no chat finds a mention or a link, of at most ``limit`` characters.
+
+    A chat refuses a whole message with one text that is too long.
+    """
+    line = one_line(text, limit)
+    while len(found := _ACTIVE.sub(lambda found: found[0] + WORD_JOINER, line)) > limit:
+        line = one_line(line, len(line) - (len(found) - limit + 1) // 2)
+    return found

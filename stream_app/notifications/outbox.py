@@ -239,6 +239,12 @@ _RENEW = text(
     """
 ).bindparams(bindparam("progress", type_=JSONB(none_as_null=True)))
 
+_RECORD = text(
+    """
+    UPDATE deliveries SET lease_until = now() + :lease, progress = :progress
+    WHERE id = :id AND attempts = :attempt AND status = 'sending' RETURNING id
+    """
+).bindparams(bindparam("progress", type_=JSONB))
 
 _RESEND = text(
     f"""
@@ -394,6 +400,22 @@ class Outbox:
         return bool(
             await self._execute(
                 _RENEW,
+                id=notification.delivery_id,
+                attempt=notification.attempt,
+                lease=self.lease,
+                progress=progress,
+            )
+        )
+
+    async def record(self, notification: Notification, progress: Mapping[str, Any]) -> bool:
+        """Record the progress of a delivery, whether or not the job still has its files.
+
+        Returns:
+            Whether this claim still holds the delivery.
+        """
+        return bool(
+            await self._execute(
+                _RECORD,
                 id=notification.delivery_id,
                 attempt=notification.attempt,
                 lease=self.lease,

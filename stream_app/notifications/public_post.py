@@ -48,7 +48,7 @@ class Answer:
             else:
                 moments = (parsedate_to_datetime(text) for text in (given, self.headers.get("date", "")))
                 wait = next(moments) - next(moments)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # a date can have a zone of any size
             return timedelta(0)
         return min(max(wait, timedelta(0)), MAX_RETRY_AFTER)
 

@@ -9,6 +9,8 @@ import pytest
 
 from stream_app.datasets.destinations import S3Destination
 from stream_app.destinations import s3
+from stream_app.destinations.errors import TransferInterrupted
+from stream_app.destinations.session import OutgoingFile, SessionOptions, open_session
 from stream_app.storage.multipart_upload import MultipartUpload
 from tests.integration.destinations.conftest import Depot, OtherStore, names, on_s3
 
@@ -119,6 +121,37 @@ async def test_the_next_attempt_aborts_the_upload_of_a_dead_worker(
     assert (await depot.sent(job)).status == "sent"
     left = [upload.object_name for upload in client._list_multipart_uploads("acme").uploads]
     assert left == [f"in/ledger/date=2026-11-26/{job}/ledger.csv.other"]
+
+
+@pytest.mark.parametrize("content", [b"second", LARGE], ids=["in one call", "in parts"])
+async def test_an_object_is_not_replaced_after_the_transfer_was_stopped(
+    depot: Depot, other_store: OtherStore, tmp_path: Path, content: bytes
+) -> None:
+    other_store.put("in/a.csv", b"first")
+    file = OutgoingFile("a.csv", "a.csv", "text/csv", len(content), "")
+    options = SessionOptions("t", 1, lambda: True)
+    destination = on_s3(other_store, tmp_path)
+    with open_session(destination, depot.settings, options) as session, pytest.raises(TransferInterrupted):
+        session.put(file, iter([content]))
+    assert other_store.files() == {"in/a.csv": b"first"}
+    assert other_store.service.client()._list_multipart_uploads("acme", prefix="in/a.csv").uploads == []
+
+
+async def test_only_objects_with_its_own_content_are_removed_with_a_job_where_jobs_share_paths(
+    depot: Depot, other_store: OtherStore, tmp_path: Path
+) -> None:
+    depot.use(on_s3(other_store, tmp_path, path="{dataset}-{number}.{extension}", manifest="never"))
+    job = await depot.job("acme", b"a", b"b", b"c")
+    await depot.sent(job)
+    other_store.put("in/ledger-3.csv", b"o")  # of another job
+    await depot.run(
+        "UPDATE deliveries SET status = 'pending', progress = jsonb_set(progress, '{files}', '1') "
+        "WHERE job_id = :id",
+        id=job,
+    )
+    await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=job)
+    assert (await depot.sent(job)).status == "failed"
+    assert other_store.files() == {"in/ledger-3.csv": b"o"}
 
 
 @pytest.mark.parametrize("part", [256 * 2**20, 8 * 2**20], ids=["in one call", "in parts"])

@@ -6,14 +6,19 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
+import asyncssh
 import pytest
 
-from stream_app.destinations.session import SessionOptions, open_session
+from stream_app.destinations.errors import DestinationError, TransferInterrupted
+from stream_app.destinations.session import OutgoingFile, SessionOptions, open_session
 from stream_app.settings import Settings
 from tests.integration.destinations.conftest import Depot, names, on_sftp
 from tests.sftp_servers import PASSWORD, AsyncSsh, OpenSsh, SftpServer, encrypted_key
 from tests.waiting import until, until_async
+
+SECOND = OutgoingFile("a.csv", "a.csv", "text/csv", 6, "")
 
 
 async def test_a_job_with_one_file_is_sent_with_its_hive_path(depot: Depot, sftp: SftpServer) -> None:
@@ -74,6 +79,57 @@ async def test_a_server_without_posix_rename_replaces_the_file(depot: Depot, sft
     for content in (b"first", b"second"):
         await depot.sent(await depot.job("acme", content))
         assert sftp.files() == {"in/ledger-1.csv": content}
+
+
+async def test_a_server_without_posix_rename_keeps_the_old_file_if_it_refuses_the_new_one(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp, path="{dataset}-{number}.{extension}"))
+    await depot.sent(await depot.job("acme", b"first"))
+    sftp.faults(refused="posix-rename,rename")
+    job = await depot.job("acme", b"second")
+    async with depot.working():
+        assert "refuses to rename" in (await depot.tried(job)).reason
+        assert sftp.files() == {"in/ledger-1.csv": b"first"}
+        sftp.faults()
+        await depot.hurry()
+        await depot.ended(job)
+    assert sftp.files() == {"in/ledger-1.csv": b"second"}
+
+
+def test_an_old_file_gets_its_name_again_if_only_the_second_rename_is_refused(
+    sftp: SftpServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sftp.faults(refused="posix-rename")
+    (sftp.root / "in").mkdir()
+    (sftp.root / "in/a.csv").write_bytes(b"first")
+    rename = asyncssh.SFTPClient.rename
+
+    async def refuse(self: asyncssh.SFTPClient, old: str, new: str) -> None:
+        if old.endswith(".part"):
+            raise asyncssh.SFTPPermissionDenied("refused")
+        await rename(self, old, new)
+
+    monkeypatch.setattr(asyncssh.SFTPClient, "rename", refuse)
+    options = SessionOptions("t", 1, lambda: False)
+    with (
+        open_session(on_sftp(sftp), settings, options) as session,
+        pytest.raises(DestinationError, match="refuses to rename"),
+    ):
+        session.put(SECOND, iter([b"second"]))
+    assert sftp.files() == {"in/a.csv": b"first"}
+
+
+def test_a_file_does_not_get_its_name_after_the_transfer_was_stopped(
+    sftp: SftpServer, settings: Settings
+) -> None:
+    """A worker that was frozen after the last byte must not replace what the next one has sent."""
+    (sftp.root / "in").mkdir()
+    (sftp.root / "in/a.csv").write_bytes(b"first")
+    options = SessionOptions("t", 1, lambda: True)
+    with open_session(on_sftp(sftp), settings, options) as session, pytest.raises(TransferInterrupted):
+        session.put(SECOND, iter([b"second"]))
+    assert sftp.files() == {"in/a.csv": b"first"}
 
 
 async def test_nothing_is_sent_to_a_server_with_another_host_key(depot: Depot, sftp: SftpServer) -> None:
@@ -233,6 +289,65 @@ async def test_rights_are_checked_again_when_files_are_sent(depot: Depot, sftp: 
     assert (row.status, row.reason) == ("failed", "the user cannot use this destination any more")
     allowed = await depot.job("acme", b"a", claims={"roles": ["partner"]})
     assert (await depot.sent(allowed)).status == "sent"
+
+
+async def test_a_set_that_was_removed_is_sent_whole_when_its_user_has_the_rights_again(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a", b"b")
+    await depot.sent(job)
+    # A worker died after the second file was recorded, and the user lost the role.
+    await depot.run("UPDATE deliveries SET status = 'pending' WHERE job_id = :id", id=job)
+    depot.use(on_sftp(sftp, roles=["partner"]))
+    row = await depot.sent(job)
+    assert (row.status, row.reason) == ("failed", "the user cannot use this destination any more")
+    assert sftp.files() == {}
+    depot.use(on_sftp(sftp))
+    await depot.run("UPDATE deliveries SET status = 'pending', not_before = now() WHERE job_id = :id", id=job)
+    assert (await depot.sent(job)).status == "sent"
+    assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+@pytest.mark.parametrize("recorded", [0, 1, 2])
+async def test_files_that_were_renamed_but_not_recorded_are_removed_with_the_job(
+    depot: Depot, sftp: SftpServer, recorded: int
+) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a", b"b")
+    await depot.sent(job)
+    await remove_while_sending(depot, job, recorded)
+    row = await depot.sent(job)
+    assert (row.status, row.reason) == ("failed", "the file has expired")
+    assert sftp.files() == {}
+
+
+async def test_only_files_with_its_own_content_are_removed_with_a_job_where_jobs_share_paths(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp, path="{dataset}-{number}.{extension}", manifest="never"))
+    job = await depot.job("acme", b"a", b"b", b"c", b"d" * 3_000_000)
+    await depot.sent(job)
+    (sftp.root / "in/ledger-3.csv").write_bytes(b"o")  # of another job
+    await remove_while_sending(depot, job, 1)
+    await depot.sent(job)
+    assert sftp.files() == {"in/ledger-3.csv": b"o"}
+
+
+async def remove_while_sending(depot: Depot, job: UUID, recorded: int) -> None:
+    """Let a worker have died when so many files were recorded, and remove the job."""
+    await depot.run(
+        """
+        UPDATE deliveries SET status = 'pending',
+            progress = jsonb_set(progress, '{files}', to_jsonb(CAST(:n AS integer)))
+        WHERE job_id = :id
+        """,
+        id=job,
+        n=recorded,
+    )
+    await depot.run(
+        "UPDATE export_jobs SET cancel_requested_at = now(), expires_at = now() WHERE id = :id", id=job
+    )
 
 
 async def test_a_destination_that_moves_gets_the_whole_set_at_the_new_place(

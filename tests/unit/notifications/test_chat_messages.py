@@ -63,7 +63,7 @@ NOTIFICATIONS = {
             filters={f"{text}{number}": text for number in range(20)},
             warnings={f"{text}{number}": 10**9 for number in range(20)},
         )
-        for kind, text in (("long", LONG), ("wide", WIDE))
+        for kind, text in (("long", LONG), ("wide", WIDE), ("active", "<a @b " * 500))
     },
 }
 
@@ -96,6 +96,7 @@ def test_messages_to_slack_keep_the_limits_of_block_kit(kind: str, language: str
     assert len(blocks) == len(payload["blocks"]) <= 50
     for block in blocks:
         block.validate_json()
+    assert len(payload["blocks"][0]["text"]["text"]) <= 150
     for block in payload["blocks"]:
         found = [block.get("text"), *block.get("fields", []), *block.get("elements", [])]
         assert all(0 < len(item["text"]) <= 2_000 for item in found if item)

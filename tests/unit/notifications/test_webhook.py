@@ -2,8 +2,12 @@
 
 import base64
 import json
+from datetime import timedelta
+
+import pytest
 
 from stream_app.notifications.delivery_links import DeliveryLinks
+from stream_app.notifications.public_post import MAX_RETRY_AFTER, Answer
 from stream_app.notifications.webhook import WebhookClient, message_id, receiver_key, signature_headers
 from stream_app.settings import Settings
 from tests.unit.notifications.notifications import failure, notification
@@ -55,3 +59,23 @@ def test_the_id_is_the_same_for_each_attempt() -> None:
         == message_id(notification(attempt=2))
         == f"msg_{notification().delivery_id.hex}"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "wait"),
+    [
+        ("30", timedelta(seconds=30)),
+        ("Mon, 05 Jan 2026 00:00:30 GMT", timedelta(seconds=30)),
+        ("Mon, 05 Jan 2026 23:00:00 GMT", MAX_RETRY_AFTER),
+        ("9" * 100, MAX_RETRY_AFTER),
+        ("9" * 10_000, timedelta(0)),
+        ("-30", timedelta(0)),
+        ("Sun, 04 Jan 2026 00:00:00 GMT", timedelta(0)),
+        ("Mon, 05 Jan 99999 00:00:00 GMT", timedelta(0)),
+        (f"Mon, 05 Jan 2026 00:00:00 +{'9' * 30}", timedelta(0)),
+        ("soon", timedelta(0)),
+    ],
+)
+def test_no_retry_after_of_a_receiver_is_an_error(given: str, wait: timedelta) -> None:
+    answer = Answer(429, {"retry-after": given, "date": "Mon, 05 Jan 2026 00:00:00 GMT"})
+    assert answer.retry_after == wait
