@@ -281,7 +281,8 @@ class _BundleExport:
     async def _copy(self, snapshot: Snapshot, member: Member, feed: MemberFeed) -> None:
         """Read the rows of a dataset into the feed."""
         exporter, progress = self.exporter, self.progress
-        pipe = feed.begin(member)
+        progress.waits_since = None  # what it waits for now is the upload
+        pipe = await feed.begin(member)
         max_bytes = exporter.limits.of_file(self.output.name).max_bytes
         sink = TimedSink(limited(watched(pipe.write, progress), max_bytes, self.output))
         reader = RowReader(

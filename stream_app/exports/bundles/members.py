@@ -1,5 +1,6 @@
 """The datasets of a bundle on their way into its file: what each one is asked for, and what was written."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -110,8 +111,14 @@ Members: TypeAlias = Iterable[tuple[Member, Iterator[bytes]]]
 """Datasets with their rows. The rows of one must be read before the next dataset is asked for."""
 
 
+AHEAD = 2
+"""Datasets whose rows can wait for the writing thread, with the one that it reads. Each has a pipe."""
+
+
 class MemberFeed:
     """Hands the rows of one dataset after the other from the event loop to the writing thread.
+
+    Only a few datasets are read ahead, so that the memory does not depend on their number.
 
     **The end of the feed means success**, as the end of a :class:`BytePipe` does.
     """
@@ -119,15 +126,18 @@ class MemberFeed:
     def __init__(self) -> None:
         self._items: SimpleQueue[tuple[Member, BytePipe] | BaseException | None] = SimpleQueue()
         self._lock = Lock()
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Semaphore(AHEAD)
         self._pipe: BytePipe | None = None
         self._reader_gone = False
 
-    def begin(self, member: Member) -> BytePipe:
-        """Begin the rows of a dataset; return the pipe for them. The event loop calls this.
+    async def begin(self, member: Member) -> BytePipe:
+        """Begin the rows of a dataset as soon as there is room; return the pipe for them.
 
         Raises:
             PipeClosed: the thread has stopped reading.
         """
+        await self._room.acquire()
         pipe = BytePipe()
         with self._lock:
             if self._reader_gone:
@@ -152,6 +162,7 @@ class MemberFeed:
             self._reader_gone = True
             if self._pipe is not None:
                 self._pipe.close_reader()
+        self._loop.call_soon_threadsafe(self._room.release)
 
     def __iter__(self) -> Iterator[tuple[Member, Iterator[bytes]]]:
         """Yield each dataset with its rows. The writing thread calls this, and reads them to their end.
@@ -164,6 +175,7 @@ class MemberFeed:
                 raise PipeClosed("the writer failed") from item
             member, pipe = item
             yield member, iter(pipe)
+            self._loop.call_soon_threadsafe(self._room.release)
 
 
 def unique_names(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
