@@ -62,7 +62,9 @@ CatchUp = Annotated[str | None, typer.Option(help="Runs missed in an outage: las
 Filters = Annotated[
     list[str] | None,
     typer.Option(
-        "--filter", metavar="COLUMN[:OP]=VALUE", help="created_at:gte=now-7d, kind=proof …; repeatable"
+        "--filter",
+        metavar="COLUMN[:OP]=VALUE",
+        help="created_at:gte=now-7d, kind=proof, in bundles ledger.kind=proof …; repeatable",
     ),
 ]
 FiltersJson = Annotated[

@@ -19,6 +19,7 @@ import structlog
 
 from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
+from stream_app.datasets.encryption import check_encryption
 from stream_app.datasets.excel_template import TemplateError
 from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
@@ -127,7 +128,9 @@ class Exporter:
         output = self.formats[request.format]
         compression = compression_for(request.options.compression, output)
         dataset = self.datasets[request.export_type]
+        # The datasets file can have changed since the request was admitted.
         check_format(dataset, request.format, self.formats)
+        check_encryption(dataset, request.encrypt, has_passwords=self.passwords is not None)
         # Once: the datasets file can change while the export runs.
         if isinstance(dataset, Bundle):
             return await export_bundle(self, dataset, task, progress)
