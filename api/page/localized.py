@@ -51,22 +51,28 @@ def localized_html(path: Path, language: str) -> bytes:
 
 
 @cache
-def messages_json(language: str) -> bytes:
-    """Return the messages of the page as a JSON object by their keys."""
-    found: dict[str, Message] = page_messages(language)
+def messages_json(language: str, part: str | None = None) -> bytes:
+    """Return the messages of the page, or of a part of it, as a JSON object by their keys."""
+    found: dict[str, Message] = page_messages(language, part)
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
 
 
-OF_OPERATORS = frozenset({"operations.js", "operator_jobs.js", "dead_letters.js", "live_list.js"})
+OF_OPERATORS = frozenset(
+    {"operations.js", "operator_jobs.js", "dead_letters.js", "destination_tests.js", "live_list.js"}
+)
 """Modules that the page loads only for users with the role to operate the service."""
 
 OF_PROVIDER = "openid.js"
 """The module that the page loads only where users sign in with an identity provider."""
 
 
+OF_DESTINATIONS = "destinations.js"
+"""The module that the page loads only for users who can send files to a destination, or who did."""
+
+
 def _preloads(folder: Path) -> str:
     """Return the elements that load all modules at once: otherwise each is asked for when one names it."""
-    others = {"main.js", OF_PROVIDER, *OF_OPERATORS}
+    others = {"main.js", OF_PROVIDER, OF_DESTINATIONS, *OF_OPERATORS}
     names = sorted(path.name for path in folder.glob("*.js") if path.name not in others)
     return "".join(f'<link rel="modulepreload" href="page/{name}">' for name in names)
 

@@ -16,7 +16,7 @@ from api.middleware.response_headers import content_security_policy
 from api.page.compressed_files import compressed_content, compressed_response
 from api.page.localized import language_of, localized_html, messages_json
 from api.page.sign_in import SignIn, sign_in_of
-from stream_app.messages.catalogue import LANGUAGES
+from stream_app.messages.catalogue import LANGUAGES, PARTS_ON_DEMAND
 from stream_app.settings import Settings
 
 PAGE_FILES = Path(__file__).with_name("static")
@@ -129,6 +129,13 @@ def install_page(app: FastAPI, settings: Settings, host: str | None) -> None:
         if language not in LANGUAGES:
             raise HTTPException(404)
         return compressed_content(messages_json(language), "application/json", request.scope, headers)
+
+    @router.api_route("/page/messages/{language}/{part}.json", methods=["GET", "HEAD"])
+    async def messages_of_part(language: str, part: str, request: Request) -> Response:
+        """Return the messages of a part of the page that only some users need."""
+        if language not in LANGUAGES or part not in PARTS_ON_DEMAND:
+            raise HTTPException(404)
+        return compressed_content(messages_json(language, part), "application/json", request.scope, headers)
 
     @router.get("/page/sign-in.json", response_model=SignIn)
     async def how_to_sign_in() -> SignIn:

@@ -20,6 +20,12 @@ PLACEHOLDER = re.compile(r"\{(\w+)\}")
 PAGE_PARTS = ("page.", "warnings.", "errors.")
 """Beginnings of the keys that the scripts of the page use."""
 
+PARTS_ON_DEMAND = {
+    "destinations": ("page.destinations.",),
+    "operations": ("page.operations.", "page.dead_letters."),
+}
+"""Parts of the page that only some users need, with the beginnings of their keys."""
+
 Message = str | Mapping[str, str]
 """A text, or its forms ``one`` and ``other`` for the number in ``{count}``."""
 
@@ -30,9 +36,23 @@ def messages(language: str) -> Mapping[str, Message]:
     return dict(_flat(tomllib.loads((FOLDER / f"{language}.toml").read_text("utf-8")), ""))
 
 
-def page_messages(language: str) -> dict[str, Message]:
-    """Return the messages that the scripts of the page use."""
-    return {key: found for key, found in messages(language).items() if key.startswith(PAGE_PARTS)}
+def page_messages(language: str, part: str | None = None) -> dict[str, Message]:
+    """Return the messages that the scripts of the page use.
+
+    Args:
+        language: one of :data:`LANGUAGES`.
+        part: one of :data:`PARTS_ON_DEMAND`; by default what every user needs.
+
+    Raises:
+        KeyError: there is no such part.
+    """
+    wanted = PAGE_PARTS if part is None else PARTS_ON_DEMAND[part]
+    others = () if part else tuple(begin for begins in PARTS_ON_DEMAND.values() for begin in begins)
+    return {
+        key: found
+        for key, found in messages(language).items()
+        if key.startswith(wanted) and not key.startswith(others)
+    }
 
 
 def known_language(tag: object) -> str | None:

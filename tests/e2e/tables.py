@@ -124,6 +124,23 @@ unmasked_for = ["exports:notes"]
 datasets = ["proofs", "ledger"]
 label = "My account"
 labels = { de = "Mein Konto" }
+
+[destinations.archive]
+kind = "s3"
+label = "Archive"
+labels = { de = "Archiv" }
+bucket = "exports"
+prefix = "sent"
+roles = ["partner"]
+datasets = ["orders"]
+
+[destinations.closed]
+kind = "s3"
+label = "Closed server"
+endpoint = "http://127.0.0.1:1"
+bucket = "exports"
+roles = ["partner"]
+datasets = ["orders"]
 """
 
 

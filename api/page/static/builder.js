@@ -5,7 +5,7 @@ import { alert, busy, button, field, h, passing, say, tick } from "./dom.js";
 import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
-import { fieldsOf, labelOf, learn, membersOf, titleOf } from "./labels.js";
+import { destinationOf, fieldsOf, labelOf, learn, membersOf, titleOf } from "./labels.js";
 import { has, language, t } from "./messages.js";
 import { Options } from "./options.js";
 import { Parameters } from "./parameters.js";
@@ -16,7 +16,7 @@ const PAUSE = 350; // milliseconds without a change, after which an estimate is 
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
 const REFUSED = new Set([403, 422]); // statuses of an estimate that every try would have
 /** What a schedule can have and the form perhaps does not. */
-const NO_VALUES = { name: null, filters: null, columns: null, options: null, split: null, encrypt: null, parameters: null, scope: null, time_of_day: null, day: null, email_recipients: null };
+const NO_VALUES = { name: null, filters: null, columns: null, options: null, split: null, encrypt: null, parameters: null, scope: null, destination: null, time_of_day: null, day: null, email_recipients: null };
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 /** Filters by dataset, as a bundle has them. The name of a dataset has no dot. */
@@ -30,8 +30,8 @@ function nested(filters) {
 }
 
 export class Builder {
-  /** `ordered(job id)` is called when an export was requested, `scheduled(id)` when a schedule was created or changed. */
-  constructor(form, user, { ordered, scheduled }) {
+  /** `ordered(job id)` is called when an export was requested, `scheduled(id)` when a schedule was created or changed. `destination` is a field or null. */
+  constructor(form, user, { ordered, scheduled, destination }) {
     this.form = form;
     form.noValidate = true; // `send` validates
     this.user = user;
@@ -66,6 +66,7 @@ export class Builder {
     this.options = new Options();
     this.division = new Division();
     this.encryption = new Encryption();
+    this.destination = destination;
     this.mail = h("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
     this.mailSummary = h("span");
     this.mailBox = h("details", {}, h("summary", {}, t("page.form.mail"), this.mailSummary), field(t("page.form.mail_to"), this.mail, t("page.form.mail_hint")));
@@ -86,6 +87,7 @@ export class Builder {
       this.options.element,
       this.division.element,
       this.encryption.element,
+      destination?.element ?? "",
       this.repeat.element,
       this.mailBox,
       h("div", { class: "send" }, this.estimate, this.problem, this.submit),
@@ -98,11 +100,11 @@ export class Builder {
   }
 
   /** Set the datasets and formats that GET /exports/datasets returns. */
-  use({ datasets, formats }) {
+  use({ datasets, formats, destinations = [] }) {
     this.datasets = new Map(datasets.map((dataset) => [dataset.name, dataset]));
     this.formats = new Map(formats.map((format) => [format.name, format]));
     const working = (own) => datasets.filter(({ error }) => Boolean(error) !== own);
-    learn(datasets);
+    learn(datasets, destinations);
     this.dataset.replaceChildren(
       ...working(true).map((dataset) => h("option", { value: dataset.name }, labelOf(dataset))),
       ...working(false).map((dataset) => h("option", { value: dataset.name, disabled: working(true).length > 0 }, t("page.form.not_available", { dataset: labelOf(dataset) }))),
@@ -129,6 +131,7 @@ export class Builder {
     this.useZones(dataset);
     this.parameters.use(dataset.parameters);
     this.encryption.use(dataset);
+    this.destination?.use(dataset);
     this.scope.replaceChildren(...dataset.scopes.map((name) => h("option", { value: name }, has(`page.form.scopes.${name}`) ? t(`page.form.scopes.${name}`) : name)));
     this.scopeField.hidden = dataset.scopes.length < 2;
     this.repeat.use(dataset.has_time);
@@ -188,6 +191,7 @@ export class Builder {
     this.mail.value = "";
     this.division.write(null);
     this.encryption.write(null);
+    this.destination?.write(null);
     this.repeat.reset();
     for (const box of this.form.querySelectorAll("details")) box.open = false;
     this.changed();
@@ -248,6 +252,7 @@ export class Builder {
     const parameters = this.parameters.read();
     const split = this.division.read();
     const encrypt = this.encryption.read();
+    const destination = this.destination?.read();
     const scope = this.scope.value || "own";
     const name = this.name.value.trim();
     if (this.hasZone && this.fileZone() !== this.ownZone) options.timezone = this.fileZone();
@@ -260,6 +265,7 @@ export class Builder {
       ...(Object.keys(options).length && { options }),
       ...(split && { split }),
       ...(encrypt && { encrypt }),
+      ...(destination && { destination }),
       ...(Object.keys(parameters).length && { parameters }),
       ...(scope !== "own" && { scope }),
     };
@@ -298,6 +304,7 @@ export class Builder {
     const wanted = Object.entries((this.isBundle ? flat(job.filters) : job.filters) ?? {});
     const inZone = wanted.map(([name, tests]) => [name, inDays(tests, this.effectiveZone())]);
     gone.push(...this.filters.write(Object.fromEntries(inZone)), ...this.parameters.write(job.parameters));
+    if (job.destination && !this.destination?.write(job.destination)) gone.push(destinationOf(job.destination));
     const whose = keepsOwner ? "" : this.keepOwner(job);
     this.name.value = job.name ?? "";
     if (job.schedule) this.mail.value = (job.email_recipients ?? []).join("\n");

@@ -5,7 +5,7 @@ import { isAway } from "./connection.js";
 import { alert, busy, button, byId, choice, h, nameButtons, report, say, twice } from "./dom.js";
 import { Password } from "./encryption.js";
 import { FileList, download, several } from "./files.js";
-import { labelOf, titleOf } from "./labels.js";
+import { destinationModule, labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
 import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status } from "./words.js";
 import { warnings } from "./warnings.js";
@@ -251,6 +251,7 @@ class Card {
     this.state = h("span", { class: "state" });
     this.facts = h("p", { class: "facts" });
     this.error = h("p", { class: "error", hidden: true });
+    this.delivery = h("div");
     this.warnings = h("ul", { class: "warnings", "aria-label": t("page.jobs.warnings") });
     this.bar = h("progress", { hidden: true, "aria-label": t("page.jobs.progress", { dataset: title(job) }) });
     this.download = button(t("page.jobs.download"), (pressed) => this.fetch(pressed), "soft");
@@ -275,6 +276,7 @@ class Card {
       source && h("p", { class: "buttons" }, source),
       this.bar,
       this.facts,
+      this.delivery,
       this.warnings,
       this.error,
       this.problem,
@@ -312,6 +314,17 @@ class Card {
       byId("news").textContent = t("page.jobs.ended", { dataset: title(job), format: kind(job), status: status(job.status), result });
     }
     this.showFacts();
+    if (job.destination) this.showDelivery();
+  }
+
+  async showDelivery() {
+    try {
+      const { DeliveryState } = await destinationModule();
+      this.sent ??= new DeliveryState(this.delivery, this.jobs.user);
+      this.sent.show(this.job);
+    } catch (failure) {
+      report(this.problem, failure);
+    }
   }
 
   showFacts() {

@@ -1,6 +1,6 @@
 // Labels of datasets, columns and parameters, in the language of the page.
 
-import { locale } from "./messages.js";
+import { locale, part } from "./messages.js";
 
 /** The label in the language, or in the nearest more general one, or else the general label, or else the name. */
 export function labelOf({ name, label, labels }, language = locale) {
@@ -31,10 +31,12 @@ export function fieldsOf({ bundle, columns }, datasets) {
 export const membersOf = (bundle, datasets) => bundle.datasets.map((name) => datasets.get(name)).filter(Boolean);
 
 const known = new Map();
+const places = new Map();
 
-/** Remember the datasets, for the lists of exports and schedules. */
-export function learn(datasets) {
+/** Remember the datasets and destinations, for the lists of exports and schedules. */
+export function learn(datasets, destinations) {
   known.clear();
+  for (const one of destinations) places.set(one.name, labelOf(one));
   const byName = new Map(datasets.map((dataset) => [dataset.name, dataset]));
   for (const dataset of datasets) {
     const columns = new Map(fieldsOf(dataset, byName).map((column) => [column.name, labelOf(column)]));
@@ -44,6 +46,12 @@ export function learn(datasets) {
 
 /** What people call a dataset. */
 export const titleOf = (name) => known.get(name)?.title ?? name;
+
+/** What people call a destination. */
+export const destinationOf = (name) => places.get(name) ?? name;
+
+/** The module about destinations, which only some users need. */
+export const destinationModule = () => part("destinations", () => import("./destinations.js"));
 
 /** What people call a column of a dataset. */
 export const columnOf = (dataset, name) => known.get(dataset)?.columns.get(name) ?? name;

@@ -5,7 +5,8 @@ import { Builder } from "./builder.js";
 import { onLoss, onReturn } from "./connection.js";
 import { busy, byId, h, report, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
-import { choose, language, t } from "./messages.js";
+import { destinationModule } from "./labels.js";
+import { choose, language, part, t } from "./messages.js";
 import { Schedules } from "./schedules.js";
 import { SessionClock, payload, returned, session } from "./session.js";
 import { clockTime, moment } from "./words.js";
@@ -39,7 +40,9 @@ async function open(tokens, { focus = false } = {}) {
   session.keep(tokens);
   lists(false);
   if (desk?.user.id !== user.id) {
-    const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled });
+    const { destinations = [] } = catalogue; // an older API has none
+    const destination = destinations.length ? new (await destinationModule()).DestinationField(destinations) : null;
+    const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled, destination });
     desk = { builder };
     builder.use(catalogue);
     const draft = JSON.parse(sessionStorage.getItem(DRAFT));
@@ -58,7 +61,7 @@ async function open(tokens, { focus = false } = {}) {
     copy: (schedule) => desk.builder.copy(schedule),
   });
   if (user.operator) {
-    const { Operations } = await import("./operations.js");
+    const { Operations } = await part("operations", () => import("./operations.js"));
     desk.operations = new Operations(user);
   }
   if (focus) byId("new").focus({ preventScroll: true });

@@ -12,17 +12,30 @@ export const locale = navigator.languages.find((tag) => tag.split("-")[0] === la
 
 const numbers = new Intl.NumberFormat(locale);
 const plurals = new Intl.PluralRules(language);
-const messages = await read();
+const messages = await read(language);
+const parts = {};
 
-async function read(attempt = 1) {
+async function read(name, attempt = 1) {
   try {
-    const answer = await fetch(new URL(`messages/${language}.json`, import.meta.url));
+    const answer = await fetch(new URL(`messages/${name}.json`, import.meta.url));
     if (answer.ok) return await answer.json();
     throw new Error(answer.status);
   } catch (error) {
     if (attempt === ATTEMPTS) throw error;
     await new Promise((resolve) => setTimeout(resolve, attempt * 1000));
-    return read(attempt + 1);
+    return read(name, attempt + 1);
+  }
+}
+
+/** Load what only some users need: the messages of a part of the page, then the module that `load` imports. */
+export async function part(name, load) {
+  try {
+    parts[name] ??= read(`${language}/${name}`).then((found) => Object.assign(messages, found));
+    await parts[name];
+    return await load();
+  } catch {
+    delete parts[name];
+    throw Object.assign(new Error(t("page.problems.unreachable")), { away: true });
   }
 }
 

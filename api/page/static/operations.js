@@ -2,6 +2,7 @@
 
 import { call, unique } from "./api.js";
 import { DeadLetters } from "./dead_letters.js";
+import { destinationTests } from "./destination_tests.js";
 import { alert, busy, button, byId, choice, field, h, nameWith, report, say, twice } from "./dom.js";
 import { update } from "./live_list.js";
 import { has, t } from "./messages.js";
@@ -43,6 +44,7 @@ export class Operations {
       h("section", {}, title(t("page.operations.lost")), this.noLost, this.lost),
       this.letters.element,
       this.doctor(),
+      destinationTests(),
       this.jobs.element,
     );
     this.onhash = () => this.show();

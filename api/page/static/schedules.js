@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
 import { download } from "./files.js";
-import { titleOf } from "./labels.js";
+import { destinationOf, titleOf } from "./labels.js";
 import { has, language, problemText, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
 import { filters, format, moment, rows, run, scopeText, sentence, size, span, status } from "./words.js";
@@ -95,10 +95,10 @@ export class Schedules {
       byId("schedules").focus({ preventScroll: true });
     };
     const shown = (address) => (schedule.unsubscribed?.includes(address) ? t("page.schedules.unsubscribed", { address }) : address);
-    const { active, next_runs: next = [], last_run: last, email_recipients: mail } = schedule;
+    const { active, next_runs: next = [], last_run: last, email_recipients: mail, destination } = schedule;
     const whose = schedule.user_id === this.user.id ? null : t("page.schedules.for_user", { user: schedule.user_id });
     const zone = schedule.options?.timezone ?? schedule.timezone;
-    const facts = [scopeText(schedule.scope), rowsOf(schedule), filters(schedule.filters, schedule.export_type, zone), filters(schedule.parameters, schedule.export_type, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") })];
+    const facts = [scopeText(schedule.scope), rowsOf(schedule), filters(schedule.filters, schedule.export_type, zone), filters(schedule.parameters, schedule.export_type, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") }), destination && t("page.schedules.sent_to", { destination: destinationOf(destination) })];
     return h(
       "li",
       { id: `schedule-${schedule.id}`, class: "job", "data-status": active ? "active" : "paused", tabindex: -1 },

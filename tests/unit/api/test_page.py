@@ -8,8 +8,9 @@ import pytest
 
 from api.app import create_app
 from api.page.compressed_files import accepts_gzip
-from api.page.localized import OF_OPERATORS, OF_PROVIDER
+from api.page.localized import OF_DESTINATIONS, OF_OPERATORS, OF_PROVIDER
 from api.page.routes import PAGE_FILES
+from stream_app.messages.catalogue import PARTS_ON_DEMAND, page_messages
 from stream_app.settings import Settings
 
 PAGE = [path for path in PAGE_FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]
@@ -25,7 +26,8 @@ async def test_a_first_visit_is_small() -> None:
     """Bytes that are sent for the page, its styles, its scripts and its messages."""
     sent = 0
     places = ["/" if path.name == "index.html" else f"/page/{path.name}" for path in [*PAGE, *SCRIPTS]]
-    places = [place for place in places if place.rpartition("/")[2] not in {OF_PROVIDER, *OF_OPERATORS}]
+    later = {OF_PROVIDER, OF_DESTINATIONS, *OF_OPERATORS}
+    places = [place for place in places if place.rpartition("/")[2] not in later]
     async with client() as visitor:
         for place in [*places, "/page/messages/de.json"]:
             async with visitor.stream("GET", place, headers={"Accept-Encoding": "gzip"}) as response:
@@ -141,6 +143,17 @@ async def test_the_page_is_in_the_language_of_the_user(headers: dict[str, str], 
     assert "{{" not in answer.text
 
 
+@pytest.mark.parametrize("part", PARTS_ON_DEMAND)
+async def test_the_messages_of_a_part_are_sent_when_it_is_needed(part: str) -> None:
+    async with client() as browser:
+        whole = (await browser.get("/page/messages/de.json")).json()
+        own = (await browser.get(f"/page/messages/de/{part}.json")).json()
+        assert (await browser.get(f"/page/messages/fr/{part}.json")).status_code == 404
+    assert own
+    assert not own.keys() & whole.keys()
+    assert own == page_messages("de", part)
+
+
 async def test_all_files_of_the_page_exist() -> None:
     async with client() as browser:
         page = (await browser.get("/")).text
@@ -156,7 +169,14 @@ async def test_all_files_of_the_page_exist() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/page/..%2f..%2fapp.py", "/page/../site.py", "/page/", "/page/none.js", "/page/messages/fr.json"],
+    [
+        "/page/..%2f..%2fapp.py",
+        "/page/../site.py",
+        "/page/",
+        "/page/none.js",
+        "/page/messages/fr.json",
+        "/page/messages/en/jobs.json",
+    ],
 )
 async def test_nothing_else_is_served(path: str) -> None:
     async with client() as browser:

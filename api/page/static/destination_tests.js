@@ -1,0 +1,52 @@
+// Tests of destinations, for those who operate the service.
+
+import { call } from "./api.js";
+import { alert, busy, button, h, nameWith } from "./dom.js";
+import { labelOf } from "./labels.js";
+import { update } from "./live_list.js";
+import { t } from "./messages.js";
+
+/** The list of destinations. It is read when it is opened. */
+export function destinationTests() {
+  const list = h("ul", { class: "rows", "aria-label": t("page.operations.destinations.title") });
+  const none = h("p", { class: "hint", hidden: true }, t("page.operations.destinations.empty"));
+  const problem = alert();
+  const show = async () => {
+    const { destinations } = await call("GET", "exports/destinations");
+    none.hidden = destinations.length > 0;
+    update(list, destinations, ({ name }) => name, item);
+  };
+  const ontoggle = ({ currentTarget }) => currentTarget.open && busy(list, problem, show);
+  return h("details", { ontoggle }, h("summary", {}, t("page.operations.destinations.title")), h("p", { class: "hint" }, t("page.operations.destinations.about")), problem, none, list);
+}
+
+function item(destination) {
+  const { name, kind, host } = destination;
+  const problem = alert();
+  const result = h("p", { class: "hint", role: "status" });
+  const steps = h("ol", { class: "files", hidden: true, "aria-label": t("page.operations.destinations.steps") });
+  const title = h("h4", {}, `${labelOf(destination)} `, h("span", { class: "kind" }, name));
+  const test = button(t("page.operations.destinations.test"), (pressed) =>
+    busy(pressed, problem, async () => {
+      steps.hidden = true;
+      result.textContent = t("page.operations.destinations.testing");
+      try {
+        const answer = await call("POST", `exports/destinations/${encodeURIComponent(name)}:test`);
+        steps.replaceChildren(...answer.steps.map(step));
+        steps.hidden = false;
+        result.textContent = answer.ok ? t("page.operations.destinations.works") : t("page.operations.destinations.fails");
+      } catch (failure) {
+        result.textContent = "";
+        throw failure;
+      }
+    }),
+  );
+  nameWith(test, title);
+  return h("li", { class: "job" }, title, h("p", { class: "hint" }, [kind.toUpperCase(), host].filter(Boolean).join(" · ")), problem, result, steps, h("p", { class: "buttons" }, test));
+}
+
+function step({ step: name, error }) {
+  const key = name.replaceAll(" ", "_");
+  const words = { step: t(`page.operations.destinations.step.${key}`), result: error ?? t("page.operations.destinations.done") };
+  return h("li", { class: error ? "error" : "" }, t("page.operations.destinations.outcome", words));
+}
