@@ -50,10 +50,10 @@ async function send(method, path, { attempts = PAUSES.length + 1, read, ...optio
   }
 }
 
-async function once(method, path, read, { body, headers, signal, token = session.token }) {
+async function once(method, path, read, { body, headers, signal, token = session.token, timeout = TIMEOUT }) {
   const limit = new AbortController();
   const stop = () => limit.abort();
-  const timer = setTimeout(stop, TIMEOUT);
+  const timer = setTimeout(stop, timeout);
   signal?.throwIfAborted();
   signal?.addEventListener("abort", stop);
   const done = begins();

@@ -6,6 +6,8 @@ import { labelOf } from "./labels.js";
 import { update } from "./live_list.js";
 import { t } from "./messages.js";
 
+const LIMIT = 180_000; // milliseconds for a test: a server that is away, or slow, uses all time limits of the steps
+
 /** The list of destinations. It is read when it is opened. */
 export function destinationTests() {
   const list = h("ul", { class: "rows", "aria-label": t("page.operations.destinations.title") });
@@ -31,7 +33,7 @@ function item(destination) {
       steps.hidden = true;
       result.textContent = t("page.operations.destinations.testing");
       try {
-        const answer = await call("POST", `exports/destinations/${encodeURIComponent(name)}:test`);
+        const answer = await call("POST", `exports/destinations/${encodeURIComponent(name)}:test`, { timeout: LIMIT });
         steps.replaceChildren(...answer.steps.map(step));
         steps.hidden = false;
         result.textContent = answer.ok ? t("page.operations.destinations.works") : t("page.operations.destinations.fails");
