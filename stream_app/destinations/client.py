@@ -206,8 +206,9 @@ class DestinationClient:
         self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
     ) -> None:
         """Renew the claim, and stop the transfer if it is lost or cannot be renewed in time."""
+        pause = self._outbox.lease.total_seconds() / RENEWALS
         while True:
-            await asyncio.sleep(self._outbox.lease.total_seconds() / RENEWALS)
+            await asyncio.sleep(pause)
             renewed_until = self._held_until()
             held = True
             try:
@@ -218,13 +219,13 @@ class DestinationClient:
                 log.warning(
                     "delivery.renewal_failed", delivery=str(notification.delivery_id), error=str(error)
                 )
-            if not held or time.monotonic() > transfer.held_until:
+            if not held or time.monotonic() > transfer.held_until - pause:
                 transfer.stopped.set()
                 return
 
     def _held_until(self) -> float:
-        """Return until when a claim that is renewed now is held, less a part for the clocks and the calls."""
-        return time.monotonic() + self._outbox.lease.total_seconds() * (RENEWALS - 1) / RENEWALS
+        """Return until when a claim that is renewed now is certainly held."""
+        return time.monotonic() + self._outbox.lease.total_seconds()
 
     async def _refuse(
         self,
