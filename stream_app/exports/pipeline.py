@@ -49,7 +49,7 @@ from stream_app.exports.ranges import RowRange
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.size_limits import largest_row_query, row_too_large
-from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.snapshot import CHUNK_BYTES, Snapshot
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.sources import SourceFinder
@@ -439,9 +439,9 @@ class Exporter:
             return asyncio.get_running_loop().run_in_executor(self.threads, context.run, write)
 
         async def put(chunk: bytes) -> None:
-            """Add a chunk. The thread begins with the second one: a small file is passed to it at once."""
+            """Add a chunk. The thread begins with the first full one, or at the end of the rows."""
             nonlocal writing
-            if writing is None and not pipe.is_unused:
+            if writing is None and (len(chunk) >= CHUNK_BYTES or not pipe.is_unused):
                 writing = begin()
             await pipe.write(chunk)
 
