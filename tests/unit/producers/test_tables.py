@@ -1,7 +1,5 @@
 """Tables of the commands fit the terminal, and show no control characters."""
 
-import os
-import shutil
 import sys
 
 import pytest
@@ -22,7 +20,7 @@ def test_a_narrow_terminal_has_two_lines_for_each_row(
     columns: int, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 20)))
+    monkeypatch.setenv("COLUMNS", str(columns))
     print_table(ROWS)
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == lines
