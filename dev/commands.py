@@ -12,10 +12,8 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from dev.cache import HOW_TO_INSTALL, ServiceError, UsageError
-from dev.progress import console
 from producers.console import exit_on_error
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
@@ -91,6 +89,10 @@ def exit_on_stack_error() -> Iterator[None]:
 
 
 def _exit(message: str, code: int) -> typer.Exit:
+    from rich.markup import escape  # slow to import, and the help of `exporter` imports this module
+
+    from dev.progress import console
+
     console.print(f"[bold red]error:[/] {escape(message)}")
     return typer.Exit(code)
 

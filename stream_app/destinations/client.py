@@ -15,13 +15,8 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
 from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
-from stream_app.destinations.placement import (
-    DeliveryProgress,
-    facts_of,
-    manifest_of,
-    outgoing_files,
-    whole_path,
-)
+from stream_app.destinations.placement import facts_of, manifest_of, outgoing_files, whole_path
+from stream_app.destinations.progress import DeliveryProgress
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.job_files import JobFiles
@@ -183,7 +178,7 @@ class DestinationClient:
         except DestinationError as error:
             raise DeliveryFailed(
                 f"{error}; operators: run `exporter destinations test {transfer.destination.name}`",
-                host_unreachable=error.everybody,
+                host_unreachable=error.affects_all,
                 detail=error.detail,
             ) from error
         except FileUnavailable as error:

@@ -1,21 +1,19 @@
 """The commands ``exporter destinations``: list the destinations, and test one."""
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streaming_exporter.errors import BadSettings, ExporterError, UsageError
+from stream_app.command_errors import FAILED, exit_on_error
+from streaming_exporter.errors import UsageError
 
 if TYPE_CHECKING:
     from stream_app.datasets.destinations import Destination
     from stream_app.settings import Settings
 
-FAILED, USAGE = 1, 2
+TIMED_OUT = "the destination does not answer"
 
 cli = typer.Typer(
     help="The destinations of the datasets file: list them, test one.",
@@ -30,16 +28,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 @cli.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """List the destinations: where they are, who can use them, and which secrets are missing."""
-    with _errors():
+    with exit_on_error(TIMED_OUT):
         _, destinations = _loaded()
         lines = [_described(item) for item in destinations.values()]
     if as_json:
         for line in lines:
-            typer.echo(json.dumps(line, ensure_ascii=False))
+            typer.echo(line.as_json())
         return
     for line in lines:
-        typer.echo(f"{line['name']}: {line['kind']} {line['place']}, for {line['for']}")
-        for text in line["missing"]:
+        typer.echo(f"{line.name}: {line.kind} {line.place}, for {line.people}")
+        for text in line.missing:
             typer.secho(f"  {text}", fg="red", err=True)
 
 
@@ -51,7 +49,7 @@ def run_test(
     """Sign in, write a small file, read it and remove it. The exit code is 1 if a step fails."""
     from stream_app.destinations.probe import probe
 
-    with _errors():
+    with exit_on_error(TIMED_OUT):
         settings, destinations = _loaded()
         if name not in destinations:
             raise UsageError(
@@ -77,42 +75,39 @@ def _loaded() -> "tuple[Settings, dict[str, Destination]]":
     return settings, dict(load_datasets(settings.datasets_file).destinations)
 
 
-def _described(destination: "Destination") -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What ``list`` shows of a destination. ``missing`` are texts about secrets that are not there."""
+
+    name: str
+    kind: str
+    place: str
+    path: str
+    people: str
+    datasets: list[str] | None
+    missing: list[str]
+
+    def as_json(self) -> str:
+        content = {key if key != "people" else "for": value for key, value in asdict(self).items()}
+        return json.dumps(content, ensure_ascii=False)
+
+
+def _described(destination: "Destination") -> _Described:
     from stream_app.datasets.destinations import S3Destination
     from stream_app.destinations.secrets import missing_secrets
 
     if isinstance(destination, S3Destination):
-        place = (
-            f"{destination.endpoint or 'the own store'} {destination.bucket}/{destination.prefix.strip('/')}"
-        )
+        server = destination.endpoint or "the store of the service"
+        place = f"{server} {destination.bucket}/{destination.prefix.strip('/')}"
     else:
         place = f"{destination.user}@{destination.host}:{destination.port} {destination.prefix or '.'}"
     people = [*(f"role {role}" for role in destination.roles or ()), *(destination.users or ())]
-    return {
-        "name": destination.name,
-        "kind": destination.kind,
-        "place": place,
-        "path": destination.path,
-        "for": ", ".join(people) or "everybody",
-        "datasets": list(destination.datasets) if destination.datasets else None,
-        "missing": [f"{key}: {text}" for key, text in missing_secrets(destination)],
-    }
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Print an error as one red text and exit. The log is silent: what it has is in the output."""
-    import structlog
-
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    except (UsageError, BadSettings) as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(USAGE) from error
-    except ExporterError as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(FAILED) from error
-    finally:
-        structlog.configure(**before)
+    return _Described(
+        name=destination.name,
+        kind=destination.kind,
+        place=place,
+        path=destination.path,
+        people=", ".join(people) or "everybody",
+        datasets=list(destination.datasets) if destination.datasets else None,
+        missing=[f"{key}: {text}" for key, text in missing_secrets(destination)],
+    )

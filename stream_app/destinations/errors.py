@@ -6,15 +6,15 @@ from streaming_exporter.errors import ExporterError
 class DestinationError(ExporterError):
     """A destination did not take a file. ``str(error)`` is for users, ``detail`` is for the operators' log.
 
-    ``everybody``: other deliveries to it would fail too.
+    ``affects_all``: other deliveries to it would fail too.
     """
 
     code = "destination_failed"
 
-    def __init__(self, message: str, *, detail: str = "", everybody: bool = True) -> None:
+    def __init__(self, message: str, *, detail: str = "", affects_all: bool = True) -> None:
         super().__init__(message)
         self.detail = detail or message
-        self.everybody = everybody
+        self.affects_all = affects_all
 
 
 class TransferInterrupted(ExporterError):

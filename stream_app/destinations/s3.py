@@ -21,6 +21,7 @@ from stream_app.destinations.secrets import secret_of
 from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumSupport
+from stream_app.storage.chunk_errors import marked, unwrapped_chunk_errors
 from stream_app.storage.credentials import StaticKeys, credentials_of
 from stream_app.storage.errors import STORE_ERRORS, ErrorKind, kind_of
 from stream_app.storage.multipart_upload import PART_SIZE, Headers, open_multipart_upload
@@ -71,7 +72,7 @@ class S3Session:
         """Upload a file, and compare its size."""
         key, headers = self._key(file.path), self._headers(file)
         with _errors():
-            parts = split_into_parts(_marked(chunks), PART_SIZE)
+            parts = split_into_parts(marked(chunks), PART_SIZE)
             first = next(parts, b"")
             if len(first) < PART_SIZE:
                 content = bytes(first)
@@ -257,38 +258,22 @@ def _raise_error_of(answer: bytes) -> None:
         raise MinioException(f"the object could not be completed: {code}")
 
 
-class _ChunkError(Exception):
-    """Carries an error of the chunks through the mapping of the server's errors."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _marked(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from chunks
-    except Exception as error:
-        raise _ChunkError(error) from error
-
-
 @contextmanager
 def _errors() -> Iterator[None]:
     """Turn errors of the client library into those of destinations."""
-    try:
-        yield
-    except _ChunkError as marked:
-        raise marked.error from marked.error.__cause__
-    except S3Error as error:
-        raise _error_of(error) from error
-    except NeedsOperator as error:  # no credentials
-        raise DestinationError(
-            "the service has no credentials for the destination", detail=str(error)
-        ) from error
-    except Rejected as error:
-        raise DestinationError(FAILED, detail=str(error), everybody=False) from error
-    except (*STORE_ERRORS, Outage) as error:
-        raise DestinationError(AWAY, detail=f"{type(error).__name__}: {error}") from error
+    with unwrapped_chunk_errors():
+        try:
+            yield
+        except S3Error as error:
+            raise _error_of(error) from error
+        except NeedsOperator as error:  # no credentials
+            raise DestinationError(
+                "the service has no credentials for the destination", detail=str(error)
+            ) from error
+        except Rejected as error:
+            raise DestinationError(FAILED, detail=str(error), affects_all=False) from error
+        except (*STORE_ERRORS, Outage) as error:
+            raise DestinationError(AWAY, detail=f"{type(error).__name__}: {error}") from error
 
 
 def _error_of(error: S3Error) -> DestinationError:
@@ -301,4 +286,4 @@ def _error_of(error: S3Error) -> DestinationError:
         case ErrorKind.PASSES:
             return DestinationError(AWAY, detail=detail)
         case _:
-            return DestinationError(FAILED, detail=detail, everybody=False)
+            return DestinationError(FAILED, detail=detail, affects_all=False)

@@ -19,6 +19,7 @@ from stream_app.destinations import errors
 from stream_app.destinations.errors import DestinationError
 from stream_app.destinations.secrets import secret_of
 from stream_app.destinations.session import OutgoingFile, SessionOptions
+from stream_app.storage.chunk_errors import marked, unwrapped_chunk_errors
 
 T = TypeVar("T")
 
@@ -140,7 +141,7 @@ class SftpSession:
 
         opened = self._call(open_file())
         try:
-            for chunk in _marked(chunks):
+            for chunk in marked(chunks):
                 self._call(opened.write(chunk))
             with suppress(asyncssh.SFTPOpUnsupported):
                 self._call(opened.fsync())
@@ -274,47 +275,31 @@ def _sign_in(destination: SftpDestination) -> dict[str, Any]:
     return {"client_keys": keys or None, "password": password, "preferred_auth": methods}
 
 
-class _ChunkError(Exception):
-    """Carries an error of the chunks through the mapping of the server's errors."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _marked(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from chunks
-    except Exception as error:
-        raise _ChunkError(error) from error
-
-
 @contextmanager
 def _errors() -> Iterator[None]:
     """Turn errors of the library into those of destinations."""
-    try:
-        yield
-    except _ChunkError as marked:
-        raise marked.error from marked.error.__cause__
-    except asyncssh.HostKeyNotVerifiable as error:
-        raise DestinationError(errors.WRONG_HOST_KEY, detail=_detail(error)) from error
-    except asyncssh.PermissionDenied as error:
-        raise DestinationError(errors.SIGN_IN_REFUSED, detail=_detail(error)) from error
-    except _LOST as error:
-        raise DestinationError(errors.AWAY, detail=_detail(error)) from error
-    except asyncssh.SFTPError as error:
-        text = (
-            errors.FULL
-            if isinstance(error, _FULL)
-            else errors.NOT_PERMITTED
-            if isinstance(error, _FORBIDDEN)
-            else f"{errors.FAILED}; it is possibly full"
-            if type(error) is asyncssh.SFTPFailure
-            else errors.FAILED
-        )
-        raise DestinationError(text, detail=_detail(error)) from error
-    except (OSError, TimeoutError, asyncssh.Error) as error:
-        raise DestinationError(errors.AWAY, detail=_detail(error)) from error
+    with unwrapped_chunk_errors():
+        try:
+            yield
+        except asyncssh.HostKeyNotVerifiable as error:
+            raise DestinationError(errors.WRONG_HOST_KEY, detail=_detail(error)) from error
+        except asyncssh.PermissionDenied as error:
+            raise DestinationError(errors.SIGN_IN_REFUSED, detail=_detail(error)) from error
+        except _LOST as error:
+            raise DestinationError(errors.AWAY, detail=_detail(error)) from error
+        except asyncssh.SFTPError as error:
+            raise DestinationError(_text_of(error), detail=_detail(error)) from error
+        except (OSError, TimeoutError, asyncssh.Error) as error:
+            raise DestinationError(errors.AWAY, detail=_detail(error)) from error
+
+
+def _text_of(error: asyncssh.SFTPError) -> str:
+    """Return the text for users. Many servers report a full disk by the general failure."""
+    if isinstance(error, _FULL):
+        return errors.FULL
+    if isinstance(error, _FORBIDDEN):
+        return errors.NOT_PERMITTED
+    return f"{errors.FAILED}; it is possibly full" if type(error) is asyncssh.SFTPFailure else errors.FAILED
 
 
 def _detail(error: Exception) -> str:

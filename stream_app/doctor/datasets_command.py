@@ -1,19 +1,16 @@
 """The commands ``exporter datasets``: check the datasets file, and show what a caller sees of a dataset."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
+from stream_app.command_errors import FAILED, exit_on_error
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
 
-FAILED, USAGE = 1, 2
+TIMED_OUT = "the source database does not answer"
 
 cli = typer.Typer(
     help="The datasets file: check it, show what a caller sees.",
@@ -43,7 +40,7 @@ def check(file: File = None, as_json: AsJson = False) -> None:
     from stream_app.doctor.datasets_check import check_datasets_file
     from stream_app.doctor.findings import State
 
-    with _errors():
+    with exit_on_error(TIMED_OUT):
         found = asyncio.run(check_datasets_file(_settings(file)))
     if as_json:
         typer.echo(remarks.as_json(found))
@@ -87,7 +84,7 @@ def show(
     from stream_app.datasets.caller import Caller
     from stream_app.doctor import dataset_view
 
-    with _errors():
+    with exit_on_error(TIMED_OUT):
         caller = Caller.of_claims(as_user, parse_claims(claim or (), role or ()))
         values, settings = parse_parameters(parameter or ()), _settings(file)
         bundle = dataset_view.find_bundle(settings, name, caller)
@@ -113,27 +110,3 @@ def _settings(file: Path | None) -> "Settings":
 
     settings = load_settings()
     return settings if file is None else settings.model_copy(update={"datasets_file": file})
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Print an error as one red text and exit. The log is silent: what it has is in the output."""
-    import structlog
-
-    from stream_app.datasets.faults import DatasetsFileError
-
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    except (UsageError, BadSettings) as error:
-        raise _exit(str(error), USAGE) from error
-    except (DatasetsFileError, Rejected, ExporterError, TimeoutError) as error:
-        raise _exit(str(error) or "the source database does not answer", FAILED) from error
-    finally:
-        structlog.configure(**before)
-
-
-def _exit(text: str, code: int) -> typer.Exit:
-    typer.secho(text, fg="red", err=True)
-    return typer.Exit(code)

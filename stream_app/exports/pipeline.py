@@ -13,7 +13,6 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 import structlog
 
@@ -25,7 +24,7 @@ from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
 from stream_app.exports.bundles.exporter import export_bundle
-from stream_app.exports.catalog import Catalog, SourceTable, TableChanged
+from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.compression import Compression, compression_for
 from stream_app.exports.copied_rows import RowEnds
 from stream_app.exports.deletions import (
@@ -39,17 +38,18 @@ from stream_app.exports.file_limit import FileLimit
 from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.formats.base import Format
+from stream_app.exports.largest_row import too_large_row
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import BytePipe, PipeClosed
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.preparation import document_of, prepared
 from stream_app.exports.presentation import settled_options
-from stream_app.exports.query import RowQuery, row_query
+from stream_app.exports.query import RowQuery
 from stream_app.exports.ranges import RowRange
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
-from stream_app.exports.size_limits import largest_row_query, row_too_large
 from stream_app.exports.snapshot import CHUNK_BYTES, Snapshot
+from stream_app.exports.snapshot_checks import check_row_count, check_table
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.sources import SourceFinder
@@ -80,9 +80,6 @@ COUNTED_ROWS = 1_000_000
 ROW_SECURITY = "row_level_security"
 """Warning in the manifest: row-level security can hide rows of the table from the service's role."""
 
-
-LARGEST_SECONDS = 60
-"""Time limit of the search for the row that was too large."""
 
 Transfer = tuple[RowReader, FileWriter]
 """What reads rows, and what writes them."""
@@ -182,14 +179,14 @@ class Exporter:
             session=rows.session,
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
-            await self.check_table(snapshot, table, task)
+            await check_table(snapshot, table, task)
             limits = self.limits.of_dataset(table.dataset)
             file_limits = limits.of_file(output.name)
             encryption = encryption_for(request.encrypt, task.job, self.passwords)
             limit = FileLimit.of(request.split, file_limits, output).before(encryption)
             max_rows = limits.of_rows(request)
             if part is None:  # the rows of all parts were counted when they were planned
-                progress.estimated_rows = await self.check_row_count(snapshot, rows, max_rows)
+                progress.estimated_rows = await check_row_count(snapshot, rows, max_rows)
             document = document_of(table, request, rows, as_of, limit.bytes)
             writer = FileWriter(
                 self.storage,
@@ -229,7 +226,7 @@ class Exporter:
                     other = await self._deletions(snapshot, source, table, writer, deletions, zone, max_rows)
                     written = await self._both(snapshot, other, (reader, writer), max_bytes, progress)
             except MessageTooLong as error:
-                raise await self.too_large(task, source, table, request, output) or error from error
+                raise await too_large_row(task, source, table, request, output) or error from error
             except TemplateError as error:
                 raise _for_caller(error, table) from error
             finally:
@@ -249,67 +246,6 @@ class Exporter:
             manifest=written.manifest,
             files=written.files,
         )
-
-    async def too_large(
-        self, task: ExportTask, source: Source, table: SourceTable, request: ExportRequest, output: Format
-    ) -> Rejected | None:
-        """Find the row that was too long and return the error that names it; ``None`` if it is not found.
-
-        The driver does not receive any part of such a row, so another query has to find it.
-        """
-        named = request.columns or [item.name for item in table.columns]
-        key = [item for item in table.columns if item.name in table.primary_key]
-        wanted = [*named, *(item.name for item in key if item.name not in named)]
-        rows = row_query(table, request.model_copy(update={"columns": wanted}))
-        with suppress(ExporterError, TimeoutError):
-            async with source.snapshot(
-                f"exporter {task.name} largest row",
-                search_path=table.search_path,
-                seconds=LARGEST_SECONDS,
-                session=rows.session,
-            ) as snapshot:
-                found = await snapshot.first(await asyncio.to_thread(largest_row_query, rows, key))
-                if found is not None:
-                    return row_too_large(
-                        rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name
-                    )
-        return None
-
-    async def check_table(self, snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
-        """Check that the table matches its description and has all rows of the task's window.
-
-        Raises:
-            TableChanged: the table was changed after it was described.
-            Outage: the source is a standby that has not replayed all changes of the window yet.
-        """
-        if not await table.is_unchanged(snapshot):
-            await snapshot.end()
-            raise TableChanged
-        if task.window is None:
-            return
-        end = datetime.fromisoformat(task.window["to"])
-        if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed_until is None):
-            await snapshot.end()
-            reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
-            raise Outage(f"the source database has data up to {reached}, but the job's window ends at {end}")
-
-    async def check_row_count(self, snapshot: Snapshot, rows: RowQuery, limit: RowLimit | None) -> int | None:
-        """Reject an export with more rows than ``limit`` before it starts.
-
-        Returns:
-            The number of rows, or ``None`` if there is no limit: then they are not counted.
-        """
-        if limit is None:
-            return None
-        unordered = await asyncio.to_thread(render, rows.select.order_by(None))
-        count = await snapshot.count(unordered, limit.rows + 1)
-        if count > limit.rows:
-            raise Rejected(
-                f"the export has more than {limit.rows:,} rows, the most that {limit.what} can have; "
-                f"{limit.ways}",
-                code="too_many_rows",
-            )
-        return count
 
     async def _estimate(
         self,
@@ -367,7 +303,7 @@ class Exporter:
         """Return how the deletions of a run are read and written. ``writer`` is that of its rows."""
         kind = writer.kind
         rows, statement = await prepared(table, request, kind.output, zone)
-        await self.check_row_count(snapshot, rows, limit)
+        await check_row_count(snapshot, rows, limit)
         document = document_of(table, request, rows, kind.document.as_of, writer.limit.bytes)
         # Over one connection: the last of several ends the transaction, which the rows still need.
         alone = ParallelReading()

@@ -19,6 +19,7 @@ from minio.error import S3Error
 
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod, ChecksumSupport, HashedStream
+from stream_app.storage.chunk_errors import marked, unwrapped_chunk_errors
 from stream_app.storage.errors import STORE_ERRORS, store_errors
 from stream_app.storage.lifecycle_rules import set_lifecycle_rules
 from stream_app.storage.listing import (
@@ -78,29 +79,6 @@ def encryption_of(settings: Settings) -> Headers:
 
 def _as_headers(metadata: Mapping[str, str]) -> Headers:
     return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-
-
-class _ChunkError(Exception):
-    """Carries an error of the chunks through the mapping of the store's errors."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _wrap_chunk_errors(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    try:
-        yield from chunks
-    except Exception as error:
-        raise _ChunkError(error) from error
-
-
-@contextmanager
-def _unwrap_chunk_errors() -> Iterator[None]:
-    try:
-        yield
-    except _ChunkError as marked:
-        raise marked.error from marked.error.__cause__
 
 
 class _TestUploadDone(Exception):
@@ -256,14 +234,14 @@ class ObjectStore:
         Errors of ``chunks`` are raised unchanged. After an error no object and no open multipart upload is
         left, if the store can be reached.
         """
-        stream = HashedStream(_wrap_chunk_errors(chunks))
+        stream = HashedStream(marked(chunks))
         client = self._client.with_retries(stopped)
         headers: Headers = {
             "Content-Type": content_type,
             "Content-Disposition": content_disposition(file_name),
             **self._encryption,
         }
-        with _unwrap_chunk_errors(), store_errors():
+        with unwrapped_chunk_errors(), store_errors():
             parts = stream.parts(PART_SIZE)
             first = next(parts, b"")
             with self._removed_on_failure(key):

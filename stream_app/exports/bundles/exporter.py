@@ -30,6 +30,7 @@ from stream_app.exports.compression import compression_for
 from stream_app.exports.encryption import encryption_for
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.excel.format import ExcelFormat
+from stream_app.exports.largest_row import too_large_row
 from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.pipe import PipeClosed
 from stream_app.exports.plugins import ordinary_errors
@@ -38,6 +39,7 @@ from stream_app.exports.presentation import label_for, settled_options
 from stream_app.exports.rights import use_all_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.snapshot import Snapshot, single_value
+from stream_app.exports.snapshot_checks import check_row_count, check_table
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import time_limit_exceeded
 from stream_app.exports.stage_spans import TimedSink, stage_span
@@ -255,7 +257,7 @@ class _BundleExport:
             if is_rewritten == "t":
                 await snapshot.end()
                 raise TableChanged
-        await self.exporter.check_table(snapshot, table, self.task)
+        await check_table(snapshot, table, self.task)
 
     async def _count(self, snapshot: Snapshot, member: Member, counted: int) -> int:
         """Return the number of rows of a dataset if there is a limit, else 0.
@@ -266,7 +268,7 @@ class _BundleExport:
         limits = self.exporter.limits.of_dataset(member.table.dataset)
         limit = limits.of_rows(member.request)
         try:
-            count = await self.exporter.check_row_count(snapshot, member.rows, limit)
+            count = await check_row_count(snapshot, member.rows, limit)
         except Rejected as error:
             raise of_member(self.bundle, member.dataset, error) from error
         most = self.exporter.limits.max_rows
@@ -301,9 +303,7 @@ class _BundleExport:
             with stage_span("source", sink, copying, progress.times):
                 member.row_count = await reader.read(snapshot, sink)
         except MessageTooLong as error:
-            found = await exporter.too_large(
-                self.task, member.source, member.table, member.request, self.output
-            )
+            found = await too_large_row(self.task, member.source, member.table, member.request, self.output)
             raise of_member(self.bundle, member.dataset, found or error) from error
         except Rejected as error:
             raise of_member(self.bundle, member.dataset, error) from error

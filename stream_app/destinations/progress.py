@@ -1,0 +1,87 @@
+"""What the attempts of a delivery to a destination have done, and the facts that all of them use. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from stream_app.datasets.destinations import Destination, S3Destination
+from stream_app.notifications.notification import Notification, Requested
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryProgress:
+    """What the attempts of a delivery have done. It is stored in ``deliveries.progress``.
+
+    Attributes:
+        place: identifies the place; in another place everything is sent again.
+        zone: the time zone of dates in paths, and ``schedule`` the schedule's name. They are kept, because
+            both can change, and all attempts must use the same paths.
+        files: the number of files that are complete.
+        sent: bytes of these files and of the file that is being sent.
+        path: where the first file is stored, with the prefix of the destination.
+    """
+
+    place: str
+    zone: str
+    schedule: str | None
+    files: int = 0
+    sent: int = 0
+    path: str | None = None
+
+    @classmethod
+    def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
+        """Return the progress so far: that of earlier attempts, or none."""
+        known, place = notification.progress, place_of(destination)
+        if known.get("place") == place:
+            return cls(
+                place,
+                known["zone"],
+                known.get("schedule"),
+                known.get("files", 0),
+                known.get("bytes", 0),
+                known.get("path"),
+            )
+        rhythm = notification.rhythm
+        schedule = rhythm.name if rhythm is not None else None
+        if schedule is None and requested.schedule_id is not None:
+            schedule = str(requested.schedule_id)
+        return cls(place, _zone_of(notification), schedule)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is stored."""
+        return {
+            "place": self.place,
+            "zone": self.zone,
+            "schedule": self.schedule,
+            "files": self.files,
+            "bytes": self.sent,
+            "path": self.path,
+        }
+
+
+def place_of(destination: Destination) -> str:
+    """Return a text that is different for each place and each pattern of paths."""
+    if isinstance(destination, S3Destination):
+        where: list[Any] = ["s3", destination.endpoint, destination.bucket]
+    else:
+        where = ["sftp", destination.host, destination.port, destination.user]
+    where += [destination.prefix, destination.path]
+    return hashlib.sha256(json.dumps(where).encode()).hexdigest()[:32]
+
+
+def _zone_of(notification: Notification) -> str:
+    """Return the time zone of dates in paths: that of the schedule, else of the file, else UTC."""
+    options = notification.options if isinstance(notification.options, Mapping) else {}
+    rhythm = notification.rhythm
+    wanted = (rhythm.timezone if rhythm else None, options.get("timezone"), notification.timezone)
+    for name in wanted:
+        if isinstance(name, str) and name:
+            try:
+                ZoneInfo(name)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                continue
+            return name
+    return "UTC"

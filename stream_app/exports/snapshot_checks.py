@@ -1,0 +1,49 @@
+"""What is checked in a snapshot before its rows are read: the table, the window, the number of rows."""
+
+import asyncio
+from datetime import datetime
+
+from stream_app.exports.catalog import SourceTable, TableChanged
+from stream_app.exports.query import RowQuery
+from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.sql_text import render
+from stream_app.exports.task import ExportTask, RowLimit
+from streaming_exporter.errors import Outage, Rejected
+
+
+async def check_table(snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
+    """Check that the table matches its description and has all rows of the task's window.
+
+    Raises:
+        TableChanged: the table was changed after it was described.
+        Outage: the source is a standby that has not replayed all changes of the window yet.
+    """
+    if not await table.is_unchanged(snapshot):
+        await snapshot.end()
+        raise TableChanged
+    if task.window is None:
+        return
+    end = datetime.fromisoformat(task.window["to"])
+    if snapshot.as_of < end or (snapshot.is_standby and snapshot.replayed_until is None):
+        await snapshot.end()
+        reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
+        raise Outage(f"the source database has data up to {reached}, but the job's window ends at {end}")
+
+
+async def check_row_count(snapshot: Snapshot, rows: RowQuery, limit: RowLimit | None) -> int | None:
+    """Reject an export with more rows than ``limit`` before it starts.
+
+    Returns:
+        The number of rows, or ``None`` if there is no limit: then they are not counted.
+    """
+    if limit is None:
+        return None
+    unordered = await asyncio.to_thread(render, rows.select.order_by(None))
+    count = await snapshot.count(unordered, limit.rows + 1)
+    if count > limit.rows:
+        raise Rejected(
+            f"the export has more than {limit.rows:,} rows, the most that {limit.what} can have; "
+            f"{limit.ways}",
+            code="too_many_rows",
+        )
+    return count
