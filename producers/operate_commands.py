@@ -12,7 +12,7 @@ import typer
 from producers import completion
 from producers.console import AsJson, exit_on_error, note_json, print_json
 from producers.overview import print_overview
-from producers.tables import duration, minute, plain, print_table, table
+from producers.tables import duration, plain, print_table, table, utc_time
 from producers.tokens import Token
 
 cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -47,7 +47,7 @@ class Grouping(StrEnum):
 def overview(token: Token = None, api_url: ApiUrl = None, as_json: AsJson = False) -> None:
     """Show the state of the service: what runs, waits and failed.
 
-    Workers, queue, running jobs and who holds them, pauses, schedules that failed, mails that were lost,
+    Workers, queue, running jobs and who holds them, pauses, schedules and deliveries that failed,
     and what a restart of a worker costs at the moment.
     """
 
@@ -310,7 +310,7 @@ def _cells(job: dict[str, Any]) -> tuple[str, ...]:
     rows = "-" if job["row_count"] is None else f"{job['row_count']:,}"
     code = job["error"]["code"] if job["error"] else ""
     what = (job["status"], job["user_id"], job["export_type"], job["format"])
-    return (job["export_job_id"], minute(job["created_at"]), *what, rows, code)
+    return (job["export_job_id"], utc_time(job["created_at"]), *what, rows, code)
 
 
 def _numbers(item: dict[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from producers.tables import duration, minute, plain, print_table
+from producers.tables import duration, plain, print_table, utc_time
 
 Found = dict[str, Any]
 
@@ -33,7 +33,7 @@ def _workers(found: Found) -> None:
     for worker in found["workers"]:
         state = f"{worker['running']} of {worker['slots']} slots in use"
         if worker["is_silent"]:
-            state = f"silent since {minute(worker['seen_at'])}: other workers take over its jobs"
+            state = f"silent since {utc_time(worker['seen_at'])}: other workers take over its jobs"
         typer.echo(plain(f"  {worker['name']}  {state}  version {worker['version']}"))
 
 
@@ -94,7 +94,7 @@ def _schedules(found: Found) -> None:
             plain(f"  {item['id']}  {item['export_type']} {item['format']} of {item['user_id']}  {state}")
         )
         if item["last_job_id"] is not None:
-            typer.echo(plain(f"    last job: {item['last_job_id']}  {minute(item['last_run'])}"))
+            typer.echo(plain(f"    last job: {item['last_job_id']}  {utc_time(item['last_run'])}"))
         if item["error_code"] is not None:
             typer.echo(plain(f"    {item['error_code']}: {item['error']}"))
 
@@ -105,7 +105,7 @@ def _deliveries(found: Found) -> None:
     if numbers["waiting"]:
         waits += f", the oldest for {duration(numbers['oldest_seconds'])}"
     lost = f"{numbers['failed']} failed in the last 7 days, {numbers['ambiguous']} were possibly not sent"
-    _say("Mails and webhooks", f"{waits}; {lost}")
+    _say("Deliveries", f"{waits}; {lost}")
     rows = [("  job", "state", "by", "attempts", "ended", "user")]
     rows += [
         (
@@ -113,7 +113,7 @@ def _deliveries(found: Found) -> None:
             item["status"],
             item["channel"],
             str(item["attempts"]),
-            minute(item["finished_at"]),
+            utc_time(item["finished_at"]),
             item["user_id"],
         )
         for item in found["lost_deliveries"]

@@ -45,7 +45,7 @@ def plain(text: str, *, kept: str = "") -> str:
     )
 
 
-def minute(text: str | None) -> str:
+def utc_time(text: str | None) -> str:
     """Return a time of the API in UTC to the second, such as ``2026-11-24 06:00:00Z``."""
     if text is None:
         return "-"

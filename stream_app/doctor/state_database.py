@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.db.migrations import missing
 from stream_app.doctor.findings import Finding, FindingFactory
-from stream_app.doctor.people import check_people
+from stream_app.doctor.schedules_and_deliveries import check_schedules_and_deliveries
 from stream_app.jobs.states import FINAL
 from stream_app.settings import Settings
 
@@ -138,7 +138,7 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
         )
     else:
         yield AREA.ok("pauses", "no claims are paused")
-    async for finding in check_people(connection):
+    async for finding in check_schedules_and_deliveries(connection):
         yield finding
 
 

@@ -73,8 +73,8 @@ def require_visible(dataset: Dataset, visible: Dataset, window: Mapping[str, Any
     """
     if has_deletions(dataset, window) and visible.deleted_at is None:
         raise Rejected(
-            f"dataset {dataset.name!r} tells when rows were deleted in a column that you cannot see, so you "
-            "cannot export it with a window",
+            f"you cannot see the column that tells when rows of dataset {dataset.name!r} were deleted, so "
+            "you cannot export it with a window",
             code="no_time_column",
             field="window",
         )

@@ -155,7 +155,7 @@ class RequestValidator:
     Attributes:
         formats: names of the formats.
         datasets: the datasets by name.
-        addressing: where mails and webhooks can go.
+        addressing: where mails, chat messages and webhooks can go.
         destinations: returns the destinations by name.
         has_passwords: whether the service has a good secret, from which it makes passwords of zip archives.
     """

@@ -1,1 +1,1 @@
-"""Mails and webhooks about finished jobs: the outbox, the sender and the clients of its channels."""
+"""Deliveries about finished jobs: the outbox, the sender and the clients of its channels."""

@@ -1,4 +1,4 @@
-"""Links to the API in mails and webhooks. Each is signed for one delivery."""
+"""Links to the API in mails, chat messages and webhooks. Each is signed for one delivery."""
 
 import hashlib
 from typing import Literal

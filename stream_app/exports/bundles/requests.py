@@ -35,7 +35,7 @@ def settled_member(
             the column.
     """
     if any(name not in table.filterable for name in bundle.filters.get(member.name, ())):
-        log.warning("bundle.filter_unusable", bundle=bundle.name, dataset=member.name)
+        log.warning("bundle.filter_refused", bundle=bundle.name, dataset=member.name)
         raise Rejected(
             "the bundle's own filters need a column that you cannot see; operators: change these filters",
             code="filter_of_bundle",

@@ -206,7 +206,7 @@ async def test_many_deletions_leave_the_snapshot_open_for_the_rows(
 
 async def test_who_does_not_see_the_column_cannot_export_a_window(orders: Orders) -> None:
     hidden = {"column_settings": {"removed_on": {"roles": ["auditor"]}}}
-    with pytest.raises(Rejected, match="in a column that you cannot see"):
+    with pytest.raises(Rejected, match="cannot see the column that tells when"):
         await orders.run(dataset=hidden)
     everything = await orders.run(dataset=hidden, window=None)
     assert everything.row_count == 8

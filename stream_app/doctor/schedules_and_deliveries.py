@@ -1,4 +1,4 @@
-"""Check what people notice first: schedules that failed, and mails and webhooks that did not arrive."""
+"""Checks schedules that are late or failed, and deliveries that failed or wait."""
 
 from collections.abc import AsyncIterator
 
@@ -27,7 +27,7 @@ async def check_schedules(connection: AsyncConnection) -> AsyncIterator[Finding]
     if failed := found.failing + found.paused_by_service:
         yield SCHEDULE_AREA.warning(
             "failures",
-            f"the last run of {failed} schedules failed; {found.paused_by_service} of them are paused for it",
+            f"the last run of {failed} schedules failed, and {found.paused_by_service} of them are paused",
             "`exporter overview` lists them with the reason and the last job; "
             "`exporter rerun JOB` runs it again with the same period",
         )
@@ -36,30 +36,28 @@ async def check_schedules(connection: AsyncConnection) -> AsyncIterator[Finding]
 
 
 async def check_deliveries(connection: AsyncConnection) -> AsyncIterator[Finding]:
-    """Yield a finding about mails and webhooks that failed, and one about those that wait."""
+    """Yield a finding about deliveries that failed, and one about those that wait."""
     found = (await connection.execute(DELIVERIES)).one()
     if found.failed + found.ambiguous:
         yield DELIVERY_AREA.warning(
             "failures",
-            f"{found.failed} mails and webhooks of the last 7 days failed, {found.ambiguous} were possibly "
-            "not sent",
+            f"{found.failed} deliveries of the last 7 days failed, {found.ambiguous} were possibly not sent",
             "`exporter overview` lists their jobs; `exporter resend JOB` sends them again",
         )
     else:
-        yield DELIVERY_AREA.ok("failures", "all mails and webhooks of the last 7 days were accepted")
+        yield DELIVERY_AREA.ok("failures", "no delivery of the last 7 days failed")
     if found.oldest_seconds >= WAITS_LONG_SECONDS:
         yield DELIVERY_AREA.warning(
             "waiting",
-            f"{found.waiting} mails and webhooks wait, the oldest for {found.oldest_seconds / 60:.0f} "
-            "minutes",
-            "check the mail server and the receivers (delivery.postponed in the workers' logs); "
-            "they are sent when they answer",
+            f"{found.waiting} deliveries wait, the oldest for {found.oldest_seconds / 60:.0f} minutes",
+            "check the mail server, the receivers and the destinations (delivery.postponed in the workers' "
+            "logs); the deliveries are sent when these answer",
         )
     else:
-        yield DELIVERY_AREA.ok("waiting", f"{found.waiting} mails and webhooks wait")
+        yield DELIVERY_AREA.ok("waiting", f"{found.waiting} deliveries wait")
 
 
-async def check_people(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_schedules_and_deliveries(connection: AsyncConnection) -> AsyncIterator[Finding]:
     """Yield the findings of both."""
     for findings in (check_schedules(connection), check_deliveries(connection)):
         async for finding in findings:
