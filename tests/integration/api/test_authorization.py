@@ -79,7 +79,14 @@ class Case:
     query: str = ""
 
 
-FURTHER_NAMES = {"token": "x.y", "name": "x", "number": "1", "letter_id": "999999999", "language": "xx"}
+FURTHER_NAMES = {
+    "token": "x.y",
+    "part": "other",
+    "name": "x",
+    "number": "1",
+    "letter_id": "999999999",
+    "language": "xx",
+}
 """Values of the other parameters in paths."""
 
 SCHEDULE = order(schedule="daily", time_of_day="06:00")
@@ -151,6 +158,8 @@ CASES = [
     Case("GET /page/sign-in.json", public(200)),
     Case("GET /page/messages/{language}.json", public(404)),
     Case("HEAD /page/messages/{language}.json", public(404)),
+    Case("GET /page/messages/{language}/{part}.json", public(404)),
+    Case("HEAD /page/messages/{language}/{part}.json", public(404)),
     Case("HEAD /", public(200)),
     Case("GET /docs", public(200)),
     Case("GET /docs/assets/{name}", public(404)),

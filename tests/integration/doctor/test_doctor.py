@@ -367,7 +367,7 @@ async def test_failed_schedules_and_lost_mails_are_found(
         await database.execute("DELETE FROM deliveries")
     assert report.problems == {"schedules runs"}
     warnings = report.of(State.WARNING)
-    assert warnings["schedules failures"].startswith("the last run of 2 schedules failed; 1 of")
+    assert warnings["schedules failures"].startswith("the last run of 2 schedules failed, and 1 of")
     assert warnings["deliveries failures"].startswith("1 deliveries of the last 7 days")
     assert warnings["deliveries waiting"].endswith("the oldest for 120 minutes")
 
