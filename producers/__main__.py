@@ -243,9 +243,9 @@ def status(
     api_url: ApiUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a job as JSON, as the API returns it, and its delivery to a destination.
+    """Print a job as JSON, and its delivery to a destination.
 
-    With `--json` it is one line.
+    The JSON is that of the API. With `--json` it is one line.
     """
     from producers import job_commands
     from stream_app.setting_errors import load_settings

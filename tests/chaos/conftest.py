@@ -8,7 +8,7 @@ import pytest
 
 from dev.postgres import SOURCE
 from dev.stack import Stack
-from tests.chaos.items import DATASETS, TABLES, Source
+from tests.chaos.items import BUNDLES, DATASETS, TABLES, Source
 from tests.e2e.tables import psql
 from tests.stacks import own_part
 
@@ -18,7 +18,7 @@ def prepare(stack: Stack) -> dict[str, str]:
     datasets = stack.run_dir / "chaos-datasets.toml"
     if not datasets.exists():
         psql(stack, TABLES)
-        datasets.write_text(DATASETS)
+        datasets.write_text(DATASETS + BUNDLES)
     return {"EXPORTER_DATASETS_FILE": str(datasets)}
 
 

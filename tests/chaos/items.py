@@ -64,15 +64,18 @@ owner = "owner"
 columns = {json.dumps(COLUMNS)}
 order = []
 
-[bundles.bundled]
-datasets = ["slow"]
-
 [datasets.gated]
 table = "chaos.gated"
 owner = "owner"
 columns = {json.dumps(COLUMNS)}
 order = []
 """
+
+BUNDLES = """
+[bundles.bundled]
+datasets = ["slow"]
+"""
+"""Entries that version 0.1 refuses."""
 
 Row = tuple[str, ...]
 

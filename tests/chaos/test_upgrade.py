@@ -30,7 +30,8 @@ from dev.stack import ROOT, Stack
 from stream_app.db.migrations import config, missing
 from streaming_exporter.events import ExportRequest, request_event
 from streaming_exporter.kafka_connection import ensure_topics
-from tests.chaos.items import COLUMNS, GATED_ROWS, SLOW_ROWS_A_SECOND, Source
+from tests.chaos.conftest import prepare
+from tests.chaos.items import COLUMNS, DATASETS, GATED_ROWS, SLOW_ROWS_A_SECOND, Source
 from tests.chaos.plan import PlannedJob
 from tests.chaos.system_client import SystemClient, has_ended
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
@@ -54,6 +55,15 @@ WAIT_SECONDS = 120.0
 
 WAITING = 8
 UNFINISHED = "SELECT FROM export_jobs WHERE status IN ('pending', 'processing')"
+
+
+@pytest.fixture(scope="module")
+def datasets(stack: Stack) -> dict[str, str]:
+    """The settings with a datasets file that both versions can read."""
+    prepare(stack)
+    path = stack.run_dir / "upgrade-datasets.toml"
+    path.write_text(DATASETS)
+    return {"EXPORTER_DATASETS_FILE": str(path)}
 
 
 class Worker(AppProcess):
