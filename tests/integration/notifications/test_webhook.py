@@ -228,9 +228,11 @@ async def test_users_take_turns(office: Office) -> None:
             f"teams:https://eve.webhook.office.com/{number}",
             user_id="eve",
             webhook=f"https://e{number}.example.com/",
+            destination="acme",
         )
     chats = ("slack:https://hooks.slack.com/services/a", "teams:https://ada.webhook.office.com/")
-    await office.ended("ada@example.com", *chats, user_id="ada", webhook="https://ada.example.com/")
+    webhook = "https://ada.example.com/"
+    await office.ended("ada@example.com", *chats, user_id="ada", webhook=webhook, destination="acme")
     outbox = Outbox(office.engine, worker="w", lease=timedelta(seconds=60))
     for channel in Channel:
         taken = await outbox.claim(channel, 5, user_slots=4, host_slots=1_000)
