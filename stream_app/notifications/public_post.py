@@ -108,11 +108,13 @@ class PublicPost:
     ) -> Answer:
         target = httpx2.URL(url)
         last: httpx2.TransportError | None = None
+        seconds = self.settings.delivery_timeout_seconds
         async with httpx2.AsyncClient(
             verify=self.tls,
             trust_env=False,
             follow_redirects=False,
-            timeout=self.settings.delivery_timeout_seconds,
+            # The client closes a connection whose handshake takes too long, but not one that is cancelled.
+            timeout=httpx2.Timeout(seconds, connect=seconds / 2),
         ) as client:
             for address in await self._addresses(url):
                 request = client.build_request(

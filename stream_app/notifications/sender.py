@@ -104,8 +104,8 @@ class Sender:
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 
     async def settle_expired(self) -> None:
-        """Settle the deliveries of dead workers, until cancelled."""
-        while True:
+        """Settle the deliveries of dead workers, until drained."""
+        while not self._draining:
             try:
                 for lost in await self._outbox.settle_expired():
                     metrics.count_delivery(lost.channel, lost.status)

@@ -51,6 +51,7 @@ async function send(method, path, { attempts = PAUSES.length + 1, read, ...optio
 }
 
 async function once(method, path, read, { body, headers, signal, token = session.token, timeout = TIMEOUT }) {
+  if (!token && path.startsWith("exports/")) throw new Failure(401, {}); // the session has ended meanwhile
   const limit = new AbortController();
   const stop = () => limit.abort();
   const timer = setTimeout(stop, timeout);

@@ -136,15 +136,15 @@ class Office:
             create_sender(settings, self.engine, self.storage, f"worker-{number}", poll=0.05)
             for number in range(count)
         ]
-        runs = [asyncio.create_task(sender.run(channel)) for sender in senders for channel in Channel]
-        tasks = [*runs, *(asyncio.create_task(sender.settle_expired()) for sender in senders)]
+        runs = [sender.run(channel) for sender in senders for channel in Channel]
+        tasks = [asyncio.create_task(task) for task in [*runs, *(item.settle_expired() for item in senders)]]
         try:
             yield
         finally:
             for sender in senders:
                 await sender.drain()
             # Drained senders end by themselves. A cancelled one could leave an open connection behind.
-            await asyncio.wait(runs, timeout=5)
+            await asyncio.wait(tasks, timeout=5)
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)

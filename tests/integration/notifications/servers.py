@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import policy
@@ -93,6 +93,30 @@ async def mail_server(
         server.close()
 
 
+@asynccontextmanager
+async def serving(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Serve connections during the block; yield the port. At its end neither side of a connection is left."""
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections[asyncio.create_task(serve(reader, writer))] = writer
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in connections.values():
+            writer.transport.abort()
+        if connections:
+            await asyncio.wait(connections, timeout=5)
+            await asyncio.sleep(0.01)  # the other side notices the end
+
+
 @dataclass
 class Receiver:
     """Answers webhooks with the statuses in ``answers``; the last one is repeated.
@@ -130,12 +154,8 @@ class Receiver:
 async def receiver(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     """Run the receiver during the block."""
     handler = Receiver()
-    server = await asyncio.start_server(handler.serve, "127.0.0.1", 0, ssl=tls)
-    handler.port = server.sockets[0].getsockname()[1]
-    try:
+    async with serving(handler.serve, tls=tls) as handler.port:
         yield handler
-    finally:
-        server.close()
 
 
 @asynccontextmanager
@@ -147,8 +167,5 @@ async def silent_server() -> AsyncIterator[int]:
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(wait, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with serving(wait) as port:
+        yield port
