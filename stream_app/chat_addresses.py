@@ -1,6 +1,7 @@
 """Addresses of chats: a kind of chat, and the URL of one of its incoming webhooks. No I/O.
 
-Whoever knows such a URL can post to its channel, so it is a secret. Only its host is ever shown.
+Everybody who knows such a URL can post to its channel, so it is a secret. Users see its host and a
+short checksum.
 """
 
 import hashlib
@@ -59,13 +60,13 @@ class ChatAddress:
 
 
 def shown_address(address: str) -> str:
-    """Return the address of a delivery or a recipient as users and operators may see it."""
+    """Return the address of a delivery or a recipient as it is shown to users and operators."""
     found = ChatAddress.of(address)
     return address if found is None or found.is_shortened else found.shown
 
 
 def shown_addresses(addresses: object) -> object:
-    """Return stored recipients as users and operators may see them.
+    """Return stored recipients as they are shown to users and operators.
 
     Those of a refused request can be any value.
     """

@@ -246,7 +246,7 @@ class DestinationClient:
     ) -> None:
         """Remove the files that were sent, so that no part of the job is left. Errors are only logged.
 
-        Before that, no file is recorded as complete any more: whoever sends the delivery again sends all.
+        Before it removes a file, it records that no file is complete. So a repeated delivery sends all.
         """
         none = replace(progress, files=0, sent=0).as_json()
         if not await retry_until_possible(self._outbox.record, notification, none):

@@ -66,7 +66,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class NotificationWords:
-    """What is told about the end of one export."""
+    """What a mail or a chat message states about the end of one export."""
 
     about: Notification
 

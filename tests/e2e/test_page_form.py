@@ -131,7 +131,7 @@ def test_cards_say_which_days_a_period_was(visit: Visit, zone: str) -> None:
 
 
 def test_a_schedule_has_days_and_times_of_its_own_zone(visit: Visit, customer: str) -> None:
-    """Of its filters and of its files, because nobody expects 05:00 in a file where the form says 07:00."""
+    """The zone is that of its filters and of its files: the form and the file show the same 07:00."""
     visit.sign_in(customer)
     page = visit.page
     visit.choose("orders", "csv")

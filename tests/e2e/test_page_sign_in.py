@@ -114,7 +114,7 @@ def test_a_sign_in_that_fails_says_why(tab: Visit, provider: IdentityProvider) -
         assert stored(page) == {}
 
     for query in ("code=x&state=y", "error=access_denied&state=y", "code=x&state="):
-        page.goto(f"{provider.page}?{query}")  # nobody began it here
+        page.goto(f"{provider.page}?{query}")  # this page did not begin the sign-in
         refused("was not started in this tab")
     page.get_by_role("button", name="Sign in", exact=True).click()
     page.get_by_role("link", name="Cancel").click()

@@ -145,7 +145,7 @@ export class Builder {
   /** Offer the time zones; the first one is that of the dataset, or else that of the browser. */
   useZones(dataset) {
     this.ownZone = dataset.timezone ?? "UTC";
-    this.freeZone = dataset.timezone ? null : HERE; // nobody has chosen it
+    this.freeZone = dataset.timezone ? null : HERE; // the user has not chosen it
     const likely = [...new Set([dataset.timezone ?? HERE, this.ownZone, HERE, "UTC"])];
     const others = Intl.supportedValuesOf("timeZone").filter((name) => !likely.includes(name));
     this.zone.replaceChildren(

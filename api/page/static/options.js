@@ -120,7 +120,7 @@ export class Options {
         const label = option.make ? null : tick(option.label, {});
         const control = (this.controls[name] = label ? label.firstChild : option.make(dataset));
         this.first[name] = option.first ? option.first(dataset, format) : option.usual;
-        // What nobody has changed begins anew.
+        // A value that the user has not changed is the default again.
         put(control, before[name] && get(before[name]) !== last[name] ? get(before[name]) : this.first[name]);
         return label ?? field(option.label, control);
       });

@@ -79,7 +79,7 @@ export class Repeat {
     this.show();
   }
 
-  /** Say of what else the zone is; null: of nothing else. */
+  /** Show what else the time zone is used for; null hides the text. */
   showZone(key) {
     const hint = this.zoneField.querySelector(".hint");
     hint.hidden = !key;

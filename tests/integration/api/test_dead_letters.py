@@ -172,7 +172,7 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
 async def test_a_state_database_that_goes_away_loses_no_result(
     letters: tuple[Harness, EventProducer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One letter is published, its last mark and the first mark of the other fail: each is told."""
+    """The last mark of a published letter fails, and the first mark of another one: the answer has both."""
     harness, emit = letters
     for value in (b"one", b"three"):
         await put_aside(harness.settings, emit, value, "not JSON")

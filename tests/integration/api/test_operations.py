@@ -101,7 +101,7 @@ async def test_the_place_in_the_queue_counts_priority_and_age(api: Harness) -> N
         low, waits = await admitted(api, client, priority=2), await admitted(api, client)
         await api.set(waits, not_before=datetime.now(UTC) + timedelta(hours=1))
         places = [(await why(operator, job_id))["place"] for job_id in (*ids, low)]
-    assert places == [1, 2, 3, 4], "the job that is not due is before nobody"
+    assert places == [1, 2, 3, 4], "a job that is not due delays no other job"
 
 
 async def test_seconds_of_the_stages_come_from_the_heartbeat_and_then_from_the_end(api: Harness) -> None:

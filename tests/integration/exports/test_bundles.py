@@ -331,10 +331,9 @@ async def test_datasets_of_several_sources_have_a_snapshot_of_each(
     assert "crm" not in text + json.dumps(manifest)
 
 
-async def test_settings_of_one_dataset_do_not_reach_the_next_one(
-    members: tuple[Dataset, ...], run: Run, database: asyncpg.Connection, schema: str
-) -> None:
-    """A policy that reads a setting must not find what another dataset of the bundle has set."""
+@pytest.fixture
+async def secured(members: tuple[Dataset, ...], database: asyncpg.Connection, schema: str) -> str:
+    """A table with one row of each tenant, whose policy reads the setting ``app.tenant``."""
     await database.execute(
         """
         CREATE TABLE secured (id int PRIMARY KEY, user_id text, tenant text);
@@ -343,10 +342,14 @@ async def test_settings_of_one_dataset_do_not_reach_the_next_one(
         CREATE POLICY mine ON secured USING (tenant = pg_catalog.current_setting('app.tenant', true));
         """
     )
-    table = f"{schema}.secured"
+    return f"{schema}.secured"
+
+
+async def test_settings_of_one_dataset_do_not_reach_the_next_one(run: Run, secured: str) -> None:
+    """A policy that reads a setting must not find what another dataset of the bundle has set."""
     session = {"app.tenant": {"claim": "tenant"}}
-    with_setting = Dataset(name="with_setting", table=table, owner="user_id", session=session)
-    without = Dataset(name="without", table=table, owner="user_id")
+    with_setting = Dataset(name="with_setting", table=secured, owner="user_id", session=session)
+    without = Dataset(name="without", table=secured, owner="user_id")
     bundle = bundle_of(with_setting, without, with_setting.model_copy(update={"name": "again"}))
     exported = await run(bundle, "csv", claims={"tenant": "acme"})
     manifest = json.loads(opened(exported).read("manifest.json"))
@@ -357,23 +360,13 @@ async def test_settings_of_one_dataset_do_not_reach_the_next_one(
     ]
 
 
-async def test_settings_whose_names_differ_in_capital_letters_are_one_setting(
-    members: tuple[Dataset, ...], run: Run, database: asyncpg.Connection, schema: str
-) -> None:
+async def test_settings_whose_names_differ_in_capital_letters_are_one_setting(run: Run, secured: str) -> None:
     """To empty the setting of one dataset must not empty that of another one."""
-    await database.execute(
-        """
-        CREATE TABLE secured (id int PRIMARY KEY, user_id text, tenant text);
-        INSERT INTO secured VALUES (1, 'u', 'acme'), (2, 'u', 'other');
-        ALTER TABLE secured ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY mine ON secured USING (tenant = pg_catalog.current_setting('app.tenant', true));
-        """
-    )
     bundle = bundle_of(
         *(
             Dataset(
                 name=f"secured_{number}",
-                table=f"{schema}.secured",
+                table=secured,
                 owner="user_id",
                 session={name: {"claim": "tenant"}},
             )
