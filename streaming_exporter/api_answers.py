@@ -1,6 +1,8 @@
 """Parses the responses of the HTTP API, for both clients."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -29,7 +31,8 @@ class Job(BaseModel):
     """The state of a job. ``file_size`` is bytes; ``row_count`` grows while the job is processed.
 
     ``warnings`` has the numbers of values that are not in the files as they are in the database, by the
-    kind of the change. A job that a schedule has made has its ``schedule_id``.
+    kind of the change. A job that a schedule has made has its ``schedule_id``. ``expires_at`` is the time at
+    which the files are removed.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -47,6 +50,10 @@ class Job(BaseModel):
     file_count: int | None = None
     sha256: str | None = None
     warnings: dict[str, int] | None = None
+    destination: str | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
     error: JobFailure | None = None
 
     @property
@@ -78,6 +85,48 @@ def read_files(document: dict[str, Any], url: str) -> tuple[list[JobFile], str |
         return [JobFile.model_validate(file) for file in document["files"]], document["next_cursor"]
     except (ValueError, KeyError, TypeError) as error:
         raise not_the_api(url) from error
+
+
+def jobs_path(status: str | None, export_type: str | None, cursor: str) -> str:
+    """Return the path of a page of jobs; ``cursor`` is empty for the first page."""
+    given = {"limit": "100", "status": status, "export_type": export_type, "cursor": cursor}
+    return f"/exports/jobs?{urlencode({key: value for key, value in given.items() if value})}"
+
+
+def read_jobs(document: dict[str, Any], url: str) -> tuple[list[Job], str | None]:
+    """Return the jobs of a page, and the cursor of the next page.
+
+    Raises:
+        ApiError: the document is no such page, so the server at ``url`` is not this API.
+    """
+    try:
+        return [Job.model_validate(job) for job in document["jobs"]], document["next_cursor"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise not_the_api(url) from error
+
+
+def read_list(document: dict[str, Any], name: str, url: str) -> list[dict[str, Any]]:
+    """Return the objects of a list that has no pages.
+
+    Raises:
+        ApiError: the document has no such list, so the server at ``url`` is not this API.
+    """
+    found = document.get(name)
+    if not isinstance(found, list):
+        raise not_the_api(url)
+    return found
+
+
+def read_password(document: dict[str, Any], url: str) -> str:
+    """Return the password in a document.
+
+    Raises:
+        ApiError: the document has none, so the server at ``url`` is not this API.
+    """
+    password = document.get("password")
+    if not isinstance(password, str):
+        raise not_the_api(url)
+    return password
 
 
 def order_of(
@@ -149,14 +198,16 @@ def raise_for_problem(response: "httpx2.Response") -> None:
     """Raise :class:`ApiError` for an answer from 400 on, with the text of its problem document."""
     if response.status_code < 400:
         return
+    code = None
     try:
         content = response.json()
         text = str(content.get("detail") or content["title"])
+        code = str(content["code"]) if "code" in content else None
     except (ValueError, KeyError, AttributeError):
         text = f"the API answered {response.status_code} {response.reason_phrase}"
     if response.status_code == 401:
         text += "; pass a token as --token or EXPORTER_TOKEN (exporter token --user-id … makes one)"
-    raise ApiError(text, status=response.status_code)
+    raise ApiError(text, status=response.status_code, problem_code=code)
 
 
 def not_the_api(url: str) -> ApiError:

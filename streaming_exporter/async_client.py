@@ -17,11 +17,15 @@ from streaming_exporter.api_answers import (
     bytes_to_skip,
     call_timeout,
     file_path,
+    jobs_path,
     order_of,
     raise_for_problem,
     read_document,
     read_files,
     read_job,
+    read_jobs,
+    read_list,
+    read_password,
     unreachable,
 )
 from streaming_exporter.client import CHUNK_BYTES, ExportClient
@@ -175,6 +179,39 @@ class AsyncExportClient:
     async def datasets(self) -> dict[str, Any]:
         """Return the datasets that the user can see, as the JSON object of the API."""
         return await self.call("GET", "/exports/datasets")
+
+    async def jobs(self, *, status: str | None = None, export_type: str | None = None) -> AsyncIterator[Job]:
+        """Yield the jobs of the user, newest first. They are read in pages, as the caller asks for more.
+
+        Args:
+            status: only jobs with this status, such as ``completed``.
+            export_type: only jobs of this dataset or bundle.
+        """
+        cursor: str | None = ""
+        while cursor is not None:
+            jobs, cursor = read_jobs(await self.call("GET", jobs_path(status, export_type, cursor)), self.url)
+            for job in jobs:
+                yield job
+
+    async def estimate(self, request: ExportRequest) -> dict[str, Any]:
+        """Return how many rows and bytes an export would have, and whether its format can hold them.
+
+        Args:
+            request: as for :meth:`submit`.
+        """
+        return await self.call("POST", "/exports/jobs:estimate", order_of(request, None)[0])
+
+    async def password(self, job_id: UUID) -> str:
+        """Return the password of the zip archives of a job. The API shows it once: keep it."""
+        return read_password(await self.call("POST", f"/exports/jobs/{job_id}:password"), self.url)
+
+    async def destinations(self) -> list[dict[str, Any]]:
+        """Return the destinations that the user can send files to, as the JSON objects of the API."""
+        return read_list(await self.call("GET", "/exports/destinations"), "destinations", self.url)
+
+    async def deliveries(self, job_id: UUID) -> list[dict[str, Any]]:
+        """Return mails, messages, webhook calls and transfers of a job, as the JSON objects of the API."""
+        return read_list(await self.call("GET", f"/exports/jobs/{job_id}/deliveries"), "deliveries", self.url)
 
     async def events(
         self, job_id: UUID, *, timeout: float | None = None, admission: float = 0

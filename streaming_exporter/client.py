@@ -16,11 +16,15 @@ from streaming_exporter.api_answers import (
     bytes_to_skip,
     call_timeout,
     file_path,
+    jobs_path,
     order_of,
     raise_for_problem,
     read_document,
     read_files,
     read_job,
+    read_jobs,
+    read_list,
+    read_password,
     unreachable,
 )
 from streaming_exporter.errors import ApiError, DownloadError
@@ -173,6 +177,38 @@ class ExportClient:
     def datasets(self) -> dict[str, Any]:
         """Return the datasets that the user can see, as the JSON object of the API."""
         return self.call("GET", "/exports/datasets")
+
+    def jobs(self, *, status: str | None = None, export_type: str | None = None) -> Iterator[Job]:
+        """Yield the jobs of the user, newest first. They are read in pages, as the caller asks for more.
+
+        Args:
+            status: only jobs with this status, such as ``completed``.
+            export_type: only jobs of this dataset or bundle.
+        """
+        cursor: str | None = ""
+        while cursor is not None:
+            jobs, cursor = read_jobs(self.call("GET", jobs_path(status, export_type, cursor)), self.url)
+            yield from jobs
+
+    def estimate(self, request: ExportRequest) -> dict[str, Any]:
+        """Return how many rows and bytes an export would have, and whether its format can hold them.
+
+        Args:
+            request: as for :meth:`submit`.
+        """
+        return self.call("POST", "/exports/jobs:estimate", order_of(request, None)[0])
+
+    def password(self, job_id: UUID) -> str:
+        """Return the password of the zip archives of a job. The API shows it once: keep it."""
+        return read_password(self.call("POST", f"/exports/jobs/{job_id}:password"), self.url)
+
+    def destinations(self) -> list[dict[str, Any]]:
+        """Return the destinations that the user can send files to, as the JSON objects of the API."""
+        return read_list(self.call("GET", "/exports/destinations"), "destinations", self.url)
+
+    def deliveries(self, job_id: UUID) -> list[dict[str, Any]]:
+        """Return mails, messages, webhook calls and transfers of a job, as the JSON objects of the API."""
+        return read_list(self.call("GET", f"/exports/jobs/{job_id}/deliveries"), "deliveries", self.url)
 
     def events(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Iterator[Job]:
         """Yield the job at once and after each change; the job that has ended comes last.

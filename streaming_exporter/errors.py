@@ -140,13 +140,17 @@ class UsageError(ExporterError):
 
 
 class ApiError(ExporterError):
-    """The API could not be reached (``status`` is ``None``), or refused the call with an HTTP status."""
+    """The API could not be reached (``status`` is ``None``), or refused the call with an HTTP status.
+
+    ``problem_code`` is the code in its answer, such as ``unknown_dataset``; ``None`` where it has none.
+    """
 
     code = "api_error"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, problem_code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.problem_code = problem_code
 
 
 class JobEnded(ExporterError):

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from streaming_exporter import AsyncExportClient, ExportClient, ExportRequest, Publisher
+from streaming_exporter.errors import ApiError
 from tests.documents import BLOCKS
 from tests.e2e.conftest import System
 
@@ -53,6 +56,39 @@ async def test_the_asynchronous_client_follows_a_job_that_was_requested_over_kaf
         assert hashlib.sha256(path.read_bytes()).hexdigest() == job.sha256
         again = await client.rerun(job_id)
         assert (await client.wait(again, timeout=60)).status == "completed"
+
+
+ARCHIVE = ExportRequest.parse({**REQUEST.model_dump(exclude_unset=True), "encrypt": {"zip_password": True}})
+
+
+def test_the_synchronous_client_lists_estimates_and_shows_a_password_once(
+    system: System, settings: Settings
+) -> None:
+    with ExportClient(system.api.address, sign_token(settings, "python-2", ["exports:all"])) as client:
+        assert client.estimate(ARCHIVE)["rows"] == 50
+        job = client.submit_and_wait(ARCHIVE)
+        assert [listed.export_job_id for listed in client.jobs(status="completed")] == [job.export_job_id]
+        assert list(client.jobs(export_type="proofs")) == []
+        assert (client.deliveries(job.export_job_id), client.destinations()) == ([], [])
+        assert len(client.password(job.export_job_id)) >= 16
+        with pytest.raises(ApiError) as shown:
+            client.password(job.export_job_id)
+        assert (shown.value.status, shown.value.problem_code) == (410, "password_shown")
+
+
+async def test_the_asynchronous_client_lists_estimates_and_shows_a_password_once(
+    system: System, settings: Settings
+) -> None:
+    token = sign_token(settings, "python-3", ["exports:all"])
+    async with AsyncExportClient(system.api.address, token) as client:
+        assert (await client.estimate(ARCHIVE))["rows"] == 50
+        job = await client.submit_and_wait(ARCHIVE)
+        listed = [found.export_job_id async for found in client.jobs(export_type="ledger")]
+        assert listed == [job.export_job_id]
+        assert (await client.deliveries(job.export_job_id), await client.destinations()) == ([], [])
+        assert len(await client.password(job.export_job_id)) >= 16
+        with pytest.raises(ApiError, match="shown"):
+            await client.password(job.export_job_id)
 
 
 def test_the_example_of_the_document_exports(system: System, settings: Settings, tmp_path: Path) -> None:

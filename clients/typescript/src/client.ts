@@ -17,11 +17,27 @@ export type Job = Schemas["JobView"];
 export type JobFile = Schemas["FileView"];
 /** The datasets that the user can see. */
 export type Catalogue = Schemas["Catalogue"];
+/** How many rows and bytes an export would have. */
+export type Estimate = Schemas["Estimate"];
+/** Rows, bytes, digests, columns and filters of the files of a job. */
+export type Manifest = Schemas["Manifest"];
+/** A place that finished files can be sent to. */
+export type Destination = Schemas["DestinationView"];
+/** A mail, chat message, webhook call or transfer of a job. */
+export type Delivery = Schemas["DeliveryView"];
 
 /** Options of every call. */
 export interface CallOptions {
   /** Ends the call. */
   readonly signal?: AbortSignal;
+}
+
+/** Which jobs to list. */
+export interface JobsOptions extends CallOptions {
+  /** Only jobs with this status. */
+  readonly status?: Job["status"];
+  /** Only jobs of this dataset or bundle. */
+  readonly exportType?: string;
 }
 
 /** Options of a request. */
@@ -63,7 +79,7 @@ export class ExportClient {
 
   /** Return a job. */
   async job(id: string, options: CallOptions = {}): Promise<Job> {
-    return this.http.json<Job>({ method: "GET", path: jobPath(id), repeatable: true, ...options });
+    return this.read<Job>(jobPath(id), options);
   }
 
   /**
@@ -134,12 +150,7 @@ export class ExportClient {
     let cursor: string | null = null;
     do {
       const query = new URLSearchParams({ limit: "1000", ...(cursor === null ? {} : { cursor }) });
-      const page: Schemas["FilePage"] = await this.http.json<Schemas["FilePage"]>({
-        method: "GET",
-        path: `${jobPath(id)}/files?${query}`,
-        repeatable: true,
-        ...options,
-      });
+      const page: Schemas["FilePage"] = await this.read<Schemas["FilePage"]>(`${jobPath(id)}/files?${query}`, options);
       found.push(...page.files);
       cursor = page.next_cursor;
     } while (cursor !== null);
@@ -148,8 +159,7 @@ export class ExportClient {
 
   /** Return a fresh link to a file, by its number; it can be opened without the token for some minutes. */
   async link(id: string, number: number, options: CallOptions = {}): Promise<string> {
-    const path = `${jobPath(id)}/files/${number}`;
-    return (await this.http.json<Schemas["DownloadLink"]>({ method: "GET", path, repeatable: true, ...options })).url;
+    return (await this.read<Schemas["DownloadLink"]>(`${jobPath(id)}/files/${number}`, options)).url;
   }
 
   /**
@@ -189,7 +199,66 @@ export class ExportClient {
 
   /** Return the datasets that the user can see, with their columns and formats. */
   async datasets(options: CallOptions = {}): Promise<Catalogue> {
-    return this.http.json<Catalogue>({ method: "GET", path: "/exports/datasets", repeatable: true, ...options });
+    return this.read<Catalogue>("/exports/datasets", options);
+  }
+
+  /** Yield the jobs of the user, newest first. They are read in pages, as the caller asks for more. */
+  async *jobs(options: JobsOptions = {}): AsyncGenerator<Job, void, void> {
+    const { status, exportType, ...rest } = options;
+    let cursor: string | null = null;
+    do {
+      const query = new URLSearchParams({
+        limit: "100",
+        ...(status === undefined ? {} : { status }),
+        ...(exportType === undefined ? {} : { export_type: exportType }),
+        ...(cursor === null ? {} : { cursor }),
+      });
+      const page: Schemas["JobPage"] = await this.read<Schemas["JobPage"]>(`/exports/jobs?${query}`, rest);
+      yield* page.jobs;
+      cursor = page.next_cursor;
+    } while (cursor !== null);
+  }
+
+  /** Return how many rows and bytes an export would have, and whether its format can hold them. */
+  async estimate(request: ExportRequest, options: CallOptions = {}): Promise<Estimate> {
+    const path = "/exports/jobs:estimate";
+    return this.http.json<Estimate>({ method: "POST", path, body: request, repeatable: true, ...options });
+  }
+
+  /** Return what the files of a completed job hold: rows, bytes, digests, columns, filters, moment of the data. */
+  async manifest(id: string, options: CallOptions = {}): Promise<Manifest> {
+    return this.read<Manifest>(`${jobPath(id)}/manifest`, options);
+  }
+
+  /** Return the password of the zip archives of a job. The API shows it once: keep it. */
+  async password(id: string, options: CallOptions = {}): Promise<string> {
+    const call = { method: "POST", path: `${jobPath(id)}:password`, repeatable: false, ...options };
+    return (await this.http.json<Schemas["FilePassword"]>(call)).password;
+  }
+
+  /** Return the destinations that the user can send files to. */
+  async destinations(options: CallOptions = {}): Promise<Destination[]> {
+    return (await this.read<Schemas["Destinations"]>("/exports/destinations", options)).destinations;
+  }
+
+  /** Return the mails, chat messages, webhook calls and transfers of a job. */
+  async deliveries(id: string, options: CallOptions = {}): Promise<Delivery[]> {
+    return (await this.read<Schemas["Deliveries"]>(`${jobPath(id)}/deliveries`, options)).deliveries;
+  }
+
+  /**
+   * Make any other call of the API, such as those of schedules; return its JSON, or null if the answer has none.
+   *
+   * It is made once: the client cannot know whether it can be repeated.
+   */
+  async call<T>(method: string, path: string, body?: unknown, options: CallOptions = {}): Promise<T | null> {
+    const response = await this.http.send({ method, path, body, repeatable: false, ...options });
+    const text = await response.text();
+    return text === "" ? null : (JSON.parse(text) as T);
+  }
+
+  private async read<T>(path: string, options: CallOptions): Promise<T> {
+    return this.http.json<T>({ method: "GET", path, repeatable: true, ...options });
   }
 }
 

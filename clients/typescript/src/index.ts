@@ -1,5 +1,18 @@
 export { ExportClient, isFinished } from "./client.js";
-export type { Accepted, CallOptions, Catalogue, ExportRequest, Job, JobFile, RequestOptions } from "./client.js";
+export type {
+  Accepted,
+  CallOptions,
+  Catalogue,
+  Delivery,
+  Destination,
+  Estimate,
+  ExportRequest,
+  Job,
+  JobFile,
+  JobsOptions,
+  Manifest,
+  RequestOptions,
+} from "./client.js";
 export type { Progress } from "./download.js";
 export { ApiError, DownloadError, JobEndedError, WebhookError } from "./errors.js";
 export type { Problem } from "./errors.js";

@@ -81,6 +81,31 @@ test("one key is one job, a job is run again as another one, and its file can be
   await assert.rejects(client.download(again.export_job_id, await folder()), JobEndedError);
 });
 
+test("jobs, estimates, manifests, deliveries and destinations are read, and any other call can be made", async () => {
+  const estimate = await client.estimate(LEDGER);
+  assert.ok(estimate.fits && estimate.rows > 0);
+  const job = await client.requestAndWait(LEDGER);
+  assert.equal((await client.manifest(job.export_job_id)).rows, job.row_count);
+  let found = false;
+  for await (const listed of client.jobs({ status: "completed", exportType: "ledger" })) {
+    assert.equal(listed.status, "completed");
+    found ||= listed.export_job_id === job.export_job_id;
+    if (found) break;
+  }
+  assert.ok(found);
+  assert.deepEqual(await client.deliveries(job.export_job_id), []);
+  assert.ok(Array.isArray(await client.destinations()));
+  const me = await client.call<{ user_id: string }>("GET", "/exports/me");
+  assert.equal(me?.user_id, "typescript-1");
+});
+
+test("the password of a zip archive is shown once", async () => {
+  const job = await client.requestAndWait({ ...LEDGER, encrypt: { zip_password: true } });
+  assert.equal(job.status, "completed");
+  assert.ok((await client.password(job.export_job_id)).length >= 16);
+  await assert.rejects(client.password(job.export_job_id), (error) => error instanceof ApiError && error.code === "password_shown");
+});
+
 test("what the API refuses has its code and its status", async () => {
   await assert.rejects(client.request({ export_type: "unknown", format: "csv" }), (error) => {
     assert.ok(error instanceof ApiError);
