@@ -4,34 +4,24 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
+from stream_app.command_errors import FAILED as FAILED
+from stream_app.command_errors import USAGE as USAGE
+from stream_app.command_errors import AsJson as AsJson
+from stream_app.command_errors import JsonLines as JsonLines
+from stream_app.command_errors import exit_with, note_json, prints_json
 from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
-
-_prints_json: ContextVar[bool] = ContextVar("prints_json", default=False)
-"""Whether the command that runs has ``--json``."""
-
-
-def note_json(as_json: bool) -> bool:
-    """Note the value of the option ``--json`` for errors."""
-    _prints_json.set(as_json)
-    return as_json
-
-
-AsJson = Annotated[
-    bool, typer.Option("--json", callback=note_json, help="Print JSON, also of an error (on standard error)")
-]
-"""The option ``--json`` of a command; its parameter is ``as_json``."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def print_json(document: object) -> None:
@@ -41,24 +31,15 @@ def print_json(document: object) -> None:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print an error of the project as one red line, and exit with its code."""
+    """Print an error of the project as one red line, or with ``--json`` as JSON, and exit with its code."""
     # The error contains what the libraries log about it, in words for users.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         yield
     except (UsageError, Rejected, BadSettings) as error:
-        raise _exit(str(error), USAGE, error.code) from error
+        raise exit_with(str(error), USAGE, error.code) from error
     except ExporterError as error:
-        raise _exit(str(error), FAILED, error.code) from error
-
-
-def _exit(message: str, code: int, word: str = "error") -> typer.Exit:
-    """Print an error; ``word`` is its stable word, which is part of it with ``--json``."""
-    if _prints_json.get():
-        typer.echo(json.dumps({"error": {"code": word, "message": message}}, ensure_ascii=False), err=True)
-    else:
-        typer.secho(message, fg=typer.colors.RED, err=True)
-    return typer.Exit(code)
+        raise exit_with(str(error), FAILED, error.code) from error
 
 
 GROUP = "exporter.commands"
@@ -90,12 +71,19 @@ class ExtensibleGroup(TyperGroup):
                 )
         return super().get_command(ctx, cmd_name)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options of the group, and note whether the command that follows has ``--json``."""
+        note_json("--json" in args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command. If a package is missing, exit with the names of the extras that install it."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
             _use_own_words(error)
+            if prints_json():
+                raise exit_with(error.format_message(), USAGE, UsageError.code) from error
             raise
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
@@ -104,7 +92,7 @@ class ExtensibleGroup(TyperGroup):
             names = sorted({_extra(entry) for entry in _entries()})
             extras = " or ".join(f"streaming-exporter-service[{name}]" for name in names)
             text = f"this command needs the package {missing}, which is not installed; install {extras}"
-            raise _exit(text, FAILED) from error
+            raise exit_with(text, FAILED) from error
 
     def _add(self, entry: EntryPoint) -> ImportError | None:
         try:

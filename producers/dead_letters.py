@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producers.console import FAILED, exit_on_error, note_json
+from producers.console import FAILED, JsonLines, exit_on_error
 from producers.tables import plain
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
@@ -36,7 +36,6 @@ Again = Annotated[bool, typer.Option("--again", help="Also those that were redri
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
-AsJson = Annotated[bool, typer.Option("--json", callback=note_json, help="Print one line of JSON for each")]
 
 MOST = 500
 """Limit of the letters that the API lists."""
@@ -61,7 +60,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Limit: only the newest")] = 50,
     token: Token = None,
     api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    as_json: JsonLines = False,
 ) -> None:
     """List dead letters, newest last, with their reasons.
 
@@ -97,7 +96,7 @@ def list_(
 @cli.command()
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="OFFSET or PARTITION:OFFSET, from `list`")],
-    as_json: AsJson = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Show one dead letter: its reason, its headers and its bytes."""
     import asyncio
@@ -139,7 +138,7 @@ def redrive(
     token: Token = None,
     api_url: ApiUrl = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only print what would be published")] = False,
-    as_json: AsJson = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Publish dead letters again where they came from.
 
@@ -200,7 +199,7 @@ def discard(
     again: Again = False,
     token: Token = None,
     api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    as_json: JsonLines = False,
 ) -> None:
     """Mark dead letters as done without publishing them. They stay on their topic. Needs the API."""
     import asyncio

@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from producers import completion
-from producers.console import AsJson, exit_on_error, note_json, print_json
+from producers.console import AsJson, JsonLines, exit_on_error, print_json
 from producers.overview import print_overview
 from producers.tables import duration, plain, print_table, table, utc_time
 from producers.tokens import Token
@@ -19,9 +19,6 @@ cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
-]
-JsonLines = Annotated[
-    bool, typer.Option("--json", callback=note_json, help="Print one line of JSON for each")
 ]
 TIMES = "a time, a date, today, or such as now-7d or 7d"
 Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"Requested since then: {TIMES}")]

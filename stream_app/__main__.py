@@ -9,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from stream_app.command_errors import FAILED, USAGE, AsJson, exit_with
 from stream_app.destinations.command import cli as destinations
 from stream_app.doctor.datasets_command import cli as datasets
 
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 
 CANCEL_SECONDS = 60
 """Seconds that ``forget`` waits for the jobs that it has cancelled."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
-
-USAGE = 2
-"""The exit code of a command whose settings cannot be used."""
 
 cli = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -155,8 +151,7 @@ def forget(
     from streaming_exporter.errors import ExporterError
 
     if (user_id is None) == (address is None):
-        typer.secho("give either --user-id or --address", fg="red", err=True)
-        raise typer.Exit(USAGE)
+        raise exit_with("give either --user-id or --address", USAGE, "usage")
     settings = _settings()
     if not yes:
         typer.confirm(f"Remove the data of {user_id or address}? This cannot be undone.", abort=True)
@@ -226,7 +221,7 @@ def doctor(
     if ready:
         from stream_app.worker.liveness import is_ready
 
-        raise typer.Exit(0 if is_ready(settings.ready_file) else 1)
+        raise typer.Exit(0 if is_ready(settings.ready_file) else FAILED)
     import structlog
     from rich.console import Console
 
@@ -244,7 +239,7 @@ def doctor(
         typer.echo(json_of(findings))
     else:
         show(findings, Console())
-    raise typer.Exit(1 if worst(findings) is State.PROBLEM else 0)
+    raise typer.Exit(FAILED if worst(findings) is State.PROBLEM else 0)
 
 
 def _failed(error: "ExporterError", advice: str = "") -> typer.Exit:
@@ -254,8 +249,8 @@ def _failed(error: "ExporterError", advice: str = "") -> typer.Exit:
     text = str(error)
     if isinstance(error, Retryable) and text.startswith("state database: "):
         text += "; check that PostgreSQL runs and that EXPORTER_DATABASE_URL is right"
-    typer.secho(f"{text}, then {advice}" if advice else text, fg="red", err=True)
-    return typer.Exit(USAGE if isinstance(error, BadSettings) else 1)
+    code = USAGE if isinstance(error, BadSettings) else FAILED
+    return exit_with(f"{text}, then {advice}" if advice else text, code, error.code)
 
 
 def _settings() -> "Settings":
@@ -266,8 +261,7 @@ def _settings() -> "Settings":
     try:
         return load_settings()
     except BadSettings as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(USAGE) from error
+        raise exit_with(str(error), USAGE, error.code) from error
 
 
 if __name__ == "__main__":

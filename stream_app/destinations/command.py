@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_app.command_errors import FAILED, exit_on_error
+from stream_app.command_errors import FAILED, AsJson, JsonLines, exit_on_error
 from streaming_exporter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,11 +22,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
-
 
 @cli.command("list")
-def list_all(as_json: AsJson = False) -> None:
+def list_all(as_json: JsonLines = False) -> None:
     """List the destinations: where they are, who can use them, and which secrets are missing."""
     with exit_on_error(TIMED_OUT):
         _, destinations = _loaded()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_app.command_errors import FAILED, exit_on_error
+from stream_app.command_errors import FAILED, AsJson, exit_on_error
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
@@ -19,7 +19,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 File = Annotated[
     Path | None,
     typer.Option("--file", metavar="PATH", help="The file, or a folder. Default: EXPORTER_DATASETS_FILE"),

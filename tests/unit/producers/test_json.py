@@ -118,6 +118,17 @@ def test_with_json_standard_output_is_one_document(
     assert result.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - PROCESSES))
+def test_with_json_the_error_of_every_command_is_a_document(name: str) -> None:
+    """An argument is missing, or a setting is wrong."""
+    result = CliRunner().invoke(cli, [*name.split(), "--json"], env={"EXPORTER_WORKER_SLOTS": "many"})
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    error = json.loads(result.stderr)["error"]
+    assert error["code"] in ("bad_settings", "usage")
+    assert error["message"]
+
+
 def test_with_json_an_error_is_a_document_too(server: FakeServer) -> None:
     result = run(server, "status", JOB, "--json")
     assert result.exit_code == 1
