@@ -1,7 +1,7 @@
 """Reads how ``docker-compose.yml`` runs the project's processes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ _STOP_DEFAULT = "10s"
 
 _IMPLEMENTED = {
     "image", "build", "restart", "read_only", "tmpfs", "cap_drop", "security_opt", "environment", "command",
-    "depends_on", "volumes", "stop_grace_period", "healthcheck", "ports", "user",
+    "depends_on", "volumes", "stop_grace_period", "healthcheck", "ports", "user", "env_file",
 }  # fmt: skip
 """The keys of a service that :func:`read_service` uses or that do not concern one container on its own."""
 
@@ -97,11 +97,13 @@ def _service(
     def texts(key: str) -> tuple[str, ...]:
         return tuple(interpolate(str(item), variables) for item in content.get(key, ()))
 
-    environment = content.get("environment", {})
+    environment = _read_files(content.get("env_file", ()), folder)
+    for key, value in content.get("environment", {}).items():
+        environment[key] = interpolate(str(value), variables)
     return ComposeService(
         name=name,
         command=texts("command"),
-        environment={key: interpolate(str(value), variables) for key, value in environment.items()},
+        environment=environment,
         read_only=bool(content.get("read_only", False)),
         tmpfs=texts("tmpfs"),
         cap_drop=texts("cap_drop"),
@@ -111,6 +113,30 @@ def _service(
         stop_seconds=_seconds(str(content.get("stop_grace_period", _STOP_DEFAULT))),
         health_check=_health_check(content.get("healthcheck", {})),
     )
+
+
+def _read_files(files: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, str]:
+    """Return the variables of files with lines ``NAME=value``. A later file takes precedence.
+
+    Raises:
+        UsageError: a file is missing that is required.
+    """
+    found: dict[str, str] = {}
+    for file in files:
+        path = folder / file["path"]
+        if path.is_file():
+            for line in path.read_text("utf-8").splitlines():
+                name, separator, value = line.strip().partition("=")
+                if separator and not name.startswith("#"):
+                    found[name] = _unquoted(value)
+        elif file.get("required", True):
+            raise UsageError(f"{path} is missing, which the Compose file requires")
+    return found
+
+
+def _unquoted(value: str) -> str:
+    """Return the value without the quotation marks around it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def _absolute(volume: str, folder: Path) -> str:

@@ -13,6 +13,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from tests.unit import test_kubernetes as kustomization
 from tools.chart import CHART, EXAMPLES, RENDERED, ROOT, digest, examples, merged
@@ -178,6 +179,9 @@ def test_every_part_is_rendered_where_it_is_asked_for() -> None:
     assert {"secretRef": {"name": "worker-from-vault"}} in container["envFrom"]
     assert container["image"].endswith("@sha256:" + "0" * 64)
     assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["serviceAccountName"] == "exporter-files"
+    settings = find("everything.yaml", "ConfigMap", "exports-settings")["data"]
+    assert settings["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.monitoring.svc:4318"
     assert "kafka-authority" in str(spec["volumes"])
     template = workload("everything.yaml", "worker", "exports")["spec"]["template"]["metadata"]
     assert "prometheus.io/scrape" not in template["annotations"], "PodMonitor and annotation count twice"
@@ -193,6 +197,7 @@ def test_the_schema_takes_the_examples(example: str) -> None:
 def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process: str) -> None:
     values = VALUES[example]
     given = values["settings"] | values[process]["env"]
+    given = {key: value for key, value in given.items() if not key.startswith("OTEL_")}
     fields = {key.removeprefix("EXPORTER_").lower(): value for key, value in given.items()}
     assert fields.keys() <= Settings.model_fields.keys()
     secrets = kustomization.SECRETS["exporter-worker"].items()
@@ -205,6 +210,8 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process
         ("setings", {}),
         ("settings", {"EXPORTER_S3_SECRET_KEY": "in plain text"}),
         ("settings", {"S3_BUCKET": "exports"}),
+        ("settings", {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer x"}),
+        ("api", {"env": {"AWS_SECRET_ACCESS_KEY": "in plain text"}}),
         ("settings", {"EXPORTER_KAFKA_PARTITIONS": 8}),
         ("settings", {"EXPORTER_DRAIN_SECONDS": "a minute"}),
         ("worker", {"replicas": -1}),
@@ -227,6 +234,15 @@ def test_addresses_are_required(missing: str) -> None:
     del values["settings"][missing]
     with pytest.raises(jsonschema_rs.ValidationError, match=missing):
         jsonschema_rs.validate(SCHEMA, values)
+
+
+@pytest.mark.parametrize("part", ["settings", "worker", "api", "ticker", "migrate"])
+def test_every_setting_is_allowed_among_the_values_and_a_secret_by_the_name_of_its_file(part: str) -> None:
+    names = [f"EXPORTER_{name.upper()}" for name in Settings.model_fields]
+    secret = [f"EXPORTER_{name.upper()}" for name, field in Settings.model_fields.items() if is_secret(field)]
+    given = dict.fromkeys({*names} - {*secret}, "7") | {f"{name}_FILE": "/run/x" for name in secret}
+    values = merged(VALUES["values.yaml"], {part: given if part == "settings" else {"env": given}})
+    jsonschema_rs.validate(SCHEMA, values)
 
 
 def test_the_schema_knows_which_settings_are_secrets() -> None:

@@ -11,10 +11,12 @@ import typer
 import yaml
 
 from api.operations.routes import details_are_public
-from dev.compose import interpolate
+from dev.cache import UsageError
+from dev.compose import interpolate, read_services
 from dev.s3 import _weed
 from producers.__main__ import cli
 from stream_app.datasets.file import load_datasets
+from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -85,9 +87,54 @@ def test_each_process_has_only_the_secrets_that_it_needs() -> None:
         name: {key.removeprefix("EXPORTER_") for key in service["environment"] if secret.search(key)}
         for name, service in OURS.items()
     }
-    assert held["ticker"] == set()
+    assert held["ticker"] == {"KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD", "KAFKA_OAUTH_CLIENT_SECRET"}
     assert held["migrate"] == {"DATABASE_URL"}
     assert held["api"] - held["worker"] == {"JWT_SECRET"}
+
+
+IN_THE_CONTAINER = {
+    "worker": {"DATASETS_FILE", "READY_FILE", "METRICS_HOST", "METRICS_PORT"},
+    "api": {"DATASETS_FILE", "METRICS_HOST", "METRICS_PORT"},
+    "ticker": set[str](),
+}
+"""Settings that name places inside of the container, so that nobody needs to change them."""
+
+
+@pytest.mark.parametrize("name", IN_THE_CONTAINER)
+def test_every_setting_that_a_process_reads_can_be_set_without_a_change_of_the_file(
+    name: str, tmp_path: Path
+) -> None:
+    """In .env, settings.env or secrets.env; variables of destinations, too."""
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(TEXT)
+    names = {key.upper(): is_secret(field) for key, field in Settings.model_fields.items()}
+    given = {f"EXPORTER_{key}": f"of-{key}" for key in names}
+    open_ones = [key for key, secret in names.items() if not secret]
+    (tmp_path / "settings.env").write_text(
+        "# a remark\n\nOTEL_EXPORTER_OTLP_ENDPOINT='http://collector:4318'\n"
+        + "".join(f"EXPORTER_{key}=of-{key}\n" for key in open_ones)
+    )
+    (tmp_path / "secrets.env").write_text(
+        "PARTNER_PASSWORD=secret\n"
+        + "".join(f"EXPORTER_{key}=of-{key}\n" for key, secret in names.items() if secret)
+    )
+    environment = read_services(file, given)[name].environment
+    wanted = names.keys() if name != "ticker" else {*open_ones, *(key for key in names if "KAFKA_" in key)}
+    fixed = {key for key in wanted if environment.get(f"EXPORTER_{key}") != f"of-{key}"}
+    assert fixed == IN_THE_CONTAINER[name]
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+    assert ("PARTNER_PASSWORD" in environment) == (name != "ticker")
+
+
+def test_the_files_of_settings_are_optional_and_are_not_committed(tmp_path: Path) -> None:
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(TEXT)
+    assert read_services(file, Unset())["worker"].environment["EXPORTER_S3_BUCKET"] == "exports"
+    file.write_text(TEXT.replace("required: false", "required: true"))
+    with pytest.raises(UsageError, match=r"settings\.env is missing"):
+        read_services(file, Unset())
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert {"/settings.env", "/secrets.env", ".env"} <= set(ignored)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -169,7 +216,7 @@ def test_seaweedfs_takes_the_place_of_minio_and_nothing_else_changes() -> None:
     assert override["services"].keys() == {"minio"}
     minio, store = SERVICES["minio"], override["services"]["minio"]
     assert re.search(r"seaweedfs:\d", store["image"])
-    port = SERVICES["worker"]["environment"]["EXPORTER_S3_ENDPOINT"].rpartition(":")[2]
+    port = resolved(SERVICES["worker"]["environment"]["EXPORTER_S3_ENDPOINT"]).rpartition(":")[2]
     assert f"-s3.port={port}" in store["command"]
     assert f"127.0.0.1:{port}:{port}" in minio["ports"]
     assert f"127.0.0.1:{port}/" in store["healthcheck"]["test"][-1]

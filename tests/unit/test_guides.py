@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 
 from producers.__main__ import cli
-from stream_app.setting_sources import known_variables
+from stream_app.setting_sources import is_secret, known_variables
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
 from streaming_exporter.outbox.__main__ import DATABASE_URL as OUTBOX_DATABASE_URL
@@ -39,6 +39,16 @@ def test_headings_that_are_linked_exist(guide: str) -> None:
     headings = [re.sub(r"[^\w -]", "", line).strip().lower() for line in re.findall(r"^#+ (.*)", text, re.M)]
     linked = set(re.findall(r"\]\(#([^)]+)\)", text))
     assert linked <= {heading.replace(" ", "-") for heading in headings}
+
+
+def test_every_secret_is_in_the_guide_about_secrets_in_files() -> None:
+    """The command line alone has a token, so it has no line in the table of when a new secret is used."""
+    _, _, text = OPERATIONS.partition("### Secrets in files")
+    text, _, table = text.partition("### The rest")[0].partition("| secret |")
+    secrets = {name.upper() for name, field in Settings.model_fields.items() if is_secret(field)}
+    databases = {"DATABASE_URL", "SOURCE_DATABASE_URL"}
+    assert {name for name in secrets - databases if f"`{name}`" not in text} == set()
+    assert {name for name in secrets if f"`{name}`" not in table} == {"TOKEN"}
 
 
 def test_bucket_policies_name_the_bucket_of_the_manifests() -> None:

@@ -54,6 +54,9 @@ prometheus.io/port: "9100"
 {{- /* What every pod has: no rights that no process needs. Arguments: root, values. */ -}}
 {{- define "exporter.pod" -}}
 automountServiceAccountToken: false
+{{- with .values.serviceAccountName }}
+serviceAccountName: {{ . }}
+{{- end }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
