@@ -1,4 +1,4 @@
-"""Restarts the project's processes when they die, as an orchestrator does in a deployment."""
+"""Restarts processes and services of the stack when they die, as an orchestrator does in a deployment."""
 
 import signal
 import time
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from dev.app_process import AppProcess
 from dev.cache import ServiceError
+from dev.process import ManagedProcess
 from dev.stack import Stack
 
 MAX_DEATHS, WITHIN = 5, 60.0
@@ -23,7 +23,7 @@ FIRST_BACK_OFF = 0.5
 class _Restarts:
     """The deaths of one process that still count, and its restart that waits or runs."""
 
-    app: AppProcess
+    process: ManagedProcess
     deaths: list[float] = field(default_factory=list)
     due: float | None = None
     start: Future[None] | None = None
@@ -33,7 +33,8 @@ class Supervision:
     """``with Supervision(stack, say) as supervision:`` watches the processes of a stack.
 
     Each process is restarted on its own, so a slow start hides no other death. At the end of the block no
-    start runs any longer. The death of a service is an error, because its data can be lost.
+    start runs any longer. A service is started again with its ports and its data: what it has acknowledged is
+    in files, and the project's processes wait for it.
 
     Args:
         say: receives one line for each process that is restarted.
@@ -60,35 +61,33 @@ class Supervision:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        starts = [(state.app, state.start) for state in self._restarts.values() if state.start is not None]
-        for app, start in starts:
+        restarts = self._restarts.values()
+        starts = [(state.process, state.start) for state in restarts if state.start is not None]
+        for process, start in starts:
             while wait([start], timeout=0.05).not_done:  # it can be about to spawn its process
-                app.kill()
+                process.kill()
         self._executor.shutdown()
 
     def look(self) -> bool:
         """Restart processes that have died; return whether one is ready again. It does not wait.
 
         Raises:
-            ServiceError: a service has died, or a process has died too often; with the end of its log.
+            ServiceError: a process has died too often; with the end of its log.
         """
         again = False
         for process in self._stack.processes().values():
-            if isinstance(process, AppProcess):
-                again |= self._look_at(process)
-            elif not process.running:
-                raise process.child.error(_ended(process.child.exit_code))
+            again |= self._look_at(process)
         return again
 
-    def _look_at(self, app: AppProcess) -> bool:
-        state = self._restarts.setdefault(app.name, _Restarts(app))
+    def _look_at(self, process: ManagedProcess) -> bool:
+        state = self._restarts.setdefault(process.name, _Restarts(process))
         again = False
         if state.start is not None:
             if not state.start.done():
                 return False
             error, state.start = state.start.exception(), None
             if isinstance(error, ServiceError):
-                what = str(error).partition("\n")[0].removeprefix(f"{app.name} ").rstrip(".")
+                what = str(error).partition("\n")[0].removeprefix(f"{process.name} ").rstrip(".")
                 self._plan(state, what, forget=False)
                 return False
             if error is not None:
@@ -96,9 +95,9 @@ class Supervision:
             again = True
         if state.due is not None:
             if self._clock() >= state.due:
-                state.due, state.start = None, self._executor.submit(_start, app)
-        elif not app.running:
-            self._plan(state, _ended(app.child.exit_code), forget=True)
+                state.due, state.start = None, self._executor.submit(_start, process)
+        elif not process.running:
+            self._plan(state, _ended(process.child.exit_code), forget=True)
         return again
 
     def _plan(self, state: _Restarts, what: str, *, forget: bool) -> None:
@@ -113,18 +112,20 @@ class Supervision:
         if forget:
             state.deaths = [death for death in state.deaths if death >= now - WITHIN]
         state.deaths.append(now)
-        app, count = state.app, len(state.deaths)
+        process, count = state.process, len(state.deaths)
         if count >= MAX_DEATHS:
             within = now - state.deaths[0]
-            raise app.child.error(f"{what}, for the {count}th time within {within:.0f} s, and is given up")
+            raise process.child.error(
+                f"{what}, for the {count}th time within {within:.0f} s, and is given up"
+            )
         back_off = FIRST_BACK_OFF * 2 ** (count - 1)
         state.due = now + back_off
-        self._say(f"{app.name} {what} and is started again in {back_off:g} s ({count} of {MAX_DEATHS})")
+        self._say(f"{process.name} {what} and is started again in {back_off:g} s ({count} of {MAX_DEATHS})")
 
 
-def _start(app: AppProcess) -> None:
-    app.kill()  # processes of its own that it has left behind
-    app.start()
+def _start(process: ManagedProcess) -> None:
+    process.kill()  # processes of its own that it has left behind
+    process.start()
 
 
 def _ended(code: int | None) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import smtplib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,8 @@ import pytest
 from dev import supervision
 from dev.app_process import AppProcess, TickerProcess
 from dev.cache import ServiceError
+from dev.process import ManagedProcess
+from dev.smtp import SmtpService
 from dev.stack import Stack
 from dev.supervision import MAX_DEATHS, Supervision
 from tests.integration.dev.processes import wait_gone
@@ -77,3 +80,37 @@ def test_no_start_outlives_the_supervision(apps: Apps) -> None:
         started = app.pid
     wait_gone(started)
     assert not app.running
+
+
+class OneService:
+    """A stack of one service."""
+
+    def __init__(self, service: ManagedProcess) -> None:
+        self._service = service
+
+    def processes(self) -> dict[str, ManagedProcess]:
+        return {self._service.name: self._service}
+
+
+def test_a_service_that_is_killed_is_started_again_with_its_port_and_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "FIRST_BACK_OFF", 0.02)
+    service = SmtpService(tmp_path)
+    said: list[str] = []
+
+    def send(subject: str) -> None:
+        with smtplib.SMTP("127.0.0.1", service.port, timeout=10) as client:
+            client.sendmail("a@localhost", ["b@localhost"], f"Subject: {subject}\r\n\r\n")
+
+    try:
+        service.start()
+        send("before")
+        with Supervision(cast(Stack, OneService(service)), said.append) as watching:
+            os.kill(service.pid, signal.SIGKILL)
+            until(watching.look, within=30)
+        send("after")
+        assert [mail["Subject"] for mail in service.mails()] == ["before", "after"]
+    finally:
+        service.stop()
+    assert said == ["smtp ended with -9 (SIGKILL) and is started again in 0.02 s (1 of 5)"]

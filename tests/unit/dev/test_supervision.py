@@ -45,13 +45,6 @@ class App(AppProcess):
         self.dead = False
 
 
-class Service:
-    """A service of the stack, which is no process of the project."""
-
-    child = Child()
-    running = False
-
-
 class Watched:
     """A stack with some processes."""
 
@@ -199,9 +192,3 @@ def test_a_slow_start_hides_no_other_death() -> None:
     other.dead = True
     scene.supervision.look()
     assert [line.split()[0] for line in scene.said] == ["worker-1", "api"]
-
-
-def test_the_death_of_a_service_ends_the_stack() -> None:
-    """Its data can be lost."""
-    with pytest.raises(ServiceError, match=r"ended with -9 \(SIGKILL\)"):
-        Scene(Service()).supervision.look()
