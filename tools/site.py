@@ -44,8 +44,8 @@ _LOADED = re.compile(
 NAVIGATION = [
     {"Start": ["index.md", "tutorial.md", "comparison.md"]},
     {"Ask for exports": [
-        "requests.md", "http.md", "events.md", "formats.md", "types.md", "files.md", "delivery.md",
-        "destinations.md",
+        "requests.md", "http.md", "events.md", "formats.md", "types.md", "files.md", "bundles.md",
+        "encryption.md", "delivery.md", "destinations.md",
     ]},
     {"Adopt": [
         "datasets.md", "queries.md", "rights.md", "masks.md", "languages.md", "identity_providers.md",
@@ -58,7 +58,7 @@ NAVIGATION = [
     ]},
     {"Change": ["architecture.md", "contributing.md", "decisions/README.md", "changelog.md"]},
 ]  # fmt: skip
-"""The parts of the site. Pages that are in none are found by the search and by links."""
+"""The parts of the site. Pages that are in none, such as decisions, are found by the search and by links."""
 
 
 def placed(path: str) -> str | None:

@@ -29,11 +29,12 @@ def test_links_lead_to_pages_of_the_site(source: str, text: str, expected: str) 
     assert site.with_links(source, text) == expected
 
 
-def test_the_navigation_names_pages_that_exist() -> None:
+def test_the_navigation_names_pages_that_exist_and_every_page_of_the_documentation() -> None:
     written = {"commands_reference.md", "metrics.md", "error_codes.md", *site.OUTSIDE.values()}
     pages = [page for part in site.NAVIGATION for group in part.values() for page in group]
     assert len(pages) == len(set(pages))
     assert [page for page in pages if page not in written and not (site.ROOT / "docs" / page).is_file()] == []
+    assert [path.name for path in (site.ROOT / "docs").glob("*.md") if path.name not in pages] == []
 
 
 def test_reference_pages_have_all_commands_metrics_and_codes() -> None:
