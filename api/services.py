@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated, Any
 
 import httpx2
@@ -20,9 +19,6 @@ from api.jobs.waiting import JobWaits
 from api.operations.dead_letters import DeadLetters
 from api.operations.doctor import Doctor
 from api.operations.service import QueueMetrics, Readiness
-from stream_app.addresses import AddressRules
-from stream_app.datasets.file import load_datasets
-from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.db.clock import DatabaseClock
@@ -31,9 +27,8 @@ from stream_app.db.listener import CHANGES_CHANNEL, listen
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.formats.base import Format
-from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
-from stream_app.exports.masks import MASK_PLUGINS
-from stream_app.exports.plugins import log_plugins
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.live_datasets import datasets_watcher, open_datasets
 from stream_app.exports.source_monitor import SourceMonitor
 from stream_app.exports.sources import SourceFinder, Sources, call_pools
 from stream_app.jobs.claim_pauses import PauseStore
@@ -112,12 +107,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     Raises:
         DatasetsFileError: the datasets file is invalid.
     """
-    log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
-    content = load_datasets(settings.datasets_file)
-    datasets = Datasets(content)
-    passwords = FilePasswords.of(settings)
-    log_missing_datasets(datasets, settings.datasets_file)
-    metrics.set_known_labels(datasets=datasets, formats=FORMATS)
+    datasets = open_datasets(settings)
     async with AsyncExitStack() as stack:
         # Writers have their own pool, so reads continue while many writers wait.
         reading = create_engine(settings, application=NAME, autocommit=True)
@@ -126,33 +116,20 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         stack.push_async_callback(writing.dispose)
         # Estimates have their own pool, so they do not delay requests.
         of_calls, of_estimates = call_pools(calls=CALLS, estimates=ESTIMATES)
-        sources = Sources(settings, content, of_calls)
+        sources = Sources(settings, datasets.content, of_calls)
         stack.push_async_callback(sources.close)
-        estimate_sources = Sources(settings, content, of_estimates)
+        estimate_sources = Sources(settings, datasets.content, of_estimates)
         stack.push_async_callback(estimate_sources.close)
         monitor = SourceMonitor(sources)
         await stack.enter_async_context(_running(monitor.run()))
-        watcher = DatasetsWatcher(
-            settings.datasets_file,
-            datasets,
-            replace=(
-                sources.replace,
-                estimate_sources.replace,
-                lambda new: metrics.set_known_labels(datasets=new.requestable, formats=FORMATS),
-            ),
-        )
+        watcher = datasets_watcher(settings, datasets, sources, estimate_sources)
         await stack.enter_async_context(_running(watcher.run()))
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
         keys: Keys = SharedSecret(settings.jwt_secret.get_secret_value())
         if settings.jwt_jwks_url is not None:
             http = await stack.enter_async_context(httpx2.AsyncClient(timeout=5))
             keys = PublishedKeys(settings.jwt_jwks_url, http)
-        store = JobQueue(
-            writing,
-            lease=timedelta(seconds=settings.lease_seconds),
-            user_slots=settings.user_slots,
-            max_attempts=settings.max_attempts,
-        )
+        store = JobQueue.of(settings, writing)
 
         async def publish(events: Sequence[Event]) -> None:
             await asyncio.gather(*map(publisher.publish, events))
@@ -194,14 +171,8 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             schedules=ScheduleStore(writing),
             schedule_reads=ScheduleStore(reading),
             storage=storage,
-            validator=RequestValidator(
-                FORMATS,
-                datasets,
-                AddressRules.of(settings),
-                has_passwords=passwords is not None,
-                destinations=lambda: datasets.destinations,
-            ),
-            passwords=passwords,
+            validator=RequestValidator.of(settings, datasets),
+            passwords=FilePasswords.of(settings),
             outbox=Outbox(reading),
             delivery_links=DeliveryLinks(settings),
             address_hash=AddressHash.of(settings),

@@ -173,7 +173,6 @@ def forget(
 
 async def _erase(settings: "Settings", user_id: str | None, address: str | None) -> "ErasureResult":
     import asyncio
-    from datetime import timedelta
 
     from stream_app.db.engine import create_engine
     from stream_app.jobs.erasure import PersonalDataEraser
@@ -187,12 +186,7 @@ async def _erase(settings: "Settings", user_id: str | None, address: str | None)
             return await eraser.erase_address(address or "")
         if jobs := await eraser.unfinished(user_id):
             typer.echo(f"Cancelling {len(jobs)} unfinished jobs …", err=True)
-            store = JobQueue(
-                engine,
-                lease=timedelta(seconds=settings.lease_seconds),
-                user_slots=settings.user_slots,
-                max_attempts=settings.max_attempts,
-            )
+            store = JobQueue.of(settings, engine)
             for job_id in jobs:  # the workers publish the outcomes
                 async with store.transaction() as connection:
                     await store.unheld.cancel(connection, job_id)

@@ -3,28 +3,19 @@
 import asyncio
 import os
 import socket
-import tempfile
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import faust
 import structlog
-from faust.types.auth import CredentialsT
-from mode import Service
 from sqlalchemy.ext.asyncio import AsyncEngine
-from yarl import URL
 
-from stream_app.addresses import AddressRules
 from stream_app.chat_addresses import Chat
-from stream_app.datasets.file import load_datasets
-from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.retention import longest_retention
-from stream_app.datasets.watcher import DatasetsWatcher
-from stream_app.db.engine import Connections, autocommitting, create_engine
+from stream_app.db.engine import autocommitting, create_engine
 from stream_app.db.kept_connections import KeptConnections
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
@@ -32,11 +23,10 @@ from stream_app.destinations.client import DestinationClient
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.formats.framing_process import end_idle
-from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
-from stream_app.exports.masks import MASK_PLUGINS
+from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.live_datasets import datasets_watcher, open_datasets
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.plugins import log_plugins
 from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source_monitor import SourceMonitor
 from stream_app.exports.sources import Sources, export_pools
@@ -48,6 +38,7 @@ from stream_app.jobs.worker_registry import WorkerRegistry
 from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
+from stream_app.kafka.faust_app import bytes_topic, create_faust_app
 from stream_app.kafka.transport import App
 from stream_app.notifications.channel import DeliveryClient
 from stream_app.notifications.chat_client import ChatClient
@@ -63,6 +54,7 @@ from stream_app.retries import retry_until_possible
 from stream_app.schedules.run_planner import RunPlanner
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
+from stream_app.worker.background_tasks import add_background_tasks
 from stream_app.worker.batches import Messages, handle_in_batches
 from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.worker.garbage_collection import exclude_started_objects
@@ -76,19 +68,13 @@ from stream_app.worker.presence import WorkerPresence
 from stream_app.worker.replay import OutcomeReplay
 from stream_app.worker.request_handler import RequestHandler
 from stream_app.worker.scheduler import Scheduler
-from stream_app.worker.watchdog import Stuck, Watchdog
+from stream_app.worker.watchdog import Watchdog
 from streaming_exporter.events import Topic
-from streaming_exporter.kafka_connection import bootstrap_servers, tls_context, uses_tokens
-from streaming_exporter.oauth import OAuthTokenProvider
 
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_SECONDS = 5
 """Seconds that a worker has to close its connections after its exports have ended."""
-
-
-METADATA_SECONDS = 5
-"""Seconds until new partitions and re-created topics are noticed. Kafka's default is 5 minutes."""
 
 
 KEPT_CONNECTIONS = 3
@@ -104,17 +90,6 @@ An export whose source is slow gives its slot to another export, and keeps its t
 def worker_name() -> str:
     """Return the name of this process in leases, logs and event sources."""
     return f"{socket.gethostname()}-{os.getpid()}"
-
-
-def job_store(settings: Settings, engine: AsyncEngine, connections: Connections | None = None) -> JobQueue:
-    """Return the job queue with the limits of the settings."""
-    return JobQueue(
-        engine,
-        lease=timedelta(seconds=settings.lease_seconds),
-        user_slots=settings.user_slots,
-        max_attempts=settings.max_attempts,
-        connections=connections,
-    )
 
 
 def create_sender(
@@ -152,33 +127,20 @@ def create_app(settings: Settings) -> App:
         DatasetsFileError: the datasets file is unusable.
     """
     name = worker_name()
-    log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
-    content = load_datasets(settings.datasets_file)
-    datasets = Datasets(content)
-    log_missing_datasets(datasets, settings.datasets_file)
-    metrics.set_known_labels(datasets=datasets, formats=FORMATS)
+    datasets = open_datasets(settings)
     metrics.SLOTS.set(settings.worker_slots)
     engine = create_engine(settings, application=name, autocommit=True)
     connections = KeptConnections(engine, KEPT_CONNECTIONS)
-    store = job_store(settings, engine, connections)
+    store = JobQueue.of(settings, engine, connections)
     storage = ObjectStore(settings, connections=2 * settings.worker_slots)
     of_exports, of_plans = export_pools(settings)
-    sources, plan_sources = (Sources(settings, content, size) for size in (of_exports, of_plans))
+    sources, plan_sources = (Sources(settings, datasets.content, size) for size in (of_exports, of_plans))
     monitor = SourceMonitor(sources)
-    watcher = DatasetsWatcher(
-        settings.datasets_file,
-        datasets,
-        replace=(
-            sources.replace,
-            plan_sources.replace,
-            lambda new: metrics.set_known_labels(datasets=new.requestable, formats=FORMATS),
-        ),
-    )
+    watcher = datasets_watcher(settings, datasets, sources, plan_sources)
     threads = ThreadPoolExecutor(settings.worker_slots * THREADS_PER_SLOT, thread_name_prefix="upload")
 
-    app = _faust_app(settings, name)
+    app = create_faust_app(settings, name)
     emit = EventProducer(app, settings.kafka_topic_prefix)
-    passwords = FilePasswords.of(settings)
     exporter = Exporter(
         sources,
         Catalog(sources),
@@ -188,7 +150,7 @@ def create_app(settings: Settings) -> App:
         ExportLimits.of(settings),
         threads,
         ParallelReading.of(settings),
-        passwords,
+        FilePasswords.of(settings),
     )
     presence = WorkerPresence(
         WorkerRegistry(engine), name, slots=settings.worker_slots, running=lambda: dispatcher.slots_in_use
@@ -215,13 +177,7 @@ def create_app(settings: Settings) -> App:
         failed_at=lambda: app.failed_at.get(outcomes),
         check_writes=check_writes,
     )
-    validator = RequestValidator(
-        FORMATS,
-        datasets,
-        AddressRules.of(settings),
-        has_passwords=passwords is not None,
-        destinations=lambda: datasets.destinations,
-    )
+    validator = RequestValidator.of(settings, datasets)
     admission = RequestHandler(store, emit, validator, settings.history)
     projector = LifecycleHandler(
         store,
@@ -250,15 +206,15 @@ def create_app(settings: Settings) -> App:
         replay.require_end()
         await scheduler.handle(messages)
 
-    @app.agent(_raw(app, settings.topic(Topic.REQUESTS)), name="requests")
+    @app.agent(bytes_topic(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
         await handle_in_batches(cast(faust.Stream[bytes], stream), admit, emit, check_writes)
 
-    @app.agent(_raw(app, settings.topic(Topic.EVENTS)), name="lifecycle")
+    @app.agent(bytes_topic(app, settings.topic(Topic.EVENTS)), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
         await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit, check_writes)
 
-    @app.agent(_raw(app, settings.topic(Topic.TICKS)), name="ticks")
+    @app.agent(bytes_topic(app, settings.topic(Topic.TICKS)), name="ticks")
     async def schedules(stream: faust.StreamT[bytes]) -> None:
         await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, check_writes)
 
@@ -273,55 +229,38 @@ def create_app(settings: Settings) -> App:
         await replay.wait()
         await dispatcher.rescue()
 
-    @app.service
-    class Exports(Service):
-        """Runs exports while the app runs; it stops first, so that it can drain."""
+    def background() -> tuple[Coroutine[Any, Any, None], ...]:
+        return (
+            work(),
+            dispatcher.heartbeat(),
+            presence.run(),
+            replay.run(),
+            rescue(),
+            relay.run(),
+            store.clock.run(),
+            *(sender.run(channel) for channel in Channel),
+            sender.settle_expired(),
+            listen(settings, dispatcher.wake, application=name, shared_lock=CLEANING_LOCK_0_1),
+            bucket_cleaner.run(),
+            job_cleaner.run(),
+            monitor.run(),
+            watcher.run(),
+        )
 
-        async def on_started(self) -> None:
-            for task in (
-                work(),
-                dispatcher.heartbeat(),
-                presence.run(),
-                replay.run(),
-                rescue(),
-                relay.run(),
-                store.clock.run(),
-                *(sender.run(channel) for channel in Channel),
-                sender.settle_expired(),
-                listen(settings, dispatcher.wake, application=name, shared_lock=CLEANING_LOCK_0_1),
-                bucket_cleaner.run(),
-                job_cleaner.run(),
-                monitor.run(),
-                watcher.run(),
-            ):
-                self.add_future(self._require_endless(task))
+    async def drain() -> None:
+        await asyncio.gather(dispatcher.drain(settings.drain_seconds), sender.drain())
+        await presence.leave()
 
-        async def _require_endless(self, task: Coroutine[Any, Any, None]) -> None:
-            """Run a task that must not end.
+    async def close() -> None:
+        await sources.close()
+        await plan_sources.close()
+        await connections.close()
+        await engine.dispose()
+        storage.close()
+        threads.shutdown(wait=False)
+        end_idle()
 
-            If it ends, the worker ends too: otherwise it would continue without that task.
-            """
-            try:
-                await task
-            except asyncio.CancelledError:
-                if self.should_stop:
-                    raise
-            if not self.should_stop:
-                raise Stuck(f"a task of the worker has ended: {task!r}")
-
-        async def on_stop(self) -> None:
-            await asyncio.gather(dispatcher.drain(settings.drain_seconds), sender.drain())
-            await presence.leave()
-
-        async def on_shutdown(self) -> None:
-            await sources.close()
-            await plan_sources.close()
-            await connections.close()
-            await engine.dispose()
-            storage.close()
-            threads.shutdown(wait=False)
-            end_idle()
-
+    add_background_tasks(app, background, drain=drain, close=close)
     return app
 
 
@@ -351,53 +290,3 @@ def create_worker_health(settings: Settings, app: App) -> WorkerHealth:
         exit_seconds=stop_timeout(settings),
         ready_file=settings.ready_file,
     )
-
-
-def _raw(app: faust.App, topic: str) -> faust.TopicT:
-    return app.topic(topic, key_serializer="raw", value_serializer="raw", value_type=bytes)
-
-
-def _faust_app(settings: Settings, name: str) -> App:
-    return App(
-        settings.group,
-        broker=[URL(f"kafka://{server}") for server in bootstrap_servers(settings)],
-        broker_credentials=_credentials(settings),
-        broker_client_id=name,
-        broker_session_timeout=10.0,
-        broker_heartbeat_interval=3.0,
-        broker_max_poll_interval=86_400.0,
-        broker_commit_interval=0.5,
-        broker_request_timeout=30.0,
-        broker_max_poll_records=500,
-        consumer_metadata_max_age_ms=METADATA_SECONDS * 1_000,
-        producer_metadata_max_age_ms=METADATA_SECONDS * 1_000,
-        producer_request_timeout=30.0,
-        producer_linger=0.0,
-        producer_max_request_size=1_048_576,
-        stream_wait_empty=False,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        topic_replication_factor=settings.kafka_replication_factor,
-        table_standby_replicas=0,
-        web_enabled=False,
-        worker_redirect_stdouts=False,
-        key_serializer="raw",
-        value_serializer="raw",
-        store="memory://",
-        datadir=Path(tempfile.gettempdir(), f"streaming-exporter-{os.getuid()}"),
-    )
-
-
-def _credentials(settings: Settings) -> CredentialsT | None:
-    protocol, context = settings.kafka_security_protocol, tls_context(settings)
-    if uses_tokens(settings):
-        return faust.OAuthCredentials(oauth_cb=OAuthTokenProvider(settings), ssl_context=context)
-    if protocol.startswith("SASL"):
-        password = settings.kafka_sasl_password
-        return faust.SASLCredentials(
-            username=settings.kafka_sasl_username,
-            password=password.get_secret_value() if password else None,
-            mechanism=settings.kafka_sasl_mechanism,
-            ssl_context=context,
-        )
-    return faust.SSLCredentials(context) if context is not None else None

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Self
 from uuid import UUID
 
 import structlog
@@ -43,6 +44,7 @@ from stream_app.jobs.submission import (
     submit_within_limit,
 )
 from stream_app.jobs.unheld_jobs import UnheldJobs
+from stream_app.settings import Settings
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import Event, ExportRequest, JobError, LifecycleData
 
@@ -100,6 +102,17 @@ class JobQueue:
         self.max_attempts = max_attempts
         self._user_slots = user_slots
         self.unheld = UnheldJobs(self._connections, lease=lease, max_attempts=max_attempts)
+
+    @classmethod
+    def of(cls, settings: Settings, engine: AsyncEngine, connections: Connections | None = None) -> Self:
+        """Return the queue with the limits of the settings."""
+        return cls(
+            engine,
+            lease=timedelta(seconds=settings.lease_seconds),
+            user_slots=settings.user_slots,
+            max_attempts=settings.max_attempts,
+            connections=connections,
+        )
 
     def transaction(self, script: str = "") -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction, which can begin with a script: see :func:`stream_app.db.engine.transaction`."""

@@ -24,11 +24,14 @@ from stream_app.datasets.destinations import Destination, find_destination
 from stream_app.datasets.encryption import check_encryption
 from stream_app.datasets.format_choice import allowed_formats, check_format
 from stream_app.datasets.models import Dataset
+from stream_app.datasets.registry import Datasets
 from stream_app.datasets.rights import check_rows, find_dataset
-from stream_app.exports.formats.registry import MISSING
+from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.formats.registry import FORMATS, MISSING
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs
 from stream_app.jobs.states import Status
+from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import (
     SCHEDULES,
@@ -165,6 +168,17 @@ class RequestValidator:
     addressing: AddressRules = ANYWHERE
     has_passwords: bool = False
     destinations: Callable[[], Mapping[str, Destination]] = dict
+
+    @classmethod
+    def of(cls, settings: Settings, datasets: Datasets) -> Self:
+        """Return the validator with all formats, and with the rules of the settings."""
+        return cls(
+            FORMATS,
+            datasets,
+            AddressRules.of(settings),
+            has_passwords=FilePasswords.of(settings) is not None,
+            destinations=lambda: datasets.destinations,
+        )
 
     def validate(self, data: dict[str, Any]) -> ExportRequest:
         """Return the request that ``data`` describes, with the addresses of its recipients in ASCII form.

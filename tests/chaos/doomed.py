@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-import stream_app.app
+import stream_app.kafka.faust_app
 from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportTask
@@ -156,7 +156,7 @@ class HastyApp(App):
 
 def arm() -> None:
     """Shorten the sessions; if ``DOOMED`` is set, wrap all points."""
-    vars(stream_app.app)["App"] = HastyApp
+    vars(stream_app.kafka.faust_app)["App"] = HastyApp
     folder = os.environ.get("DOOMED")
     if folder is None:
         return

@@ -17,12 +17,13 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.s3 import S3Service
-from stream_app.app import create_sender, job_store
+from stream_app.app import create_sender
 from stream_app.datasets.destinations import Destination, S3Destination, SftpDestination
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.registry import Datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.models import ExportFile, ExportJob
+from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.models import Channel
@@ -130,7 +131,7 @@ class Depot:
         event = lifecycle_event(EVENT_OF[Status(data.status)], data)
         message = SimpleNamespace(value=event.encode(), topic=event.topic, headers=())
         projector = LifecycleHandler(
-            job_store(self.settings, self.engine), cast(EventProducer, None), formats=FORMATS
+            JobQueue.of(self.settings, self.engine), cast(EventProducer, None), formats=FORMATS
         )
         await projector.handle(cast(Any, [SimpleNamespace(message=message)]))
 

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.app import create_sender, job_store
+from stream_app.app import create_sender
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.models import Channel
@@ -87,7 +88,7 @@ class Office:
             SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
             for event in events
         ]
-        projector = LifecycleHandler(job_store(self.settings, self.engine), cast(EventProducer, None))
+        projector = LifecycleHandler(JobQueue.of(self.settings, self.engine), cast(EventProducer, None))
         await projector.handle(cast(Any, messages))
 
     async def ended(self, *recipients: Any, **values: Any) -> UUID:

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.sample import DATASETS
 from stream_app.addresses import AddressRules
-from stream_app.app import job_store
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.db.engine import autocommitting
@@ -57,7 +56,7 @@ class Schedules:
     @property
     def queue(self) -> JobQueue:
         """The queue of the jobs that the runs become."""
-        return job_store(self.settings, self.engine)
+        return JobQueue.of(self.settings, self.engine)
 
     async def create(self, *, after: datetime = START, **values: Any) -> UUID:
         """Create a schedule whose first run is the first one after ``after``; return its id."""

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.app import create_sender, job_store
+from stream_app.app import create_sender
+from stream_app.jobs.queue import JobQueue
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.models import Channel
 from stream_app.settings import Settings
@@ -27,7 +28,7 @@ async def project(schedules: Schedules, max_failures: int = 5) -> None:
         if event.type is EventType.FAILED
     ]
     projector = LifecycleHandler(
-        job_store(schedules.settings, schedules.engine), cast(EventProducer, None), max_failures
+        JobQueue.of(schedules.settings, schedules.engine), cast(EventProducer, None), max_failures
     )
     await projector.handle(cast(Any, messages))
 

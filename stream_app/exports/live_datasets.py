@@ -1,0 +1,42 @@
+"""Opens the datasets of a process, which follow their file while the process runs."""
+
+from stream_app.datasets.file import load_datasets
+from stream_app.datasets.presence import log_missing_datasets
+from stream_app.datasets.registry import Datasets
+from stream_app.datasets.watcher import DatasetsWatcher
+from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
+from stream_app.exports.masks import MASK_PLUGINS
+from stream_app.exports.plugins import log_plugins
+from stream_app.exports.sources import Sources
+from stream_app.observability import metrics
+from stream_app.settings import Settings
+
+
+def open_datasets(settings: Settings) -> Datasets:
+    """Read the datasets file, and log what can be exported: the plugins, or that there are no datasets.
+
+    Raises:
+        DatasetsFileError: the file is unusable.
+    """
+    log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
+    datasets = Datasets(load_datasets(settings.datasets_file))
+    log_missing_datasets(datasets, settings.datasets_file)
+    metrics.set_known_labels(datasets=datasets, formats=FORMATS)
+    return datasets
+
+
+def datasets_watcher(settings: Settings, datasets: Datasets, *pools: Sources) -> DatasetsWatcher:
+    """Return the watcher of the file, which gives each change to ``datasets``, the pools and the metrics.
+
+    Args:
+        pools: the pools of connections to the sources that the file names. The first one refuses a file whose
+            sources cannot be used.
+    """
+    return DatasetsWatcher(
+        settings.datasets_file,
+        datasets,
+        replace=(
+            *(pool.replace for pool in pools),
+            lambda new: metrics.set_known_labels(datasets=new.requestable, formats=FORMATS),
+        ),
+    )
