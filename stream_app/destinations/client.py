@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -118,7 +117,7 @@ class DestinationClient:
         except ValueError as error:
             raise DeliveryRefused(f"the files cannot be stored at this destination: {error}") from error
 
-        located = replace(progress, path=whole_path(destination, outgoing[0]))
+        located = replace(progress, path=whole_path(destination, outgoing[0].path))
 
         def file_done() -> None:
             known = replace(located, files=transfer.done, sent=transfer.sent)
@@ -164,7 +163,7 @@ class DestinationClient:
         """
         if self._stopping:
             raise DeliveryFailed(STOPPED)
-        progress = replace(progress, path=whole_path(transfer.destination, transfer.outgoing[0]))
+        progress = replace(progress, path=whole_path(transfer.destination, transfer.outgoing[0].path))
         self._running.add(transfer)
         heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, progress))
         try:
@@ -176,6 +175,9 @@ class DestinationClient:
         except TransferInterrupted as error:
             raise DeliveryFailed(STOPPED if self._stopping else str(error)) from error
         except DestinationError as error:
+            if error.is_permanent:
+                left = await self._discard(notification, transfer, progress)
+                raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
             raise DeliveryFailed(
                 f"{error}; operators: run `exporter destinations test {transfer.destination.name}`",
                 host_unreachable=error.affects_all,
@@ -183,8 +185,8 @@ class DestinationClient:
             ) from error
         except FileUnavailable as error:
             if error.lost:
-                await self._discard(notification, transfer, progress)
-                raise DeliveryRefused(str(error)) from error
+                left = await self._discard(notification, transfer, progress)
+                raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
             raise DeliveryFailed(str(error), detail=error.detail) from error
         except DeliveryRefused:
             raise
@@ -235,27 +237,59 @@ class DestinationClient:
         Raises:
             DeliveryRefused: always.
         """
+        left = None
         if notification.attempt > 1 and notification.progress:
-            with suppress(DeliveryFailed, DeliveryRefused):
-                transfer = await self._transfer(notification, requested, destination, progress)
-                await self._discard(notification, transfer, progress)
-        raise DeliveryRefused(reason)
+            left = await self._remove_sent(notification, requested, destination, progress)
+        raise DeliveryRefused(_joined(reason, left))
+
+    async def retract(self, notification: Notification) -> str | None:
+        """See :class:`~stream_app.notifications.channel.Retractable`."""
+        requested, destination = notification.requested, self._datasets.destination(notification.address)
+        if not notification.progress:
+            return None  # no attempt has begun to send
+        sent = notification.progress.get("files", 0)
+        if requested is None or destination is None:
+            return _left(sent)
+        progress = DeliveryProgress.of(notification, requested, destination)
+        return await self._remove_sent(notification, requested, destination, progress)
+
+    async def _remove_sent(
+        self,
+        notification: Notification,
+        requested: Requested,
+        destination: Destination,
+        progress: DeliveryProgress,
+    ) -> str | None:
+        """Remove what the attempts have sent; return a text on what is left of it."""
+        try:
+            transfer = await self._transfer(notification, requested, destination, progress)
+        except (DeliveryFailed, DeliveryRefused):
+            return _left(progress.files)
+        return await self._discard(notification, transfer, progress)
 
     async def _discard(
         self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
-    ) -> None:
+    ) -> str | None:
         """Remove the files that were sent, so that no part of the job is left. Errors are only logged.
 
         Before it removes a file, it records that no file is complete. So a repeated delivery sends all.
+
+        Returns:
+            A text for the owner of the job if complete files are left, else ``None``.
         """
-        none = replace(progress, files=0, sent=0).as_json()
+        sent, none = transfer.done, replace(progress, files=0, sent=0).as_json()
+        transfer.done = transfer.sent = 0  # what the heartbeat records from now on
         if not await retry_until_possible(self._outbox.record, notification, none):
-            return  # another worker has the delivery
+            return None  # another worker has the delivery
         try:
             await self._in_thread(transfer.discard)
         except (DestinationError, TransferInterrupted) as error:
             detail = getattr(error, "detail", str(error))
-            log.warning("delivery.discard_failed", destination=transfer.destination.name, error=detail)
+            log.warning(
+                "delivery.discard_failed", destination=transfer.destination.name, files=sent, error=detail
+            )
+            return _left(sent)
+        return None
 
     async def _in_thread(self, function: Callable[[], None]) -> None:
         run = partial(copy_context().run, function)
@@ -276,3 +310,15 @@ class DestinationClient:
         while page := await self._files.list(job, after=files[-1].number if files else 0, limit=PAGE):
             files += page
         return files
+
+
+def _left(files: int) -> str | None:
+    """Return what is left at the destination, for the owner of the job."""
+    if not files:
+        return None
+    what = "1 file that was" if files == 1 else f"{files:,} files that were"
+    return f"{what} sent before could not be removed from the destination, and the set is not complete"
+
+
+def _joined(reason: str, left: str | None) -> str:
+    return reason if left is None else f"{reason}; {left}"

@@ -6,15 +6,19 @@ from streaming_exporter.errors import ExporterError
 class DestinationError(ExporterError):
     """A destination did not take a file. ``str(error)`` is for users, ``detail`` is for the operators' log.
 
-    ``affects_all``: other deliveries to it would fail too.
+    ``affects_all``: other deliveries to it would fail too. ``is_permanent``: the destination never takes this
+    file, whatever its operators do, so it is not sent again by itself.
     """
 
     code = "destination_failed"
 
-    def __init__(self, message: str, *, detail: str = "", affects_all: bool = True) -> None:
+    def __init__(
+        self, message: str, *, detail: str = "", affects_all: bool = True, is_permanent: bool = False
+    ) -> None:
         super().__init__(message)
         self.detail = detail or message
-        self.affects_all = affects_all
+        self.affects_all = affects_all and not is_permanent
+        self.is_permanent = is_permanent
 
 
 class TransferInterrupted(ExporterError):
@@ -40,4 +44,6 @@ SIGN_IN_REFUSED = "the destination refuses the sign-in of the service"
 NOT_PERMITTED = "the destination does not permit the service to write the file"
 WRONG_HOST_KEY = "the destination has another host key than the pinned one, so nothing was sent"
 FAILED = "the destination did not take the file"
+NEVER = "the destination never takes such a file"
+OTHER_AT_PATH = "the destination has something else at the path of the file"
 RENAME_REFUSED = "the destination refuses to rename the file"

@@ -14,6 +14,9 @@ from stream_app.exports.task import ExportedFile
 from stream_app.notifications.notification import Notification, Requested
 from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 
+MAX_KEY = 1_024
+"""Bytes of a key of S3."""
+
 OWN_KEYS = ("files", "entries", "seconds")
 """Keys of the service's own manifest that are not passed on: they name its bucket, or its stages."""
 
@@ -52,17 +55,31 @@ def outgoing_files(
         )
         for file in files
     ]
+    for file in found:
+        _check_key(destination, file.path)
     if len({file.path for file in found}) < len(found):
         raise ValueError("several files of the job have the same path")
     return found
 
 
-def whole_path(destination: Destination, file: OutgoingFile) -> str:
-    """Return the path of a file with the prefix of the destination, for people."""
+def whole_path(destination: Destination, path: str) -> str:
+    """Return a path with the prefix of the destination, for people."""
     if isinstance(destination, S3Destination):
-        return f"{destination.prefix.strip('/')}/{file.path}".lstrip("/")
+        return f"{destination.prefix.strip('/')}/{path}".lstrip("/")
     prefix = destination.prefix.rstrip("/")
-    return f"{prefix}/{file.path}" if destination.prefix else file.path
+    return f"{prefix}/{path}" if destination.prefix else path
+
+
+def _check_key(destination: Destination, path: str) -> None:
+    """Check that the path with the prefix is a key of S3.
+
+    Raises:
+        ValueError: it is too long. Servers answer that in many ways, some with an error that passes.
+    """
+    if isinstance(destination, S3Destination):
+        size = len(whole_path(destination, path).encode())
+        if size > MAX_KEY:
+            raise ValueError(f"the path has {size:,} bytes with the prefix; S3 allows {MAX_KEY:,}")
 
 
 def manifest_of(
@@ -81,6 +98,7 @@ def manifest_of(
         return None
     pattern = PathPattern.parse(destination.manifest_path or destination.path)
     path = pattern.path(facts, file_name=MANIFEST, number="manifest")
+    _check_key(destination, path)
     if any(file.path == path for file in outgoing):
         raise ValueError("the manifest has the path of a file")
     prefix = destination.prefix.strip("/")

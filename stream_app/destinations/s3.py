@@ -5,7 +5,7 @@ names.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from threading import Event
 from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
@@ -16,19 +16,20 @@ from minio.error import MinioException, S3Error
 from pydantic import SecretStr
 
 from stream_app.datasets.destinations import S3Destination
-from stream_app.destinations.errors import AWAY, FAILED, FULL, NOT_PERMITTED, DestinationError
+from stream_app.destinations.errors import FAILED, DestinationError
+from stream_app.destinations.s3_errors import s3_errors
 from stream_app.destinations.secrets import secret_of
 from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumSupport
-from stream_app.storage.chunk_errors import marked, unwrapped_chunk_errors
+from stream_app.storage.chunk_errors import marked
 from stream_app.storage.credentials import StaticKeys, credentials_of
-from stream_app.storage.errors import STORE_ERRORS, ErrorKind, kind_of
+from stream_app.storage.errors import STORE_ERRORS
 from stream_app.storage.multipart_upload import PART_SIZE, Headers, open_multipart_upload
 from stream_app.storage.object_store import content_disposition
 from stream_app.storage.parts import split_into_parts
 from stream_app.storage.s3_client import S3Client
-from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected
+from streaming_exporter.errors import ExporterError
 
 RETRY_SECONDS = 15.0
 """How long a call is retried. After that the outbox retries the delivery."""
@@ -37,7 +38,6 @@ TIMEOUT_SECONDS = 60.0
 COPY_PART = 256 * 2**20
 """Bytes that the server copies in one call. A larger object is copied in parts: no call takes long."""
 
-_FULL = {"QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage"}
 _CANNOT_COPY = {
     "AccessDenied",
     "NotImplemented",
@@ -71,7 +71,7 @@ class S3Session:
     def put(self, file: OutgoingFile, chunks: Iterator[bytes]) -> None:
         """Upload a file, and compare its size."""
         key, headers = self._key(file.path), self._headers(file)
-        with _errors():
+        with s3_errors():
             parts = split_into_parts(marked(chunks), PART_SIZE)
             first = next(parts, b"")
             if len(first) < PART_SIZE:
@@ -101,7 +101,7 @@ class S3Session:
         self._options.check()
         source = quote(f"/{bucket}/{key}")
         target = self._key(file.path)
-        with _errors():
+        with s3_errors():
             try:
                 if file.size <= COPY_PART:
                     answer = self._client._execute(
@@ -152,12 +152,12 @@ class S3Session:
 
     def read(self, path: str) -> bytes:
         """Return the content of a small object."""
-        with _errors(), self._client.get_object(self._bucket, self._key(path)) as response:
+        with s3_errors(), self._client.get_object(self._bucket, self._key(path)) as response:
             return response.read()
 
     def has(self, file: OutgoingFile) -> bool:
         """Compare the size of the object, and the checksum that :meth:`put` has stored with it."""
-        with _errors():
+        with s3_errors():
             try:
                 stored = self._client.stat_object(self._bucket, self._key(file.path))
             except S3Error as error:
@@ -168,7 +168,7 @@ class S3Session:
 
     def remove(self, path: str) -> None:
         """Remove an object."""
-        with _errors():
+        with s3_errors():
             self._client.remove_object(self._bucket, self._key(path))
 
     def _check_size(self, key: str, size: int) -> None:
@@ -256,34 +256,3 @@ def _raise_error_of(answer: bytes) -> None:
     if b"<Error" in answer:
         code = fromstring(answer.decode()).findtext("{*}Code") or ""  # noqa: S314 - the operators' own server
         raise MinioException(f"the object could not be completed: {code}")
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn errors of the client library into those of destinations."""
-    with unwrapped_chunk_errors():
-        try:
-            yield
-        except S3Error as error:
-            raise _error_of(error) from error
-        except NeedsOperator as error:  # no credentials
-            raise DestinationError(
-                "the service has no credentials for the destination", detail=str(error)
-            ) from error
-        except Rejected as error:
-            raise DestinationError(FAILED, detail=str(error), affects_all=False) from error
-        except (*STORE_ERRORS, Outage) as error:
-            raise DestinationError(AWAY, detail=f"{type(error).__name__}: {error}") from error
-
-
-def _error_of(error: S3Error) -> DestinationError:
-    detail = f"{error.code}: {error.message}"
-    if error.code in _FULL or error.response.status == 507:
-        return DestinationError(FULL, detail=detail)
-    match kind_of(error.code, error.response.status):
-        case ErrorKind.OPERATOR:
-            return DestinationError(NOT_PERMITTED, detail=detail)
-        case ErrorKind.PASSES:
-            return DestinationError(AWAY, detail=detail)
-        case _:
-            return DestinationError(FAILED, detail=detail, affects_all=False)

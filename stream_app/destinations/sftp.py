@@ -9,7 +9,7 @@ import hashlib
 import posixpath
 import re
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import asyncssh
@@ -19,7 +19,8 @@ from stream_app.destinations import errors
 from stream_app.destinations.errors import DestinationError
 from stream_app.destinations.secrets import secret_of
 from stream_app.destinations.session import OutgoingFile, SessionOptions
-from stream_app.storage.chunk_errors import marked, unwrapped_chunk_errors
+from stream_app.destinations.sftp_errors import LOST, error_of, sftp_errors
+from stream_app.storage.chunk_errors import marked
 
 T = TypeVar("T")
 
@@ -33,9 +34,6 @@ PROBE_LIMIT = 2**20
 READ_BLOCK = 2**20
 
 _GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
-_FULL = (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)
-_FORBIDDEN = (asyncssh.SFTPPermissionDenied, asyncssh.SFTPWriteProtect)
-_LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
 
 
 class SftpSession:
@@ -51,10 +49,11 @@ class SftpSession:
         self._options = options
         self._folder = destination.prefix
         self._known_folders: set[str] = set()
+        self._tidied_folders: set[str] = set()
         self._runner = asyncio.Runner()
         self._connection: asyncssh.SSHClientConnection | None = None
         try:
-            with _errors():
+            with sftp_errors():
                 self._sftp = self._call(self._connect(), CONNECT_SECONDS)
         except BaseException:
             self.close()
@@ -103,9 +102,15 @@ class SftpSession:
         return self._runner.run(limited())
 
     def remove_leftovers(self, path: str) -> None:
-        """Remove the temporary files of earlier attempts in the folder of ``path``. Errors are ignored."""
+        """Remove the temporary files of earlier attempts in the folder of ``path``. Errors are ignored.
+
+        A session does it once for each folder, because a folder can have many files.
+        """
         folder = posixpath.dirname(self._path(path))
-        with suppress(DestinationError), _errors():
+        if folder in self._tidied_folders:
+            return
+        self._tidied_folders.add(folder)
+        with suppress(DestinationError), sftp_errors():
             for name in self._call(self._sftp.listdir(folder or ".")):
                 found = re.search(rf"\.{re.escape(self._options.tag)}-([0-9]+)\.(part|old)\Z", str(name))
                 if found is not None and int(found[1]) < self._options.attempt:
@@ -119,7 +124,7 @@ class SftpSession:
         options = self._options
         # Another attempt that still runs, such as that of a frozen worker, has another temporary name.
         temporary = posixpath.join(folder, f".{options.tag}-{options.attempt}.part")
-        with _errors():
+        with sftp_errors():
             self._make_folders(folder)
             try:
                 size = self._write(temporary, chunks)
@@ -156,9 +161,9 @@ class SftpSession:
             except asyncssh.SFTPOpUnsupported:
                 self._replace(temporary, target)
         except asyncssh.SFTPError as error:
-            if isinstance(error, _LOST):
+            if isinstance(error, LOST):
                 raise
-            raise DestinationError(errors.RENAME_REFUSED, detail=_detail(error)) from error
+            raise error_of(error, text=errors.RENAME_REFUSED) from error
 
     def _replace(self, temporary: str, target: str) -> None:
         """Rename with the operation of SFTP itself, which replaces no file.
@@ -211,7 +216,7 @@ class SftpSession:
                 content = await opened.read(PROBE_LIMIT)
                 return content.encode() if isinstance(content, str) else bytes(content)
 
-        with _errors():
+        with sftp_errors():
             return self._call(read())
 
     def has(self, file: OutgoingFile) -> bool:
@@ -223,7 +228,7 @@ class SftpSession:
                 content = await opened.read(READ_BLOCK, offset)
                 return content.encode() if isinstance(content, str) else bytes(content)
 
-        with _errors():
+        with sftp_errors():
             try:
                 if self._call(self._sftp.getsize(path)) != file.size:
                     return False
@@ -235,7 +240,7 @@ class SftpSession:
 
     def remove(self, path: str) -> None:
         """Remove a file."""
-        with _errors(), suppress(*_GONE):
+        with sftp_errors(), suppress(*_GONE):
             self._call(self._sftp.remove(self._path(path)))
 
     def _path(self, path: str) -> str:
@@ -273,34 +278,3 @@ def _sign_in(destination: SftpDestination) -> dict[str, Any]:
             ) from error
     methods = [*(["publickey"] if keys else []), *(["password", "keyboard-interactive"] if password else [])]
     return {"client_keys": keys or None, "password": password, "preferred_auth": methods}
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn errors of the library into those of destinations."""
-    with unwrapped_chunk_errors():
-        try:
-            yield
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise DestinationError(errors.WRONG_HOST_KEY, detail=_detail(error)) from error
-        except asyncssh.PermissionDenied as error:
-            raise DestinationError(errors.SIGN_IN_REFUSED, detail=_detail(error)) from error
-        except _LOST as error:
-            raise DestinationError(errors.AWAY, detail=_detail(error)) from error
-        except asyncssh.SFTPError as error:
-            raise DestinationError(_text_of(error), detail=_detail(error)) from error
-        except (OSError, TimeoutError, asyncssh.Error) as error:
-            raise DestinationError(errors.AWAY, detail=_detail(error)) from error
-
-
-def _text_of(error: asyncssh.SFTPError) -> str:
-    """Return the text for users. Many servers report a full disk by the general failure."""
-    if isinstance(error, _FULL):
-        return errors.FULL
-    if isinstance(error, _FORBIDDEN):
-        return errors.NOT_PERMITTED
-    return f"{errors.FAILED}; it is possibly full" if type(error) is asyncssh.SFTPFailure else errors.FAILED
-
-
-def _detail(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

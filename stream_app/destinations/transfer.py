@@ -58,11 +58,10 @@ class Transfer:
         self.sent = sum(file.size for file in self.outgoing[: self.done])
         options = self._options()
         with open_session(self.destination, self.settings, options) as session:
-            if self.attempt > 1:
-                self._remove_leftovers(session, self.outgoing[self.done :])
             pairs = zip(self.files[self.done :], self.outgoing[self.done :], strict=True)
             for file, outgoing in pairs:
                 options.check()
+                self._remove_leftovers(session, outgoing)
                 before = self.sent
                 if not session.copy(outgoing, self.storage.bucket, file.key):
                     session.put(outgoing, self._content(file, options))
@@ -72,24 +71,24 @@ class Transfer:
             if self.manifest is not None:
                 options.check()
                 outgoing, content = self.manifest
+                self._remove_leftovers(session, outgoing)
                 session.put(outgoing, iter([content]))
 
     def discard(self) -> None:
         """Remove what was sent, because the rest cannot be sent any more. The manifest is removed first.
 
-        An attempt can end after a file got its name and before that was recorded. So of the files that are
-        not recorded, those are removed too that no other job can have written.
+        An attempt can end after a file got its name and before that was recorded, so all files are looked at.
+        Where jobs share paths, those stay that another job has written.
 
         Raises:
             DestinationError: the destination failed.
         """
+        files = [*self.outgoing, *([self.manifest[0]] if self.manifest is not None else [])]
         with open_session(self.destination, self.settings, self._options()) as session:
-            self._remove_leftovers(session, self.outgoing[self.done :])
-            if self.manifest is not None and self._is_ours(session, self.manifest[0]):
-                session.remove(self.manifest[0].path)
-            for number, outgoing in reversed(list(enumerate(self.outgoing))):
-                if number < self.done or self._is_ours(session, outgoing):
-                    session.remove(outgoing.path)
+            for file in reversed(files):
+                self._remove_leftovers(session, file)
+                if self._is_ours(session, file):
+                    session.remove(file.path)
 
     def _is_ours(self, session: Session, file: OutgoingFile) -> bool:
         """Return whether a file, if it is there, is one of this job."""
@@ -101,9 +100,10 @@ class Transfer:
     def _must_end(self) -> bool:
         return self.stopped.is_set() or time.monotonic() > self.held_until
 
-    def _remove_leftovers(self, session: Session, outgoing: Sequence[OutgoingFile]) -> None:
-        for path in {file.path.rpartition("/")[0]: file.path for file in reversed(outgoing)}.values():
-            session.remove_leftovers(path)
+    def _remove_leftovers(self, session: Session, file: OutgoingFile) -> None:
+        """Remove what earlier attempts have left of a file, whatever they have recorded."""
+        if self.attempt > 1:
+            session.remove_leftovers(file.path)
 
     def _content(self, file: ExportedFile, options: SessionOptions) -> Iterator[bytes]:
         """Yield the content of a file. Its end is reached only if it is what the job wrote."""

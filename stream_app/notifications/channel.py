@@ -32,13 +32,17 @@ class DeliveryFailed(ExporterError):
 
 
 class DeliveryRefused(ExporterError):
-    """The receiver will never accept the delivery. ``bad_address``: it accepts nothing for this address."""
+    """The receiver will never accept the delivery. ``bad_address``: it accepts nothing for this address.
+
+    ``detail`` is for the operators' log, ``str(error)`` is for the owner of the job.
+    """
 
     code = "refused"
 
-    def __init__(self, message: str, *, bad_address: bool = False) -> None:
+    def __init__(self, message: str, *, bad_address: bool = False, detail: str | None = None) -> None:
         super().__init__(message)
         self.bad_address = bad_address
+        self.detail = detail
 
 
 class DeliveryUncertain(ExporterError):
@@ -61,6 +65,18 @@ class DeliveryClient(Protocol):
 
     async def close_idle(self) -> None:
         """Close idle connections, because no delivery is due."""
+
+
+@runtime_checkable
+class Retractable(Protocol):
+    """A client that can take back what the attempts of a delivery have sent."""
+
+    async def retract(self, notification: Notification) -> str | None:
+        """Remove what was sent of a delivery that is given up.
+
+        Returns:
+            A text for the owner of the job if something is left, else ``None``.
+        """
 
 
 @runtime_checkable

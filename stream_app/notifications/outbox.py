@@ -147,6 +147,23 @@ class Outbox:
         )
         return rows[0].status if rows else None
 
+    async def progress_if_last(
+        self, notification: Notification, delay: timedelta
+    ) -> Mapping[str, Any] | None:
+        """Return the progress of a delivery that is not retried, because ``delay`` ends after its time.
+
+        Returns:
+            ``None`` if it is retried, or this claim no longer holds it. This claim is extended.
+        """
+        rows = await self._execute(
+            sql.LAST_PROGRESS,
+            id=notification.delivery_id,
+            attempt=notification.attempt,
+            delay=delay,
+            lease=self.lease,
+        )
+        return (rows[0].progress or {}) if rows else None
+
     async def renew(self, notification: Notification, progress: Mapping[str, Any] | None = None) -> bool:
         """Extend the claim of a delivery that takes long, and record its progress.
 

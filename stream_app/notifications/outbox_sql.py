@@ -172,6 +172,14 @@ POSTPONE = text(
     """
 )
 
+LAST_PROGRESS = text(
+    """
+    UPDATE deliveries SET lease_until = now() + :lease
+    WHERE id = :id AND attempts = :attempt AND status = 'sending' AND now() + :delay >= give_up_at
+    RETURNING progress
+    """
+)
+
 SETTLE_EXPIRED = text(
     f"""
     UPDATE deliveries

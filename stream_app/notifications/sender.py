@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -16,6 +17,7 @@ from stream_app.notifications.channel import (
     DeliveryRefused,
     DeliveryUncertain,
     Interruptible,
+    Retractable,
 )
 from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.notification import Notification
@@ -181,7 +183,7 @@ class Sender:
             address_hash=self._hash(notification.address),
             attempt=notification.attempt,
         )
-        status, reason = DeliveryStatus.SENT, None
+        status, reason, detail = DeliveryStatus.SENT, None, None
         try:
             notification = self._checked(channel, notification)
             if client is None:
@@ -197,22 +199,10 @@ class Sender:
                 )
             elif notification.host:
                 await retry_until_possible(self._outbox.host_answered, notification.host)
-            outcome = await retry_until_possible(
-                self._outbox.postpone,
-                notification,
-                max(
-                    retry_delay(notification.attempt - 1, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY),
-                    error.retry_after,
-                ),
-                str(error),
-            )
-            bound.warning("delivery.postponed", outcome=outcome, error=error.detail)
-            if outcome is not None:
-                metrics.count_delivery(channel, outcome)
-            return outcome
+            return await self._postpone(channel, client, notification, error, bound)
         except DeliveryRefused as error:
             tracing.current_span().record_error(error)
-            status, reason = DeliveryStatus.FAILED, str(error)
+            status, reason, detail = DeliveryStatus.FAILED, str(error), error.detail
             if error.bad_address:
                 await retry_until_possible(self._outbox.suppress, notification.address, reason)
         except DeliveryUncertain as error:
@@ -227,10 +217,41 @@ class Sender:
             )
         if await retry_until_possible(self._outbox.finish, notification, status, reason):
             metrics.count_delivery(channel, status)
-            bound.info(f"delivery.{status}", reason=reason)
+            bound.info(f"delivery.{status}", reason=reason, **({"error": detail} if detail else {}))
             return status
         bound.warning("delivery.claim_lost", status=status)
         return None
+
+    async def _postpone(
+        self,
+        channel: Channel,
+        client: DeliveryClient | None,
+        notification: Notification,
+        error: DeliveryFailed,
+        bound: Any,
+    ) -> str | None:
+        """Let the delivery be due later, or give it up at the end of its time; return its new status.
+
+        What was sent of a delivery that is given up is removed first, while the claim still holds it.
+        """
+        delay = max(
+            retry_delay(notification.attempt - 1, first=FIRST_RETRY_DELAY, longest=MAX_RETRY_DELAY),
+            error.retry_after,
+        )
+        reason = str(error)
+        if client is not None and isinstance(client, Retractable):
+            progress = await retry_until_possible(self._outbox.progress_if_last, notification, delay)
+            if progress is not None:
+                left = await client.retract(replace(notification, progress=progress))
+                reason = "; ".join(filter(None, (reason, left)))
+        outcome = await retry_until_possible(self._outbox.postpone, notification, delay, reason)
+        if outcome == DeliveryStatus.FAILED:
+            bound.warning("delivery.failed", reason=reason, error=error.detail)
+        else:
+            bound.warning("delivery.postponed", outcome=outcome, error=error.detail)
+        if outcome is not None:
+            metrics.count_delivery(channel, outcome)
+        return outcome
 
     def _checked(self, channel: Channel, notification: Notification) -> Notification:
         """Return the notification with its mail address in ASCII form, or its chat in the usual form.

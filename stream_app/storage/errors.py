@@ -103,6 +103,8 @@ def kind_of(code: str | None, status: int) -> ErrorKind:
         HTTPStatus.NOT_IMPLEMENTED,
         HTTPStatus.METHOD_NOT_ALLOWED,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.REQUEST_URI_TOO_LONG,
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     ):
         return ErrorKind.REFUSED
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT) or status >= 500:

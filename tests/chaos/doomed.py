@@ -19,6 +19,10 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import stream_app.kafka.faust_app
+from stream_app.destinations.client import DestinationClient
+from stream_app.destinations.s3 import S3Session
+from stream_app.destinations.sftp import SftpSession
+from stream_app.destinations.transfer import Transfer
 from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportTask
@@ -29,6 +33,8 @@ from stream_app.jobs.unheld_jobs import UnheldJobs
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.email import MailClient
+from stream_app.notifications.outbox import Outbox
+from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.multipart_upload import MultipartUpload
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.lifecycle_handler import LifecycleHandler
@@ -105,6 +111,48 @@ def _current(_: Call) -> Iterable[UUID]:
     return [_exporting.get()]
 
 
+def _in_a_file(call: Call) -> Iterable[UUID]:
+    """Return the job of a transfer that has sent a part of its first file."""
+    return [UUID(call.on.job_id)] if call.on.sent > 0 and call.on.done == 0 else []
+
+
+def _upload(call: Call) -> Iterable[UUID]:
+    """Return the job of an upload to a destination, where ``in/<job>/<file>`` is the key."""
+    return [] if call.on._own_key else _key(call.on._key)
+
+
+def _sent_part(call: Call) -> Iterable[UUID]:
+    return [] if call.on._own_key else _part(call)
+
+
+def _target(*, is_manifest: bool) -> Callable[[Call], Iterable[UUID]]:
+    """Return the function for the job of a file that is renamed to the second argument."""
+
+    def jobs(call: Call) -> Iterable[UUID]:
+        target = call.arguments[1]
+        return _key(target) if target.endswith(f"/{MANIFEST}") is is_manifest else []
+
+    return jobs
+
+
+def _copied(call: Call) -> Iterable[UUID]:
+    return [UUID(call.arguments[0].path.split("/")[0])] if call.result else []
+
+
+def _removed(call: Call) -> Iterable[UUID]:
+    path = call.arguments[0]
+    return [] if path.endswith(f"/{MANIFEST}") else [UUID(path.split("/")[0])]
+
+
+def _recorded(files: int) -> Callable[[Call], Iterable[UUID]]:
+    """Return the function for the job of a transfer that has recorded so many complete files."""
+    return lambda call: [call.arguments[0].job_id] if call.arguments[1].files == files else []
+
+
+def _transferred(call: Call) -> Iterable[UUID]:
+    return [UUID(call.on.job_id)]
+
+
 POINTS: dict[str, Point] = {
     # Admission: within its transaction, and between its commit and the acknowledgement.
     "accepted": Point(EventProducer, "publish_all", _event(EventType.ACCEPTED)),
@@ -145,6 +193,34 @@ RUN_POINTS: dict[str, Point] = {
 }
 """Further points of jobs that are runs of a schedule."""
 
+TRANSFER_POINTS: dict[str, Point] = {
+    "delivery claimed": Point(Outbox, "claim", _found),
+    "place recorded": Point(DestinationClient, "_renew", _recorded(0)),
+    # SFTP: in a file; it is complete under its temporary name; it has its name, and is not recorded.
+    "chunk sent": Point(Transfer, "_must_end", _in_a_file),
+    "not renamed": Point(SftpSession, "_rename", _target(is_manifest=False), after=False),
+    "renamed": Point(SftpSession, "_rename", _target(is_manifest=False)),
+    # S3: the same. The last point is of a copy inside one store.
+    "part sent": Point(MultipartUpload, "add", _sent_part),
+    "not completed": Point(MultipartUpload, "complete", _upload, after=False),
+    "completed": Point(MultipartUpload, "complete", _upload),
+    "copied": Point(S3Session, "copy", _copied),
+    # Between two files; before the manifest; it is complete under its temporary name; after it.
+    "file recorded": Point(DestinationClient, "_renew", _recorded(1)),
+    "all recorded": Point(DestinationClient, "_renew", _recorded(2)),
+    "manifest not renamed": Point(SftpSession, "_rename", _target(is_manifest=True), after=False),
+    "set sent": Point(Transfer, "run", _transferred),
+    # The end of the delivery.
+    "unfinished": Point(Outbox, "finish", _first, after=False),
+    "finished": Point(Outbox, "finish", _first),
+    # The removal of what was sent.
+    "removal recorded": Point(Outbox, "record", _first),
+    "file removed": Point(SftpSession, "remove", _removed),
+    "object removed": Point(S3Session, "remove", _removed),
+    "set removed": Point(Transfer, "discard", _transferred),
+}
+"""Further points of jobs whose two files are sent to a destination. Their paths are ``<job>/<file>``."""
+
 
 class HastyApp(App):
     """An app whose brokers notice dead workers early."""
@@ -161,7 +237,7 @@ def arm() -> None:
     if folder is None:
         return
     doom = _Doom(Path(folder))
-    for name, point in (POINTS | RUN_POINTS).items():
+    for name, point in (POINTS | RUN_POINTS | TRANSFER_POINTS).items():
         setattr(point.owner, point.method, _wrapped(name, point, doom))
     run = Exporter.run
 

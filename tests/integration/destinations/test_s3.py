@@ -123,6 +123,43 @@ async def test_the_next_attempt_aborts_the_upload_of_a_dead_worker(
     assert left == [f"in/ledger/date=2026-11-26/{job}/ledger.csv.other"]
 
 
+async def test_open_uploads_of_each_file_are_aborted_whatever_was_recorded(
+    depot: Depot, other_store: OtherStore, tmp_path: Path
+) -> None:
+    """A worker can die in the second file, while the database is away and the first is not recorded."""
+    depot.use(on_s3(other_store, tmp_path))
+    job = await depot.job("acme", b"a", b"b")
+    client, folder = other_store.service.client(), f"in/ledger/date=2026-11-26/{job}/"
+    client._create_multipart_upload("acme", f"{folder}ledger-00002.csv", {})
+    await depot.run("UPDATE deliveries SET attempts = 1 WHERE job_id = :id", id=job)
+    assert (await depot.sent(job)).status == "sent"
+    left = [str(upload.object_name) for upload in client._list_multipart_uploads("acme").uploads]
+    assert [name for name in left if name.startswith(folder)] == []
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, "sent"), (1, "failed")])
+async def test_a_key_that_is_too_long_is_refused_at_once(
+    depot: Depot, other_store: OtherStore, tmp_path: Path, extra: int, status: str
+) -> None:
+    """S3 allows 1,024 bytes for the prefix, the path and the name together."""
+    path = "{job_id}/{file_name}"
+    own = len("/00000000-0000-0000-0000-000000000000/ledger.csv")
+    prefix = "/".join(["é" * 50] * 8)
+    size = len(prefix.encode())
+    fill = 1024 + extra - own - size
+    depot.use(on_s3(other_store, tmp_path, prefix=prefix, path="/".join(filling(fill)) + "/" + path))
+    row = await depot.sent(await depot.job("acme", b"a"))
+    assert (row.status, row.attempts) == (status, 1)
+    if extra:
+        assert "the path has 1,025 bytes with the prefix; S3 allows 1,024" in row.reason
+        assert other_store.files() == {}
+
+
+def filling(size: int) -> list[str]:
+    """Return names of folders that have, with the slash behind each, so many bytes."""
+    return ["d" * 9] * (size // 10 - 1) + ["d" * (9 + size % 10)]
+
+
 @pytest.mark.parametrize("content", [b"second", LARGE], ids=["in one call", "in parts"])
 async def test_an_object_is_not_replaced_after_the_transfer_was_stopped(
     depot: Depot, other_store: OtherStore, tmp_path: Path, content: bytes

@@ -13,6 +13,7 @@ import pytest
 
 from stream_app.destinations.errors import DestinationError, TransferInterrupted
 from stream_app.destinations.session import OutgoingFile, SessionOptions, open_session
+from stream_app.notifications.outbox import Outbox
 from stream_app.settings import Settings
 from tests.integration.destinations.conftest import Depot, names, on_sftp
 from tests.sftp_servers import PASSWORD, AsyncSsh, OpenSsh, SftpServer, encrypted_key
@@ -280,6 +281,106 @@ async def test_a_damaged_file_is_not_sent(depot: Depot, sftp: SftpServer) -> Non
         row = await depot.tried(job)
     assert row.reason == "the file is not complete in the object store"
     assert sftp.files() == {}
+
+
+async def give_up(depot: Depot, job: UUID) -> None:
+    """Let the time be over in which the delivery of a job is retried."""
+    await depot.run("UPDATE deliveries SET give_up_at = now() WHERE job_id = :id", id=job)
+
+
+@pytest.mark.parametrize("removable", [True, False], ids=["removable", "not removable"])
+async def test_a_set_that_is_given_up_is_removed_or_told_and_can_be_sent_again(
+    depot: Depot, sftp: SftpServer, removable: bool
+) -> None:
+    depot.use(on_sftp(sftp))
+    sftp.faults(largest_file=100 * 1024)
+    job = await depot.job("acme", b"small", b"x" * 300_000)
+    async with depot.working():
+        assert (await depot.tried(job)).progress["files"] == 1
+        assert names(sftp.files(), job) == ["ledger-00001.csv"]
+        sftp.faults(largest_file=100 * 1024, refused="" if removable else "remove")
+        await give_up(depot, job)
+        await depot.hurry()
+        row = await depot.ended(job)
+    assert (row.status, row.attempts) == ("failed", 2)
+    text = (
+        "1 file that was sent before could not be removed from the destination, and the set is not complete"
+    )
+    assert (text in row.reason) is not removable
+    assert row.reason.startswith("the destination did not take the file")
+    if removable:
+        assert sftp.files() == {}
+    sftp.faults()
+    assert await Outbox(depot.engine).resend(job) == ["acme"]
+    row = await depot.sent(job)
+    assert (row.status, row.reason) == ("sent", None)
+    assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+async def test_a_delivery_that_never_began_is_given_up_without_a_word_about_its_set(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp, private_key_file=sftp.folder / "nothing"))
+    job = await depot.job("acme", b"a")
+    await give_up(depot, job)
+    row = await depot.sent(job)
+    assert (row.status, row.attempts) == ("failed", 1)
+    assert "could not be removed" not in row.reason
+
+
+async def test_a_permanent_refusal_of_one_file_ends_the_delivery_and_leaves_no_set(
+    depot: Depot, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depot.use(on_sftp(sftp))
+    rename = asyncssh.SFTPClient.posix_rename
+
+    async def refuse(self: asyncssh.SFTPClient, old: str, new: str) -> None:
+        if new.endswith("-00002.csv"):
+            raise asyncssh.SFTPInvalidFilename("such a name")
+        await rename(self, old, new)
+
+    monkeypatch.setattr(asyncssh.SFTPClient, "posix_rename", refuse)
+    job = await depot.job("acme", b"a", b"b")
+    row = await depot.sent(job)
+    assert (row.status, row.attempts) == ("failed", 1)
+    assert row.reason == "the destination never takes such a file"
+    assert sftp.files() == {}
+
+
+async def test_the_file_of_another_job_stays_where_a_removed_job_had_recorded_its_own(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp, path="{dataset}-{number}.{extension}", manifest="never"))
+    job = await depot.job("acme", b"a", b"b")
+    await depot.sent(job)
+    (sftp.root / "in/ledger-1.csv").write_bytes(b"o")  # of another job
+    await remove_while_sending(depot, job, 2)
+    await depot.sent(job)
+    assert sftp.files() == {"in/ledger-1.csv": b"o"}
+
+
+@pytest.mark.parametrize("recorded", [1, 2])
+async def test_temporary_files_are_removed_wherever_the_manifest_is_stored(
+    depot: Depot, sftp: SftpServer, recorded: int
+) -> None:
+    """A worker can die while it writes the manifest, when all files are recorded."""
+    depot.use(on_sftp(sftp, manifest_path="_manifests/{job_id}.json"))
+    job = await depot.job("acme", b"a", b"b")
+    await depot.sent(job)
+    tag = (await depot.row(job)).id.hex[:12]
+    folder = sftp.root / "in/_manifests"
+    (folder / f".{tag}-1.part").write_bytes(b"{")
+    await depot.run(
+        """
+        UPDATE deliveries SET status = 'pending', not_before = now(),
+            progress = jsonb_set(progress, '{files}', to_jsonb(CAST(:n AS integer)))
+        WHERE job_id = :id
+        """,
+        id=job,
+        n=recorded,
+    )
+    assert (await depot.sent(job)).status == "sent"
+    assert [path.name for path in folder.iterdir()] == [f"{job}.json"]
 
 
 async def test_rights_are_checked_again_when_files_are_sent(depot: Depot, sftp: SftpServer) -> None:

@@ -1,0 +1,91 @@
+"""Which errors of destinations are permanent: all codes of S3 and all statuses of SFTP."""
+
+import re
+
+import asyncssh
+import pytest
+from asyncssh import constants
+from minio.error import S3Error
+from urllib3 import BaseHTTPResponse, HTTPResponse
+
+from stream_app.destinations import errors
+from stream_app.destinations.s3_errors import FULL_CODES, INVALID_NAMES, s3_errors
+from stream_app.destinations.sftp_errors import MEANINGS, sftp_errors
+from stream_app.storage.errors import KIND_BY_CODE
+from streaming_exporter.errors import Rejected
+
+PERMANENT_CODES = frozenset(
+    {
+        *("EntityTooLarge", "KeyTooLong", "KeyTooLongError", "MaxMessageLengthExceeded", "MetadataTooLarge"),
+        *("RequestHeaderSectionTooLarge", "InvalidURI", "XMinioInvalidObjectName"),
+        *("XMinioInvalidObjectNamePrefixSlash", "InvalidStorageClass", "MethodNotAllowed"),
+        *("MissingContentLength", "NotImplemented", "XNotImplemented", "UnsupportedOperation"),
+        *("UnsupportedArgument", "UnsupportedHeader"),
+    }
+)
+"""What no operator of a server can change for a file."""
+
+PERMANENT_STATUSES = {
+    constants.FX_OP_UNSUPPORTED,
+    constants.FX_INVALID_FILENAME,
+    constants.FX_INVALID_PARAMETER,
+}
+
+
+def answer(code: str, status: int = 400) -> S3Error:
+    response: BaseHTTPResponse = HTTPResponse(status=status)
+    return S3Error(response, code, "text of the server", "/in/a.csv", None, None, "acme", "in/a.csv")
+
+
+def raised(error: Exception, turned: object) -> errors.DestinationError:
+    with pytest.raises(errors.DestinationError) as caught, turned():  # type: ignore[operator]
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize("code", sorted({*KIND_BY_CODE, *FULL_CODES, *INVALID_NAMES, *PERMANENT_CODES}))
+def test_each_code_of_s3_is_permanent_or_retried(code: str) -> None:
+    error = raised(answer(code), s3_errors)
+    assert error.is_permanent is (code in PERMANENT_CODES)
+    assert "text of the server" in error.detail
+    assert "text of the server" not in str(error)
+    if error.is_permanent:
+        assert not error.affects_all, "other files can be taken"
+
+
+@pytest.mark.parametrize(
+    ("status", "is_permanent"),
+    [
+        *((status, True) for status in (405, 413, 414, 431, 501)),
+        *((status, False) for status in (400, 401, 403, 404, 408, 409, 412, 429, 500, 502, 503, 504, 507)),
+    ],
+)
+def test_an_unknown_code_of_s3_has_the_meaning_of_its_status(status: int, is_permanent: bool) -> None:
+    assert raised(answer("SomethingNew", status), s3_errors).is_permanent is is_permanent
+
+
+def test_a_file_with_more_parts_than_an_upload_can_have_is_never_taken() -> None:
+    assert raised(Rejected("too large", code="too_large"), s3_errors).is_permanent
+
+
+STATUSES = {
+    name: number
+    for name, number in vars(constants).items()
+    if re.fullmatch(r"FX_(?!V\d_END)[A-Z_]+", name) and number != constants.FX_OK
+}
+
+
+def test_each_status_of_sftp_has_a_meaning() -> None:
+    assert set(STATUSES.values()) == set(MEANINGS)
+
+
+@pytest.mark.parametrize("name", sorted(STATUSES))
+def test_each_status_of_sftp_is_permanent_or_retried(name: str) -> None:
+    error = raised(asyncssh.SFTPError(STATUSES[name], "text of the server"), sftp_errors)
+    assert error.is_permanent is (STATUSES[name] in PERMANENT_STATUSES)
+    assert "text of the server" in error.detail
+    assert "text of the server" not in str(error)
+
+
+def test_an_unknown_status_of_sftp_is_retried() -> None:
+    assert not raised(asyncssh.SFTPError(99, "new"), sftp_errors).is_permanent
