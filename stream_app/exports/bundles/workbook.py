@@ -7,7 +7,7 @@ from stream_app.exports.bundles.members import BundleFacts, Members, WrittenMemb
 from stream_app.exports.bundles.readme import extent
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.excel.archive import Archive
-from stream_app.exports.formats.excel.format import FIRST_PARTS, ExcelFormat
+from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.formats.file_words import FileWords
 from stream_app.exports.stage_spans import StageTimes, TimedChunks, rendering_span
 from stream_app.messages.catalogue import text
@@ -73,16 +73,11 @@ def bundle_workbook(
         output.last_row,
     )
     archive = Archive(facts.as_of)
-    parts = book.parts()
-    for name in FIRST_PARTS:
-        yield archive.add(name, parts[name])
+    yield from book.begin(archive)
     for number, (member, rows) in enumerate(members):
         before = tally.warnings.copy()
         read = TimedChunks(rows)
         yield from rendering_span(book.write(number, member.document, read, archive, tally), read, times)
-        written.append(
-            WrittenMember(
-                member, warnings=member.warnings(tally.warnings - before), sheets=tuple(book.titles()[number])
-            )
-        )
+        warnings = member.warnings(tally.warnings - before)
+        written.append(WrittenMember(member, warnings, sheets=tuple(book.sections[number].titles)))
     yield from book.rest(archive)

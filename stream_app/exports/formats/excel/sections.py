@@ -6,10 +6,12 @@ The overview is the first sheet, and the last one that is written: it has the nu
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, cast
 
 from openpyxl import Workbook
 from openpyxl.styles import Alignment, Font, PatternFill
+from openpyxl.worksheet._writer import WorksheetWriter
 from openpyxl.worksheet.worksheet import Worksheet
 
 from stream_app.exports.formats.base import Document, Tally
@@ -18,7 +20,7 @@ from stream_app.exports.formats.excel.format import FIRST_PARTS, SheetRows, mark
 from stream_app.exports.formats.excel.row_heights import RowHeights
 from stream_app.exports.formats.excel.rows import RowRenderer, plain
 from stream_app.exports.formats.excel.sheet_layout import SAMPLE_ROWS
-from stream_app.exports.formats.excel.sheet_titles import sheet_titles
+from stream_app.exports.formats.excel.sheet_titles import SheetTitles
 from stream_app.exports.formats.excel.workbook import (
     CREATOR,
     WorkbookBuilder,
@@ -49,42 +51,45 @@ class Overview:
 
 @dataclass(slots=True)
 class Section:
-    """The sheets of one document, with the numbers of their last rows."""
+    """The sheets of one document: their titles, and their files in the archive."""
 
     document: Document
-    builder: WorkbookBuilder
-    last_rows: list[int] = field(default_factory=lambda: [1])
+    titles: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 class SectionedWorkbook:
-    """Builds the workbook around the rows. It is built again whenever a sheet begins or ends.
+    """Builds the workbook around the rows, sheet by sheet.
 
-    Styles are made in the same order each time, so that their numbers in the rows stay valid.
+    All sheets are in one workbook of the library, in the order of their rows. Each is laid out once, when its
+    rows begin. Its styles only follow those that are there, so the numbers in older rows stay valid, and the
+    work for a sheet does not grow with the number of sheets.
     """
 
     def __init__(self, documents: Sequence[Document], overview: Overview, last_row: int) -> None:
         """Begin a workbook for ``documents``. A sheet has up to ``last_row`` rows."""
-        self.sections = [_section(document) for document in documents]
+        self.sections = [Section(document) for document in documents]
         self._overview = overview
         self._last_row = last_row
-        self._styles: list[list[int]] = []
+        self._titles = SheetTitles()
+        self._book = Workbook()
+        self._first_sheet = cast(Worksheet, self._book.active)
+        self._first_sheet.title = self._titles.add(overview.sheet)
+        properties = self._book.properties
+        properties.title, properties.creator = plain(overview.title), CREATOR
+        created = documents[0].as_of.replace(tzinfo=None, microsecond=0)
+        properties.created = properties.modified = created
 
-    def titles(self) -> list[list[str]]:
-        """Return the titles of each document's sheets."""
-        names = [
-            name if number == 1 else f"{name[:24]} ({number})"
-            for section in self.sections
-            for name in [section.document.dataset]
-            for number in range(1, len(section.last_rows) + 1)
-        ]
-        # The overview first: its title does not depend on the number of sheets.
-        found = iter(sheet_titles([self._overview.sheet, *names])[1:])
-        return [[next(found) for _ in section.last_rows] for section in self.sections]
+    def begin(self, archive: Archive) -> Iterator[bytes]:
+        """Yield the first parts of the archive, which do not depend on the sheets."""
+        parts = saved_parts(self._book)
+        for name in FIRST_PARTS:
+            yield archive.add(name, parts[name])
 
     def write(
         self, number: int, document: Document, chunks: Iterator[bytes], archive: Archive, tally: Tally
     ) -> Iterator[bytes]:
-        """Yield the sheets of a document, whose rows are ``chunks``.
+        """Yield the sheets of a document, whose rows are ``chunks``. The documents come in their order.
 
         Args:
             number: the number of the document, from 0.
@@ -94,82 +99,69 @@ class SectionedWorkbook:
             tally: counts the rows.
         """
         rows_left = SheetRows(chunks, tally, len(document.columns))
-        section = self.sections[number] = _section(document, rows_left.sample(SAMPLE_ROWS))
-        rows_left.heights = RowHeights(section.builder.wrapped, len(document.columns) + 1)
-        self.parts()
+        builder = WorkbookBuilder(document, rows_left.sample(SAMPLE_ROWS))
+        rows_left.heights = RowHeights(builder.wrapped, len(document.columns) + 1)
+        section = self.sections[number] = Section(document)
+        sheet, styles = self._first_of(section, builder)
         rows_left.renderer = RowRenderer(
-            [
-                markup_of(item, style)
-                for item, style in zip(document.columns, self._styles[number], strict=True)
-            ]
+            [markup_of(item, style) for item, style in zip(document.columns, styles, strict=True)]
         )
         while True:
-            name = self._file_of(number)
-            yield from archive.stream(name, self._sheet(rows_left, section, name))
+            yield from archive.stream(section.files[-1], self._sheet(rows_left, sheet, builder))
             if not rows_left.has_more():
                 return
-            section.last_rows.append(1)
+            sheet = self._next_of(section, sheet)
 
-    def _sheet(self, rows_left: SheetRows, section: Section, name: str) -> Iterator[bytes]:
-        head, _ = WorkbookParts(self.parts(), [name]).around_rows()
-        yield head
-        for xml, section.last_rows[-1] in rows_left.take(2, self._last_row):
+    def _sheet(self, rows_left: SheetRows, sheet: Worksheet, builder: WorkbookBuilder) -> Iterator[bytes]:
+        last_row = 1
+        builder.limit(sheet, last_row)
+        yield _around_rows(sheet)[0]
+        for xml, number in rows_left.take(2, self._last_row):
             yield xml
-        _, tail = WorkbookParts(self.parts(), [name]).around_rows()
-        yield tail
-
-    def _file_of(self, number: int) -> str:
-        """Return the file of the last sheet of a document: it has those of the documents before it."""
-        before = sum(len(section.last_rows) for section in self.sections[: number + 1])
-        return f"xl/worksheets/sheet{before + 1}.xml"
+            last_row = number
+        builder.limit(sheet, last_row)
+        yield _around_rows(sheet)[1]
 
     def rest(self, archive: Archive) -> Iterator[bytes]:
         """Yield what follows the sheets with rows: the overview, and the parts about all sheets."""
-        count = sum(len(section.last_rows) for section in self.sections)
-        written = {*FIRST_PARTS, *(f"xl/worksheets/sheet{number}.xml" for number in range(2, count + 2))}
-        for name, content in self.parts().items():
+        self._lay_out(self._first_sheet, [section.titles for section in self.sections])
+        written = {*FIRST_PARTS, *(name for section in self.sections for name in section.files)}
+        for name, content in saved_parts(self._book).items():
             if name not in written:
                 yield archive.add(name, content)
         yield archive.close()
 
-    def parts(self) -> dict[str, bytes]:
-        """Return the files inside the workbook, by name, with sheets that have a header row each."""
-        book = Workbook()
-        sheet = cast(Worksheet, book.active)
-        titles = self.titles()
-        self._lay_out(sheet, titles)
-        self._styles = []
-        first = self.sections[0].document
-        for section, names in zip(self.sections, titles, strict=True):
-            self._add(book, section, names)
-        properties = book.properties
-        properties.title, properties.creator = plain(self._overview.title), CREATOR
-        properties.created = properties.modified = first.as_of.replace(tzinfo=None, microsecond=0)
-        return saved_parts(book)
-
-    def _add(self, book: Workbook, section: Section, titles: Sequence[str]) -> None:
-        builder, columns = section.builder, section.document.columns
-        sheet = cast(Worksheet, book.create_sheet(titles[0]))
+    def _first_of(self, section: Section, builder: WorkbookBuilder) -> tuple[Worksheet, list[int]]:
+        """Add the first sheet of a document, with its header; return it and the numbers of its styles."""
+        sheet = cast(Worksheet, self._book.create_sheet())
+        self._note(section, sheet)
         builder.lay_out(sheet)
-        self._styles.append([builder.style(sheet, index, item) for index, item in enumerate(columns, 1)])
+        columns = section.document.columns
+        styles = [builder.style(sheet, index, item) for index, item in enumerate(columns, 1)]
         sheet.delete_rows(2, sheet.max_row)
         for row in [row for row in sheet.row_dimensions if row > 1]:
             del sheet.row_dimensions[row]
-        sheets = [sheet]
-        for title in titles[1:]:
-            another = book.copy_worksheet(sheet)
-            another.title = title
-            another.freeze_panes = sheet.freeze_panes
-            another.HeaderFooter = copy(sheet.HeaderFooter)
-            another.print_title_cols = sheet.print_title_cols
-            sheets.append(another)
-        for each, last_row in zip(sheets, section.last_rows, strict=True):
-            builder.limit(each, last_row)
+        return sheet, styles
+
+    def _next_of(self, section: Section, sheet: Worksheet) -> Worksheet:
+        """Add a sheet like the one before."""
+        another = self._book.copy_worksheet(sheet)
+        self._note(section, another)
+        another.freeze_panes = sheet.freeze_panes
+        another.HeaderFooter = copy(sheet.HeaderFooter)
+        another.print_title_cols = sheet.print_title_cols
+        return another
+
+    def _note(self, section: Section, sheet: Worksheet) -> None:
+        """Note a new sheet, which is the last one, and give it its title."""
+        name, number = section.document.dataset, len(section.titles) + 1
+        sheet.title = self._titles.add(name if number == 1 else f"{name[:24]} ({number})")
+        section.titles.append(sheet.title)
+        section.files.append(f"xl/worksheets/sheet{len(self._book.worksheets)}.xml")
 
     def _lay_out(self, sheet: Worksheet, titles: Sequence[Sequence[str]]) -> None:
         """Fill the overview. Each cell has its style even while it is empty."""
         overview = self._overview
-        sheet.title = sheet_titles([overview.sheet])[0]
         _write(sheet, 1, 1, overview.title).font = Font(name="Calibri", size=14, bold=True)
         fill = PatternFill("solid", fgColor="1F3864")
         for index, caption in enumerate(overview.captions, 1):
@@ -189,8 +181,11 @@ class SectionedWorkbook:
         sheet.page_setup.orientation = "landscape"
 
 
-def _section(document: Document, sample: Sequence[Sequence[bytes]] = ()) -> Section:
-    return Section(document, WorkbookBuilder(document, sample))
+def _around_rows(sheet: Worksheet) -> tuple[bytes, bytes]:
+    """Return the XML of a sheet before its rows and after them. No other sheet is written for it."""
+    writer = WorksheetWriter(sheet, BytesIO())
+    writer.write()
+    return WorkbookParts({"": writer.read()}, [""]).around_rows()
 
 
 def _write(sheet: Worksheet, row: int, index: int, value: Any) -> Any:

@@ -5,11 +5,16 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.exports.formats.excel.sheet_titles import sheet_titles
+from stream_app.exports.formats.excel.sheet_titles import SheetTitles
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=100) | st.sampled_from(
     ["History", "Overview", "a" * 40, "a" * 31, "'quoted'", "a/b", "A/B", ""]
 )
+
+
+def sheet_titles(given_names: list[str]) -> list[str]:
+    titles = SheetTitles()
+    return [titles.add(name) for name in given_names]
 
 
 @given(st.lists(names, max_size=20))
