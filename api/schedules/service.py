@@ -25,6 +25,7 @@ from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.format_options import kept_options
 from stream_app.exports.rights import read_visible
+from stream_app.exports.windows import check_window_columns
 from stream_app.jobs.submission import (
     REQUEST_COLUMNS,
     NewJob,
@@ -229,20 +230,25 @@ async def _kinds(services: ApiServices, order: ScheduleOrder, caller: Caller) ->
     Those of a bundle are named with their dataset: ``ledger.created_at``.
     """
     dataset = find_dataset(services.datasets, order.export_type, caller)
+    has_window = order.window is not Windowing.NONE
     if not isinstance(dataset, Bundle):
         table = await read_visible(services.catalog, dataset, caller)
+        if has_window:
+            check_window_columns(table, has_deletions=True)
         return _kinds_of(table, order, order.filters or {}, needs_time=True) or None
     kinds: dict[str, str] = {}
-    has_window = False
+    is_limited = False
     given = filters_by_dataset(dataset, order.filters or {})
     for member in dataset.members:
         table = await read_visible(services.catalog, member, caller)
+        if has_window:
+            check_window_columns(table, has_deletions=False)
         own = given.get(member.name) or {}
         limited = {**dataset.filters.get(member.name, {}), **own}
         found = _kinds_of(table, order, limited, needs_time=False, place=f"filters.{member.name}")
-        has_window = has_window or table.dataset.time in found
+        is_limited = is_limited or table.dataset.time in found
         kinds |= {f"{member.name}.{name}": kind for name, kind in found.items()}
-    if order.window is not Windowing.NONE and not has_window:
+    if has_window and not is_limited:
         raise _no_window(
             f"no dataset of bundle {dataset.name!r} has a time column, so it cannot have a window"
         )
@@ -272,7 +278,7 @@ def _kinds_of(
     dataset, columns = table.dataset, table.filterable
     names = set(filters)
     if order.window is not Windowing.NONE:
-        has_time = dataset.time is not None and columns[dataset.time].kind in TEMPORAL
+        has_time = dataset.time is not None
         if needs_time and not has_time:
             raise _no_window(f"dataset {dataset.name!r} has no time column, so it cannot have a window")
         if has_time and dataset.time in names:

@@ -50,6 +50,8 @@ CACHE_SECONDS = 30.0
 LIKE_EVERYWHERE = 180_000
 """The first version of PostgreSQL that searches texts of every collation."""
 
+BEING_CHANGED = "the dataset's table is being changed"
+
 Result = TypeVar("Result")
 
 
@@ -150,22 +152,6 @@ class SourceTable:
         """An SQL expression that locks the table as reading does, until the transaction ends."""
         name = f"{quote_name(self.schema)}.{quote_name(self.name)}"
         return f"(SELECT pg_catalog.count(*) FROM (SELECT FROM {name} LIMIT 0) AS locked)"
-
-    @property
-    def rewritten_sql(self) -> str:
-        """An SQL expression: whether the table has got new storage since the transaction's snapshot.
-
-        A table that was truncated, and possibly filled again, looks empty to an older snapshot. The rows of
-        ``pg_class`` are those of the snapshot, and the function has the storage of now. The expression must
-        be in the statement that locks the table.
-        """
-        name = quote_text(f"{quote_name(self.schema)}.{quote_name(self.name)}")
-        return f"""EXISTS (
-            SELECT FROM pg_catalog.pg_class AS c
-            WHERE (c.oid = pg_catalog.to_regclass({name}) OR c.oid IN (
-                SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass({name}))
-            )) AND c.relfilenode <> 0 AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
-        )"""
 
     @property
     def order_columns(self) -> tuple[str, ...]:
@@ -311,7 +297,7 @@ async def _with_masks(snapshot: Snapshot, table: SourceTable, origin: str) -> So
 
 def _final(error: Rejected | TableChanged) -> Exception:
     """Return the error for the caller. For a table that is being changed it is a temporary error."""
-    return error if isinstance(error, Rejected) else Retryable("the dataset's table is being changed")
+    return error if isinstance(error, Rejected) else Retryable(BEING_CHANGED)
 
 
 def _name(table: str) -> str:

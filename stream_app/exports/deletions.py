@@ -44,18 +44,10 @@ def deletions_request(table: SourceTable, request: ExportRequest, window: Mappin
     """Return the request for the rows that were deleted in the window of a run.
 
     The other filters, the columns and the scope are those of the rows.
-
-    Raises:
-        Rejected: the column has no time.
+    :func:`~stream_app.exports.windows.check_window_columns` has checked the type of the column.
     """
     name = str(table.dataset.deleted_at)
     kind = table.all_columns[name].kind
-    if kind not in DELETION_KINDS:
-        raise Rejected(
-            f"dataset {table.dataset.name!r} cannot tell when rows were deleted; operators: deleted_at in "
-            "the datasets file must name a column with timestamps",
-            code="source_misconfigured",
-        )
     start, end = (
         as_filter_value(datetime.fromisoformat(window[limit]), kind, UTC_ZONE) for limit in ("from", "to")
     )

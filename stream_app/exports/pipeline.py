@@ -64,6 +64,7 @@ from stream_app.exports.task import (
     RowLimit,
 )
 from stream_app.exports.watched_sinks import limited, watched
+from stream_app.exports.windows import check_window_columns
 from stream_app.storage.object_store import ObjectStore
 from stream_app.time_zones import TimeZone
 from streaming_exporter.errors import ExporterError, Outage, Rejected
@@ -164,6 +165,8 @@ class Exporter:
         request = request.model_copy(update={"options": options})
         deletions = None
         require_visible(dataset, table.dataset, task.window)
+        if task.window is not None:
+            check_window_columns(table, has_deletions=True)
         if task.window is not None and has_deletions(table.dataset, task.window):
             deletions = deletions_request(table, request, task.window)
             request = live_request(table.dataset, request)

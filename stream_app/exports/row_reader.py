@@ -16,6 +16,7 @@ from stream_app.exports.parallel_reader import ParallelReader
 from stream_app.exports.query import CopyStatement, RowQuery
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.snapshot import Sink, Snapshot
+from stream_app.exports.snapshot_checks import check_storage
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from streaming_exporter.events import Options
@@ -80,10 +81,17 @@ class RowReader:
             MessageTooLong: a row exceeds the format's limit.
             SnapshotNotShared: the server cannot share snapshots. No row was read.
             Rejected: the time is over.
+            Retryable: the table was truncated or rewritten after the snapshot was taken.
         """
         ranges = await self._ranges(snapshot)
         if len(ranges) < 2:
-            return await self._copy(snapshot, self.statement.sql, self.statement.copy, sink)
+            rows = await self._copy(snapshot, self.statement.sql, self.statement.copy, sink)
+            # A single table that was truncated behind the snapshot has no row at all. So a usual export needs
+            # no further round trip.
+            if rows == 0 or not self.table.can_be_cut:
+                await check_storage(snapshot)
+            return rows
+        await check_storage(snapshot)  # to plan the ranges has locked the table
         whole = await asyncio.to_thread(self._statement_with_condition)
         log.info("export.cut", ranges=len(ranges))
 

@@ -3,12 +3,12 @@
 import asyncio
 from datetime import datetime
 
-from stream_app.exports.catalog import SourceTable, TableChanged
+from stream_app.exports.catalog import BEING_CHANGED, SourceTable, TableChanged
 from stream_app.exports.query import RowQuery
-from stream_app.exports.snapshot import Snapshot
+from stream_app.exports.snapshot import FETCH_SECONDS, Snapshot, single_value
 from stream_app.exports.sql_text import render
 from stream_app.exports.task import ExportTask, RowLimit
-from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.errors import Outage, Rejected, Retryable
 
 
 async def check_table(snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
@@ -28,6 +28,36 @@ async def check_table(snapshot: Snapshot, table: SourceTable, task: ExportTask) 
         await snapshot.end()
         reached = snapshot.replayed_until if snapshot.is_standby else snapshot.as_of
         raise Outage(f"the source database has data up to {reached}, but the job's window ends at {end}")
+
+
+REWRITTEN = """SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_locks AS held
+    JOIN pg_catalog.pg_class AS c ON c.oid = held.relation
+    WHERE held.pid = pg_catalog.pg_backend_pid() AND held.locktype = 'relation' AND held.granted
+        AND held.database = (
+            SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+        )
+        AND c.relfilenode <> 0 AND c.relfilenode <> pg_catalog.pg_relation_filenode(c.oid)
+)"""
+"""Whether a table that the transaction has locked has got new storage since its snapshot.
+
+The rows of ``pg_class`` are those of the snapshot, and the function has the storage of now. Tables below
+views and queries and the parts of partitioned tables are locked, too.
+"""
+
+
+async def check_storage(snapshot: Snapshot) -> None:
+    """Check the tables that this transaction has read, or locked as reading does.
+
+    A refresh truncates a table and fills it again in one transaction. A snapshot from before it, whose
+    statement has waited for the refresh, sees an empty table. A table that is locked stays as it is.
+
+    Raises:
+        Retryable: a table was truncated or rewritten after the snapshot was taken.
+    """
+    if await single_value(snapshot.connection, REWRITTEN, FETCH_SECONDS) == "t":
+        await snapshot.end()
+        raise Retryable(BEING_CHANGED)
 
 
 async def check_row_count(snapshot: Snapshot, rows: RowQuery, limit: RowLimit | None) -> int | None:

@@ -25,7 +25,7 @@ from stream_app.datasets.rights import check_rows, of_member, visible_dataset
 from stream_app.exports.bundles.members import ROW_SECURITY, BundleFacts, Member, MemberFeed
 from stream_app.exports.bundles.requests import settled_member
 from stream_app.exports.bundles.writer import BundleWriter
-from stream_app.exports.catalog import SourceTable, TableChanged
+from stream_app.exports.catalog import SourceTable
 from stream_app.exports.compression import compression_for
 from stream_app.exports.encryption import encryption_for
 from stream_app.exports.formats.base import Format
@@ -39,12 +39,13 @@ from stream_app.exports.presentation import label_for, settled_options
 from stream_app.exports.rights import use_all_visible
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.snapshot import Snapshot, single_value
-from stream_app.exports.snapshot_checks import check_row_count, check_table
+from stream_app.exports.snapshot_checks import check_row_count, check_storage, check_table
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import time_limit_exceeded
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportResult, ExportTask
 from stream_app.exports.watched_sinks import limited, watched
+from stream_app.exports.windows import check_window_columns
 from stream_app.storage.object_store import StoredObject
 from streaming_exporter.errors import Rejected
 
@@ -100,6 +101,8 @@ async def _member(
 ) -> Member:
     source = exporter.sources.of(dataset)
     try:
+        if task.window is not None:
+            check_window_columns(table, has_deletions=False)
         request = settled_member(bundle, dataset, table, task.request, task.asked_at)
         options, zone = await settled_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
@@ -226,6 +229,7 @@ class _BundleExport:
                 counted += await self._count(snapshot, member, counted)
                 member.snapshot = number
                 member.document = replace(member.document, as_of=snapshot.as_of)
+            await check_storage(snapshot)
             for member in group:
                 await self._switch(snapshot, member, names, deadline)
                 await self._copy(snapshot, member, feed)
@@ -246,17 +250,14 @@ class _BundleExport:
     async def _lock(self, snapshot: Snapshot, member: Member) -> None:
         """Lock the table of a dataset until the transaction ends, and check that it is as it was described.
 
-        A table that is rewritten after the snapshot was taken would look empty when its turn comes.
+        Without the lock it could be truncated before its turn, and would look empty then.
         """
         table = member.table
         if table.query is None:
-            sql = f"SELECT {table.locking_sql}, {table.fingerprint_sql}, {table.rewritten_sql}"
+            sql = f"SELECT {table.locking_sql}, {table.fingerprint_sql}"
             # It waits for a table that is being changed, as the export of one dataset does.
             value = await single_value(snapshot.connection, sql, snapshot.timeout)
-            _, snapshot.initial_value, is_rewritten = value.split("\t")
-            if is_rewritten == "t":
-                await snapshot.end()
-                raise TableChanged
+            _, snapshot.initial_value = value.split("\t")
         await check_table(snapshot, table, self.task)
 
     async def _count(self, snapshot: Snapshot, member: Member, counted: int) -> int:

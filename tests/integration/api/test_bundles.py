@@ -150,3 +150,31 @@ async def test_a_schedule_with_a_window_limits_each_dataset_by_its_own_time(clie
         assert set(job["filters"][name]) == {column}
     assert estimated.status_code == 200
     assert (refused.status_code, refused.json()["field"]) == (422, "filters.ledger.created_at")
+
+
+MISDATED = """
+[datasets.misdated]
+table = "public.ledger"
+owner = "user_id"
+time = "kind"
+
+[bundles.misdated_too]
+datasets = ["proofs", "misdated"]
+"""
+
+
+@pytest.mark.parametrize("name", ["misdated", "misdated_too"])
+async def test_a_window_over_a_column_without_times_is_refused_with_the_schedule(
+    api_settings: Settings, tmp_path: Path, name: str
+) -> None:
+    """Otherwise the dataset would be whole in the estimate, and each run would fail."""
+    file = tmp_path / "datasets.toml"
+    file.write_text(DATASETS.read_text("utf-8") + MISDATED)
+    settings = changed(api_settings, datasets_file=file)
+    async with running(settings) as app, client_of(app, sign_token(settings, USER, ())) as client:
+        body = order(export_type=name, schedule="daily", window="previous_period")
+        refused = (await client.post("/exports/schedules", json=body)).json()
+        whole = await client.post("/exports/schedules", json=body | {"window": "none"})
+    assert (refused["status"], refused["code"], refused["field"]) == (422, "source_misconfigured", "window")
+    assert "operators: time in the datasets file must name a column with dates" in refused["detail"]
+    assert whole.status_code == 201

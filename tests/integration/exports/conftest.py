@@ -1,7 +1,9 @@
 """Exports of tables of a test through the whole pipeline: PostgreSQL, format, S3."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import io
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ import asyncpg
 import pytest
 import urllib3
 
+from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.models import Dataset
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.base import Format
@@ -40,6 +43,10 @@ class Exported:
 
 
 Export = Callable[..., Awaitable[Exported]]
+RunBundle = Callable[..., Awaitable[Exported]]
+
+PEOPLE = 300
+"""Rows of the first dataset of :func:`members`."""
 
 
 @pytest.fixture
@@ -112,3 +119,48 @@ async def exported_by(
     response = await asyncio.to_thread(urllib3.request, "GET", link, decode_content=False)
     assert response.status == 200, response.data
     return Exported(response.data, data)
+
+
+def bundle_of(*members: Dataset, **settings: Any) -> Bundle:
+    names = [member.name for member in members]
+    return Bundle.of(BundleSettings(name="everything", datasets=tuple(names), **settings), members)
+
+
+def opened(exported: Exported) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(io.BytesIO(exported.content))
+    assert archive.testzip() is None
+    return archive
+
+
+@pytest.fixture
+async def members(database: asyncpg.Connection, schema: str) -> tuple[Dataset, ...]:
+    """Three tables of different shapes, each with rows of user ``u`` and of others."""
+    await database.execute(
+        f"""
+        CREATE TABLE people (id int PRIMARY KEY, user_id text, name text, since timestamptz);
+        INSERT INTO people SELECT n, CASE WHEN n % 3 = 0 THEN 'v' ELSE 'u' END, 'Ä "' || n || E'\\n=1+1',
+            '2026-01-01Z'::timestamptz + n * interval '1 hour' FROM generate_series(1, {PEOPLE}) n;
+        CREATE TABLE amounts (id int PRIMARY KEY, user_id text, amount numeric, paid boolean, day date);
+        INSERT INTO amounts SELECT n, 'u', n / 7.0, n % 2 = 0, '2026-02-01'::date + n
+            FROM generate_series(1, 40) n;
+        CREATE TABLE nothing (id int PRIMARY KEY, user_id text, note text);
+        """
+    )
+    return (
+        Dataset(name="people", table=f"{schema}.people", owner="user_id", order=("id",), time="since"),
+        Dataset(name="amounts", table=f"{schema}.amounts", owner="user_id", order=("id",)),
+        Dataset(name="nothing", table=f"{schema}.nothing", owner="user_id", order=("id",)),
+    )
+
+
+@pytest.fixture
+def run_bundle(exporter_of: Callable[..., Exporter], storage: ObjectStore) -> RunBundle:
+    """Exports a bundle: ``await run_bundle(bundle, "csv", scope="own")``."""
+
+    async def run(
+        bundle: Bundle, format_name: str, parts: Mapping[str, Any] = {}, **request: Any
+    ) -> Exported:
+        exporter = exporter_of(bundle, **parts)
+        return await exported_by(exporter, storage, bundle, format_name, **{"scope": "own", **request})
+
+    return run

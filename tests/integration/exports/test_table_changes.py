@@ -1,5 +1,6 @@
 """Exports of tables that change or hide rows."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,15 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
+from stream_app.exports import row_reader
 from stream_app.exports.catalog import Catalog
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress
-from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.errors import Outage, Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
+from tests.waiting import until_async
 
 CHANGES = {
     "renamed": "ALTER TABLE t RENAME v TO w",
@@ -164,3 +167,68 @@ async def test_an_export_waits_until_the_source_has_its_whole_window(
     assert (
         await exporter_of(dataset).run(replace(task_for(request), window=past), ExportProgress())
     ).row_count == 1
+
+
+REFILLED = {
+    "table": "SELECT 1",
+    "view": "ALTER TABLE t RENAME TO b; CREATE VIEW t AS SELECT id, v FROM b",
+    "view of a part": "ALTER TABLE t RENAME TO b; CREATE VIEW t AS SELECT 0 AS id UNION ALL SELECT id FROM b",
+    "partitions": (
+        "DROP TABLE t; CREATE TABLE t (id int, v int) PARTITION BY LIST (id);"
+        "CREATE TABLE b PARTITION OF t DEFAULT; CREATE TABLE c PARTITION OF t FOR VALUES IN (2);"
+        "INSERT INTO t VALUES (1, 1), (2, 2)"
+    ),
+}
+
+
+REFILL = "TRUNCATE b ; INSERT INTO b (id) VALUES (1), (7)"
+REWRITE = "ALTER TABLE b ADD x float DEFAULT random()"
+_WAITS = [*((shape, REFILL) for shape in REFILLED), ("table", REWRITE), ("view", REWRITE)]
+
+
+@pytest.mark.parametrize(("shape", "change"), _WAITS)
+async def test_a_table_that_is_filled_again_while_the_export_waits_does_not_look_empty(
+    shape: str,
+    change: str,
+    database: asyncpg.Connection,
+    schema: str,
+    dataset: Dataset,
+    source_dsn: str,
+    exporter_of: Callable[..., Exporter],
+) -> None:
+    """A refresh truncates and fills a table in one transaction. The snapshot from before it sees no row."""
+    await database.execute(REFILLED[shape])
+    await database.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC")
+    name = "t" if shape == "table" else "b"
+    exporter = exporter_of(dataset)
+    await _file(exporter)
+    other = await asyncpg.connect(source_dsn)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass($1)"
+    try:
+        refresh = other.transaction()
+        await refresh.start()
+        await other.execute(f'SET LOCAL search_path TO "{schema}"; ' + change.replace(" b ", f" {name} "))
+        exporting = asyncio.ensure_future(_file(exporter))
+        await until_async(lambda: database.fetchval(waiting, f"{schema}.{name}"))
+        await refresh.commit()
+        with pytest.raises(Retryable, match="being changed"):
+            await exporting
+    finally:
+        await other.close()
+    assert (await _file(exporter))["count"] == await database.fetchval("SELECT count(*) FROM t")
+
+
+async def test_a_table_with_rows_is_read_without_a_further_check(
+    dataset: Dataset, exporter_of: Callable[..., Exporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small export pays for no round trip that its rows make needless."""
+    checked: list[object] = []
+
+    async def check(snapshot: object) -> None:
+        checked.append(snapshot)
+
+    monkeypatch.setattr(row_reader, "check_storage", check)
+    await _file(exporter_of(dataset))
+    assert checked == []
+    await _file(exporter_of(dataset), filters={"id": 5})
+    assert len(checked) == 1
