@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from stream_app.setting_types import is_local_url, is_loopback
-from stream_app.settings import DEVELOPMENT_SECRET, Settings
+from stream_app.settings import Settings
+from stream_app.sign_in_settings import DEVELOPMENT_SECRET
 from streaming_exporter.errors import ExporterError
 
 ANY = "*"

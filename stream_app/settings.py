@@ -3,29 +3,24 @@
 No other module reads the environment. The types of :mod:`stream_app.setting_types` check the values.
 """
 
-import base64
-import binascii
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stream_app import database_url
+from stream_app.delivery_settings import DeliverySettings
 from stream_app.setting_sources import Variables, environment_variables, file_variables, is_secret
 from stream_app.setting_types import (
     Bucket,
     DatabaseUrl,
     Days,
-    Domains,
     Endpoint,
     FileToWrite,
     Host,
-    HostPatterns,
     KeyPrefix,
-    MailAddress,
     Networks,
     Origins,
     Port,
@@ -35,18 +30,16 @@ from stream_app.setting_types import (
     WebUrl,
     is_local_url,
 )
+from stream_app.sign_in_settings import SignInSettings
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.payloads import MIN_SPLIT_BYTES
-from streaming_exporter.setting_types import AnyWebUrl, Count, Text, in_case
-
-DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
-"""Default of ``jwt_secret``. The API does not start with it on a public address."""
+from streaming_exporter.setting_types import Count, Text, in_case
 
 LARGEST_FILE = 5 * 2**40 - 2**36
 """Default and limit of ``split_max_bytes``: S3's 5 TiB for one object, with a margin of 64 GiB."""
 
 
-class Settings(BaseSettings, KafkaSettings):
+class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
     """Settings of every process; see docs/settings.md.
 
     Sizes are in bytes. Times are in seconds unless the name contains another unit.
@@ -106,135 +99,11 @@ class Settings(BaseSettings, KafkaSettings):
         None, description="Id or ARN of the key for `kms`. Default: the key of the bucket or of the account"
     )
 
-    smtp_host: Host | None = Field(None, description="Mail server. If it is not set, no mails are sent")
-    smtp_port: Port = Field(25, description="Port of the mail server. Port 465 uses TLS from the start")
-    smtp_username: Text | None = Field(None, description="User name for the mail server")
-    smtp_password: SecretStr | None = Field(None, description="Password for the mail server")
-    smtp_starttls: bool = Field(
-        False, description="Whether to encrypt the connection to the mail server with STARTTLS"
-    )
-    mail_from: MailAddress = Field("exports@localhost", description="Sender of the mails")
     public_url: WebUrl = Field("http://127.0.0.1:8000", description="URL at which users reach the API")
     cors_origins: Origins = Field(
         "",
         description="Origins of web pages that are allowed to call the API, separated by commas. `*` allows "
         "all",
-    )
-    link_secret: SecretStr | None = Field(
-        None, description="Secret that signs the links in mails. Default: JWT_SECRET"
-    )
-    mail_allowed_domains: Domains | None = Field(
-        None,
-        description="Domains that mails are sent to, separated by commas. `*` allows all. Default: all if "
-        "PUBLIC_URL is on loopback, otherwise none",
-    )
-    user_mail_limit: Count = Field(
-        500, description="Limit of mails about the exports of one user in 24 hours"
-    )
-    mail_empty: bool = Field(True, description="Whether to send a mail about an export without rows")
-    mail_attach_max_bytes: int = Field(
-        0,
-        ge=0,
-        le=2_147_483_647,
-        description="Files up to this size are attached to their mails. 0: files are never attached",
-    )
-    webhook_secret: SecretStr | None = Field(
-        None,
-        description="Key that signs webhooks: `whsec_` and 24 to 64 bytes in base64. If it is not set, no "
-        "webhooks are sent",
-    )
-    webhook_previous_secret: SecretStr | None = Field(
-        None,
-        description="The WEBHOOK_SECRET before the current one. While it is set, webhooks carry a signature "
-        "with it too",
-    )
-    webhook_shared_signature: bool = Field(
-        True,
-        description="Whether webhooks also carry a signature with WEBHOOK_SECRET itself, which all receivers "
-        "share",
-    )
-    webhook_allowed_hosts: HostPatterns | None = Field(
-        None,
-        description="Hosts that webhooks can call, separated by commas. `*.example.com` stands for all hosts "
-        "below example.com. Default: all public hosts",
-    )
-    webhook_denied_networks: Networks | None = Field(
-        None,
-        description="Networks that webhooks never call, separated by commas. Networks that are not public are"
-        " always denied",
-    )
-    webhook_allow_private: bool = Field(
-        False, description="Whether webhooks can use http and call private, link-local and loopback addresses"
-    )
-    slack_allowed_hosts: HostPatterns = Field(
-        "hooks.slack.com,hooks.slack-gov.com",
-        description="Hosts of the incoming webhooks that `slack:` recipients can name, separated by commas, "
-        "also of chats with the same format, such as Mattermost. `*.example.com` stands for all hosts below "
-        "example.com. `none`: no messages are sent to Slack",
-    )
-    teams_allowed_hosts: HostPatterns = Field(
-        "*.webhook.office.com,*.logic.azure.com,*.powerplatform.com",
-        description="Hosts of the workflows and incoming webhooks that `teams:` recipients can name, "
-        "separated by commas. `*.example.com` stands for all hosts below example.com. `none`: no messages "
-        "are sent to Teams",
-    )
-    delivery_timeout_seconds: Seconds = Field(
-        30, description="Time-out of one mail, chat message or webhook call"
-    )
-
-    jwt_secret: SecretStr = Field(
-        SecretStr(DEVELOPMENT_SECRET),
-        description="Secret that verifies tokens (HS256) if JWT_JWKS_URL is not set",
-    )
-    jwt_jwks_url: AnyWebUrl | None = Field(None, description="URL of the key set (JWKS) that verifies tokens")
-    jwt_audience: Text | None = Field(
-        None, description="Audience that tokens must have. Required with JWT_JWKS_URL, where `*` accepts all"
-    )
-    jwt_issuer: Text | None = Field(
-        None, description="Issuer that tokens must have. Required with JWT_JWKS_URL, where `*` accepts all"
-    )
-    jwt_user_claim: Text = Field(
-        "sub", min_length=1, description="Claim with the user's id: a name, or a path such as `user.id`"
-    )
-    jwt_roles_claim: Text = Field(
-        "roles",
-        min_length=1,
-        description="Claim with the roles: a name, or a path such as `realm_access.roles`",
-    )
-    jwt_max_lifetime_seconds: Count | None = Field(
-        None,
-        description="Longest lifetime of a token. Tokens with a longer one are refused. Default: no limit",
-    )
-    token: SecretStr | None = Field(None, description="Bearer token that the command line sends to the API")
-
-    oidc_client_id: Text | None = Field(
-        None,
-        description="Client id of the page at the identity provider. With it users sign in by OpenID Connect",
-    )
-    oidc_issuer: AnyWebUrl | None = Field(
-        None,
-        description="Issuer that the page signs in at, as its discovery document has it. Default: JWT_ISSUER",
-    )
-    oidc_scopes: Text = Field(
-        "openid",
-        description="Scopes that the page asks for, separated by blanks. With `offline_access` many "
-        "providers renew the session",
-    )
-    oidc_audience: Text | None = Field(
-        None,
-        description="Audience that the page asks for, as Auth0 needs it. It is sent as `audience`, and a URL "
-        "also as `resource` (RFC 8707)",
-    )
-    oidc_origins: Origins = Field(
-        "",
-        description="Further origins of the provider that the page calls, separated by commas. Default: only "
-        "the origin of the issuer",
-    )
-    sign_in_hint: Text | None = Field(
-        None, description="Text on the page that explains to users how they get a token"
-    )
-    sign_in_url: AnyWebUrl | None = Field(
-        None, description="Page that the hint links to, such as the company's help about access tokens"
     )
 
     trusted_proxies: Networks = Field(
@@ -402,13 +271,6 @@ class Settings(BaseSettings, KafkaSettings):
             kept[name] = value
         return kept
 
-    @field_validator("webhook_secret", "webhook_previous_secret")
-    @classmethod
-    def _is_webhook_secret(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not 24 <= len(_webhook_key(value)) <= 64:
-            raise ValueError("it is not a webhook secret; allowed: whsec_ and 24 to 64 bytes in base64")
-        return value
-
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
         """Check settings that need each other."""
@@ -423,41 +285,7 @@ class Settings(BaseSettings, KafkaSettings):
                 f"EXPORTER_S3_SSE_KMS_KEY: it is set, but EXPORTER_S3_SSE is {self.s3_sse!r}; "
                 "allowed: only with EXPORTER_S3_SSE=kms"
             )
-        self._check_sign_in()
         return self
-
-    def _check_sign_in(self) -> None:
-        """Refuse a sign-in of the page that cannot work, or that sends codes and tokens unencrypted."""
-        if self.oidc_client_id is None:
-            if self.oidc_issuer is not None:
-                raise ValueError(
-                    "EXPORTER_OIDC_CLIENT_ID: it is not set, but EXPORTER_OIDC_ISSUER is set; "
-                    "allowed: set both, or neither"
-                )
-            return
-        issuer = self.sign_in_issuer
-        if issuer is None:
-            raise ValueError(
-                "EXPORTER_OIDC_ISSUER: it is not set, and EXPORTER_JWT_ISSUER is not a URL, but "
-                "EXPORTER_OIDC_CLIENT_ID is set; allowed: the issuer of the provider's discovery document"
-            )
-        if self.jwt_jwks_url is None:
-            raise ValueError(
-                "EXPORTER_JWT_JWKS_URL: it is not set, but EXPORTER_OIDC_CLIENT_ID is set; "
-                "allowed: the key set of the same provider, which verifies the tokens that the page gets"
-            )
-        if urlsplit(issuer).query or urlsplit(issuer).fragment:
-            raise ValueError(
-                "EXPORTER_OIDC_ISSUER: it has a query or a fragment; allowed: the issuer of the provider's "
-                "discovery document"
-            )
-        for variable, urls in (("OIDC_ISSUER", [issuer]), ("OIDC_ORIGINS", self.oidc_origins.split(","))):
-            for url in filter(None, urls):
-                if url == "*" or (urlsplit(url).scheme.lower() != "https" and not is_local_url(url)):
-                    raise ValueError(
-                        f"EXPORTER_{variable}: {url!r} does not begin with https://; allowed: https:// "
-                        "(http:// only on this machine itself)"
-                    )
 
     @field_validator("history_days")
     @classmethod
@@ -471,16 +299,6 @@ class Settings(BaseSettings, KafkaSettings):
         return value
 
     @property
-    def sign_in_issuer(self) -> str | None:
-        """Return the issuer that the page signs in at, or ``None`` if the page only takes pasted tokens."""
-        if self.oidc_client_id is None:
-            return None
-        if self.oidc_issuer is not None:
-            return self.oidc_issuer
-        is_url = (self.jwt_issuer or "").lower().startswith(("https://", "http://"))
-        return self.jwt_issuer if is_url else None
-
-    @property
     def group(self) -> str:
         """Return the name of the workers' consumer group, with the prefix."""
         return self.kafka_topic_prefix + self.kafka_group
@@ -489,17 +307,6 @@ class Settings(BaseSettings, KafkaSettings):
     def history(self) -> timedelta:
         """Return how long the records of jobs are kept."""
         return timedelta(days=self.history_days)
-
-    @property
-    def webhook_key(self) -> bytes | None:
-        """Return the key that signs webhooks, or ``None`` if webhooks are not set up."""
-        return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
-
-    @property
-    def webhook_keys(self) -> list[bytes]:
-        """Return the current key and, while the operators change it, the one before."""
-        secrets = (self.webhook_secret, self.webhook_previous_secret)
-        return [_webhook_key(secret) for secret in secrets if secret is not None]
 
     @property
     def source_dsn(self) -> str:
@@ -514,17 +321,3 @@ class Settings(BaseSettings, KafkaSettings):
     def state_dsn(self) -> str:
         """Return the URL of the state database for asyncpg; read it anew for each connection."""
         return database_url.DatabaseUrl.parse(self.database_url.get_secret_value()).dsn
-
-    @property
-    def uses_development_secret(self) -> bool:
-        """Return whether tokens are signed with the public default secret."""
-        return self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET
-
-
-def _webhook_key(secret: SecretStr) -> bytes:
-    """Return the bytes of the key, or no bytes if it does not have the form of Standard Webhooks."""
-    prefix, _, key = secret.get_secret_value().partition("_")
-    try:
-        return base64.b64decode(key, validate=True) if prefix == "whsec" else b""
-    except binascii.Error:
-        return b""

@@ -22,7 +22,8 @@ from stream_app.db.engine import create_engine
 from stream_app.doctor import checks
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.findings import Finding, State
-from stream_app.settings import DEVELOPMENT_SECRET, Settings
+from stream_app.settings import Settings
+from stream_app.sign_in_settings import DEVELOPMENT_SECRET
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest, Topic, request_event
