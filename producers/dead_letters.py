@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from producers.console import FAILED, JsonLines, exit_on_error
+from producers.option_groups import grouped
 from producers.tables import plain
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
@@ -39,6 +41,43 @@ ApiUrl = Annotated[
 
 MOST = 500
 """Limit of the letters that the API lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The options of the commands that do something with dead letters."""
+
+    letter_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters as `list` shows them")
+    ] = None
+    since: Since = None
+    until: Until = None
+    error: Reason = None
+    topic: FromTopic = None
+    everything: Annotated[bool, typer.Option("--all", help="All dead letters")] = False
+    again: Again = False
+    token: Token = None
+    api_url: ApiUrl = None
+
+    def selection(self, settings: Any) -> Any:
+        """Return the selection of the arguments: ids, or some filters, or all.
+
+        Raises:
+            UsageError: not exactly one of these is given.
+        """
+        from producers import dead_letter_topic as letters
+
+        parsed = tuple(letters.parse_id(text) for text in self.letter_ids or ())
+        filters = (self.since, self.until, self.error, self.topic)
+        if sum((bool(parsed), any(filters), self.everything)) != 1:
+            raise UsageError(
+                "choose the dead letters: give ids, or some of --since --until --error --topic, or --all"
+            )
+        return letters.Selection(ids=parsed) if parsed else _selection(settings, *filters)
+
+    def marker(self, settings: Any, action: str) -> AbstractContextManager[Any]:
+        """Return :func:`marker` for ``action`` at the API of the options."""
+        return marker(settings, self.api_url, self.token, action, again=self.again)
 
 
 class LetterState(StrEnum):
@@ -125,18 +164,9 @@ def show(
 
 
 @cli.command()
+@grouped
 def redrive(
-    letter_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters as `list` shows them")
-    ] = None,
-    since: Since = None,
-    until: Until = None,
-    error: Reason = None,
-    topic: FromTopic = None,
-    everything: Annotated[bool, typer.Option("--all", help="All dead letters")] = False,
-    again: Again = False,
-    token: Token = None,
-    api_url: ApiUrl = None,
+    chosen: Chosen,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only print what would be published")] = False,
     as_json: JsonLines = False,
 ) -> None:
@@ -167,12 +197,12 @@ def redrive(
 
     with exit_on_error():
         settings = load_settings()
-        selection = _chosen(settings, letter_ids, (since, until, error, topic), everything)
+        selection = chosen.selection(settings)
         with ExitStack() as stack:
             mark = None
             try:
                 if not dry:
-                    mark = stack.enter_context(marker(settings, api_url, token, "redrive", again=again))
+                    mark = stack.enter_context(chosen.marker(settings, "redrive"))
             except UsageError as error:  # there is no token for the API here
                 _say_unmarked(error)
             redriving = letters.redrive(
@@ -187,18 +217,9 @@ def redrive(
 
 
 @cli.command()
+@grouped
 def discard(
-    letter_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Dead letters as `list` shows them")
-    ] = None,
-    since: Since = None,
-    until: Until = None,
-    error: Reason = None,
-    topic: FromTopic = None,
-    everything: Annotated[bool, typer.Option("--all", help="All dead letters")] = False,
-    again: Again = False,
-    token: Token = None,
-    api_url: ApiUrl = None,
+    chosen: Chosen,
     as_json: JsonLines = False,
 ) -> None:
     """Mark dead letters as done without publishing them. They stay on their topic. Needs the API."""
@@ -209,8 +230,8 @@ def discard(
 
     with exit_on_error():
         settings = load_settings()
-        selection = _chosen(settings, letter_ids, (since, until, error, topic), everything)
-        with marker(settings, api_url, token, "discard", again=again) as mark:
+        selection = chosen.selection(settings)
+        with chosen.marker(settings, "discard") as mark:
             results = asyncio.run(letters.mark_all(settings, selection, mark))
         for one in results:
             done = "refused" if one.problem else "discarded"
@@ -220,7 +241,7 @@ def discard(
         _say_missing(selection.ids, [one.letter.name for one in results])
         refused = sum(one.problem is not None for one in results)
         typer.echo(f"{len(results) - refused} discarded, {refused} refused", err=True)
-        if refused or (letter_ids and len(results) < len(set(letter_ids))):
+        if refused or len(results) < len(set(chosen.letter_ids or ())):
             raise typer.Exit(FAILED)
 
 
@@ -271,19 +292,6 @@ def _with_fallback(mark: Any) -> Any:
         return problem
 
     return tried
-
-
-def _chosen(settings: Any, ids: list[str] | None, filters: tuple[str | None, ...], everything: bool) -> Any:
-    """Return the selection of the arguments: ids, or some filters, or all."""
-    from producers import dead_letter_topic as letters
-    from streaming_exporter.errors import UsageError
-
-    parsed = tuple(letters.parse_id(text) for text in ids or ())
-    if sum((bool(parsed), any(filters), everything)) != 1:
-        raise UsageError(
-            "choose the dead letters: give ids, or some of --since --until --error --topic, or --all"
-        )
-    return letters.Selection(ids=parsed) if parsed else _selection(settings, *filters)
 
 
 def _selection(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,9 +12,11 @@ import typer
 
 from producers import completion
 from producers.console import AsJson, JsonLines, exit_on_error, print_json
+from producers.option_groups import grouped
 from producers.overview import print_overview
 from producers.tables import duration, plain, print_table, table, utc_time
 from producers.tokens import Token
+from streaming_exporter.errors import UsageError
 
 cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -177,11 +180,33 @@ def why(
     _with_api(token, api_url, run)
 
 
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The options that say what a pause is about."""
+
+    source: Source = None
+    dataset: Dataset = None
+    user_id: OfUser = None
+
+    def scope(self) -> str:
+        """Return the scope as the API has it.
+
+        Raises:
+            UsageError: several options are given.
+        """
+        named = {"source": self.source, "dataset": self.dataset, "user": self.user_id}
+        scopes = [f"{kind}:{name}" for kind, name in named.items() if name is not None]
+        if len(scopes) > 1:
+            raise UsageError(
+                "give one of --source, --dataset and --user-id; without them everything is meant"
+            )
+        return scopes[0] if scopes else "everything"
+
+
 @cli.command()
+@grouped
 def pause(
-    source: Source = None,
-    dataset: Dataset = None,
-    user_id: OfUser = None,
+    paused: Paused,
     reason: Annotated[str | None, typer.Option(help="Shown to operators")] = None,
     token: Token = None,
     api_url: ApiUrl = None,
@@ -194,7 +219,7 @@ def pause(
     """
 
     def run(call: Call) -> None:
-        body = {"scope": _scope(source, dataset, user_id), "reason": reason}
+        body = {"scope": paused.scope(), "reason": reason}
         done = call("POST", "/exports/pauses", {}, body)
         typer.echo(json.dumps(done, ensure_ascii=False) if as_json else f"Paused: {done['scope']}")
 
@@ -202,10 +227,9 @@ def pause(
 
 
 @cli.command()
+@grouped
 def resume(
-    source: Source = None,
-    dataset: Dataset = None,
-    user_id: OfUser = None,
+    paused: Paused,
     token: Token = None,
     api_url: ApiUrl = None,
     as_json: AsJson = False,
@@ -213,7 +237,7 @@ def resume(
     """End a pause of claims."""
 
     def run(call: Call) -> None:
-        scope = _scope(source, dataset, user_id)
+        scope = paused.scope()
         call("DELETE", "/exports/pauses", {"scope": scope})
         if as_json:
             print_json({"scope": scope, "resumed": True})
@@ -288,16 +312,6 @@ def _relative(value: str | None) -> str | None:
     if value is not None and value[:-1].isdecimal() and value[-1:] in ("m", "h", "d", "w"):
         return f"now-{value}"
     return value
-
-
-def _scope(source: str | None, dataset: str | None, user_id: str | None) -> str:
-    from streaming_exporter.errors import UsageError
-
-    named = {"source": source, "dataset": dataset, "user": user_id}
-    scopes = [f"{kind}:{name}" for kind, name in named.items() if name is not None]
-    if len(scopes) > 1:
-        raise UsageError("give one of --source, --dataset and --user-id; without them everything is meant")
-    return scopes[0] if scopes else "everything"
 
 
 JOB_COLUMNS = ("job", "requested", "status", "user", "dataset", "format", "rows", "error")

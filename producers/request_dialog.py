@@ -82,8 +82,9 @@ class Dialog:
         dataset = next((one for one in catalogue["datasets"] if one["name"] == wanted.export_type), None)
         if wanted.file_format is None:
             wanted = replace(wanted, file_format=self._format(catalogue, dataset))
-        if asks_for_filters and not (dataset or {}).get("bundle"):  # its filters are those of its datasets
-            wanted = replace(wanted, filters=self._filters(dataset))
+        if asks_for_filters:
+            columns = columns_of(dataset, catalogue) if dataset is not None else None
+            wanted = replace(wanted, filters=self._filters(columns))
         self._console.print(f"\nThe same without questions:\n  {escape(_command(wanted))}\n")
         if not Confirm.ask("Request it?", default=True, console=self._console):
             raise typer.Abort
@@ -115,19 +116,22 @@ class Dialog:
             names = {name: names.get(name, "") for name in allowed}
         return self._choice("Format", names)
 
-    def _filters(self, dataset: dict[str, Any] | None) -> tuple[str, ...]:
-        columns = {one["name"] for one in dataset["columns"]} if dataset is not None else set()
-        if dataset is not None:
-            self._console.print(f"Columns: {escape(', '.join(one['name'] for one in dataset['columns']))}")
+    def _filters(self, columns: list[str] | None) -> tuple[str, ...]:
+        """Ask for filters on ``columns``; ``None`` if they are not known."""
+        if columns is not None:
+            self._console.print(f"Columns: {escape(', '.join(columns))}")
+        example = "kind=proof or created_at>=2026-01-01"
+        if columns and "." in columns[0]:  # a bundle: the filters are those of its datasets
+            example = f"{columns[0]}=…"
         filters: list[str] = []
         while text := Prompt.ask(
-            "Filter, such as kind=proof or created_at>=2026-01-01 (empty: no more)",
+            f"Filter, such as {escape(example)} (empty: no more)",
             default="",
             show_default=False,
             console=self._console,
         ).strip():
             try:
-                unknown = set(parse_filters([*filters, text])) - columns if columns else set()
+                unknown = set(parse_filters([*filters, text])) - set(columns) if columns else set()
             except UsageError as error:
                 self._console.print(escape(str(error)), style="red")
                 continue
@@ -158,6 +162,23 @@ class Dialog:
         while True:
             if text := Prompt.ask(what, console=self._console).strip():
                 return text
+
+
+def columns_of(dataset: dict[str, Any], catalogue: dict[str, Any]) -> list[str]:
+    """Return the names of the columns that filters can have.
+
+    Those of a bundle are the columns of its datasets, such as ``ledger.kind``.
+    """
+    bundle = dataset.get("bundle")
+    if not bundle:
+        return [one["name"] for one in dataset["columns"]]
+    known = {one["name"]: one for one in catalogue["datasets"]}
+    return [
+        f"{name}.{one['name']}"
+        for name in bundle["datasets"]
+        if name in known
+        for one in known[name]["columns"]
+    ]
 
 
 def _command(wanted: Wanted) -> str:

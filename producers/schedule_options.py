@@ -1,11 +1,24 @@
 """The options of the commands that create and change schedules, and the bodies of their calls."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from producers import arguments, completion
+from producers.arguments import (
+    Destination,
+    EncryptFor,
+    Labels,
+    Language,
+    Locale,
+    Name,
+    Parameters,
+    SplitBytes,
+    SplitRows,
+    ZipPassword,
+)
 from streaming_exporter.errors import UsageError
 
 _FORMAT_HELP = "Name of the file format, such as csv"
@@ -108,60 +121,111 @@ Clear = Annotated[
 ]
 
 
-def body_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body of a call with what was given to a command. Nothing else is in it.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a new schedule needs."""
 
-    Args:
-        given: the arguments of the command, by the names of its parameters.
+    export_type: ExportType
+    file_format: Format
+    when: When
+
+
+@dataclass(frozen=True, slots=True)
+class NewKind:
+    """The same of a schedule that exists; its dataset stays."""
+
+    file_format: NewFormat = None
+    when: NewWhen = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a schedule can have besides."""
+
+    name: Name = None
+    at: TimeOfDay = None
+    day: Day = None
+    timezone: Timezone = None
+    window: Window = None
+    delay: Delay = None
+    catch_up: CatchUp = None
+    filters: Filters = None
+    filters_json: FiltersJson = None
+    parameters: Parameters = None
+    columns: Columns = None
+    scope: Scope = None
+    format_options: Options = None
+    compression: Compression = None
+    labels: Labels = False
+    language: Language = None
+    file_timezone: FileTimezone = None
+    locale: Locale = None
+    split_rows: SplitRows = None
+    split_bytes: SplitBytes = None
+    encrypt_for: EncryptFor = None
+    zip_password: ZipPassword = False
+    recipients: Recipients = None
+    webhook: Webhook = None
+    destination: Destination = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What is removed from a schedule."""
+
+    clear: Clear = None
+
+    def fields(self) -> dict[str, None]:
+        """Return the fields that are to be removed.
+
+        Raises:
+            UsageError: a name is unknown.
+        """
+        found: dict[str, None] = {}
+        for name in self.clear or ():
+            if name not in CLEARABLE:
+                raise UsageError(f"--clear {name!r}: allowed: {', '.join(CLEARABLE)}")
+            found[CLEARABLE[name]] = None
+        return found
+
+
+def body_of(kind: Kind | NewKind, given: Fields) -> dict[str, Any]:
+    """Return the body of a call with what was given to a command. Nothing else is in it.
 
     Raises:
         UsageError: an argument is invalid.
     """
     body = {
-        "export_type": given.get("export_type"),
-        "format": given["file_format"],
-        "name": given["name"],
-        "schedule": given["when"],
-        "time_of_day": given["at"],
-        "day": given["day"],
-        "timezone": given["timezone"],
-        "window": given["window"],
-        "delay": given["delay"],
-        "catch_up": given["catch_up"],
-        "filters": arguments.parse_filters(given["filters"] or (), given["filters_json"]) or None,
-        "parameters": arguments.parse_parameters(given["parameters"] or ()) or None,
-        "columns": arguments.parse_columns(given["columns"] or ()),
+        "export_type": kind.export_type if isinstance(kind, Kind) else None,
+        "format": kind.file_format,
+        "name": given.name,
+        "schedule": kind.when,
+        "time_of_day": given.at,
+        "day": given.day,
+        "timezone": given.timezone,
+        "window": given.window,
+        "delay": given.delay,
+        "catch_up": given.catch_up,
+        "filters": arguments.parse_filters(given.filters or (), given.filters_json) or None,
+        "parameters": arguments.parse_parameters(given.parameters or ()) or None,
+        "columns": arguments.parse_columns(given.columns or ()),
         "options": arguments.parse_options(
-            given["format_options"] or (),
-            given["compression"],
-            labels=given["labels"],
-            language=given["language"],
-            timezone=given["file_timezone"],
-            locale=given["locale"],
+            given.format_options or (),
+            given.compression,
+            labels=given.labels,
+            language=given.language,
+            timezone=given.file_timezone,
+            locale=given.locale,
         )
         or None,
-        "split": arguments.parse_split(given["split_rows"], given["split_bytes"]),
-        "encrypt": arguments.parse_encrypt(given["encrypt_for"] or (), zip_password=given["zip_password"]),
-        "scope": given["scope"],
-        "email_recipients": given["recipients"] or None,
-        "webhook": given["webhook"],
-        "destination": given["destination"],
+        "split": arguments.parse_split(given.split_rows, given.split_bytes),
+        "encrypt": arguments.parse_encrypt(given.encrypt_for or (), zip_password=given.zip_password),
+        "scope": given.scope,
+        "email_recipients": given.recipients or None,
+        "webhook": given.webhook,
+        "destination": given.destination,
     }
     return {name: value for name, value in body.items() if value is not None}
-
-
-def cleared(names: Iterable[str]) -> dict[str, None]:
-    """Return the fields that are to be removed.
-
-    Raises:
-        UsageError: a name is unknown.
-    """
-    fields: dict[str, None] = {}
-    for name in names:
-        if name not in CLEARABLE:
-            raise UsageError(f"--clear {name!r}: allowed: {', '.join(CLEARABLE)}")
-        fields[CLEARABLE[name]] = None
-    return fields
 
 
 def copy_of(schedule: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,15 @@
 """The commands ``exporter schedule``: create and manage schedules over the API."""
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
 from producers import schedule_options as options
-from producers.arguments import (
-    Destination,
-    EncryptFor,
-    Labels,
-    Language,
-    Locale,
-    Name,
-    Parameters,
-    SplitBytes,
-    SplitRows,
-    ZipPassword,
-)
 from producers.console import AsJson, exit_on_error, print_json
+from producers.option_groups import grouped
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
 
@@ -41,134 +31,60 @@ AsUser = Annotated[
 ROOT = "/exports/schedules"
 
 
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The options of all commands: how the API is called, and how its answer is printed."""
+
+    user_id: AsUser = None
+    token: Token = None
+    api_url: ApiUrl = None
+    as_json: AsJson = False
+
+
 @cli.command()
+@grouped
 def create(
-    export_type: options.ExportType,
-    file_format: options.Format,
-    when: options.When,
-    name: Name = None,
-    at: options.TimeOfDay = None,
-    day: options.Day = None,
-    timezone: options.Timezone = None,
-    window: options.Window = None,
-    delay: options.Delay = None,
-    catch_up: options.CatchUp = None,
-    filters: options.Filters = None,
-    filters_json: options.FiltersJson = None,
-    parameters: Parameters = None,
-    columns: options.Columns = None,
-    scope: options.Scope = None,
-    format_options: options.Options = None,
-    compression: options.Compression = None,
-    labels: Labels = False,
-    language: Language = None,
-    file_timezone: options.FileTimezone = None,
-    locale: Locale = None,
-    split_rows: SplitRows = None,
-    split_bytes: SplitBytes = None,
-    encrypt_for: EncryptFor = None,
-    zip_password: ZipPassword = False,
-    recipients: options.Recipients = None,
-    webhook: options.Webhook = None,
-    destination: Destination = None,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    kind: options.Kind,
+    fields: options.Fields,
+    api: Api,
 ) -> None:
     """Create a schedule; print its id and its next runs."""
-    given = dict(locals())
     with exit_on_error():
-        schedule = _call("POST", "", options.body_of(given), user_id, token, api_url)
-        if not as_json:
+        schedule = _call("POST", "", options.body_of(kind, fields), api)
+        if not api.as_json:
             typer.echo(schedule["id"])
-        _show_next(schedule, as_json=as_json)
+        _show_next(schedule, as_json=api.as_json)
 
 
 @cli.command()
+@grouped
 def edit(
     schedule_id: ScheduleId,
-    file_format: options.NewFormat = None,
-    when: options.NewWhen = None,
-    name: Name = None,
-    at: options.TimeOfDay = None,
-    day: options.Day = None,
-    timezone: options.Timezone = None,
-    window: options.Window = None,
-    delay: options.Delay = None,
-    catch_up: options.CatchUp = None,
-    filters: options.Filters = None,
-    filters_json: options.FiltersJson = None,
-    parameters: Parameters = None,
-    columns: options.Columns = None,
-    scope: options.Scope = None,
-    format_options: options.Options = None,
-    compression: options.Compression = None,
-    labels: Labels = False,
-    language: Language = None,
-    file_timezone: options.FileTimezone = None,
-    locale: Locale = None,
-    split_rows: SplitRows = None,
-    split_bytes: SplitBytes = None,
-    encrypt_for: EncryptFor = None,
-    zip_password: ZipPassword = False,
-    recipients: options.Recipients = None,
-    webhook: options.Webhook = None,
-    destination: Destination = None,
-    clear: options.Clear = None,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    kind: options.NewKind,
+    fields: options.Fields,
+    clear: options.Cleared,
+    api: Api,
 ) -> None:
     """Change a schedule; print its next runs.
 
     What is not given stays. Filters, parameters, options and recipients that are given replace all of their
     kind.
     """
-    given = dict(locals())
     with exit_on_error():
-        body = options.body_of(given) | options.cleared(clear or ())
+        body = options.body_of(kind, fields) | clear.fields()
         if not body:
             raise UsageError("nothing to change: give at least one option, such as --name or --at")
-        _show_next(_call("PATCH", f"/{schedule_id}", body, user_id, token, api_url), as_json=as_json)
+        _show_next(_call("PATCH", f"/{schedule_id}", body, api), as_json=api.as_json)
 
 
 @cli.command()
+@grouped
 def duplicate(
     schedule_id: ScheduleId,
-    file_format: options.NewFormat = None,
-    when: options.NewWhen = None,
-    name: Name = None,
-    at: options.TimeOfDay = None,
-    day: options.Day = None,
-    timezone: options.Timezone = None,
-    window: options.Window = None,
-    delay: options.Delay = None,
-    catch_up: options.CatchUp = None,
-    filters: options.Filters = None,
-    filters_json: options.FiltersJson = None,
-    parameters: Parameters = None,
-    columns: options.Columns = None,
-    scope: options.Scope = None,
-    format_options: options.Options = None,
-    compression: options.Compression = None,
-    labels: Labels = False,
-    language: Language = None,
-    file_timezone: options.FileTimezone = None,
-    locale: Locale = None,
-    split_rows: SplitRows = None,
-    split_bytes: SplitBytes = None,
-    encrypt_for: EncryptFor = None,
-    zip_password: ZipPassword = False,
-    recipients: options.Recipients = None,
-    webhook: options.Webhook = None,
-    destination: Destination = None,
-    clear: options.Clear = None,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    kind: options.NewKind,
+    fields: options.Fields,
+    clear: options.Cleared,
+    api: Api,
 ) -> None:
     """Create a schedule like another one; print its id.
 
@@ -176,20 +92,18 @@ def duplicate(
     The new schedule belongs to the user of the token. A token that is signed here is that of the user of the
     other schedule.
     """
-    given = dict(locals())
     with exit_on_error():
-        known = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
-        body = options.copy_of(known, options.body_of(given) | options.cleared(clear or ()))
-        schedule = _call("POST", "", body, user_id or known["user_id"], token, api_url)
-        if not as_json:
+        known = _call("GET", f"/{schedule_id}", None, api)
+        body = options.copy_of(known, options.body_of(kind, fields) | clear.fields())
+        schedule = _call("POST", "", body, api, user_id=known["user_id"])
+        if not api.as_json:
             typer.echo(schedule["id"])
-        _show_next(schedule, as_json=as_json)
+        _show_next(schedule, as_json=api.as_json)
 
 
 @cli.command("list")
-def list_all(
-    user_id: AsUser = None, token: Token = None, api_url: ApiUrl = None, as_json: AsJson = False
-) -> None:
+@grouped
+def list_all(api: Api) -> None:
     """Print all schedules, newest first, with their next run.
 
     Those of a user; with the role exports:admin those of all users.
@@ -198,9 +112,9 @@ def list_all(
         cursor: str | None = ""
         while cursor is not None:
             suffix = f"?limit=100{cursor and f'&cursor={cursor}'}"
-            page = _call("GET", suffix, None, user_id, token, api_url)
+            page = _call("GET", suffix, None, api)
             for schedule in page["schedules"]:
-                if as_json:
+                if api.as_json:
                     print_json(schedule)
                 else:
                     typer.echo(_line(schedule))
@@ -213,32 +127,29 @@ def list_all(
 
 
 @cli.command()
+@grouped
 def show(
     schedule_id: ScheduleId,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    api: Api,
 ) -> None:
     """Print a schedule as JSON, with its next and last runs.
 
     Five of each. With `--json` it is one line.
     """
     with exit_on_error():
-        schedule = _call("GET", f"/{schedule_id}", None, user_id, token, api_url)
-        runs = _call("GET", f"/{schedule_id}/runs?limit=5", None, user_id, token, api_url)["runs"]
+        schedule = _call("GET", f"/{schedule_id}", None, api)
+        runs = _call("GET", f"/{schedule_id}/runs?limit=5", None, api)["runs"]
         document = {**schedule, "last_runs": runs}
-        typer.echo(json.dumps(document, indent=None if as_json else 2, ensure_ascii=False))
+        typer.echo(json.dumps(document, indent=None if api.as_json else 2, ensure_ascii=False))
 
 
 @cli.command()
+@grouped
 def runs(
     schedule_id: ScheduleId,
+    *,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many")] = 20,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    api: Api,
 ) -> None:
     """Print the last runs of a schedule, newest first.
 
@@ -247,94 +158,81 @@ def runs(
     """
     with exit_on_error():
         path = f"/{schedule_id}/runs?limit={limit}"
-        for one in _call("GET", path, None, user_id, token, api_url)["runs"]:
-            if as_json:
+        for one in _call("GET", path, None, api)["runs"]:
+            if api.as_json:
                 print_json(one)
             else:
                 typer.echo(_run_line(one))
 
 
 @cli.command()
+@grouped
 def pause(
     schedule_id: ScheduleId,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    api: Api,
 ) -> None:
     """Pause a schedule: no more runs start."""
     with exit_on_error():
-        schedule = _call("PATCH", f"/{schedule_id}", {"active": False}, user_id, token, api_url)
-        if as_json:
+        schedule = _call("PATCH", f"/{schedule_id}", {"active": False}, api)
+        if api.as_json:
             print_json(schedule)
         else:
             typer.echo(f"Paused: {schedule_id}", err=True)
 
 
 @cli.command()
+@grouped
 def resume(
     schedule_id: ScheduleId,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    api: Api,
 ) -> None:
     """Resume a paused schedule, and print its next runs."""
     with exit_on_error():
-        _show_next(
-            _call("PATCH", f"/{schedule_id}", {"active": True}, user_id, token, api_url), as_json=as_json
-        )
+        _show_next(_call("PATCH", f"/{schedule_id}", {"active": True}, api), as_json=api.as_json)
 
 
 @cli.command()
+@grouped
 def run(
     schedule_id: ScheduleId,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    api: Api,
 ) -> None:
     """Start a run now, and print the id of its job."""
     with exit_on_error():
-        accepted = _call("POST", f"/{schedule_id}:run", None, user_id, token, api_url)
-        if as_json:
+        accepted = _call("POST", f"/{schedule_id}:run", None, api)
+        if api.as_json:
             print_json(accepted)
         else:
             typer.echo(accepted["export_job_id"])
 
 
 @cli.command()
+@grouped
 def delete(
     schedule_id: ScheduleId,
-    user_id: AsUser = None,
-    token: Token = None,
-    api_url: ApiUrl = None,
-    as_json: AsJson = False,
+    api: Api,
 ) -> None:
     """Delete a schedule. Its files are kept until they expire."""
     with exit_on_error():
-        _call("DELETE", f"/{schedule_id}", None, user_id, token, api_url)
-        if as_json:
+        _call("DELETE", f"/{schedule_id}", None, api)
+        if api.as_json:
             print_json({"id": schedule_id, "deleted": True})
         else:
             typer.echo(f"Deleted: {schedule_id}", err=True)
 
 
 def _call(
-    method: str,
-    path: str,
-    body: dict[str, Any] | None,
-    user_id: str | None,
-    token: str | None,
-    api_url: str | None,
+    method: str, path: str, body: dict[str, Any] | None, api: Api, *, user_id: str | None = None
 ) -> dict[str, Any]:
+    """Call the API. ``user_id`` is the user of a token that is signed here, if no option names one."""
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
+    user_id = api.user_id or user_id
     settings = load_settings()
-    job_commands.warn_of_unused_user(settings, token, user_id)
-    with job_commands.open_api(settings, api_url, token, user_id) as api:
-        return api.call(method, ROOT + path, body)
+    job_commands.warn_of_unused_user(settings, api.token, user_id)
+    with job_commands.open_api(settings, api.api_url, api.token, user_id) as opened:
+        return opened.call(method, ROOT + path, body)
 
 
 def _line(schedule: dict[str, Any]) -> str:
