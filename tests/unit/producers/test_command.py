@@ -34,11 +34,8 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(cli, list(arguments), env=environment)
 
 
-GROUPS = [
-    (name,)
-    for name, command in get_command(cli).commands.items()
-    if isinstance(command, TyperGroup)  # type: ignore[attr-defined]
-]
+COMMANDS: Any = get_command(cli)
+GROUPS = [(name,) for name, command in COMMANDS.commands.items() if isinstance(command, TyperGroup)]
 
 
 @pytest.mark.parametrize("group", [(), *GROUPS, ("datasets",), ("destinations",)])
@@ -52,8 +49,7 @@ def test_every_command_is_in_one_section_and_those_of_other_packages_follow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sections = [name for section in plugins.SECTIONS.values() for name in section]
-    group = get_command(cli)
-    assert sorted(sections) == sorted(group.list_commands(typer.Context(group)))  # type: ignore[attr-defined]
+    assert sorted(sections) == sorted(COMMANDS.list_commands(typer.Context(COMMANDS)))
     assert run("--help").output.index("request") < run("--help").output.index("overview")
     monkeypatch.setitem(plugins.SECTIONS, "Exports", ())
     shown = run("--help").output
