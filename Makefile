@@ -86,7 +86,7 @@ format: $(READY) ## Rewrite the code in the project's style
 
 site: $(READY) ## Build the documentation as a site in .local/site/html, with a check of all links
 	@$(PYTHON_ENV) -m tools.site write
-	@$(UV) run --quiet --isolated --no-project --with-requirements requirements/site.txt \
+	@NO_MKDOCS_2_WARNING=1 $(UV) run --quiet --isolated --no-project --with-requirements requirements/site.txt \
 		mkdocs build --quiet --strict --config-file .local/site/mkdocs.yml
 	@$(PYTHON_ENV) -m tools.site check
 
