@@ -94,7 +94,7 @@ FATES = [
     Fate(SFTP, ["set sent"]),
     Fate(SFTP, ["unfinished"]),
     Fate(SFTP, ["finished"]),
-    Fate(SFTP, ["chunk sent", "not renamed", "renamed", "manifest not renamed", "unfinished"]),
+    Fate(SFTP, ["chunk sent", "not renamed", "manifest not renamed"]),
     Fate(SFTP, ["chunk sent", "removal recorded"], removed=True),
     Fate(SFTP, ["manifest not renamed", "file removed", "set removed"], removed=True),
     Fate(SFTP, ["set sent", "unfinished"], removed=True),
@@ -102,11 +102,10 @@ FATES = [
     Fate(S3, ["not completed"]),
     Fate(S3, ["completed"]),
     Fate(S3, ["file recorded", "set sent"]),
-    Fate(S3, ["part sent", "not completed", "completed", "all recorded", "unfinished"]),
-    Fate(S3, ["part sent", "removal recorded", "set removed"], removed=True),
+    Fate(S3, ["part sent", "completed", "all recorded", "unfinished"]),
+    Fate(S3, ["part sent", "removal recorded"], removed=True),
     Fate(S3, ["set sent", "object removed"], removed=True),
     Fate(COPY, ["copied"]),
-    Fate(COPY, ["all recorded"]),
 ]
 
 
