@@ -90,6 +90,7 @@ class S3Session:
                     del first
                     for part in parts:
                         upload.add(part)
+                        del part
                     upload.wait()
                     self._options.check()
             self._check_size(key, file.size)

@@ -256,6 +256,7 @@ class ObjectStore:
                         del first
                         for part in parts:
                             upload.add(part)
+                            del part  # it must not be kept until the next one is complete
         return StoredObject(key, stream.size, stream.sha256)
 
     def _put_object_checked(self, client: S3Client, key: str, content: bytes, headers: Headers) -> None:

@@ -1,6 +1,8 @@
 """Splits an upload into parts: small ones at first, larger ones if the file becomes huge.
 
-Memory is bounded: a part larger than :data:`IN_MEMORY` is collected in a temporary file.
+Memory is bounded: a part larger than :data:`IN_MEMORY` is collected in a temporary file. The memory of the
+others is mapped, so that it is returned to the system as soon as the part is sent: freed blocks of this size
+stay with the allocator of the process.
 """
 
 import mmap
@@ -19,7 +21,7 @@ LARGER = ((3_500, 8), (4_500, 128))
 IN_MEMORY = 16 * 2**20
 """Bytes of the largest part that is collected in memory."""
 
-Part = bytes | mmap.mmap
+Part = bytes | memoryview | mmap.mmap
 
 
 def part_size(number: int, usual: int = PART_SIZE) -> int:
@@ -60,26 +62,36 @@ def split_into_parts(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterato
         yield buffer.take()
 
 
+_NO_MEMORY = memoryview(b"")
+
+
+def _memory(size: int) -> memoryview:
+    """Return memory of its own, which is unmapped with the last reference to it."""
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE))
+
+
 class _PartBuffer:
     """Collects the chunks of one part."""
 
     def __init__(self, room: int) -> None:
         self.size = 0
-        self._chunks: list[bytes | memoryview] = []
         self._file = tempfile.TemporaryFile() if room > IN_MEMORY else None  # noqa: SIM115
+        # Pages without content take no memory.
+        self._memory = _memory(room) if self._file is None else _NO_MEMORY
 
     def add(self, data: memoryview) -> None:
-        self.size += len(data)
+        end = self.size + len(data)
         if self._file is not None:
             self._file.write(data)
         else:
-            self._chunks.append(data)
+            self._memory[self.size : end] = data
+        self.size = end
 
     def take(self) -> Part:
         """Return the part. A temporary file is removed together with its part."""
         if self._file is None:
-            chunks, self._chunks = self._chunks, []
-            return b"".join(chunks)
+            memory, self._memory = self._memory, _NO_MEMORY
+            return memory[: self.size]
         with self._file as file:
             file.flush()
             return mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)

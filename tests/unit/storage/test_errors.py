@@ -1,5 +1,6 @@
 """The kinds of a store's errors (P10, P11, R17), the sizes of parts (R18), keys of attempts (R4)."""
 
+import weakref
 from typing import Any
 from uuid import uuid4
 
@@ -125,6 +126,17 @@ def test_a_huge_part_is_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     (part,) = split_into_parts(iter([b"0123456"]), 10)
     assert not isinstance(part, bytes)
     assert bytes(part) == b"0123456"
+
+
+def test_the_memory_of_a_part_is_free_as_soon_as_it_is_sent() -> None:
+    """The next part is collected meanwhile, so a part that is kept would count twice."""
+    made = split_into_parts(iter([b"0123456789" * 3]), 10)
+    part = next(made)
+    assert isinstance(part, memoryview), "mapped memory"
+    mapped = weakref.ref(part.obj)
+    del part
+    assert mapped() is None
+    assert list(map(bytes, made)) == [b"0123456789"] * 2
 
 
 def test_no_two_attempts_have_the_same_key() -> None:
