@@ -134,7 +134,9 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name,
        current_setting('server_version_num')::int AS version,
        c.relkind IN ('r', 'm') AND NOT c.relhassubclass AS is_alone,
        coalesce(method.amname = 'heap', false) AS is_heap,
-       c.reltuples::float8 AS estimated_rows, c.relpages AS pages, coalesce(toast.relpages, 0) AS toast_pages,
+       c.reltuples::float8 AS estimated_rows, c.relpages AS pages,
+       -- ANALYZE leaves out the pages of TOAST, so its pieces of values count too: about four in a page.
+       greatest(coalesce(toast.relpages, 0), pg_stat_get_live_tuples(c.reltoastrelid) / 4) AS toast_pages,
        current_setting('block_size')::int AS page_bytes,
        {fingerprint_expression("format('%I.%I', n.nspname, c.relname)")} AS fingerprint,
        {_HIDES_ROWS} AS filtered

@@ -214,10 +214,26 @@ def _bytes(plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
     more = sum(1 + _MORE_TEXT.get(item.kind, 0) for item in rows.columns)
     size = plan.rows * (plan.width + more)
     known = source.size
-    if known is not None and known.rows > 0 and any(item.kind in _CAN_BE_TOASTED for item in rows.columns):
+    if known is not None and known.rows > 0:
         # The planner's width leaves out what is stored outside of the rows.
-        size += int(known.toast_bytes * min(1.0, plan.rows / known.rows))
+        size += int(_toast_bytes(source, rows) * min(1.0, plan.rows / known.rows))
     return size
+
+
+def _toast_bytes(source: SourceTable, rows: RowQuery) -> int:
+    """Return the bytes that are stored outside of all rows, if values of ``rows`` can be among them."""
+    known = source.size
+    can_be = known is not None and any(item.kind in _CAN_BE_TOASTED for item in rows.columns)
+    return known.toast_bytes if known is not None and can_be else 0
+
+
+def _most_reads(source: SourceTable, rows: RowQuery) -> float:
+    """Return how often each page of the table can be read on average.
+
+    To read a page once more costs little if most bytes of its rows are stored outside of it.
+    """
+    outside, known = _toast_bytes(source, rows), source.size
+    return MOST_READS if not outside or known is None else MOST_READS * known.bytes / (known.bytes - outside)
 
 
 async def _by_page(
@@ -264,7 +280,7 @@ async def _by_value(
     # In a thread, because a filter with many values takes long to render.
     sql = await asyncio.to_thread(_sample_query, source, rows, lead, percent, count)
     sampled = await snapshot.fetch(sql)
-    if not sampled or sampled[0]["reads"] > MOST_READS:
+    if not sampled or sampled[0]["reads"] > _most_reads(source, rows):
         return ALL_ROWS
     ranges = _between(lead, [row["bound"] for row in sampled])
     plan = await _plan_of_one(snapshot, rows, ranges)

@@ -121,6 +121,41 @@ async def test_ranges_of_every_type_join_to_the_ordered_rows(
     assert _joined(parts) == whole
 
 
+@pytest.mark.parametrize(
+    "index", ["(v DESC, id DESC)", "(v NULLS FIRST, id)", "(v DESC NULLS LAST)", "(v) INCLUDE (t)"]
+)
+async def test_ranges_do_not_depend_on_the_direction_of_the_index(
+    schema: str, database: asyncpg.Connection, cut: Cut, index: str
+) -> None:
+    await database.execute(f"""
+        CREATE TABLE things (v int, id int PRIMARY KEY, t text);
+        INSERT INTO things SELECT CASE WHEN i % 20 > 0 THEN i / 3 END, i, repeat('x', 30)
+        FROM generate_series(1, 5000) AS i;
+        CREATE INDEX ON things {index};
+        ANALYZE things
+    """)
+    ranges, parts, whole = await cut(Dataset(name="things", table=f"{schema}.things", order=("v", "id")))
+    assert len(ranges) > 5
+    assert _joined(parts) == whole
+
+
+@pytest.mark.parametrize("order", [(), ("at", "id")])
+async def test_few_pages_with_large_values_are_cut(
+    schema: str, database: asyncpg.Connection, cut: Cut, order: tuple[str, ...]
+) -> None:
+    """They are stored outside of the rows, where ANALYZE does not look. The column ``at`` is generated."""
+    await database.execute("""
+        CREATE TABLE things (id int PRIMARY KEY, at int GENERATED ALWAYS AS (id / 2) STORED, t text);
+        INSERT INTO things (id, t)
+        SELECT i, (SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 500) AS j)
+        FROM generate_series(1, 400) AS i;
+        CREATE INDEX ON things (at, id); ANALYZE things; SELECT pg_stat_force_next_flush()
+    """)
+    ranges, parts, whole = await cut(Dataset(name="things", table=f"{schema}.things", order=order), 2**20)
+    assert len(ranges) > (5 if order else 2), "although each page has rows of several ranges"
+    assert _joined(parts) == whole
+
+
 async def test_rows_with_null_in_a_column_that_is_not_null_are_not_lost(
     schema: str, database: asyncpg.Connection, cut: Cut
 ) -> None:
