@@ -2,11 +2,12 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.formats.base import Format
 from stream_app.exports.query import row_query
-from stream_app.exports.size_limits import largest_row_query, row_too_large
+from stream_app.exports.size_limits import largest_row_query, longest_row_query, row_too_large
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportTask
 from streaming_exporter.errors import ExporterError, Rejected
@@ -35,6 +36,9 @@ async def too_large_row(
             session=rows.session,
         ) as snapshot:
             found = await snapshot.first(await asyncio.to_thread(largest_row_query, rows, key))
+            if found is not None and sum(found["sizes"]) <= output.row_bytes:
+                measure = partial(longest_row_query, rows, key, output, request.options)
+                found = await snapshot.first(await asyncio.to_thread(measure))
             if found is not None:
                 return row_too_large(rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name)
     return None

@@ -62,10 +62,17 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class CopySelect:
-    """A SELECT from :data:`ROWS` for COPY. ``copy`` are the options of COPY, with asyncpg's names."""
+    """A SELECT from :data:`ROWS` for COPY.
+
+    Attributes:
+        copy: the options of COPY, with asyncpg's names.
+        escapes: groups of characters in texts that the file escapes, and how many bytes more each of them has
+            then; ``None`` means as COPY does.
+    """
 
     select: Select[Any]
     copy: Mapping[str, Any]
+    escapes: Mapping[str, int] | None = None
 
 
 class Format(ABC):

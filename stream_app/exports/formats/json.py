@@ -17,7 +17,7 @@ from stream_app.exports.formats.base import (
     cell,
     line_starts,
 )
-from stream_app.exports.formats.json_objects import Form, ObjectWriter
+from stream_app.exports.formats.json_objects import ESCAPED, Form, ObjectWriter
 from stream_app.exports.formats.rendering import base64, column_sql, is_json_text, is_own_json, json_sql
 from stream_app.exports.formats.zoned import zoned_text_sql
 from streaming_exporter.events import Options
@@ -59,7 +59,7 @@ class NdjsonFormat(Format):
             func.to_json(_value(item)) if _is_json(item) and item.kind is not Kind.JSON else _flat_value(item)
             for item in columns
         )
-        return CopySelect(select(*values).select_from(ROWS), {"format": "text"})
+        return CopySelect(select(*values).select_from(ROWS), {"format": "text"}, ESCAPED)
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Yield the lines, one for each object."""
@@ -161,7 +161,7 @@ def _objects_by_postgres(columns: Sequence[Column]) -> CopySelect:
     values = (_value(item).label(quoted_name(item.title, quote=True)) for item in columns)
     row = select(*values).select_from(ROWS).subquery("row")
     line = func.row_to_json(literal_column('"row".*'))
-    return CopySelect(select(line).select_from(row), RAW_LINES)
+    return CopySelect(select(line).select_from(row), RAW_LINES, ESCAPED)
 
 
 def _whole_lines(chunk: bytes) -> bytes:

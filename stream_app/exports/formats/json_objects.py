@@ -40,6 +40,9 @@ _CONTROLS = {bytes([code]): b"\\u%04x" % code for code in (*range(1, 8), *range(
 
 _CONTROL = re.compile(rb"[\x01-\x07\x0e-\x1f]")
 
+ESCAPED = {'"\\\b\f\n\r\t': 1, "\v" + b"".join(_CONTROLS).decode(): 5}
+"""The characters that JSON escapes, and how many bytes more each group of them has then."""
+
 
 class Form(Enum):
     """How the text that COPY writes for the values of a column becomes JSON."""

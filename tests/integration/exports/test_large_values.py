@@ -90,3 +90,48 @@ async def test_escapes_count(
     assert "with all its columns and escapes" in str(caught.value)
     assert caught.value.code == "value_too_large"
     assert (await export(f"{schema}.t", name, filters={"id": 2})).data.row_count == 1
+
+
+LONGER: dict[str, str] = {
+    "csv": "'\"'",
+    "json": "chr(1)",
+    "ndjson": "chr(1)",
+    "excel": "chr(1)",
+    "parquet": "'\\'",
+    "pdf": "'\\'",
+}
+"""By format: a character that COPY or the format writes with more bytes."""
+
+
+@pytest.mark.parametrize("more", ["", "jsonb"])
+@pytest.mark.parametrize("name", FORMATS)
+async def test_of_two_large_rows_the_one_that_is_too_long_is_named(
+    export: Export, database: asyncpg.Connection, schema: str, name: str, more: str
+) -> None:
+    """V11: it can have fewer bytes than a row that fits. With JSON columns PostgreSQL makes the objects."""
+    limit = FORMATS[name].row_bytes
+    long = limit // 2 + limit // 20
+    others = f", j {more}, k {more}" if more else ""
+    await database.execute(
+        f"CREATE TABLE t (id int PRIMARY KEY, v text, b bytea{others});"
+        f" INSERT INTO t (id, v) VALUES (1, repeat('a', {limit - 100_000})),"
+        f" (2, repeat({LONGER[name]}, {long}))"
+    )
+    assert (await export(f"{schema}.t", name, filters={"id": 1})).data.row_count == 1
+    with pytest.raises(Rejected, match="column 'v' of the row whose id is '2'"):
+        await export(f"{schema}.t", name)
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+async def test_bytes_can_be_longer_than_a_larger_text(
+    export: Export, database: asyncpg.Connection, schema: str, name: str
+) -> None:
+    """V11: base64 and hexadecimal digits have more bytes than the value."""
+    limit = FORMATS[name].row_bytes
+    await database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, v text, b bytea);"
+        f" INSERT INTO t VALUES (1, repeat('a', {limit - 100_000}), NULL),"
+        f" (2, NULL, decode(repeat('00', {limit * 4 // 5}), 'hex'))"
+    )
+    with pytest.raises(Rejected, match="column 'b' of the row whose id is '2'"):
+        await export(f"{schema}.t", name)
