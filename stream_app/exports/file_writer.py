@@ -46,11 +46,20 @@ class FileKind:
 
     def name(self, number: int | None = None) -> str:
         """Return the name of a single file, or of the file with a number from 1."""
-        return self.plain_name(number) + (self.encryption.suffix if self.encryption else "")
+        return self._plain_name(number) + (self.encryption.suffix if self.encryption else "")
 
-    def plain_name(self, number: int | None = None) -> str:
+    def inner_name(self, number: int | None = None) -> str:
+        """Return the name of the file inside of its archive.
+
+        The files of a part get their final numbers when all parts are complete. Until then only the number of
+        the part tells them apart, and files of one name would replace each other when they are unpacked.
+        """
+        part = self.task.part
+        return self._plain_name(number, "" if part is None else f"-part-{part.number:05}")
+
+    def _plain_name(self, number: int | None, part: str = "") -> str:
         """Return the name of the file before it is encrypted."""
-        counted = "" if number is None else f"-{number:05}"
+        counted = part if number is None else f"{part}-{number:05}"
         if self.content == "deletions":
             counted = SUFFIX + counted
         suffix = self.compression.suffix if self.compression else ""
@@ -222,7 +231,7 @@ class FileWriter:
         encryption = self.kind.encryption
         if encryption is None:
             return chunks
-        return encryption.apply(chunks, name=self.kind.plain_name(number), time=self.kind.document.as_of)
+        return encryption.apply(chunks, name=self.kind.inner_name(number), time=self.kind.document.as_of)
 
     def _framed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         output, document = self.kind.output, self.kind.document

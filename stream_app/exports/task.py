@@ -27,11 +27,13 @@ class TaskPart:
         range: the range of rows, as JSON (see :class:`~stream_app.exports.ranges.RowRange`).
         snapshot: the snapshot to read; ``None`` for a new one.
         as_of: the time of that snapshot.
+        number: numbers the parts of an export from 1.
     """
 
     range: Mapping[str, Any]
     snapshot: str | None = None
     as_of: datetime | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)

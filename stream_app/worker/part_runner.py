@@ -68,7 +68,7 @@ class PartRunner:
             asked_at=claim.requested_at or claim.now,
             target=lambda name: f"{claim.folder}/{prefix}{name}",
             window=claim.window,
-            part=TaskPart(claim.range, claim.snapshot, claim.as_of),
+            part=TaskPart(claim.range, claim.snapshot, claim.as_of, claim.number),
         )
         return await self.exporter.run(task, progress)
 

@@ -41,7 +41,7 @@ class Jobs:
     async def admit_again(self, job_id: UUID, user: str = "u", *, admitted: bool = True, **data: Any) -> int:
         now = datetime.now(UTC)
         event = request(job_id, user_id=user, **data)
-        job = RequestValidator({"csv"}, datasets_of("ledger")).job(event, now=now)
+        job = RequestValidator({"csv"}, datasets_of("ledger"), has_passwords=True).job(event, now=now)
         async with self.store.transaction() as connection:
             return len(await submit(connection, [replace(job, admitted_at=now if admitted else None)]))
 

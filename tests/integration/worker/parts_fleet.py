@@ -21,9 +21,11 @@ from sqlalchemy import text
 from stream_app.datasets.models import Dataset
 from stream_app.db.listener import listen
 from stream_app.exports.catalog import Catalog
+from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportedFile, ExportLimits, ExportTask
 from stream_app.jobs.job_files import JobFiles
@@ -41,6 +43,7 @@ ROWS = 40_000
 ROW_BYTES = 250
 PARTS = 8
 PART = re.compile(r"part-([0-9]{5})-")
+PASSWORDS = FilePasswords(b"k" * 32)
 PART_ATTEMPT = re.compile(r"part-[0-9]{5}-([0-9]+)-")
 
 
@@ -131,7 +134,13 @@ class Fleet:
     workers: list[Worker] = field(default_factory=list)
 
     def worker(
-        self, *, slots: int = 2, connections: int = 4, user_slots: int = 4, planning_seconds: float = 0
+        self,
+        *,
+        slots: int = 2,
+        connections: int = 4,
+        user_slots: int = 4,
+        planning_seconds: float = 0,
+        streams: int = 1,
     ) -> Worker:
         settings = self.settings.model_copy(update={"worker_slots": slots, "user_slots": user_slots})
         storage = Store(settings)
@@ -145,6 +154,8 @@ class Fleet:
             FORMATS,
             ExportLimits.of(settings),
             threads,
+            reading=ParallelReading(streams, min_bytes=0, range_bytes=200_000),
+            passwords=PASSWORDS,
         )
 
         async def emit(event: Event) -> None:

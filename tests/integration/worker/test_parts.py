@@ -1,10 +1,16 @@
 """A large split export is done in parts by any worker: order, files, progress and limits."""
 
+import asyncio
+import io
+
 import pytest
+import pyzipper
+import structlog
 
 from tests.integration.worker.parts_fleet import (
     PART,
     PARTS,
+    PASSWORDS,
     ROWS,
     Fleet,
 )
@@ -54,6 +60,37 @@ async def test_each_file_of_a_part_has_the_size_that_was_asked_for(fleet: Fleet)
     assert max(file.row_count for file in outcome.files) == 1_000
     assert len(outcome.files) >= ROWS / 1_000
     assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+
+
+async def test_archives_can_be_unpacked_into_one_folder(fleet: Fleet) -> None:
+    """The names inside differ, although each part numbers its files from 1."""
+    worker = fleet.worker()
+    worker.start(fleet.settings)
+    job_id = await fleet.request(split={"rows": 4_000}, encrypt={"zip_password": True})
+    outcome = await fleet.outcome(job_id)
+    assert outcome.files is not None
+    unpacked: dict[str, bytes] = {}
+    for file in outcome.files:
+        content = await asyncio.to_thread(worker.storage.read, file.key)
+        with pyzipper.AESZipFile(io.BytesIO(content)) as archive:
+            archive.setpassword(PASSWORDS(str(job_id)).encode())
+            [name] = archive.namelist()
+            unpacked[name] = archive.read(name)
+    assert len(unpacked) == outcome.file_count == len(outcome.files)
+    assert list(unpacked) == sorted(unpacked), "the names are in the order of the rows"
+    lines = [line for content in unpacked.values() for line in content.decode().splitlines()[1:]]
+    assert [int(line.partition(",")[0]) for line in lines] == list(range(1, ROWS + 1))
+
+
+@pytest.mark.parametrize("consistency", ["snapshot", "part"])
+async def test_each_part_is_read_over_several_connections(fleet: Fleet, consistency: str) -> None:
+    """They share the snapshot that the part has taken from the holder, or its own."""
+    fleet.worker(connections=8, streams=3).start(fleet.settings)
+    with structlog.testing.capture_logs() as logs:
+        outcome = await fleet.outcome(await fleet.request(consistency=consistency))
+    assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+    assert sum(line["event"] == "export.cut" for line in logs) == PARTS
+    assert not any("refused" in line["event"] for line in logs)
 
 
 async def test_rows_without_an_order_are_cut_at_pages(fleet: Fleet) -> None:
