@@ -134,7 +134,9 @@ class _Download:
                     break
                 except DownloadError:
                     after = self.part.stat().st_size if self.part.exists() else 0
-                    if number == TRIES or after <= before:
+                    # Bytes of an earlier try can be damaged, and are removed then: the file begins anew.
+                    begins_anew = before > 0 and not self.part.exists()
+                    if number == TRIES or (after <= before and not begins_anew):
                         raise
                 time.sleep(PAUSE_SECONDS)
             return save(self.part, self.target, overwrite=self.overwrite)

@@ -114,13 +114,32 @@ def test_a_store_without_ranges_sends_all_again(server: FakeServer, api: Client,
     assert found(tmp_path) == ALL
 
 
-def test_a_damaged_part_is_not_continued(server: FakeServer, api: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [b"wrong", b"\0" * len(CONTENTS[0]), CONTENTS[0] + b"more"])
+def test_a_file_begins_anew_if_what_is_left_of_it_is_damaged(
+    server: FakeServer, api: Client, tmp_path: Path, left: bytes
+) -> None:
+    """A machine that stopped can leave bytes that were never written."""
     listed(server)
     served(server)
     digest = hashlib.sha256(CONTENTS[0]).hexdigest()
-    (tmp_path / f".{NAMES[0]}.{digest[:16]}.part").write_bytes(b"wrong")
+    (tmp_path / f".{NAMES[0]}.{digest[:16]}.part").write_bytes(left)
+    steps: list[tuple[int, int]] = []
+    fetch_all(api, JOB, tmp_path, lambda done, total: steps.append((done, total)))
+    assert found(tmp_path) == ALL
+    assert steps[-1] == (sum(map(len, CONTENTS)),) * 2
+
+
+def test_a_file_with_other_content_than_listed_is_not_kept(
+    server: FakeServer, api: Client, tmp_path: Path
+) -> None:
+    listed(server)
+    served(server, 2, 3)
+    server.add("/store/1", 200, CONTENTS[0][:-1] + b"?")
     with pytest.raises(DownloadError, match="was damaged on the way"):
         fetch_all(api, JOB, tmp_path)
+    assert NAMES[0] not in found(tmp_path)
+    server.answers["/store/1"] = []
+    served(server, 1)
     fetch_all(api, JOB, tmp_path)
     assert found(tmp_path) == ALL
 
