@@ -59,7 +59,7 @@ from stream_app.worker.batches import Messages, handle_in_batches
 from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
 from stream_app.worker.garbage_collection import exclude_started_objects
 from stream_app.worker.health import BROKER_TIMEOUT, WorkerHealth
-from stream_app.worker.lifecycle_handler import LifecycleHandler
+from stream_app.worker.lifecycle_handler import LifecycleHandler, is_without_outcome
 from stream_app.worker.liveness import ExitTimer
 from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK_0_1, BucketCleaner
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
@@ -205,6 +205,8 @@ def create_app(settings: Settings) -> App:
     async def tick(messages: Messages) -> None:
         replay.require_end()
         await scheduler.handle(messages)
+
+    app.unneeded[outcomes] = is_without_outcome
 
     @app.agent(bytes_topic(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:

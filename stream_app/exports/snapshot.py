@@ -26,7 +26,10 @@ SMALL_MESSAGE = 64 * 2**10
 each of them at once costs more than all later work on it."""
 
 PAUSE = 0.002
-"""Seconds of that wait. It costs no time, because the socket's buffer holds far more."""
+"""Seconds of that wait. A long COPY is not slower for it, because the socket's buffer holds far more."""
+
+SMALL_COPY = 2**20
+"""Bytes that are read without such waits: at the end of a small COPY nothing would come in that time."""
 
 FETCH_SECONDS = 30.0
 """Time limit of a small query."""
@@ -214,24 +217,24 @@ class Snapshot:
     async def _copy(self, sql: str, options: Mapping[str, Any], sink: Sink, limit: MessageLimit) -> int:
         waiting: list[bytes] = []
         size = 0
-        large = False
+        flushed = 0
 
         async def gather(data: bytes) -> None:
-            nonlocal size, large
+            nonlocal size
             limit.message_ended()
             waiting.append(data)
             size += len(data)
             if size >= CHUNK_BYTES:
                 await flush()
-                large = True
-            if large and len(data) < SMALL_MESSAGE:
+            if flushed >= SMALL_COPY and len(data) < SMALL_MESSAGE:
                 await asyncio.sleep(PAUSE)
 
         async def flush() -> None:
-            nonlocal size
+            nonlocal size, flushed
             if waiting:
                 chunk = b"".join(waiting)
                 waiting.clear()
+                flushed += size
                 size = 0
                 await sink(chunk)
 

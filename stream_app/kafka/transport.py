@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import iscoroutine
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
@@ -32,6 +32,7 @@ from stream_app.kafka.brokers import Partition
 from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
 from stream_app.kafka.consumer_thread import ConsumerThread
 from stream_app.kafka.deliveries import Delivered, begin
+from stream_app.kafka.unneeded_messages import IsUnneeded, separate
 from stream_app.observability import metrics
 from streaming_exporter.kafka_connection import bootstrap_on_failure
 
@@ -245,7 +246,12 @@ class LosslessConsumer(Consumer):
             return None, active
         for tp, found in (records or {}).items():
             self._note_fetched(tp, [record.offset for record in found])
-        return records, active
+        if not records:
+            return records, active
+        needed, unneeded = separate(records, cast(App, self.app).unneeded)
+        for message in unneeded:
+            self.ack(cast(ConsumerMessage, message))
+        return needed, active
 
     def _note_fetched(self, tp: TP, offsets: Sequence[int]) -> None:
         """Note the gaps of the log: the offsets that the client skipped since its last answer."""
@@ -341,6 +347,8 @@ class App(faust.App):
         super().__init__(*args, **kwargs)
         self.failed_at: dict[str, float] = {}
         """When a batch of each topic last failed because of an outage, by :func:`time.monotonic`."""
+        self.unneeded: dict[str, IsUnneeded] = {}
+        """By topic, the function that finds messages without need of handling. They are not delivered."""
         self.message_buffers: dict[str, MessageBuffer] = {}
         """The messages of each topic that its agent has received and not handled yet."""
         self._steps: Counter[Partition] = Counter()

@@ -1,5 +1,6 @@
 """Handles lifecycle events: applies outcomes to jobs, inserts deliveries, and logs the jobs that ended."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,9 +19,23 @@ from stream_app.observability import metrics, tracing
 from stream_app.schedules.outcomes import apply_run_outcomes
 from stream_app.worker.batches import Decoded, Undecoded, decode_all
 from streaming_exporter.errors import Unreadable
-from streaming_exporter.events import Event, Topic
+from streaming_exporter.events import SOURCE, Event, Topic
 
 log = structlog.get_logger(__name__)
+
+_WITHOUT_OUTCOME = re.compile(
+    rb'\{"specversion":"1\.0","id":"[^"\\]+","source":"%b","type":"export\.(accepted|started|progressed)",'
+    % re.escape(SOURCE).encode()
+)
+"""How the service's own events begin that are no outcomes. Two thirds of all events are such."""
+
+
+def is_without_outcome(message: bytes | None, headers: Sequence[object] = ()) -> bool:
+    """Return whether a message is an event of the service that the handler would ignore.
+
+    An event that others have published, or that another encoder has written, is decoded to find it out.
+    """
+    return not headers and message is not None and _WITHOUT_OUTCOME.match(message) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ import gc
 from collections import defaultdict
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from weakref import WeakSet
 
 import pytest
 from faust.transport.drivers.aiokafka import Consumer
@@ -69,10 +70,10 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
         buffered=BufferedBytes(),
         _committed_offset=defaultdict(lambda: None),
         _read_offset=_NothingRead(),
-        _unacked_messages=set(),
+        _unacked_messages=WeakSet(),
         _n_acked=0,
         _waiting_for_ack=None,
-        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True)),
+        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True), unneeded={}),
         _acked=defaultdict(list),
         _acked_index=defaultdict(set),
         _gap=defaultdict(IntervalTree),
@@ -243,6 +244,28 @@ def test_the_run_ends_at_the_first_offset_that_is_neither_acknowledged_nor_missi
     assert end_of_run(begin, offsets, ranges) == end
 
 
+async def test_messages_without_need_are_acknowledged_and_not_delivered(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No commit passes a message before them that is not handled yet."""
+    values = {3: b"needed", 4: b"-", 5: b"-"}
+
+    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
+        found = [SimpleNamespace(offset=number, value=value, headers=()) for number, value in values.items()]
+        return {PLACE: found}, {PLACE}
+
+    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
+    consumer.__dict__.update(stored={PLACE: 3}, ends=[20])
+    cast(transport.App, consumer.app).unneeded[PLACE.topic] = lambda value, _: value == b"-"
+    await consumer.perform_seek()
+    records, _ = await consumer._wait_next_records(1.0)
+    assert records is not None
+    assert [record.offset for record in records[PLACE]] == [3]
+    assert consumer._new_offset(PLACE) is None
+    consumer.ack(message(offset=3))
+    assert consumer._new_offset(PLACE) == 6
+
+
 @pytest.mark.parametrize("stored", [None, 3, 7])
 @pytest.mark.parametrize("dropped", [1, 2])
 async def test_no_commit_passes_a_dropped_message(
@@ -305,13 +328,13 @@ def test_all_messages_before_a_commit_are_handled(data: st.DataObject) -> None:
         fetched={},
         done={},
         _committed_offset=defaultdict(lambda: None),
-        _unacked_messages=set(),
+        _unacked_messages=WeakSet(),
         _n_acked=0,
         _waiting_for_ack=None,
         _acked=defaultdict(list),
         _acked_index=defaultdict(set),
         _gap=defaultdict(IntervalTree),
-        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True)),
+        app=SimpleNamespace(topics=SimpleNamespace(acks_enabled_for=lambda _: True), unneeded={}),
     )
     log = sorted(data.draw(st.sets(st.integers(0, 30), min_size=1)))
     handled: set[int] = set()

@@ -18,9 +18,7 @@ def styled(options: Any, timezone: str | None = None, **changes: Any) -> Notific
 
 
 def mail(about: Notification) -> tuple[str, str]:
-    content = render_mail(
-        about, link="https://x.example/link", unsubscribe="https://x.example/u", page="https://x.example/"
-    )
+    content = render_mail(about, link="https://x.example/link", unsubscribe="https://x.example/u")
     return content.subject, content.text
 
 

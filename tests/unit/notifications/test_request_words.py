@@ -24,9 +24,7 @@ GERMAN = {"language": "de-AT", "timezone": "Europe/Vienna"}
 
 
 def mail(about: Notification) -> MailContent:
-    return render_mail(
-        about, link="https://x.example/link", unsubscribe="https://x.example/u", page="https://x.example/"
-    )
+    return render_mail(about, link="https://x.example/link", unsubscribe="https://x.example/u")
 
 
 def style(language: str = "en", timezone: str | None = None, **options: Any) -> MailStyle:
@@ -103,7 +101,7 @@ def test_hash_and_id_are_small_and_last() -> None:
     [
         ("too_many_rows", "forward this e-mail to user-17"),
         ("worker_lost", "Nothing is wrong with the request."),
-        ("missing_table", "The operators of the service have to correct something."),
+        ("missing_table", "The operators of the service have to change something."),
         (None, "forward this e-mail to user-17"),
     ],
 )
@@ -273,18 +271,3 @@ def test_filters_of_a_bundle_are_named_with_their_datasets() -> None:
     assert "ledger: id" in found[1]
     assert found[2].startswith("proofs: id")
     assert found[3] == "a = 1"
-
-
-def test_columns_have_their_labels_where_the_file_has_them() -> None:
-    """P12: what has no label, or is not in the file, has its name."""
-    labels = {"placed_at": "Bestellt am", "total": "Summe (EUR)"}
-    about = notification(
-        labels=labels,
-        filters={"placed_at": {"gte": "2026-10-01", "lte": "2026-10-31"}, "kind": "a"},
-        columns=["placed_at", "total", "note"],
-        options={"language": "de", "headers": "labels"},
-    )
-    text = mail(about).text
-    assert "Bestellt am: 1.–31. Okt. 2026 · kind = a" in text
-    assert "Bestellt am, Summe (EUR), note" in text
-    assert "placed_at" not in text
