@@ -4,8 +4,10 @@ import asyncio
 import gc
 import os
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,22 +27,27 @@ from stream_app.db.migrations import config
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
+from tests import durations
 from tests.waiting import FACTOR
 
 ROOT = Path(__file__).parent.parent
 LEDGER_ROWS = 3_000
 
-WHOLE = ("e2e",)
-"""Folders whose tests run in one process, because they use the same processes of the service.
+WHOLE = {"tests/e2e/test_page": "pages", "tests/e2e/": "e2e"}
+"""Files by how their path begins, and the group whose tests run in one process.
 
-They begin first, so that no process ends late.
+They use the same processes of the service, and pages the same browser. These groups begin first, so that no
+process ends late.
 """
 
-SPREAD = {"chaos": 0.7, "integration": 0.9}
-"""The share of the run over which the files of a folder are spread; those of other folders over all of it.
+WAITING = "tests/chaos/"
+"""Files whose tests wait more than they compute. Beside each other they would leave the processors idle."""
 
-Tests of chaos wait more than they compute. Beside each other they would leave the processors idle.
-"""
+SPREAD = 0.8
+"""The share of the run over which the files of :data:`WAITING` are spread."""
+
+USUAL = 0.05
+"""Assumed seconds of a test whose duration is not recorded."""
 
 # The same inputs in every run. The other profile has new inputs, and twice as many.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
@@ -64,8 +71,20 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        folder = file.split("/")[1]
-        return folder if folder in WHOLE else file
+        return _whole(file) or file
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--record-durations``."""
+    parser.addoption(
+        "--record-durations", action="store_true", help="write how long tests take into tests/durations.json"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record the durations, in the process that has the reports of all tests."""
+    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(durations.Recorder())
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
@@ -109,20 +128,35 @@ def _line(item: pytest.Item) -> int:
 
 
 def _spread(items: list[pytest.Item]) -> None:
-    """Order the files by :data:`SPREAD`. Otherwise the random order stays, but for modules ``IN_ORDER``."""
-    files: dict[str, dict[Path, None]] = {}
+    """Order the files: those of :data:`WHOLE` begin first, then come the others, those that take long first.
+
+    The files of :data:`WAITING` have places between those of the others, in proportion to their times. Otherwise
+    the random order stays, but for modules ``IN_ORDER``.
+    """
+    known = durations.recorded()
+    long: defaultdict[str, float] = defaultdict(float)
+    counts: Counter[str] = Counter()
     for item in items:
-        files.setdefault(_folder(item), {})[item.path] = None
-    places = {
-        path: (number + 0.5) / len(paths) * SPREAD.get(folder, 1.0)
-        for folder, paths in files.items()
-        for number, path in enumerate(paths)
-    }
-    items.sort(key=lambda item: (_folder(item) not in WHOLE, places[item.path], item.path, _line(item)))
+        long[_file(item)] += known.get(item.nodeid, 0.0)
+        counts[_file(item)] += 1
+    places: dict[str, float] = {file: number for number, file in enumerate(long)}
+    for waits in (False, True):
+        files = [file for file in long if _whole(file) is None and file.startswith(WAITING) == waits]
+        files.sort(key=lambda file: -long[file])
+        seconds = [long[file] + USUAL * counts[file] for file in files]
+        starts = accumulate(seconds, initial=0.0)
+        share = SPREAD if waits else 1.0
+        places |= {file: start / sum(seconds) * share for file, start in zip(files, starts, strict=False)}
+    items.sort(key=lambda item: (_whole(_file(item)) is None, places[_file(item)], _file(item), _line(item)))
 
 
-def _folder(item: pytest.Item) -> str:
-    return item.path.relative_to(ROOT / "tests").parts[0]
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def _whole(file: str) -> str | None:
+    """Return the group of :data:`WHOLE` that a file belongs to."""
+    return next((group for start, group in WHOLE.items() if file.startswith(start)), None)
 
 
 @pytest.fixture(scope="session")

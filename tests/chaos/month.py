@@ -1,4 +1,4 @@
-"""A month of two hundred schedules with faults, computed from a seed. Does no I/O."""
+"""A month of a hundred schedules with faults, computed from a seed. Does no I/O."""
 
 from bisect import bisect_left
 from calendar import monthrange
@@ -40,10 +40,10 @@ CRON: Mapping[str, Shows] = {
 }
 
 KINDS: Mapping[str, int] = {
-    "daily": 6, "weekly": 100, "monthly": 75,
+    "daily": 6, "weekly": 36, "monthly": 36,
     WEEKDAYS: 3, TWICE_A_MONTH: 9, IN_THE_GAP: 4, TWICE_A_DAY: 1, HOURLY: 2,
 }  # fmt: skip
-"""The number of schedules of each kind: enough runs for a minute of work."""
+"""The number of schedules of each kind: each window and each ``catch_up``, in several zones where runs are few."""
 
 CLOSE = (IN_THE_GAP, HOURLY)
 """Kinds that can have several runs between two ticks. All of these runs must be required."""

@@ -1,6 +1,6 @@
 """A month in a minute: every run takes place once and every recipient gets one mail, in spite of faults.
 
-Two hundred schedules in twelve zones. The clock is simulated, all the rest is real. ``CHAOS_SEED=`` plans the
+A hundred schedules in twelve zones. The clock is simulated, all the rest is real. ``CHAOS_SEED=`` plans the
 same month again.
 """
 

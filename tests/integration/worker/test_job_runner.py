@@ -223,16 +223,21 @@ def exports(storage: ObjectStore) -> Exports:
 
 
 @pytest.fixture
-def dispatcher(jobs: Jobs, exports: Exports, rescuer: JobRescuer, settings: Settings) -> Dispatcher:
+def dispatcher(
+    jobs: Jobs, exports: Exports, rescuer: JobRescuer, settings: Settings, request: pytest.FixtureRequest
+) -> Dispatcher:
+    """A dispatcher with the lease in seconds that the test has as its parameter."""
+    lease = getattr(request, "param", 1.2)
     return Dispatcher(
         worker="w",
         store=jobs.store,
         exporter=cast(Exporter, exports),
         emit=rescuer.emit,
-        settings=settings.model_copy(update={"lease_seconds": 1.2, "worker_slots": 2}),
+        settings=settings.model_copy(update={"lease_seconds": lease, "worker_slots": 2}),
     )
 
 
+@pytest.mark.parametrize("dispatcher", [600], indirect=True)  # it renews leases whose half has passed
 async def test_a_worker_that_claims_its_own_job_again_stops_the_old_attempt(
     jobs: Jobs, dispatcher: Dispatcher, exports: Exports
 ) -> None:
