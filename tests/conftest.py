@@ -6,28 +6,23 @@ import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from itertools import accumulate
 from pathlib import Path
-from uuid import uuid4
 
-import asyncpg
 import hypothesis
 import pytest
 import structlog
-from alembic import command
-from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from dev.postgres import SOURCE, STATE
 from dev.stack import Stack
 from stream_app.db.engine import create_engine
-from stream_app.db.migrations import config
 from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests import durations
+from tests.state_databases import TEMPLATE, StateDatabases, create_database, database
 from tests.waiting import FACTOR
 
 ROOT = Path(__file__).parent.parent
@@ -128,10 +123,10 @@ def _line(item: pytest.Item) -> int:
 
 
 def _spread(items: list[pytest.Item]) -> None:
-    """Order the files: those of :data:`WHOLE` begin first, then come the others, those that take long first.
+    """Order the files: those of :data:`WHOLE` begin first, then come the others, the longest first.
 
-    The files of :data:`WAITING` have places between those of the others, in proportion to their times. Otherwise
-    the random order stays, but for modules ``IN_ORDER``.
+    The files of :data:`WAITING` have places between those of the others, in proportion to their times.
+    Otherwise the random order stays, but for modules ``IN_ORDER``.
     """
     known = durations.recorded()
     long: defaultdict[str, float] = defaultdict(float)
@@ -165,6 +160,7 @@ def stack() -> Iterator[Stack]:
     (ROOT / ".local").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="test-", dir=ROOT / ".local"))
     with Stack(folder, ledger_rows=LEDGER_ROWS, keep_logs=False) as running:
+        asyncio.run(create_database(running, TEMPLATE, STATE))  # nobody is connected to it yet
         yield running
 
 
@@ -198,37 +194,16 @@ def storage(settings: Settings) -> ObjectStore:
     return store
 
 
-@asynccontextmanager
-async def database(stack: Stack, settings: Settings, template: str = "template1") -> AsyncIterator[Settings]:
-    """Create a state database for the block: a copy of ``template``, by default an empty database."""
-    name = f"test_{uuid4().hex}"
-    await create_database(stack, name, template)
-    yield with_database(settings, name)
-    admin = await asyncpg.connect(stack.postgres.admin_url())
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
-
-
-async def create_database(stack: Stack, name: str, template: str = "template1") -> None:
-    """Create a state database as a copy of ``template``; copying files is faster than writing WAL here."""
-    admin = await asyncpg.connect(stack.postgres.admin_url())
-    await admin.execute(f"CREATE DATABASE {name} OWNER {STATE} TEMPLATE {template} STRATEGY file_copy")
-    await admin.close()
-
-
-def with_database(settings: Settings, name: str) -> Settings:
-    """Return the settings with another state database on the same server."""
-    url = settings.database_url.get_secret_value().rpartition("/")[0]
-    return settings.model_copy(update={"database_url": SecretStr(f"{url}/{name}")})
+@pytest.fixture(scope="session")
+def template(stack: Stack) -> str:
+    """The name of a migrated state database without rows that tests copy."""
+    return TEMPLATE
 
 
 @pytest.fixture(scope="session")
-def template(stack: Stack, settings: Settings) -> str:
-    """The name of a migrated state database that tests copy."""
-    name = "test_template"
-    asyncio.run(create_database(stack, name))
-    command.upgrade(config(with_database(settings, name)), "head")
-    return name
+def state_databases(stack: Stack, settings: Settings, template: str) -> StateDatabases:
+    """Migrated state databases, each for one test at a time."""
+    return StateDatabases(stack, settings, template)
 
 
 @pytest.fixture
@@ -239,9 +214,9 @@ async def empty_settings(stack: Stack, settings: Settings) -> AsyncIterator[Sett
 
 
 @pytest.fixture
-async def own_settings(stack: Stack, settings: Settings, template: str) -> AsyncIterator[Settings]:
+async def own_settings(state_databases: StateDatabases) -> AsyncIterator[Settings]:
     """Settings with a separate, migrated state database for the test."""
-    async with database(stack, settings, template) as own:
+    async with state_databases.one() as own:
         yield own
 
 

@@ -1,7 +1,7 @@
 """How long tests took: those that take long begin first, so that no process ends late.
 
-``tests/durations.json`` has the seconds of each test that takes over :data:`LEAST`. The numbers only order the
-files. They need not be exact, and a test that is missing there still runs.
+``tests/durations.json`` has the seconds of each test that takes over :data:`LEAST`. The numbers only order
+the files. They need not be exact, and a test that is missing there still runs.
 """
 
 import json

@@ -8,12 +8,11 @@ from uuid import uuid4
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from dev.postgres import STATE
 from dev.stack import Stack
-from stream_app.db import migrations
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import client_options, ensure_topics
+from tests.state_databases import TEMPLATE, create_database
 
 CONSUMED = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
 """The topics that workers read."""
@@ -41,12 +40,10 @@ def own_part(stack: Stack, name: str) -> Iterator[Stack]:
         "EXPORTER_KAFKA_GROUP": unique,
     }
     admin = stack.postgres.admin_url()
-    asyncio.run(_execute(admin, f"CREATE DATABASE {database} OWNER {STATE}"))
+    asyncio.run(create_database(stack, database, TEMPLATE))
     with stack.configured(own):
         try:
-            settings = settings_of(stack)
-            migrations.upgrade(settings)
-            asyncio.run(start_from_now(settings))
+            asyncio.run(start_from_now(settings_of(stack)))
             yield stack
         finally:
             stop_apps(stack)

@@ -233,7 +233,7 @@ class HastyApp(App):
 
 
 class HastyStore(ObjectStore):
-    """A store whose calls are repeated for less time, so that a job is postponed soon after an outage begins."""
+    """A store whose calls are repeated for less time, so that jobs are postponed early in an outage."""
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **{"retry_seconds": 20.0} | options)

@@ -43,7 +43,7 @@ KINDS: Mapping[str, int] = {
     "daily": 6, "weekly": 36, "monthly": 36,
     WEEKDAYS: 3, TWICE_A_MONTH: 9, IN_THE_GAP: 4, TWICE_A_DAY: 1, HOURLY: 2,
 }  # fmt: skip
-"""The number of schedules of each kind: each window and each ``catch_up``, in several zones where runs are few."""
+"""The number of schedules of each kind: with each window and each ``catch_up``, of rare runs in all zones."""
 
 CLOSE = (IN_THE_GAP, HOURLY)
 """Kinds that can have several runs between two ticks. All of these runs must be required."""

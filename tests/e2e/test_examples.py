@@ -17,9 +17,9 @@ from dev.process import free_ports
 from dev.stack import ROOT
 from producers.tokens import sign_token
 from stream_app.settings import Settings
-from tests.conftest import create_database, with_database
 from tests.e2e.conftest import System
 from tests.node_packages import build_client, run
+from tests.state_databases import create_database, with_database
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow

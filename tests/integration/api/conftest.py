@@ -25,7 +25,7 @@ from stream_app.jobs.models import Base, ExportJob
 from stream_app.settings import Settings
 from streaming_exporter.events import Event, Topic
 from streaming_exporter.kafka_connection import ensure_topics
-from tests.conftest import create_database, with_database
+from tests.state_databases import create_database, with_database
 from tests.topics import events_on
 
 

@@ -14,7 +14,7 @@ from streaming_exporter.kafka_connection import ensure_topics
 from streaming_exporter.outbox.relay import Relay
 from streaming_exporter.outbox.sqlalchemy_store import SqlAlchemyStore
 from streaming_exporter.outbox.tables import metadata
-from tests.conftest import database
+from tests.state_databases import database
 from tests.topics import events_on
 
 REQUEST = ExportRequest(user_id="u", export_type="ledger", format="csv")

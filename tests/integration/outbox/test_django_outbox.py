@@ -19,9 +19,9 @@ from streaming_exporter.errors import UsageError
 from streaming_exporter.kafka_connection import ensure_topics
 from streaming_exporter.outbox.django import cancel_export, request_export
 from streaming_exporter.outbox.tables import metadata
-from tests.conftest import create_database, with_database
 from tests.documents import BLOCKS
 from tests.integration.outbox.conftest import REQUEST, events_of, url_for
+from tests.state_databases import create_database, with_database
 
 
 @pytest.fixture(scope="module")
