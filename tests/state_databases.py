@@ -64,8 +64,8 @@ async def database(stack: Stack, settings: Settings) -> AsyncIterator[Settings]:
 class StateDatabases:
     """Copies of a migrated database for one test each.
 
-    After its test a database loses all connections and rows. It is dropped instead if the test has changed its
-    schema or left many rows.
+    After its test a database loses all connections and rows. It is dropped instead if the test has changed
+    its schema or left many rows.
     """
 
     def __init__(self, stack: Stack, settings: Settings, template: str) -> None:
