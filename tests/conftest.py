@@ -230,9 +230,13 @@ async def engine(own_settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _collected() -> Iterator[None]:
-    """Collect garbage after each module, so that resources left open fail the module that left them."""
+    """Collect garbage after each module, so that resources left open fail the module that left them.
+
+    The next collection does not visit what is left, such as modules that were imported.
+    """
     yield
     gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
