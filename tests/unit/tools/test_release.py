@@ -9,6 +9,7 @@ from packaging.version import Version
 from tools import release
 from tools.release import (
     ROOT,
+    UNRELEASED,
     ReleaseError,
     current_version,
     cut_changelog,
@@ -78,8 +79,9 @@ def test_a_changelog_without_new_entries_or_with_the_version_is_refused(text: st
 
 
 def test_the_changelog_of_this_checkout_can_be_cut() -> None:
-    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    assert "## 7.8.9 (2027-02-03)\n\n- " in cut_changelog(text, NEXT, date(2027, 2, 3))
+    """Also right after a release, when nothing is unreleased: then with the next entry."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8").replace(UNRELEASED, f"{UNRELEASED}\n- One.\n", 1)
+    assert "## 7.8.9 (2027-02-03)\n\n- One.\n" in cut_changelog(text, NEXT, date(2027, 2, 3))
 
 
 @pytest.mark.parametrize(
