@@ -106,6 +106,8 @@ def test_every_state_is_accessible(browser: Browser, system: System, settings: S
         for state in ("Waiting", "Running", "Ready", "Failed", "Cancelled", "Removed", "Paused", "Active"):
             expect(page.locator(".state", has_text=state).first).to_be_visible()
         page.locator("#schedule-list > li").first.get_by_text("Past runs").click()
+        page.get_by_role("button", name="Copy link").first.click()
+        expect(page.get_by_text("After signing in, it opens this export").first).to_be_visible()
         desktop.check("jobs")
         page.get_by_role("button", name="Remove").first.click()
         page.locator(".danger").wait_for()

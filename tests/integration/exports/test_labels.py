@@ -73,8 +73,10 @@ async def test_the_example_of_the_documents(
     exported = await export("", "csv", dataset=dataset, options=json.loads(blocks["json"]))
     assert exported.content.decode() == ("id;Bestellt am;Betrag (EUR)\n1;01.07.2026 12:00:00+02:00;1234,50\n")
     assert exported.data.manifest["label"] == "Bestellungen"
+    assert exported.data.manifest["labels"] == {"placed_at": "Bestellt am", "total": "Betrag (EUR)"}
     assert exported.data.manifest["timezone"] == "Europe/Vienna"
     usual = await export("", "ndjson", dataset=dataset)
+    assert not {"label", "labels"} & usual.data.manifest.keys()
     assert json.loads(usual.content) == {
         "id": 1,
         "placed_at": "2026-07-01T12:00:00+02:00",
