@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -165,7 +165,12 @@ class DestinationClient:
             raise DeliveryFailed(STOPPED)
         progress = replace(progress, path=whole_path(transfer.destination, transfer.outgoing[0].path))
         self._running.add(transfer)
-        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, progress))
+
+        async def renew() -> bool:
+            known = replace(progress, files=transfer.done, sent=transfer.sent)
+            return await self._outbox.renew(notification, known.as_json())
+
+        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
             # Before the first byte: all attempts must use the same paths.
             transfer.held_until = self._held_until()
@@ -176,6 +181,7 @@ class DestinationClient:
             raise DeliveryFailed(STOPPED if self._stopping else str(error)) from error
         except DestinationError as error:
             if error.is_permanent:
+                heartbeat.cancel()
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
             raise DeliveryFailed(
@@ -185,6 +191,7 @@ class DestinationClient:
             ) from error
         except FileUnavailable as error:
             if error.lost:
+                heartbeat.cancel()
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
             raise DeliveryFailed(str(error), detail=error.detail) from error
@@ -200,17 +207,22 @@ class DestinationClient:
             heartbeat.cancel()
 
     async def _heartbeat(
-        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
+        self, notification: Notification, transfer: Transfer, renew: Callable[[], Awaitable[bool]]
     ) -> None:
-        """Renew the claim, and stop the transfer if it is lost or cannot be renewed in time."""
+        """Renew the claim, and stop the transfer if it is lost or cannot be renewed in time.
+
+        Args:
+            notification: the delivery.
+            transfer: what the claim is for.
+            renew: renews the claim; returns whether it still holds the delivery.
+        """
         pause = self._outbox.lease.total_seconds() / RENEWALS
         while True:
             await asyncio.sleep(pause)
             renewed_until = self._held_until()
             held = True
             try:
-                known = replace(progress, files=transfer.done, sent=transfer.sent)
-                held = await self._outbox.renew(notification, known.as_json())
+                held = await renew()
                 transfer.held_until = renewed_until
             except Retryable as error:
                 log.warning(
@@ -278,17 +290,27 @@ class DestinationClient:
             A text for the owner of the job if complete files are left, else ``None``.
         """
         sent, none = transfer.done, replace(progress, files=0, sent=0).as_json()
-        transfer.done = transfer.sent = 0  # what the heartbeat records from now on
-        if not await retry_until_possible(self._outbox.record, notification, none):
+        self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
+        transfer.stopped.clear()
+        transfer.held_until = self._held_until()
+
+        async def renew() -> bool:
+            return await self._outbox.record(notification, none)
+
+        if not await retry_until_possible(renew):
             return None  # another worker has the delivery
+        # Without a claim, another worker would send the files while they are removed.
+        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
             await self._in_thread(transfer.discard)
-        except (DestinationError, TransferInterrupted) as error:
-            detail = getattr(error, "detail", str(error))
+        except Exception as error:  # the reason of the failure is told, whatever happens here
+            detail = getattr(error, "detail", repr(error))
             log.warning(
                 "delivery.discard_failed", destination=transfer.destination.name, files=sent, error=detail
             )
             return _left(sent)
+        finally:
+            heartbeat.cancel()
         return None
 
     async def _in_thread(self, function: Callable[[], None]) -> None:

@@ -82,10 +82,13 @@ class Transfer:
 
         Raises:
             DestinationError: the destination failed.
+            TransferInterrupted: another worker can have the delivery.
         """
         files = [*self.outgoing, *([self.manifest[0]] if self.manifest is not None else [])]
-        with open_session(self.destination, self.settings, self._options()) as session:
+        options = self._options()
+        with open_session(self.destination, self.settings, options) as session:
             for file in reversed(files):
+                options.check()
                 self._remove_leftovers(session, file)
                 if self._is_ours(session, file):
                     session.remove(file.path)

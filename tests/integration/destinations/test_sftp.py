@@ -13,6 +13,8 @@ import pytest
 
 from stream_app.destinations.errors import DestinationError, TransferInterrupted
 from stream_app.destinations.session import OutgoingFile, SessionOptions, open_session
+from stream_app.destinations.sftp import SftpSession
+from stream_app.destinations.transfer import Transfer
 from stream_app.notifications.outbox import Outbox
 from stream_app.settings import Settings
 from tests.integration.destinations.conftest import Depot, names, on_sftp
@@ -315,6 +317,46 @@ async def test_a_set_that_is_given_up_is_removed_or_told_and_can_be_sent_again(
     row = await depot.sent(job)
     assert (row.status, row.reason) == ("sent", None)
     assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+async def test_a_removal_keeps_its_delivery_for_longer_than_a_lease(
+    depot: Depot, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker must not send the files while they are removed."""
+    remove = SftpSession.remove
+
+    def halt(self: SftpSession, path: str) -> None:
+        server.signal(signal.SIGSTOP)
+        remove(self, path)
+
+    async with halted(depot, sftp) as server:
+        sftp.faults(largest_file=100 * 1024)
+        job = await depot.job("acme", b"small", b"x" * 300_000)
+        async with depot.working(delivery_timeout_seconds=0.2):
+            await depot.tried(job)
+        sftp.faults()
+        await give_up(depot, job)
+        await depot.hurry()
+        monkeypatch.setattr(Transfer, "run", refuse_transfer)
+        monkeypatch.setattr(SftpSession, "remove", halt)
+        async with depot.working(2, delivery_timeout_seconds=0.2):  # a lease of 2.4 s
+            await until_async(lambda: _is_removing(depot, job))
+            first = (await depot.row(job)).lease_until
+            await until_async(lambda: _renewed(depot, job, first))
+            monkeypatch.undo()
+            server.signal(signal.SIGCONT)
+            row = await depot.ended(job)
+    assert (row.status, row.attempts) == ("failed", 2)
+    assert sftp.files() == {}
+
+
+def refuse_transfer(transfer: Transfer) -> None:
+    raise DestinationError("the destination is full")
+
+
+async def _is_removing(depot: Depot, job: UUID) -> bool:
+    row = await depot.row(job)
+    return bool(row.status == "sending" and row.progress["files"] == 0)
 
 
 async def test_a_delivery_that_never_began_is_given_up_without_a_word_about_its_set(
