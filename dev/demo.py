@@ -14,7 +14,7 @@ from rich.table import Table
 from dev.cache import ServiceError
 from dev.progress import Progress as Steps
 from dev.progress import console
-from dev.stack import Stack
+from dev.stack import ROOT, Stack
 from producers.display import size
 from producers.tokens import sign_token
 from stream_app.exports.formats.registry import FORMATS
@@ -58,6 +58,19 @@ def demo(ledger_rows: int, folder: Path, output: Path) -> None:
         given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
         settings = Settings.model_validate(given)
         export_every_format(settings, api.url, ledger_rows, output)
+        console.print(next_step())
+
+
+def next_step() -> str:
+    """Return what to do after the demonstration, in a checkout or with the installed package."""
+    if (ROOT / "Makefile").is_file():
+        return (
+            "Next: [bold]make up[/] keeps it running, with a page. docs/tutorial.md exports your own tables."
+        )
+    return (
+        "Next: [bold]exporter up[/] keeps it running; with EXPORTER_SOURCE_DATABASE_URL and "
+        "EXPORTER_DATASETS_FILE it exports tables of your own."
+    )
 
 
 def export_every_format(settings: Settings, api_url: str, ledger_rows: int, output: Path) -> None:

@@ -46,6 +46,19 @@ GROUP = "exporter.commands"
 """Group of entry points. Each is a Typer application whose commands are added to ``exporter``."""
 
 
+SECTIONS = {
+    "Exports": (
+        "request", "status", "watch", "download", "cancel", "rerun", "password", "schedule",
+    ),
+    "Operation": (
+        "overview", "jobs", "usage", "why", "pause", "resume", "pauses", "cancel-all", "resend", "forget",
+        "doctor", "datasets", "destinations", "dead-letters", "token",
+    ),
+    "The service": ("up", "demo", "worker", "api", "tick", "migrate"),
+}  # fmt: skip
+"""The sections of the list of commands. Commands of other packages follow in a section of their own."""
+
+
 class ExtensibleGroup(TyperGroup):
     """A command group with the commands of the entry points of :data:`GROUP`.
 
@@ -53,10 +66,23 @@ class ExtensibleGroup(TyperGroup):
     """
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands, those of this package first."""
+        """Return the names of all commands, in the order of the sections."""
         for entry in _entries():
             self._add(entry)
-        return super().list_commands(ctx)
+        names = super().list_commands(ctx)
+        known = [name for section in SECTIONS.values() for name in section]
+        return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands, in sections."""
+        found = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        limit = formatter.width - 6 - max(map(len, found))
+        listed = {name for section in SECTIONS.values() for name in section}
+        for title, names in {**SECTIONS, "Further commands": tuple(found.keys() - listed)}.items():
+            rows = [(name, found[name].get_short_help_str(limit)) for name in names if name in found]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command ``cmd_name``. The entry point of the same name is loaded first."""

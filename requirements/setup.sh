@@ -46,7 +46,8 @@ if [ -z "$uv" ]; then
         --require-hashes --requirement requirements/uv.txt
 fi
 
-say "setup: installing the locked packages"
+count=$(grep -c "^[a-z0-9].*==" requirements/dev.txt)
+say "setup: installing $count locked packages (the first time takes some minutes)"
 # Compiled once here: each process of each test would compile them anew where none may write them later.
 "$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements/dev.txt
 "$uv" pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps \
@@ -54,6 +55,7 @@ say "setup: installing the locked packages"
 
 # Only tests of the page use these, so the rest works without Node.js.
 if command -v npm >/dev/null; then
+    say "setup: installing what tests of the page need"
     (cd tests/node && npm ci --silent)
 else
     say "setup: npm was not found; tests of the page that need it will fail until Node.js is installed"

@@ -12,6 +12,7 @@ from api.error_meanings import meaning_of
 from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.saved_names import saved_name
 from stream_app.jobs.states import Status
 from streaming_exporter.events import DestinationName, Encrypt, JobError, Name, Options, Scope, Split, Word
 from streaming_exporter.validation import explained
@@ -34,7 +35,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "row_count": 1204,
     "estimated_rows": 1180,
     "file_size": 20311,
-    "file_name": "ledger-2026-11-24.csv.gz",
+    "file_name": "Ledger-October-2026-11-24.csv.gz",
     "file_count": 1,
     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "warnings": {"guarded_formulas": 3},
@@ -300,7 +301,7 @@ class JobView(BaseModel):
             row_count=job.row_count,
             estimated_rows=job.estimated_rows,
             file_size=job.file_size,
-            file_name=job.file_name,
+            file_name=job.file_name and saved_name(job.file_name, job.export_type, job.name),
             file_count=job.file_count if several else 1 if job.file_path is not None else None,
             sha256=job.sha256,
             warnings=warnings_of(job.manifest),

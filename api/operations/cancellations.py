@@ -1,6 +1,9 @@
 """Cancels all unfinished jobs of a user."""
 
+import asyncio
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
@@ -15,6 +18,9 @@ log = structlog.get_logger(__name__)
 SECONDS = 20.0
 """Longest time of one call, in which other jobs wait. A repeated call continues."""
 
+AT_A_TIME = 4
+"""Transactions that cancel at the same time. Each waits for the disk, and for a lock if it has to."""
+
 
 async def cancel_all(services: ApiServices, user_id: str, *, by: str) -> list[UUID]:
     """Cancel the unfinished jobs of ``user_id``; return their ids.
@@ -27,36 +33,56 @@ async def cancel_all(services: ApiServices, user_id: str, *, by: str) -> list[UU
         Problem: some jobs are not cancelled: another transaction holds them, the state database went away,
             or the time is over. The other jobs are cancelled.
     """
-    cancelled: list[UUID] = []
-    tried = 0
-    failure: Retryable | None = None
-    until = time.monotonic() + SECONDS
     jobs = await services.statistics.unfinished_of(user_id)
-    for job_id in jobs:
-        if time.monotonic() > until:
-            break
-        try:
-            async with services.store.transaction() as connection:
-                found = await services.store.unheld.cancel_unfinished(connection, job_id)
-        except Locked as error:
-            failure = error
-            continue
-        except Retryable as error:
-            failure = error
-            break
-        tried += 1
-        if found is None:
-            continue
-        cancelled.append(job_id)
-        if found.has_ended:
-            services.relay.soon(cancel_event(job_id, source=SOURCE, by=by))
-    log.info("jobs.cancelled", user_id=user_id, by=by, jobs=len(cancelled), left=len(jobs) - tried)
-    if tried < len(jobs):
+    run = _Cancellations(services, by, iter(jobs), time.monotonic() + SECONDS)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(AT_A_TIME, len(jobs))):
+            group.create_task(run.work())
+    left = len(jobs) - run.tried
+    log.info("jobs.cancelled", user_id=user_id, by=by, jobs=len(run.cancelled), left=left)
+    if left:
         raise Problem(
             503,
             "cancellation_incomplete",
-            f"{len(cancelled):,} jobs are cancelled. It is not known of {len(jobs) - tried:,} more jobs: "
+            f"{len(run.cancelled):,} jobs are cancelled. It is not known of {left:,} more jobs: "
             "repeat the call",
             headers={"Retry-After": str(RETRY_SECONDS)},
-        ) from failure
-    return cancelled
+        ) from run.failure
+    return run.cancelled
+
+
+@dataclass(slots=True)
+class _Cancellations:
+    """Cancels jobs, several at a time, until ``until`` by the monotonic clock."""
+
+    services: ApiServices
+    by: str
+    jobs: Iterator[UUID]
+    until: float
+    cancelled: list[UUID] = field(default_factory=list)
+    tried: int = 0
+    failure: Retryable | None = None
+    is_away: bool = False
+
+    async def work(self) -> None:
+        """Cancel the jobs that are left. A job that another transaction holds is left out."""
+        for job_id in self.jobs:
+            if self.is_away or time.monotonic() > self.until:
+                return
+            try:
+                await self._cancel(job_id)
+            except Locked as error:
+                self.failure = error
+            except Retryable as error:
+                self.failure, self.is_away = error, True
+
+    async def _cancel(self, job_id: UUID) -> None:
+        services = self.services
+        async with services.store.transaction() as connection:
+            found = await services.store.unheld.cancel_unfinished(connection, job_id)
+        self.tried += 1
+        if found is None:
+            return
+        self.cancelled.append(job_id)
+        if found.has_ended:
+            services.relay.soon(cancel_event(job_id, source=SOURCE, by=self.by))

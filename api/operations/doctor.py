@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.operations.schemas import DoctorReport, FindingView
-from stream_app.db.engine import outages_are_retryable
+from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.doctor.findings import Finding, FindingFactory, worst
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
@@ -59,12 +59,16 @@ class Doctor:
                 return [item async for item in check_state_database(connection, self.settings)]
 
     async def _kafka(self) -> list[Finding]:
+        from stream_app.doctor.dead_letters import check_dead_letters
         from stream_app.doctor.topics import check_topics
         from stream_app.kafka.brokers import Brokers
 
         brokers = Brokers(self.settings, client_id="exporter-api-doctor", timeout=DOCTOR_SECONDS / 2)
         try:
-            return [item async for item in check_topics(brokers, self.settings)]
+            found = [item async for item in check_topics(brokers, self.settings)]
+            with outages_are_retryable():
+                async with autocommitting(self.engine).connect() as connection:
+                    return [*found, await check_dead_letters(connection, brokers, self.settings)]
         finally:
             await brokers.close()
 

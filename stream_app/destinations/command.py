@@ -25,7 +25,10 @@ cli = typer.Typer(
 
 @cli.command("list")
 def list_all(as_json: JsonLines = False) -> None:
-    """List the destinations: where they are, who can use them, and which secrets are missing."""
+    """List the destinations, and who can use them.
+
+    Also where they are, and which of their secrets are missing.
+    """
     with exit_on_error(TIMED_OUT):
         _, destinations = _loaded()
         lines = [_described(item) for item in destinations.values()]

@@ -105,9 +105,13 @@ class S3Session:
         with s3_errors():
             try:
                 if file.size <= COPY_PART:
-                    answer = self._client._execute(
-                        "PUT", self._bucket, target, headers={"x-amz-copy-source": source, **self._encryption}
-                    )
+                    # The own object has no checksum in its metadata, by which `has` knows the copy.
+                    headers: Headers = {
+                        "x-amz-copy-source": source,
+                        "x-amz-metadata-directive": "REPLACE",
+                        **self._headers(file),
+                    }
+                    answer = self._client._execute("PUT", self._bucket, target, headers=headers)
                     _raise_error_of(answer.data)
                 else:
                     self._copy_parts(file, source, target)

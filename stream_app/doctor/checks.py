@@ -8,6 +8,7 @@ from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.causes import Causes
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.datasets import check_datasets, check_destinations, check_tables
+from stream_app.doctor.dead_letters import check_dead_letters
 from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.plugins import check_plugins
 from stream_app.doctor.sources import area_of, check_source, open_sources
@@ -62,6 +63,13 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
                 async for finding in check_clocks(connection, storage):
                     yield finding
 
+    async def kafka() -> AsyncIterator[Finding]:
+        async for finding in check_topics(brokers, settings):
+            yield finding
+        with outages_are_retryable():
+            async with autocommit.connect() as connection:
+                yield await check_dead_letters(connection, brokers, settings)
+
     parts = {
         "database": database(),
         **{
@@ -69,7 +77,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
             for name, source in sources.items()
         },
         "datasets": check_tables(settings),
-        "kafka": check_topics(brokers, settings),
+        "kafka": kafka(),
         "bucket": bucket(),
         "clocks": clocks(),
     }

@@ -27,7 +27,8 @@ async def check_schedules(connection: AsyncConnection) -> AsyncIterator[Finding]
     if failed := found.failing + found.paused_by_service:
         yield SCHEDULE_AREA.warning(
             "failures",
-            f"the last run of {failed} schedules failed, and {found.paused_by_service} of them are paused",
+            f"schedules whose last run failed: {failed}, of which the service has paused "
+            f"{found.paused_by_service}",
             "`exporter overview` lists them with the reason and the last job; "
             "`exporter rerun JOB` runs it again with the same period",
         )

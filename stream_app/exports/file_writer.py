@@ -76,6 +76,7 @@ class FileKind:
     def origin(self, tally: Tally) -> dict[str, Any]:
         """Return the part of a manifest that describes the origin of the rows, as a JSON object."""
         request = self.request
+        labels = {item.name: item.caption for item in self.document.columns if item.caption}
         return {
             "dataset": self.document.dataset,
             "format": self.output.name,
@@ -88,6 +89,7 @@ class FileKind:
             **({"encryption": self.encryption.described()} if self.encryption else {}),
             "scope": request.scope,
             **({"label": self.document.title} if self.document.title else {}),
+            **({"labels": labels} if labels else {}),
             **({"timezone": request.options.timezone} if request.options.timezone else {}),
             "options": request.options.model_dump(mode="json", exclude_defaults=True),
             "as_of": self.document.as_of.isoformat(),

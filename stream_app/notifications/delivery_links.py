@@ -47,6 +47,10 @@ class DeliveryLinks:
         """Return the link that unsubscribes the recipient."""
         return self._url("unsubscribe", delivery_id)
 
+    def page(self, job_id: UUID) -> str:
+        """Return the address at which the page shows the job, to users who sign in and can see it."""
+        return f"{self._base}/#job-{job_id}"
+
     def _url(self, purpose: Purpose, delivery_id: UUID) -> str:
         token = self._signer(purpose).sign(base64_encode(delivery_id.bytes)).decode()
         return f"{self._base}/exports/{purpose}/{token}"

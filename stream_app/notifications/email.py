@@ -143,6 +143,7 @@ class MailClient:
             notification,
             link=self._links.download(notification.delivery_id),
             unsubscribe=unsubscribe,
+            page=self._links.page(notification.job_id),
             attached=attachment is not None,
         )
         return build_mail(
@@ -186,7 +187,7 @@ class MailClient:
             content = await self._storage.call(self._storage.read, notification.file_path)
         except Retryable as error:
             raise DeliveryFailed(str(error)) from error
-        name = one_line(notification.file_name or "export", 200)
+        name = one_line(notification.saved_name or "export", 200)
         return Attachment(name, notification.content_type or "application/octet-stream", content)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from uuid import UUID
 
 from stream_app.jobs.file_warnings import warnings_of
+from stream_app.jobs.saved_names import saved_name
 from stream_app.jobs.states import Status
 from stream_app.messages.catalogue import DEFAULT, known_language
 from stream_app.storage.manifest import MANIFEST
@@ -122,6 +123,8 @@ class Notification:
     """The name that the user gave the export: any one line of text."""
     label: str | None = None
     """The name of the dataset for people, if the file has labels."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The labels of columns in the file, by their names."""
     options: Any = None
     """The options of the request, which can be invalid."""
     timezone: str | None = None
@@ -180,6 +183,7 @@ class Notification:
             rhythm=_rhythm(row),
             warnings=warnings_of(row["manifest"]),
             label=_text_of(row["manifest"], "label"),
+            labels=_labels(row["manifest"]),
             options=row["options"],
             timezone=_text_of(row["manifest"], "timezone"),
             encryption=_encryption(row["encrypt"]),
@@ -202,6 +206,11 @@ class Notification:
     def has_several_files(self) -> bool:
         """Return whether the link leads to a list of files."""
         return (self.file_path or "").endswith(f"/{MANIFEST}") and self.file_count != 1
+
+    @property
+    def saved_name(self) -> str | None:
+        """The name under which people save the file. At destinations it has its own name."""
+        return self.file_name and saved_name(self.file_name, self.export_type, self.name)
 
     @property
     def empty(self) -> bool:
@@ -245,6 +254,13 @@ def _rhythm(row: Mapping[str, Any]) -> Rhythm | None:
 def _text_of(manifest: object, name: str) -> str | None:
     found = manifest.get(name) if isinstance(manifest, dict) else None
     return found if isinstance(found, str) else None
+
+
+def _labels(manifest: object) -> Mapping[str, str]:
+    found = manifest.get("labels") if isinstance(manifest, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {name: label for name, label in found.items() if isinstance(label, str)}
 
 
 def _encryption(encrypt: object) -> Literal["age", "zip_password"] | None:

@@ -254,7 +254,7 @@ class NotificationWords:
             if about.has_several_files:
                 found.append(("files", style.number(about.file_count or 0)))
             else:
-                found.append(("file", about.file_name))
+                found.append(("file", about.saved_name))
                 small.append(("sha256", about.sha256))
             found.append(("size", style.size(about.file_size or 0)))
             found.append(("sent_to", about.sent_to))
@@ -270,6 +270,7 @@ class NotificationWords:
     def _request(self) -> list[Fact]:
         """Return which rows and columns were requested."""
         about, style = self.about, self.style
+        filters = without_window(about.filters, self.window)
         rows = None
         if about.scope == "all":
             rows = self.say("page.scopes.all")
@@ -279,7 +280,7 @@ class NotificationWords:
             rows = self.say("page.scopes.named", scope=about.scope)
         return [
             ("rows_of", rows),
-            ("filters", " · ".join(filter_texts(without_window(about.filters, self.window), style)) or None),
+            ("filters", " · ".join(filter_texts(filters, style, about.labels)) or None),
             ("parameters", " · ".join(filter_texts(about.parameters, style)) or None),
-            ("columns", column_text(about.columns, style)),
+            ("columns", column_text(about.columns, style, about.labels)),
         ]

@@ -16,6 +16,8 @@ MAX_COLUMNS = 8
 MAX_VALUES = 5
 MAX_LENGTH = 200
 
+_NONE: Mapping[str, str] = {}
+
 PERIODS = {
     ("today", "tomorrow"): "today",
     ("yesterday", "today"): "yesterday",
@@ -74,21 +76,31 @@ def _is_window(tests: object, window: tuple[datetime, datetime]) -> bool:
     return ends == window or (tests["gte"], tests["lt"]) == tuple(end.date().isoformat() for end in window)
 
 
-def filter_texts(filters: object, style: MailStyle) -> list[str]:
-    """Return a text for each filter; none for filters that are invalid."""
+def filter_texts(filters: object, style: MailStyle, labels: Mapping[str, str] = _NONE) -> list[str]:
+    """Return a text for each filter; none for filters that are invalid.
+
+    Args:
+        filters: the filters of a request.
+        style: how values are written.
+        labels: the labels of columns by their names. Other columns are called by their names.
+    """
     if not isinstance(filters, Mapping):
         return []
-    found = [item for column, tests in _flat(filters) for item in _of_column(column, tests, style)]
+    found = [
+        item
+        for column, tests in _flat(filters)
+        for item in _of_column(labels.get(column, column), tests, style)
+    ]
     shown = [user_text(item) or "…" for item in found[:MAX_FILTERS]]
     more = len(found) - len(shown)
     return [*shown, text(style.language, "mail.more", count=more)] if more else shown
 
 
-def column_text(columns: object, style: MailStyle) -> str | None:
-    """Return the chosen columns; ``None`` if there is no choice."""
+def column_text(columns: object, style: MailStyle, labels: Mapping[str, str] = _NONE) -> str | None:
+    """Return the chosen columns by their labels, or else their names; ``None`` if there is no choice."""
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         return None
-    shown = ", ".join(user_text(name) or "…" for name in columns[:MAX_COLUMNS])
+    shown = ", ".join(user_text(labels.get(name, name)) or "…" for name in columns[:MAX_COLUMNS])
     if len(columns) > MAX_COLUMNS:
         return text(style.language, "mail.some_columns", names=shown, count=len(columns) - MAX_COLUMNS)
     return shown

@@ -20,10 +20,18 @@ class MailContent:
 
 
 def render_mail(
-    notification: Notification, *, link: str, unsubscribe: str, attached: bool = False
+    notification: Notification, *, link: str, unsubscribe: str, page: str, attached: bool = False
 ) -> MailContent:
-    """Write the mail about the end of an export. The first use of a locale takes long."""
-    return _Mail(NotificationWords(notification), link, unsubscribe, attached).content()
+    """Write the mail about the end of an export. The first use of a locale takes long.
+
+    Args:
+        notification: how the job ended.
+        link: the link to the file.
+        unsubscribe: the link that unsubscribes the recipient.
+        page: the address at which the page shows the job to its user.
+        attached: whether the file is attached.
+    """
+    return _Mail(NotificationWords(notification), link, unsubscribe, page, attached).content()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ class _Mail:
     words: NotificationWords
     link: str
     unsubscribe: str
+    page: str
     attached: bool
 
     def content(self) -> MailContent:
@@ -48,10 +57,19 @@ class _Mail:
         until = words.say("mail.ready.until", time=words.expires)
         download = words.say("mail.ready.download")
         warnings = words.warnings()
-        plain = [lead, f"{download}:\n{self.link}", until, *(f"! {item}" for item in warnings)]
+        has_password = words.about.encryption == "zip_password"
+        show = [words.say("mail.ready.show_password")] if has_password else []
+        plain = [
+            lead,
+            f"{download}:\n{self.link}",
+            *(f"{item}:\n{self.page}" for item in show),
+            until,
+            *(f"! {item}" for item in warnings),
+        ]
         html = [
             mail_html.lead(lead),
             mail_html.button(download, self.link),
+            *(mail_html.button(item, self.page) for item in show),
             mail_html.hint(until),
             *(mail_html.remark(item, "note") for item in warnings),
         ]
@@ -61,8 +79,14 @@ class _Mail:
         words = self.words
         lead, reason = " ".join(words.lead()), words.reason()
         advice = " ".join(words.advice(words.say("mail.failed.correct", user=words.user)))
-        plain = [lead, reason, advice]
-        html = [mail_html.lead(lead), mail_html.remark(reason, "bad"), mail_html.paragraph(advice)]
+        show = words.say("mail.failed.show")
+        plain = [lead, reason, advice, f"{show}:\n{self.page}"]
+        html = [
+            mail_html.lead(lead),
+            mail_html.remark(reason, "bad"),
+            mail_html.paragraph(advice),
+            mail_html.button(show, self.page),
+        ]
         return self._mail(plain, html)
 
     def _mail(self, plain: list[str], html: list[str]) -> MailContent:

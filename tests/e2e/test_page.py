@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Route, expect
@@ -214,6 +215,43 @@ def test_again_repeats_the_request(visit: Visit, system: System, anybody: str) -
     assert body.pop("filters") == {**order["filters"], "paid": {"eq": True}}  # type: ignore[dict-item]
     assert body == {name: value for name, value in order.items() if name != "filters"}
     expect(visit.newest().locator(".state")).to_have_text("Ready")
+
+
+def test_the_link_of_an_export_leads_back_to_it(
+    visit: Visit, customer: str, anybody: str, settings: Settings
+) -> None:
+    """P7: after signing in. Operators see its state. Others learn who can give them the file."""
+    page = visit.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit.sign_in(customer)
+    visit.choose("orders", "csv")
+    card = visit.export()
+    card.get_by_role("button", name="Copy link").click()
+    expect(card).to_contain_text("Link copied. After signing in")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == f"{visit.url}/#{card.get_attribute('id')}"
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    card.get_by_role("button", name="Copy link").click()
+    expect(card).to_contain_text(f"Copy this link: {link}")
+
+    def follow(token: str) -> None:
+        page.get_by_role("button", name="Sign out").click()
+        page.goto("about:blank")
+        page.goto(link)
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+
+    follow(customer)
+    expect(card).to_be_focused()
+    expect(card.get_by_role("button", name="Edit and run again")).to_be_visible()
+    follow(sign_token(settings, f"operator-{uuid4().hex[:8]}", ["exports:operate"]))
+    expect(card).to_be_focused()
+    expect(card.locator(".state")).to_have_text("Ready")
+    for closed in ("Download", "Edit and run again", "Remove"):
+        expect(card.get_by_role("button", name=closed)).to_have_count(0)
+    follow(anybody)
+    expect(page.get_by_role("alert")).to_contain_text("it belongs to another user")
+    visit.forgive("status of 404")
 
 
 def test_a_file_is_removed_when_asked_twice(visit: Visit, anybody: str) -> None:

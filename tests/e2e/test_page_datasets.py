@@ -53,7 +53,7 @@ def test_labels_parameters_scopes_and_limits_are_shown(visit: Visit, seller: str
     expect(page.get_by_role("group", name="Columns")).to_contain_text("notemasked")
     region = page.get_by_label("Region")
     expect(region.locator("option")).to_have_text(["Choose …", "emea", "apac"])
-    since = page.get_by_text("The first time of an order · Usual: 2026-01-01T00:00:00Z")
+    since = page.get_by_text("The first time of an order · Default: 2026-01-01T00:00:00Z")
     expect(since).to_be_visible()
     page.get_by_role("button", name="Export", exact=True).click()
     expect(region).to_be_focused()  # it is required

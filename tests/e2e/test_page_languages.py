@@ -58,17 +58,22 @@ def test_the_page_is_in_german(visit: Visit, customer: str) -> None:
         ),
         (
             {"paused_code": "unknown_dataset", "failures": 0, "paused_reason": "there is no dataset 'gone'"},
-            "Diesen Datensatz gibt es nicht, oder Sie dürfen ihn nicht exportieren.",
+            "Diesen Datensatz gibt es nicht, oder Sie dürfen ihn nicht exportieren: gone",
         ),
         (
             {"paused_code": None, "failures": 0, "paused_reason": "a reason of a version before the codes"},
             "A reason of a version before the codes",
+        ),
+        (
+            {"active": True, "failures": 2, "paused_code": None, "paused_reason": None},
+            "Die letzten 2 Läufe sind fehlgeschlagen. Die Gründe stehen bei den früheren Läufen",
         ),
     ],
 )
 def test_why_a_schedule_is_paused_is_in_the_language_of_the_page(
     visit: Visit, system: System, customer: str, paused: dict[str, Any], shown: str
 ) -> None:
+    """A schedule that has failed and goes on says so, too."""
     headers = {"Authorization": f"Bearer {customer}"}
     body = {"export_type": "orders", "format": "csv", "schedule": "daily", "time_of_day": "06:00"}
     made = system.client.post("/exports/schedules", json=body, headers=headers).raise_for_status().json()

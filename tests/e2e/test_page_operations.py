@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Route, expect
 
 from producers.tokens import sign_token
 from stream_app.app import create_app
@@ -157,7 +157,7 @@ def test_dead_letters_and_doctor_on_a_phone(
         card.get_by_role("button", name="Discard").click()
         card.get_by_role("button", name="Really discard?").click()
         expect(page.get_by_text("The message is discarded.")).to_be_visible()
-        page.locator("summary", has_text="What doctor says").click()
+        page.locator("summary", has_text="Checks of the service").click()
         expect(page.get_by_text("checks found nothing.")).to_be_visible()
         visit.assert_fits()
         visit.shot("operations-doctor", full_page=True)
@@ -207,6 +207,27 @@ def test_operators_turn_pages_and_stop_one_user(
     expect(pauses).to_contain_text(f"User {flooder}")
     pauses.get_by_role("button", name=f"Resume User {flooder}").click()
     expect(page.get_by_text("Nothing is paused.")).to_be_visible()
+
+
+def test_the_page_cancels_until_no_export_is_left(visit: Visit, operator: str) -> None:
+    """P19: the service cancels for a limited time in one call."""
+    page, calls = visit.page, 0
+
+    def incomplete(route: Route) -> None:
+        nonlocal calls
+        calls += 1
+        problem = {"code": "cancellation_incomplete", "detail": "repeat the call"}
+        route.fulfill(status=503, json=problem) if calls < 3 else route.continue_()
+
+    page.route("**/exports/jobs:cancel", incomplete)
+    opened(visit, operator)
+    page.get_by_label("User", exact=True).fill("nobody-at-all")
+    page.get_by_label("User", exact=True).press("Enter")
+    page.get_by_role("button", name="Cancel all unfinished exports of this user").click()
+    page.get_by_role("button", name="Really cancel all?").click()
+    expect(page.get_by_text("All unfinished exports of this user are cancelled.")).to_be_visible()
+    assert calls == 3
+    visit.forgive("status of 503")
 
 
 async def insert_jobs(settings: Settings, user: str, count: int) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser, Page, Request, Response, Route, expect
@@ -101,6 +102,16 @@ def test_a_user_signs_in_exports_and_signs_out(tab: Visit, provider: IdentityPro
     page.get_by_role("button", name="Sign in", exact=True).click()
     expect(page.get_by_placeholder("Enter any login")).to_be_visible()  # the provider's session has ended too
     tab.forgiven.append("status of 401")  # a call can be on its way when the user signs out
+
+
+def test_the_provider_leads_back_to_what_the_address_names(tab: Visit, provider: IdentityProvider) -> None:
+    """P7: a link to an export, which does not exist any more."""
+    link = f"{provider.page}#job-{uuid4()}"
+    tab.page.goto(link)
+    sign_in(tab)
+    expect(tab.page.get_by_role("alert")).to_contain_text("This export no longer exists")
+    assert tab.page.url == link
+    tab.forgive("status of 404")
 
 
 def test_a_sign_in_that_fails_says_why(tab: Visit, provider: IdentityProvider) -> None:

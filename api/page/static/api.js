@@ -16,6 +16,7 @@ export class Failure extends Error {
     const message = problem.detail ?? problem.title ?? t("page.problems.status", { status: String(status) });
     super(problemText({ code: problem.code, field: problem.field, message }));
     this.status = status;
+    this.code = problem.code;
     this.field = problem.field;
     this.away = away;
   }

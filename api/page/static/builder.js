@@ -426,9 +426,9 @@ export class Builder {
       if (failure.name === "AbortError") return;
       this.unknown = failure.away;
       if (failure.away) this.asked = null; // it is asked for again when the service is back
+      this.point(failure);
       this.show(failure.message, true);
       if (failure.away) passing(this.estimate, this.estimate.textContent);
-      this.point(failure);
       if (REFUSED.has(failure.status)) this.allow(failure.message);
     }
   }
@@ -455,6 +455,8 @@ export class Builder {
     const form = this.isBundle ? /^(filters|parameters)\.([^.]+(?:\.[^.]+)?)/ : /^(filters|parameters)\.([^.]+)/;
     const [, part, name] = form.exec(failure.field ?? "") ?? [];
     if (part) this[part].mark(name);
+    const column = part === "filters" && this.fields.find((own) => own.name === name);
+    if (column) failure.message = failure.message.replace(`: ${name}`, `: ${labelOf(column)}`);
   }
 
   send() {

@@ -7,12 +7,15 @@ import { Password } from "./encryption.js";
 import { FileList, download, several } from "./files.js";
 import { destinationModule, labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
+import { PAGE } from "./session.js";
 import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status } from "./words.js";
 import { warnings } from "./warnings.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
 const SELDOM = 10; // of them one is asked while nothing runs
 const LONGEST_WAIT = 10000; // between two attempts to listen
+
+const READING = 20_000; // milliseconds for which the text about a copied link is shown
 
 const TYPING = 300; // milliseconds without a key, after which a search begins
 
@@ -262,11 +265,15 @@ class Card {
     this.cancel = button(t("page.jobs.cancel"), (pressed) => this.drop(pressed));
     this.repeat = button(t("page.jobs.edit_and_run"), () => jobs.again(this.job));
     this.rerun = button(t("page.jobs.run_again"), (pressed) => this.runAgain(pressed));
+    this.copy = button(t("page.jobs.copy_link"), () => this.copyLink());
+    this.copied = h("p", { class: "hint", role: "status", hidden: true });
     this.remove = twice(t("page.jobs.remove"), t("page.jobs.remove_question"), (pressed) => this.drop(pressed));
     const zone = job.window?.timezone ?? job.options?.timezone;
     const wanted = [filters(job.filters, job.export_type, zone, job.created_at), filters(job.parameters, job.export_type, zone)].filter(Boolean).join(" · ");
-    const source = job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)));
-    const whose = job.user_id === jobs.user.id ? null : t("page.jobs.for_user", { user: job.user_id });
+    const { user } = jobs;
+    this.isOpen = job.user_id === user.id || user.admin; // others who see the job do not see its request
+    const source = this.isOpen && job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)));
+    const whose = job.user_id === user.id ? null : t("page.jobs.for_user", { user: job.user_id });
     const extent = [scopeText(job.scope), job.columns && t("page.jobs.columns", { count: job.columns.length }), wanted];
     this.element = h(
       "li",
@@ -280,7 +287,8 @@ class Card {
       this.warnings,
       this.error,
       this.problem,
-      h("p", { class: "buttons" }, this.download, this.list, this.password.button, this.cancel, this.repeat, this.rerun, this.remove),
+      h("p", { class: "buttons" }, this.download, this.list, this.password.button, this.cancel, this.repeat, this.rerun, this.copy, this.remove),
+      this.copied,
       this.password.place,
       this.files.element,
     );
@@ -301,14 +309,15 @@ class Card {
     this.warnings.replaceChildren(...texts.map((text) => h("li", {}, text)));
     this.warnings.hidden = !texts.length;
     const focused = document.activeElement;
-    this.remove.hidden = job.status !== "completed";
+    this.remove.hidden = job.status !== "completed" || !this.isOpen;
+    this.repeat.hidden = !this.isOpen;
     this.download.hidden = !job.download_url;
     this.list.hidden = !job.files_url || Boolean(job.download_url);
     this.password.show(job, job.user_id === this.jobs.user.id);
     if (this.list.hidden) this.files.element.hidden = true;
     this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
     this.rerun.hidden = UNFINISHED.has(job.status);
-    if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat].find((button) => !button.hidden).focus();
+    if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat, this.copy].find((button) => !button.hidden).focus();
     if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
       const result = sentence(job.error && problemText(job.error)) ?? (job.status === "completed" ? rows(job.row_count) : "");
       byId("news").textContent = t("page.jobs.ended", { dataset: title(job), format: kind(job), status: status(job.status), result });
@@ -360,6 +369,21 @@ class Card {
 
   fetch(pressed) {
     return busy(pressed, this.problem, () => download(`exports/jobs/${this.job.export_job_id}/download`));
+  }
+
+  /** Copy the address at which the page shows this export, to users who can see it. */
+  async copyLink() {
+    const link = `${PAGE}#${this.element.id}`;
+    let text = t("page.jobs.link_copied");
+    clearTimeout(this.reading);
+    try {
+      await navigator.clipboard.writeText(link);
+      this.reading = setTimeout(() => (this.copied.hidden = true), READING);
+    } catch {
+      text = t("page.jobs.link", { link }); // without a secure connection, or without the permission
+    }
+    this.copied.textContent = `${text} ${t("page.jobs.link_for")}`;
+    this.copied.hidden = false;
   }
 
   /** Make a new job with the same request. */

@@ -66,6 +66,18 @@ async function open(tokens, { focus = false } = {}) {
   }
   if (focus) byId("new").focus({ preventScroll: true });
   await lists(true);
+  await follow();
+}
+
+/** Show the export that the address names. */
+async function follow() {
+  const [, id] = /^#job-([\da-f-]{36})$/.exec(location.hash) ?? [];
+  if (!id || !session.token || !desk?.jobs) return;
+  const problem = byId("jobs-problem");
+  await desk.jobs.show(id).catch((failure) => {
+    report(problem, failure);
+    problem.scrollIntoView({ block: "center" });
+  });
 }
 
 /** The list of exports, anew: one that was stopped does not start again. */
@@ -201,6 +213,7 @@ byId("back").onclick = () => {
 };
 byId("sign-in-again").onclick = signInAgain;
 byId("sign-out").onclick = signOut;
+addEventListener("hashchange", follow);
 onLoss(() => desk?.jobs?.showLive());
 onReturn(() => {
   if (!desk || !session.token) return;

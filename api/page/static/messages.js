@@ -56,7 +56,15 @@ export const has = (key) => key in messages;
 export function problemText({ code, message, field }) {
   if (language === "en" || !has(`errors.${code}`)) return message;
   const text = t(`errors.${code}`);
-  return field ? t("page.problems.of_field", { text, field }) : text;
+  const about = subject(message, field);
+  return about ? t("page.problems.of_field", { text: text.replace(/\.$/, ""), field: about }) : text;
+}
+
+/** What the service's own text is about: a filter, a parameter, or else what it has in quotation marks. */
+function subject(message, field) {
+  const place = field ?? /^(\w+(?:\.[\w-]+)+): /.exec(message)?.[1] ?? "";
+  const [, name] = /^(?:filters|parameters|options)\.(.+)/.exec(place) ?? [];
+  return name ?? /(?<!\w)'([^']{1,100})'/.exec(message)?.[1] ?? field;
 }
 
 /** Remember the user's choice of a language, and show the page in it. */

@@ -24,7 +24,7 @@ export class SignInFailure extends Error {
 export async function begin(oidc) {
   if (!globalThis.isSecureContext) throw new SignInFailure("insecure");
   const provider = await discover(oidc);
-  const flow = { state: random(), nonce: random(), verifier: random(), began: Date.now() };
+  const flow = { state: random(), nonce: random(), verifier: random(), began: Date.now(), place: location.hash };
   sessionStorage.setItem(FLOW, JSON.stringify(flow));
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(flow.verifier));
   const wanted = {
@@ -58,6 +58,7 @@ export async function finish(oidc, query) {
   const known = claims && claims.iss === oidc.issuer && [claims.aud].flat().includes(oidc.client_id) && claims.exp > Date.now() / 1000 - SKEW;
   if (!known || claims.nonce !== flow.nonce) throw new SignInFailure("foreign");
   if (!payload(tokens.access)) throw new SignInFailure("unreadable");
+  if (flow.place) history.replaceState(null, "", PAGE + flow.place); // what the user wanted to see
   return tokens;
 }
 

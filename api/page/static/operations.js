@@ -17,6 +17,7 @@ const title = (key) => h("h3", {}, key);
 
 export class Operations {
   constructor(user) {
+    this.user = user;
     this.section = byId("operations");
     this.link = byId("to-operations");
     this.problem = alert();
@@ -166,7 +167,13 @@ export class Operations {
         await call("POST", `exports/jobs/${job}:rerun`, { headers: { "idempotency-key": unique() } });
         await this.say(t("page.operations.rerun_done", { dataset, user }));
       }));
-    nameWith(again, name, whose, number);
+    const resume = button(t("page.operations.resume"), (pressed) =>
+      busy(pressed, problem, async () => {
+        await call("PATCH", `exports/schedules/${id}`, { body: { active: true } });
+        await this.say(t("page.operations.resumed", { scope: dataset }));
+      }));
+    resume.hidden = active || !this.user.admin;
+    for (const own of [again, resume]) nameWith(own, name, whose, number);
     const facts = [last && t("page.operations.last_run", { time: moment(last) }), next && t("page.operations.next_run", { time: moment(next) })];
     return h(
       "li",
@@ -175,8 +182,9 @@ export class Operations {
       h("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
       h("p", { class: "hint" }, number),
       h("p", { class: "error", hidden: !code }, code && reason({ code, message: error }, false)),
+      h("p", { class: "hint", hidden: active || this.user.admin }, t("page.operations.resumed_by_others")),
       problem,
-      h("p", { class: "buttons", hidden: !job }, again),
+      h("p", { class: "buttons" }, job && again, resume),
     );
   }
 

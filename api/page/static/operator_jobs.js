@@ -10,6 +10,8 @@ const STATES = ["pending", "processing", "completed", "failed", "cancelled", "ex
 const UNFINISHED = new Set(["pending", "processing"]);
 const STEP = 20;
 const MOST = 100; // jobs that one call of the service lists
+const CANCEL_TIMEOUT = 60_000; // milliseconds: the service takes 20 s, and waits for locks
+const MOST_CALLS = 20;
 
 export class OperatorJobs {
   constructor(user) {
@@ -42,8 +44,7 @@ export class OperatorJobs {
       }));
     this.cancelAll = twice(t("page.operations.cancel_all"), t("page.operations.cancel_all_question"), (pressed) =>
       busy(pressed, this.problem, async () => {
-        const { export_job_ids: ids } = await call("POST", "exports/jobs:cancel", { body: { user_id: this.owner.value.trim() } });
-        this.news.textContent = t("page.operations.cancelled", { count: ids.length });
+        await cancelAll(this.owner.value.trim(), (text) => (this.news.textContent = text));
         await this.load();
       }));
     this.element = h(
@@ -134,6 +135,20 @@ export class OperatorJobs {
   }
 }
 
+/** Cancel all jobs of a user. One call of the service takes a limited time, so it is repeated until none is left. */
+async function cancelAll(user, say) {
+  for (let calls = 1; ; calls += 1) {
+    try {
+      const { export_job_ids: ids } = await call("POST", "exports/jobs:cancel", { body: { user_id: user }, timeout: CANCEL_TIMEOUT });
+      say(calls > 1 ? t("page.operations.all_cancelled") : t("page.operations.cancelled", { count: ids.length }));
+      return;
+    } catch (failure) {
+      if (failure.code !== "cancellation_incomplete" || calls === MOST_CALLS) throw failure;
+      say(t("page.operations.cancel_goes_on"));
+    }
+  }
+}
+
 /** What an error means. Its text belongs to the user of the job; others learn what its code means, and where the text is. */
 export function reason({ code, message }, own) {
   const known = !own && has(`errors.${code}`);
@@ -143,12 +158,13 @@ export function reason({ code, message }, own) {
 /** Why a job waits or what it does, in one paragraph. */
 function explain(found) {
   const reason = has(`page.operations.reasons.${found.reason}`) ? t(`page.operations.reasons.${found.reason}`) : found.text;
+  const waits = found.status === "pending"; // the slots of now say nothing about a job that has started
   const stages = Object.entries(found.seconds).map(([stage, seconds]) => t("page.operations.stage", { stage: t(`page.operations.stages.${stage}`), seconds: duration(seconds) }));
   return [
     reason,
     found.place !== null && t("page.operations.place", { place: found.place }),
-    t("page.operations.user_slots", { used: found.user_running, all: found.user_slots }),
-    t("page.operations.all_slots", { used: found.slots_running, all: found.slots, count: found.workers }),
+    waits && t("page.operations.user_slots", { used: found.user_running, all: found.user_slots }),
+    waits && t("page.operations.all_slots", { used: found.slots_running, all: found.slots, count: found.workers }),
     found.worker && t("page.operations.on_worker", { worker: found.worker }),
     found.phase && has(`page.operations.phases.${found.phase}`) && t(`page.operations.phases.${found.phase}`),
     ...stages,

@@ -16,7 +16,7 @@ const EXAMPLE = { day: Date.UTC(2026, 11, 31), number: 1234.5 };
 
 /** The formats, and datasets, that have the option, and the default of the service, which is not sent. `first` is what the form begins with, if it differs. */
 const OPTIONS = {
-  headers: { label: t("page.options.headers"), fits: (_, dataset) => hasLabels(dataset), usual: "names", make: () => choice(CAPTIONS) },
+  headers: { label: t("page.options.headers"), fits: (_, dataset) => hasLabels(dataset), usual: "names", first: (_, { name }) => (name === "excel" || name === "pdf" ? "labels" : "names"), make: () => choice(CAPTIONS) },
   language: { label: t("page.options.language"), fits: () => true, usual: "", first: ownLanguage, make: languages },
   locale: { label: t("page.options.locale"), brief: t("page.options.locale_brief"), fits: () => true, usual: "", first: (_, format) => firstLocale(format), make: locales },
   compression: { label: t("page.options.compression"), fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },

@@ -112,7 +112,7 @@ export class Schedules {
       h("p", { class: "hint" }, [whose, last && t("page.schedules.last_ran", { time: moment(last) }), ...facts].filter(Boolean).join(" · ")),
       active && next.length > 0 &&
         h("div", { class: "next" }, h("span", { class: "hint", "aria-hidden": "true" }, t("page.schedules.next_runs")), h("ol", { class: "runs", "aria-label": t("page.schedules.next_runs") }, next.map((time) => h("li", {}, run(time, schedule.timezone))))),
-      h("p", { class: "error", hidden: active || !schedule.paused_reason }, sentence(pausedText(schedule) ?? "")),
+      h("p", { class: "error", hidden: active ? !schedule.failures : !schedule.paused_reason }, sentence((active ? failuresText(schedule) : pausedText(schedule)) ?? "")),
       this.history(`${path}/runs?limit=10`, schedule.timezone),
       problem,
       h(
@@ -129,6 +129,9 @@ export class Schedules {
     );
   }
 }
+
+/** How often a schedule that goes on has failed. */
+const failuresText = ({ failures: count }) => count && t("page.schedules.failures", { count });
 
 /** Why the service has paused a schedule. */
 function pausedText({ paused_reason: message, paused_code: code, failures: count }) {

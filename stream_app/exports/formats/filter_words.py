@@ -1,5 +1,6 @@
 """The filters of an export as people read them: in the head of a report and in a workbook. Pure."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -47,7 +48,7 @@ class FilterWords:
             operators = dict(wanted) if isinstance(wanted, dict) else {"eq": wanted}
             if (days := self._days(operators, item)) is not None:
                 yield text(self.words.language, "files.days", name=name, days=days)
-                del operators["gte"], operators["lt"]
+                del operators["gte"], operators["lt" if "lt" in operators else "lte"]
             for operator, value in sorted(operators.items(), key=_rank):
                 if operator == "is_null" or value is None:
                     is_empty = bool(value) if operator == "is_null" else operator == "eq"
@@ -94,13 +95,17 @@ class FilterWords:
         return f"{number:f}".replace(".", rules.decimal) if is_identifier(item) else rules.number_text(number)
 
     def _days(self, operators: Mapping[str, Any], item: Column | None) -> str | None:
-        """Return the days of a filter from the beginning of one to that of another, or ``None``."""
+        """Return the days of a filter, or ``None``: between two midnights, or from one date to another."""
         if item is not None and item.kind not in _TIMES:
             return None
-        first, end = (self._moment(operators.get(name)) for name in ("gte", "lt"))
-        if first is None or end is None or first >= end or first.time() != time() or end.time() != time():
+        first, end, last = (self._moment(operators.get(name)) for name in ("gte", "lt", "lte"))
+        if "lt" in operators:
+            is_whole = end is not None and end.time() == time()
+            last = end - timedelta(days=1) if end is not None and is_whole and end > datetime.min else None
+        elif not (_is_date(operators.get("gte")) and _is_date(operators.get("lte"))):
             return None
-        last = end - timedelta(days=1)
+        if first is None or last is None or first > last or first.time() != time():
+            return None
         if last == first:
             return self._date(first)
         return text(self.words.language, "files.period", first=self._date(first), last=self._date(last))
@@ -129,6 +134,11 @@ class FilterWords:
             return date
         clock = moment.time().isoformat("auto" if moment.second or moment.microsecond else "minutes")
         return f"{date} {clock}"
+
+
+def _is_date(value: object) -> bool:
+    """Return whether a value is a date alone, which is its whole day."""
+    return isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value, re.ASCII) is not None
 
 
 def _rank(operator: tuple[str, Any]) -> int:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from string import punctuation
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
@@ -232,6 +233,23 @@ async def test_a_download_leads_to_the_file(api: Harness, storage: ObjectStore) 
         assert response.content == CONTENT
         assert 'filename="ledger-2026-11-24.csv"' in response.headers["content-disposition"]
         assert (await store.get(links[0].partition("?")[0])).status_code == 403
+
+
+async def test_a_file_is_saved_under_the_name_of_its_export(api: Harness, storage: ObjectStore) -> None:
+    """P7: in the job, its manifest, its files and the header of the download. The key has no name."""
+    saved = "Übersicht-Oktober-2026-11-24.csv"
+    async with api.user() as client, httpx2.AsyncClient() as store:
+        job_id = await place(client, name="Übersicht: Oktober")
+        await complete(api, storage, job_id)
+        here = f"/exports/jobs/{job_id}"
+        names = [(await client.get(path)).json()["file_name"] for path in (here, f"{here}/manifest")]
+        [file] = (await client.get(f"{here}/files")).json()["files"]
+        assert {*names, file["file_name"]} == {saved}
+        for path in (f"{here}/download", f"{here}/files/1"):
+            location = (await client.get(path)).headers["location"]
+            assert "/ledger-2026-11-24.csv?" in location
+            answer = await store.get(location)
+            assert f"filename*=UTF-8''{quote(saved)}" in answer.headers["content-disposition"]
 
 
 async def test_a_download_is_audited(api: Harness, storage: ObjectStore) -> None:

@@ -1,6 +1,7 @@
 """Files are sent to a second S3 server, and copied inside the service's own, through their faults."""
 
 import asyncio
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -212,6 +213,9 @@ async def test_files_are_copied_inside_the_own_store(
     assert (row.status, row.reason) == ("sent", None)
     with client.get_object(bucket_name=bucket, object_name=f"{job}/ledger.csv") as response:
         assert response.read() == LARGE
+    stored = client.stat_object(bucket_name=bucket, object_name=f"{job}/ledger.csv")
+    assert stored.content_type == "text/csv; charset=utf-8"
+    assert (stored.metadata or {})["x-amz-meta-sha256"] == hashlib.sha256(LARGE).hexdigest()
 
 
 async def test_keys_that_cannot_read_the_own_bucket_get_the_file_through_the_worker(

@@ -296,6 +296,33 @@ async def test_unread_messages_are_a_problem(examine: Examine, own: Settings) ->
     await _begin_at_the_end(own)
 
 
+async def test_dead_letters_that_nobody_has_handled_are_a_warning(
+    examine: Examine, own: Settings, database: asyncpg.Connection
+) -> None:
+    """P7. Marks of letters that are gone, and of those whose redrive is in doubt, do not count."""
+    async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
+        topic = own.topic(Topic.DEAD_LETTERS)
+        first, second = [await producer.send_and_wait(topic, b"x", partition=0) for _ in range(2)]
+
+    async def finding(state: State, *marks: tuple[int, str]) -> str:
+        await database.executemany(
+            'INSERT INTO handled_dead_letters ("partition", "offset", written_at, state, handled_by) '
+            "VALUES (0, $1, now(), $2, 'operator')",
+            marks,
+        )
+        return (await examine()).of(state).get("kafka dead letters", "")
+
+    try:
+        assert (await finding(State.WARNING)).endswith("discarded: 2")
+        in_doubt, gone = (second.offset, "redriving"), (second.offset + 1, "discarded")
+        left = await finding(State.WARNING, (first.offset, "redriven"), in_doubt, gone)
+        assert left.endswith("discarded: 1")
+        await database.execute("DELETE FROM handled_dead_letters WHERE state = 'redriving'")
+        assert await finding(State.OK, (second.offset, "discarded"))
+    finally:
+        await database.execute("DELETE FROM handled_dead_letters")
+
+
 @pytest.mark.parametrize(
     ("named", "changed"),
     [
@@ -368,7 +395,7 @@ async def test_failed_schedules_and_lost_mails_are_found(
         await database.execute("DELETE FROM deliveries")
     assert report.problems == {"schedules runs"}
     warnings = report.of(State.WARNING)
-    assert warnings["schedules failures"].startswith("the last run of 2 schedules failed, and 1 of")
+    assert warnings["schedules failures"].startswith("schedules whose last run failed: 2, of which")
     assert warnings["deliveries failures"].startswith("1 deliveries of the last 7 days")
     assert warnings["deliveries waiting"].endswith("the oldest for 120 minutes")
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from stream_app.jobs.claim import Claim
+from stream_app.jobs.saved_names import MAX_BYTES, saved_name
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import RequestValidator, accepted_data, new_job, request_event_of
 from streaming_exporter.errors import Rejected
@@ -79,3 +80,37 @@ def test_every_event_of_a_job_has_its_name() -> None:
 def test_a_request_that_fails_for_another_reason_keeps_its_name() -> None:
     event = request(name="Ledger October", priority="urgent")
     assert new_job(event, None, now=NOW).name == "Ledger October"
+
+
+FILE = "ledger-2026-11-24-deleted.csv.gz"
+REST = FILE.removeprefix("ledger")
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("Ledger October", f"Ledger-October{REST}"),
+        ("Übersicht – 10 % für שלום 📈", f"Übersicht-10-für-שלום{REST}"),
+        ("हिन्दी", f"हिन्दी{REST}"),
+        ("u\N{COMBINING DIAERESIS}ber", f"über{REST}"),
+        ("../../etc/passwd", f"etc-passwd{REST}"),
+        ("-rf .hidden", f"rf-hidden{REST}"),
+        ("https://evil.example/?a=b", f"https-evil-example-a-b{REST}"),
+        ("a\u202egnp.exe", f"a-gnp-exe{REST}"),
+        ("ledger", FILE),
+        ("📈 ?", FILE),
+        ("", FILE),
+        (None, FILE),
+    ],
+)
+def test_a_file_is_saved_under_the_name_of_its_export(name: str | None, saved: str) -> None:
+    """Without a sign that a file system, a shell or a mail program reads as more than a name (P7)."""
+    assert saved_name(FILE, "ledger", name) == saved
+    assert saved_name("manifest.json", "ledger", name) == "manifest.json"
+
+
+@pytest.mark.parametrize("char", ["x", "ü", "語", "\N{MATHEMATICAL BOLD CAPITAL A}"])
+def test_the_name_of_a_file_fits_every_file_system(char: str) -> None:
+    begin = saved_name(FILE, "ledger", char * 200).removesuffix(REST)
+    assert MAX_BYTES - 4 < len(begin.encode()) <= MAX_BYTES
+    assert set(begin) == {char}

@@ -104,3 +104,16 @@ def test_a_notification_has_the_warnings_of_the_manifest() -> None:
     """people A3."""
     assert Notification.from_row(row(manifest={"warnings": {"cut_cells": 2}})).warnings == {"cut_cells": 2}
     assert Notification.from_row(row()).warnings == {}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "labels"),
+    [
+        ({"labels": {"total": "Summe", "odd": 1}}, {"total": "Summe"}),
+        ({"labels": ["total"]}, {}),
+        ({}, {}),
+        (None, {}),
+    ],
+)
+def test_labels_are_those_of_the_manifest(manifest: Any, labels: dict[str, str]) -> None:
+    assert Notification.from_row(row(manifest=manifest)).labels == labels

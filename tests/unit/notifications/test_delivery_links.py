@@ -22,6 +22,11 @@ def test_a_link_leads_back_to_its_delivery() -> None:
     assert links().read("links", token) == delivery
 
 
+def test_the_address_of_a_job_on_the_page() -> None:
+    job = uuid4()
+    assert links().page(job) == f"https://exports.example.com/#job-{job}"
+
+
 def test_every_change_of_a_link_is_refused() -> None:
     token = links().download(uuid4()).rpartition("/")[2]
     for place, char in enumerate(token[:-1]):  # in base64 the last character has unused bits

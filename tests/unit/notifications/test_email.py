@@ -23,6 +23,7 @@ from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/" + "A" * 66
 UNSUBSCRIBE = "https://exports.example.com/exports/unsubscribe/" + "B" * 66
+PAGE = "https://exports.example.com/#job-4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10"
 STRICT = policy.SMTP.clone(raise_on_defect=True)
 SENDER = "Exports <exports@example.com>"
 
@@ -51,7 +52,9 @@ def sent(
 ) -> EmailMessage:
     """Return the mail as its receiver parses it."""
     attachment = known.get("attachment")
-    content = render_mail(about, link=LINK, unsubscribe=unsubscribe, attached=attachment is not None)
+    content = render_mail(
+        about, link=LINK, unsubscribe=unsubscribe, page=PAGE, attached=attachment is not None
+    )
     raw = build_mail(about, content, sender=sender, unsubscribe=unsubscribe, attachment=attachment).as_bytes()
     assert raw.isascii()
     lines = raw.split(b"\r\n")
@@ -140,7 +143,22 @@ def test_a_mail_of_a_failed_export_has_the_reason_and_what_to_do_but_no_download
         assert said in text
         assert said in page.text
     assert LINK not in text
-    assert page.links == [UNSUBSCRIBE]
+    assert f"Show the export:\n{PAGE}\n" in text.replace("\r\n", "\n")
+    assert page.links == [PAGE, UNSUBSCRIBE]
+
+
+def test_a_mail_about_an_archive_with_a_password_leads_to_the_password() -> None:
+    text, page = bodies(sent(notification(encryption="zip_password")))
+    assert page.links == [LINK, PAGE, UNSUBSCRIBE]
+    assert f"Show the password:\n{PAGE}\n" in text.replace("\r\n", "\n")
+
+
+def test_the_file_in_a_mail_has_the_name_of_its_export() -> None:
+    """P7: in the text, and as the name of the attachment."""
+    about = notification(name="Übersicht Oktober")
+    text, _ = bodies(sent(about))
+    assert "Übersicht-Oktober-2026-11-24.csv" in text
+    assert "ledger-2026" not in text
 
 
 def test_a_failure_that_pauses_the_schedule_is_stated() -> None:
@@ -199,7 +217,7 @@ def test_no_text_of_users_becomes_a_header_or_markup(evil: str) -> None:
     assert mail.keys() == harmless.keys()
     assert mail["To"] == "ops@example.com"
     assert set(bodies(mail)[1].tags) == set(bodies(harmless)[1].tags)
-    assert bodies(mail)[1].links == [UNSUBSCRIBE]
+    assert bodies(mail)[1].links == [PAGE, UNSUBSCRIBE]
     ready = sent(
         notification(export_type=evil, file_name=evil, window=(evil, evil)),
         attachment=Attachment(one_line(evil, 200), "text/csv; charset=utf-8", b"a,b\n"),
@@ -320,11 +338,11 @@ def test_sizes_are_readable(size: int, shown: str) -> None:
 def test_the_mail_has_the_warnings_of_the_file() -> None:
     """people A3: as text and as HTML; none without warnings."""
     about = notification(warnings={"replaced_characters": 48_241, "cut_cells": 1})
-    content = render_mail(about, link=LINK, unsubscribe=LINK)
+    content = render_mail(about, link=LINK, unsubscribe=LINK, page=PAGE)
     for body in (content.text, content.html):
         assert "48,241 characters could not be printed and are shown by their codes" in body
         assert "1 text was too long for a cell and was cut" in body
-    plain = render_mail(notification(), link=LINK, unsubscribe=LINK)
+    plain = render_mail(notification(), link=LINK, unsubscribe=LINK, page=PAGE)
     assert "\n! " not in plain.text
     assert "could not be printed" not in plain.html
 

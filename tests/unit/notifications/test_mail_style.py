@@ -18,7 +18,9 @@ def styled(options: Any, timezone: str | None = None, **changes: Any) -> Notific
 
 
 def mail(about: Notification) -> tuple[str, str]:
-    content = render_mail(about, link="https://x.example/link", unsubscribe="https://x.example/u")
+    content = render_mail(
+        about, link="https://x.example/link", unsubscribe="https://x.example/u", page="https://x.example/"
+    )
     return content.subject, content.text
 
 

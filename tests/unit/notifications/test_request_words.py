@@ -24,7 +24,9 @@ GERMAN = {"language": "de-AT", "timezone": "Europe/Vienna"}
 
 
 def mail(about: Notification) -> MailContent:
-    return render_mail(about, link="https://x.example/link", unsubscribe="https://x.example/u")
+    return render_mail(
+        about, link="https://x.example/link", unsubscribe="https://x.example/u", page="https://x.example/"
+    )
 
 
 def style(language: str = "en", timezone: str | None = None, **options: Any) -> MailStyle:
@@ -101,7 +103,7 @@ def test_hash_and_id_are_small_and_last() -> None:
     [
         ("too_many_rows", "forward this e-mail to user-17"),
         ("worker_lost", "Nothing is wrong with the request."),
-        ("missing_table", "The operators of the service have to change something."),
+        ("missing_table", "The operators of the service have to correct something."),
         (None, "forward this e-mail to user-17"),
     ],
 )
@@ -271,3 +273,18 @@ def test_filters_of_a_bundle_are_named_with_their_datasets() -> None:
     assert "ledger: id" in found[1]
     assert found[2].startswith("proofs: id")
     assert found[3] == "a = 1"
+
+
+def test_columns_have_their_labels_where_the_file_has_them() -> None:
+    """P12: what has no label, or is not in the file, has its name."""
+    labels = {"placed_at": "Bestellt am", "total": "Summe (EUR)"}
+    about = notification(
+        labels=labels,
+        filters={"placed_at": {"gte": "2026-10-01", "lte": "2026-10-31"}, "kind": "a"},
+        columns=["placed_at", "total", "note"],
+        options={"language": "de", "headers": "labels"},
+    )
+    text = mail(about).text
+    assert "Bestellt am: 1.–31. Okt. 2026 · kind = a" in text
+    assert "Bestellt am, Summe (EUR), note" in text
+    assert "placed_at" not in text

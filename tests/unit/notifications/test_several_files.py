@@ -19,7 +19,9 @@ def several(**changes: Any) -> Notification:
 
 
 def test_the_mail_counts_the_files_and_names_no_single_one() -> None:
-    content = render_mail(several(), link="https://x.example/link", unsubscribe="https://x.example/u")
+    content = render_mail(
+        several(), link="https://x.example/link", unsubscribe="https://x.example/u", page="https://x.example/"
+    )
     for body in (content.text, content.html):
         assert "It has 12 files, which the link lists." in body
         assert "https://x.example/link" in body
@@ -29,7 +31,12 @@ def test_the_mail_counts_the_files_and_names_no_single_one() -> None:
 
 def test_a_single_file_is_named() -> None:
     for single in (notification(), several(file_count=1)):
-        content = render_mail(single, link="https://x.example/link", unsubscribe="https://x.example/u")
+        content = render_mail(
+            single,
+            link="https://x.example/link",
+            unsubscribe="https://x.example/u",
+            page="https://x.example/",
+        )
         assert "which the link lists" not in content.text
         assert single.file_name is not None
         assert single.file_name in content.text

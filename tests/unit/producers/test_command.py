@@ -4,6 +4,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from producers import console as plugins
@@ -31,11 +34,26 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(cli, list(arguments), env=environment)
 
 
-@pytest.mark.parametrize("group", [(), ("schedule",), ("dead-letters",), ("datasets",)])
+COMMANDS: Any = get_command(cli)
+GROUPS = [(name,) for name, command in COMMANDS.commands.items() if isinstance(command, TyperGroup)]
+
+
+@pytest.mark.parametrize("group", [(), *GROUPS, ("datasets",), ("destinations",)])
 def test_the_list_of_commands_fits_a_terminal(group: tuple[str, ...]) -> None:
     """The first sentence of each help is short, so that the list shows all of it."""
     lines = run(*group, "--help", COLUMNS="80").output.splitlines()
     assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage:")]
+
+
+def test_every_command_is_in_one_section_and_those_of_other_packages_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sections = [name for section in plugins.SECTIONS.values() for name in section]
+    assert sorted(sections) == sorted(COMMANDS.list_commands(typer.Context(COMMANDS)))
+    assert run("--help").output.index("request") < run("--help").output.index("overview")
+    monkeypatch.setitem(plugins.SECTIONS, "Exports", ())
+    shown = run("--help").output
+    assert shown.index("migrate") < shown.index("Further commands") < shown.index("request")
 
 
 @pytest.mark.parametrize("token", [True, False])

@@ -92,8 +92,9 @@ def _head(
 
 def _facts(document: Document, title: str, style: TextStyle, words: FileWords) -> Iterator[str]:
     """Yield what the head says before the number of rows."""
-    if title != document.dataset:
-        yield document.dataset
+    dataset = document.title or document.dataset
+    if title != dataset:
+        yield dataset
     as_of, now = style.moment(document.as_of), datetime.now(UTC)
     yield text(words.language, "files.as_of", time=as_of)
     if now - document.as_of >= SAME_TIME:

@@ -1,0 +1,59 @@
+"""Check whether messages that could not be read wait for an operator."""
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.kafka.brokers import Brokers, Partition
+from stream_app.settings import Settings
+from streaming_exporter.events import Topic
+
+AREA = FindingFactory("kafka")
+
+_HAS_MARKS = text("SELECT to_regclass('handled_dead_letters') IS NOT NULL")
+_HANDLED = text(
+    """
+    SELECT count(*) FROM handled_dead_letters
+    JOIN unnest(CAST(:numbers AS int[]), CAST(:begins AS bigint[]), CAST(:ends AS bigint[]))
+        AS place (number, first, after) ON "partition" = number AND "offset" >= first AND "offset" < after
+    WHERE state IN ('redriven', 'discarded')
+    """
+)
+
+
+async def check_dead_letters(connection: AsyncConnection, brokers: Brokers, settings: Settings) -> Finding:
+    """Return the finding about dead letters that were neither redriven nor discarded.
+
+    Only their number is asked for: to read the topic can take long.
+
+    Args:
+        connection: of the state database. No transaction is open while Kafka is asked.
+        brokers: the brokers.
+        settings: the settings.
+
+    Raises:
+        Outage: Kafka does not answer.
+    """
+    topic = settings.topic(Topic.DEAD_LETTERS)
+    places: list[Partition] = [
+        (topic, number) for number in (await brokers.partitions([topic])).get(topic, ())
+    ]
+    if not places:
+        return AREA.ok("dead letters", "no message was unreadable")
+    begins, ends = await brokers.begins(places), await brokers.ends(places)
+    kept = {
+        "numbers": [number for _, number in places],
+        "begins": [begins[place] for place in places],
+        "ends": [ends[place] for place in places],
+    }
+    has_marks = await connection.scalar(_HAS_MARKS)  # not before the migration
+    handled = (await connection.scalar(_HANDLED, kept) or 0) if has_marks else 0
+    unhandled = max(0, sum(kept["ends"]) - sum(kept["begins"]) - handled)
+    if not unhandled:
+        return AREA.ok("dead letters", "every unreadable message was redriven or discarded")
+    return AREA.warning(
+        "dead letters",
+        f"messages that could not be read, and were neither redriven nor discarded: {unhandled}",
+        "`exporter dead-letters list` shows the reasons; then run `exporter dead-letters redrive` or "
+        "`exporter dead-letters discard`",
+    )
