@@ -28,6 +28,20 @@ TAG = "streaming-exporter:local"
 _READY_SECONDS = 120.0
 _TICK_SECONDS = 90.0
 _PROCESSES = ("worker", "ticker", "api")
+_IMPORT_ALL = """
+import importlib, pkgutil
+left_out = (".plugins.conformance", ".outbox.django", ".migrations.", ".__main__")
+count = 0
+for name in ("streaming_exporter", "stream_app", "producers", "api"):
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+        if not any(part in module.name for part in left_out):
+            importlib.import_module(module.name)
+            count += 1
+print(count, "modules can be imported")
+"""
+"""Imports all modules but those that need the packages of another program, such as pytest and Django."""
+
 _STATUS = re.compile(r"(?m)^(Uid|CapEff|NoNewPrivs|Seccomp):\s+(\S+)")
 
 
@@ -53,6 +67,7 @@ def check_image(engine: ContainerEngine, ledger_rows: int, tag: str = TAG) -> No
     stack = ImageStack(engine, tag, ROOT / ".local" / "image", ledger_rows, Progress())
     with stack, stack.containers() as api_url, tempfile.TemporaryDirectory() as files:
         stack.check_rights()
+        stack.check_packages()
         given = {key.removeprefix("EXPORTER_").lower(): value for key, value in stack.settings().items()}
         settings = Settings.model_validate(given)
         export_every_format(settings, api_url, ledger_rows, Path(files))
@@ -109,6 +124,18 @@ class ImageStack(Stack):
                 step.result = ", ".join(f"{key} {value}" for key, value in facts.items())
             if facts["Uid"] == "0" or int(facts["CapEff"], 16) or facts["NoNewPrivs"] != "1" or code == 0:
                 raise ServiceError(f"{process} has more rights than it needs: {step.result}")
+
+    def check_packages(self) -> None:
+        """Import every module in the image, so that no package is missing there.
+
+        Raises:
+            ServiceError: a module cannot be imported.
+        """
+        with self.progress.step("packages") as step:
+            code, output = self._engine.execute(self._name("worker"), ["python", "-c", _IMPORT_ALL])
+            if code != 0:
+                raise ServiceError(f"the image lacks a package: {output}")
+            step.result = output
 
     def stop_containers(self) -> None:
         """Send SIGTERM to each process and wait for its end.
