@@ -146,7 +146,7 @@ async def test_every_type(
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.no_cover  # the test above reaches the same lines
 @pytest.mark.slow
-@settings(max_examples=15, **QUICK)
+@settings(max_examples=10, **QUICK)
 @given(drawn=values(4))
 async def test_every_type_explored(
     source: Source,

@@ -113,14 +113,15 @@ async def test_the_first_and_the_last_instants_stay_in_utc(database: asyncpg.Con
 @pytest.mark.slow
 async def test_every_zone_has_the_times_of_the_server(database: asyncpg.Connection, instants: str) -> None:
     """PostgreSQL's functions take some names for abbreviations, without summer time."""
+    some = f"{instants} WHERE id % 4 = 1 OR id > 801"  # of the evenly spaced ones each fourth
     for name in sorted(known_zones()):
         zone = find_zone(name)
         if (differs := await database.fetchval(check_sql(zone))) is not None:
             zone = zone.until(differs)
         expected = await in_zone(
-            database, zone.sql_name, f"SELECT to_json(moment) #>> '{{}}' FROM {instants} ORDER BY id"
+            database, zone.sql_name, f"SELECT to_json(moment) #>> '{{}}' FROM {some} ORDER BY id"
         )
-        found = await database.fetch(f"SELECT {zoned_text_sql('moment', zone)} FROM {instants} ORDER BY id")
+        found = await database.fetch(f"SELECT {zoned_text_sql('moment', zone)} FROM {some} ORDER BY id")
         assert [row[0] for row in found] == [row[0] for row in expected], name
 
 

@@ -45,7 +45,7 @@ FORMATS = ("csv", "json", "ndjson", "excel", "parquet")
 
 Row = tuple[Any, ...]
 ROWS = 3
-EXAMPLES, MORE_ROWS = 6, 4
+EXAMPLES, MORE_ROWS = 4, 5
 """Examples, and rows of further values. Ten exports of 700 columns take five to thirty seconds."""
 NULL = "<null>"
 

@@ -7,11 +7,15 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from tests.integration.exports.type_shapes import Shape
 
 Json = Any
+
+kept = lru_cache(maxsize=200_000)
+"""Keeps results: the same texts are compared with the files of all formats."""
 
 NUMBERS = {"int2", "int4", "int8", "oid", "float4", "float8", "numeric", "money"}
 
@@ -44,6 +48,7 @@ def is_json(shape: Shape) -> bool:
     return bool(shape.element or shape.fields) or shape.name in ("json", "jsonb")
 
 
+@kept
 def json_of(text: str | None, shape: Shape) -> Json:
     """Return the value that a JSON reader returns, with decimals as :class:`Decimal`."""
     if text is None:
@@ -66,6 +71,7 @@ def json_of(text: str | None, shape: Shape) -> Json:
     return rendered
 
 
+@kept
 def elements_of(text: str, shape: Shape) -> list[str | None]:
     """Return an array as Parquet has it: texts, or JSON of the inner arrays."""
     element = shape.element

@@ -23,6 +23,10 @@ class Shape:
     is_multirange: bool = False
     ddl: tuple[str, ...] = field(default=(), compare=False)
 
+    def __hash__(self) -> int:
+        """Return the hash of the name, without those of all parts."""
+        return hash(self.sql)
+
     @property
     def separator(self) -> str:
         """The delimiter of the elements of an array."""
