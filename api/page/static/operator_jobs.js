@@ -12,6 +12,7 @@ const STEP = 20;
 const MOST = 100; // jobs that one call of the service lists
 const CANCEL_TIMEOUT = 60_000; // milliseconds: the service takes 20 s, and waits for locks
 const MOST_CALLS = 20;
+const PAUSE = 1000; // milliseconds between these calls: a database that is away must not get all of them at once
 
 export class OperatorJobs {
   constructor(user) {
@@ -145,6 +146,7 @@ async function cancelAll(user, say) {
     } catch (failure) {
       if (failure.code !== "cancellation_incomplete" || calls === MOST_CALLS) throw failure;
       say(t("page.operations.cancel_goes_on"));
+      await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
   }
 }
