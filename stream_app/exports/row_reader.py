@@ -48,7 +48,7 @@ class ParallelReading:
     streams: int = 1
     min_bytes: int = 32 * 2**20
     range_bytes: int = 4 * 2**20
-    buffer_bytes: int = 6 * 2**20
+    buffer_bytes: int = 8 * 2**20
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
