@@ -11,8 +11,8 @@ from streaming_exporter.events import EventType
 from tests.documents import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
-OTHER_NAMES = {"error.code", "error.type", *EventType}
-"""Events of Kafka, and fields of events and spans, which look like log events."""
+OTHER_NAMES = {"error.code", "error.type", "settings.env", *EventType}
+"""Events of Kafka, fields of events and spans, and names of files, which look like log events."""
 PACKAGES = ("api", "producers", "stream_app", "streaming_exporter")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 EVENT = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
