@@ -23,7 +23,7 @@ from stream_app.exports.query import RowQuery, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
 from stream_app.exports.rights import shows_planner_numbers, use_visible
 from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.snapshot_checks import check_row_count, check_table
+from stream_app.exports.snapshot_checks import check_row_count, check_storage, check_table
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.source_session import IDLE_SECONDS
@@ -210,6 +210,7 @@ class PartPlanner:
         )
         if len(ranges) < 2:
             return None
+        await check_storage(snapshot)  # to plan the ranges has locked the table
         await check_row_count(snapshot, rows, exporter.limits.of_dataset(table.dataset).of_rows(request))
         estimated = await snapshot.estimate(await asyncio.to_thread(render, rows.select.order_by(None)))
         known = estimated if shows_planner_numbers(table, request) else None

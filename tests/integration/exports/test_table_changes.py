@@ -1,7 +1,8 @@
 """Exports of tables that change or hide rows."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -10,8 +11,9 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import row_reader
+from stream_app.exports import ranges, row_reader
 from stream_app.exports.catalog import Catalog
+from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportProgress
@@ -202,20 +204,52 @@ async def test_a_table_that_is_filled_again_while_the_export_waits_does_not_look
     name = "t" if shape == "table" else "b"
     exporter = exporter_of(dataset)
     await _file(exporter)
-    other = await asyncpg.connect(source_dsn)
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass($1)"
-    try:
-        refresh = other.transaction()
-        await refresh.start()
-        await other.execute(f'SET LOCAL search_path TO "{schema}"; ' + change.replace(" b ", f" {name} "))
+    async with _changing(source_dsn, f"{schema}.{name}", change.replace(" b ", f" {name} ")):
         exporting = asyncio.ensure_future(_file(exporter))
-        await until_async(lambda: database.fetchval(waiting, f"{schema}.{name}"))
-        await refresh.commit()
-        with pytest.raises(Retryable, match="being changed"):
-            await exporting
+    with pytest.raises(Retryable, match="being changed"):
+        await exporting
+    assert (await _file(exporter))["count"] == await database.fetchval("SELECT count(*) FROM t")
+
+
+async def test_no_parts_are_planned_for_a_table_that_is_filled_again_meanwhile(
+    schema: str,
+    dataset: Dataset,
+    source: Source,
+    source_dsn: str,
+    exporter_of: Callable[..., Exporter],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each part would see no row in the snapshot of the plan, at each of its attempts."""
+    monkeypatch.setattr(ranges, "SMALLEST_RANGE", 2**10)
+    exporter = exporter_of(dataset)
+    await _file(exporter)
+    wanted = {"user_id": "u", "export_type": "t", "format": "csv", "scope": "all", "split": {"rows": 10}}
+    task = task_for(ExportRequest.parse(wanted))
+
+    async def count() -> int:
+        async with PartPlanner(exporter, source, 0).open(task) as plan:
+            return 1 if plan is None else len(plan.ranges)
+
+    refill = "TRUNCATE t; INSERT INTO t (id) SELECT generate_series(1, 5000)"
+    async with _changing(source_dsn, f"{schema}.t", refill):
+        counting = asyncio.ensure_future(count())
+    with pytest.raises(Retryable, match="being changed"):
+        await counting
+    assert await count() > 1
+
+
+@asynccontextmanager
+async def _changing(source_dsn: str, table: str, sql: str) -> AsyncIterator[None]:
+    """Run ``sql`` before the block, and commit it as soon as another session waits for the table."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass($1)"
+    other = await asyncpg.connect(source_dsn)
+    try:
+        async with other.transaction():
+            await other.execute(f'SET LOCAL search_path TO "{table.split(".")[0]}"; {sql}')
+            yield
+            await until_async(lambda: other.fetchval(waiting, table))
     finally:
         await other.close()
-    assert (await _file(exporter))["count"] == await database.fetchval("SELECT count(*) FROM t")
 
 
 async def test_a_table_with_rows_is_read_without_a_further_check(
