@@ -292,6 +292,17 @@ class LosslessConsumer(Consumer):
         self.buffered.add(message)
         return message
 
+    def has_offset_to_commit(self, tp: TP) -> bool:
+        """Return whether the next commit moves the offset of a partition.
+
+        Acknowledgements behind a message that is not handled yet wait for it.
+        """
+        acked, begin = self._acked.get(tp), self.done.get(tp)
+        if not acked or begin is None:
+            return False
+        gaps = self._gap.get(tp)
+        return min(acked) <= begin or (gaps is not None and bool(gaps.overlaps(begin)))
+
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit: all messages below it are acknowledged or missing in the log.
 

@@ -208,7 +208,7 @@ def partition_states(app: faust.App) -> dict[Partition, PartitionState]:
         found[place] = PartitionState(
             position,
             oldest.get(place),
-            bool(consumer._acked.get(partition)),
+            consumer.has_offset_to_commit(partition),
             fetched=consumer.fetched.get(partition, 0),
             done=consumer.done.get(partition, 0),
         )

@@ -32,7 +32,7 @@ class PartitionState:
     Attributes:
         position: the next offset to read.
         oldest: the first offset that is being handled and not acknowledged, or ``None``.
-        acknowledged: whether an acknowledgement waits to be committed.
+        acknowledged: whether an acknowledgement can be committed: no message before it waits to be handled.
         fetched: the offset after the last message that the client returned.
         done: all messages before this offset are acknowledged.
     """

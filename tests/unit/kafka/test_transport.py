@@ -261,9 +261,12 @@ async def test_messages_without_need_are_acknowledged_and_not_delivered(
     records, _ = await consumer._wait_next_records(1.0)
     assert records is not None
     assert [record.offset for record in records[PLACE]] == [3]
+    assert not consumer.has_offset_to_commit(PLACE), "the worker makes progress with the message before them"
     assert consumer._new_offset(PLACE) is None
     consumer.ack(message(offset=3))
+    assert consumer.has_offset_to_commit(PLACE)
     assert consumer._new_offset(PLACE) == 6
+    assert not consumer.has_offset_to_commit(PLACE)
 
 
 @pytest.mark.parametrize("stored", [None, 3, 7])
@@ -355,7 +358,10 @@ def test_all_messages_before_a_commit_are_handled(data: st.DataObject) -> None:
             if data.draw(st.booleans()):
                 handled.add(offset)
                 consumer.ack(message(offset=offset))
-        if (new := consumer._new_offset(PLACE)) is not None:
+        is_due = consumer.has_offset_to_commit(PLACE)
+        new = consumer._new_offset(PLACE)
+        assert is_due is (new is not None)
+        if new is not None:
             assert new > committed
             committed = new
             consumer._committed_offset[PLACE] = new
