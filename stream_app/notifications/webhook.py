@@ -71,7 +71,7 @@ class WebhookClient:
                 "row_count": notification.row_count,
                 "file_size": notification.file_size,
                 "sha256": notification.sha256,
-                "file_name": notification.saved_name,
+                "file_name": notification.file_name,
                 "content_type": notification.content_type,
                 "as_of": _iso(notification.as_of),
                 "expires_at": _iso(notification.expires_at),
