@@ -6,6 +6,12 @@ import unicodedata
 MAX_BYTES = 120
 """Longest begin of a file's name. File systems take 255 bytes, and a date, a number and endings follow."""
 
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters and marks without a look of their own, such as those that choose the colour of a sign before them:
+those with the property Default_Ignorable_Code_Point of Unicode."""
+
 
 def saved_name(file_name: str, dataset: str, name: str | None) -> str:
     """Return the name under which a file is saved: ``Ledger-October-2026-11-24.csv``.
@@ -28,10 +34,15 @@ def _begin(name: str) -> str:
 
     No system gives another sign a meaning then: no folder, no hidden file, no option, no domain.
     """
-    kept = "".join(char if _is_kept(char) else "-" for char in unicodedata.normalize("NFC", name))
-    begin = re.sub("-+", "-", kept).strip("-_")
+    kept: list[str] = []
+    for char in _INVISIBLE.sub("", unicodedata.normalize("NFC", name)):
+        match unicodedata.category(char)[0]:
+            case "L" | "N":
+                kept.append(char)
+            case "M":
+                if kept and kept[-1] not in "-_":  # else it belongs to a sign that is not kept
+                    kept.append(char)
+            case _:
+                kept.append("_" if char == "_" else "-")
+    begin = re.sub("-+", "-", "".join(kept)).strip("-_")
     return begin.encode()[:MAX_BYTES].decode(errors="ignore").strip("-_")
-
-
-def _is_kept(char: str) -> bool:
-    return char == "_" or unicodedata.category(char)[0] in "LMN"
