@@ -230,10 +230,14 @@ def _toast_bytes(source: SourceTable, rows: RowQuery) -> int:
 def _most_reads(source: SourceTable, rows: RowQuery) -> float:
     """Return how often each page of the table can be read on average.
 
-    To read a page once more costs little if most bytes of its rows are stored outside of it.
+    To read a page once more costs little if most bytes of the exported rows are stored outside of it. It is
+    not known which of the columns has these bytes, so all that can have them must be exported.
     """
     outside, known = _toast_bytes(source, rows), source.size
-    return MOST_READS if not outside or known is None else MOST_READS * known.bytes / (known.bytes - outside)
+    can_have = {name for name, item in source.all_columns.items() if item.kind in _CAN_BE_TOASTED}
+    if not outside or known is None or not can_have <= {item.name for item in rows.columns}:
+        return MOST_READS
+    return MOST_READS * known.bytes / max(1, known.bytes - outside)
 
 
 async def _by_page(
