@@ -289,7 +289,7 @@ class DestinationClient:
         Returns:
             A text for the owner of the job if complete files are left, else ``None``.
         """
-        sent, none = transfer.done, replace(progress, files=0, sent=0).as_json()
+        none = replace(progress, files=0, sent=0).as_json()
         self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
         transfer.stopped.clear()
         transfer.held_until = self._held_until()
@@ -306,9 +306,12 @@ class DestinationClient:
         except Exception as error:  # the reason of the failure is told, whatever happens here
             detail = getattr(error, "detail", repr(error))
             log.warning(
-                "delivery.discard_failed", destination=transfer.destination.name, files=sent, error=detail
+                "delivery.discard_failed",
+                destination=transfer.destination.name,
+                files=transfer.left,
+                error=detail,
             )
-            return _left(sent)
+            return _left(transfer.left)
         finally:
             heartbeat.cancel()
         return None

@@ -47,6 +47,9 @@ _CANNOT_COPY = {
     "InvalidArgument",
 }
 
+_CANNOT_READ = ("AccessDenied", "Forbidden")
+"""The answers for keys that can only write."""
+
 
 class S3Session:
     """Calls of one bucket; see :class:`~stream_app.destinations.session.Session`."""
@@ -71,7 +74,7 @@ class S3Session:
     def put(self, file: OutgoingFile, chunks: Iterator[bytes]) -> None:
         """Upload a file, and compare its size."""
         key, headers = self._key(file.path), self._headers(file)
-        with s3_errors():
+        with s3_errors(is_encrypted=bool(self._encryption)):
             parts = split_into_parts(marked(chunks), PART_SIZE)
             first = next(parts, b"")
             if len(first) < PART_SIZE:
@@ -102,7 +105,7 @@ class S3Session:
         self._options.check()
         source = quote(f"/{bucket}/{key}")
         target = self._key(file.path)
-        with s3_errors():
+        with s3_errors(is_encrypted=bool(self._encryption)):
             try:
                 if file.size <= COPY_PART:
                     # The own object has no checksum in its metadata, by which `has` knows the copy.
@@ -160,7 +163,7 @@ class S3Session:
         with s3_errors(), self._client.get_object(self._bucket, self._key(path)) as response:
             return response.read()
 
-    def has(self, file: OutgoingFile) -> bool:
+    def has(self, file: OutgoingFile) -> bool | None:
         """Compare the size of the object, and the checksum that :meth:`put` has stored with it."""
         with s3_errors():
             try:
@@ -168,6 +171,8 @@ class S3Session:
             except S3Error as error:
                 if error.code in ("NoSuchKey", "NoSuchObject", "ResourceNotFound"):
                     return False
+                if error.code in _CANNOT_READ:
+                    return None
                 raise
         return stored.size == file.size and (stored.metadata or {}).get("x-amz-meta-sha256") == file.sha256
 
@@ -180,7 +185,7 @@ class S3Session:
         try:
             stored = self._client.stat_object(self._bucket, key).size
         except S3Error as error:
-            if error.code in ("AccessDenied", "Forbidden"):
+            if error.code in _CANNOT_READ:
                 return  # keys that can only write; the server has checked the checksum of each part
             raise
         if stored != size:

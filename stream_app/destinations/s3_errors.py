@@ -5,7 +5,15 @@ from contextlib import contextmanager
 
 from minio.error import S3Error
 
-from stream_app.destinations.errors import AWAY, FAILED, FULL, NEVER, NOT_PERMITTED, DestinationError
+from stream_app.destinations.errors import (
+    AWAY,
+    FAILED,
+    FULL,
+    NEVER,
+    NOT_ENCRYPTED,
+    NOT_PERMITTED,
+    DestinationError,
+)
 from stream_app.storage.chunk_errors import unwrapped_chunk_errors
 from stream_app.storage.errors import STORE_ERRORS, ErrorKind, kind_of
 from streaming_exporter.errors import NeedsOperator, Outage, Rejected
@@ -22,8 +30,16 @@ DAMAGED_ON_THE_WAY = frozenset({"XAmzContentSHA256Mismatch"})
 """The service's own store is asked once. Here the next attempt sends the bytes again."""
 
 
-def error_of(error: S3Error) -> DestinationError:
+UNSUPPORTED = frozenset(
+    {"NotImplemented", "XNotImplemented", "UnsupportedOperation", "UnsupportedArgument", "UnsupportedHeader"}
+)
+"""The server does not know a part of the call. MinIO answers so if it has no keys to encrypt with."""
+
+
+def error_of(error: S3Error, *, is_encrypted: bool = False) -> DestinationError:
     """Return the error of destinations for an answer of the server.
+
+    ``is_encrypted``: the call asked the server to encrypt the file, which its operators can make possible.
 
     Permanent is what :class:`~stream_app.storage.errors.ErrorKind` calls refused: no operator can change it.
     What an operator can change (keys, permissions, quotas) is retried.
@@ -31,6 +47,8 @@ def error_of(error: S3Error) -> DestinationError:
     detail, status = f"{error.code}: {error.message}", error.response.status
     if error.code in FULL_CODES or status == 507:
         return DestinationError(FULL, detail=detail)
+    if is_encrypted and (error.code in UNSUPPORTED or status == 501):
+        return DestinationError(NOT_ENCRYPTED, detail=detail)
     if error.code in INVALID_NAMES:
         return DestinationError(NEVER, detail=detail, is_permanent=True)
     match kind_of(error.code, status):
@@ -45,13 +63,13 @@ def error_of(error: S3Error) -> DestinationError:
 
 
 @contextmanager
-def s3_errors() -> Iterator[None]:
-    """Turn errors of the client library into those of destinations."""
+def s3_errors(*, is_encrypted: bool = False) -> Iterator[None]:
+    """Turn errors of the client library into those of destinations; ``is_encrypted`` as :func:`error_of`."""
     with unwrapped_chunk_errors():
         try:
             yield
         except S3Error as error:
-            raise error_of(error) from error
+            raise error_of(error, is_encrypted=is_encrypted) from error
         except NeedsOperator as error:  # no credentials
             raise DestinationError(
                 "the service has no credentials for the destination", detail=str(error)

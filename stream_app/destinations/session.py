@@ -68,8 +68,8 @@ class Session(Protocol):
     def read(self, path: str) -> bytes:
         """Return the content of a small file."""
 
-    def has(self, file: OutgoingFile) -> bool:
-        """Return whether the destination certainly has this file with this content."""
+    def has(self, file: OutgoingFile) -> bool | None:
+        """Return whether the destination has this file with this content; ``None`` if it is not readable."""
 
     def remove(self, path: str) -> None:
         """Remove a file. It is no error if it does not exist."""

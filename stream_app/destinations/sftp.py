@@ -219,7 +219,7 @@ class SftpSession:
         with sftp_errors():
             return self._call(read())
 
-    def has(self, file: OutgoingFile) -> bool:
+    def has(self, file: OutgoingFile) -> bool | None:
         """Compare the size of the file, and then its content."""
         path, digest = self._path(file.path), hashlib.sha256()
 
@@ -236,6 +236,8 @@ class SftpSession:
                     digest.update(self._call(block(offset)))
             except _GONE:
                 return False
+            except asyncssh.SFTPPermissionDenied:
+                return None
         return digest.hexdigest() == file.sha256
 
     def remove(self, path: str) -> None:

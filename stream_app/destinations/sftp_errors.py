@@ -74,10 +74,10 @@ does not have. Everything else is retried.
 
 
 def error_of(error: asyncssh.SFTPError, *, text: str | None = None) -> DestinationError:
-    """Return the error of destinations for a status of the server; ``text`` replaces that of a failure."""
+    """Return the error of destinations for a status of the server; ``text`` replaces its text."""
     meaning = MEANINGS.get(error.code, _FAILED)
     return DestinationError(
-        text if text is not None and not meaning.is_permanent else meaning.text,
+        text if text is not None else meaning.text,
         detail=detail_of(error),
         affects_all=meaning.affects_all,
         is_permanent=meaning.is_permanent,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from stream_app.datasets.destinations import Destination
-from stream_app.destinations.errors import FileUnavailable
+from stream_app.destinations.errors import NOT_PERMITTED, DestinationError, FileUnavailable
 from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
 from stream_app.exports.task import ExportedFile
 from stream_app.settings import Settings
@@ -28,6 +28,7 @@ class Transfer:
         done: files that are complete at the destination.
         sent: bytes of these files, and of the file that is being sent.
         file_done: called after each complete file.
+        removed: how many of the ``done`` files :meth:`discard` has removed.
         held_until: the time of ``time.monotonic()`` from which another worker can have the delivery. A worker
             that was frozen must not replace the files of that worker.
     """
@@ -44,6 +45,7 @@ class Transfer:
     done: int
     file_done: Callable[[], None]
     sent: int = 0
+    removed: int = 0
     stopped: Event = field(default_factory=Event)
     held_until: float = math.inf
 
@@ -78,23 +80,39 @@ class Transfer:
         """Remove what was sent, because the rest cannot be sent any more. The manifest is removed first.
 
         An attempt can end after a file got its name and before that was recorded, so all files are looked at.
-        Where jobs share paths, those stay that another job has written.
+        Where jobs share paths, those stay that another job has written, or that the service cannot read.
 
         Raises:
-            DestinationError: the destination failed.
+            DestinationError: the destination failed, or has files that cannot be read.
             TransferInterrupted: another worker can have the delivery.
         """
         files = [*self.outgoing, *([self.manifest[0]] if self.manifest is not None else [])]
-        options = self._options()
+        options, unreadable = self._options(), 0
         with open_session(self.destination, self.settings, options) as session:
-            for file in reversed(files):
+            for number, file in reversed(list(enumerate(files))):
                 options.check()
                 self._remove_leftovers(session, file)
-                if self._is_ours(session, file):
+                is_ours = self._is_ours(session, file)
+                if is_ours is None:
+                    unreadable += 1
+                    continue
+                if is_ours:
+                    options.check()  # to compare the content can take long
                     session.remove(file.path)
+                if number < self.done:
+                    self.removed += 1
+        if unreadable:
+            raise DestinationError(
+                NOT_PERMITTED, detail=f"{unreadable} paths cannot be read, so their files were not removed"
+            )
 
-    def _is_ours(self, session: Session, file: OutgoingFile) -> bool:
-        """Return whether a file, if it is there, is one of this job."""
+    @property
+    def left(self) -> int:
+        """How many complete files are at the destination."""
+        return self.done - self.removed
+
+    def _is_ours(self, session: Session, file: OutgoingFile) -> bool | None:
+        """Return whether a file, if it is there, is one of this job; ``None`` if it is not readable."""
         return self.job_id in file.path or session.has(file)
 
     def _options(self) -> SessionOptions:

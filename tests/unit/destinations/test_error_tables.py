@@ -1,6 +1,7 @@
 """Which errors of destinations are permanent: all codes of S3 and all statuses of SFTP."""
 
 import re
+from functools import partial
 
 import asyncssh
 import pytest
@@ -9,8 +10,8 @@ from minio.error import S3Error
 from urllib3 import BaseHTTPResponse, HTTPResponse
 
 from stream_app.destinations import errors
-from stream_app.destinations.s3_errors import FULL_CODES, INVALID_NAMES, s3_errors
-from stream_app.destinations.sftp_errors import MEANINGS, sftp_errors
+from stream_app.destinations.s3_errors import FULL_CODES, INVALID_NAMES, UNSUPPORTED, s3_errors
+from stream_app.destinations.sftp_errors import MEANINGS, error_of, sftp_errors
 from stream_app.storage.errors import KIND_BY_CODE
 from streaming_exporter.errors import Rejected
 
@@ -64,6 +65,23 @@ def test_an_unknown_code_of_s3_has_the_meaning_of_its_status(status: int, is_per
     assert raised(answer("SomethingNew", status), s3_errors).is_permanent is is_permanent
 
 
+@pytest.mark.parametrize(
+    ("code", "status"), [*((code, 400) for code in sorted(UNSUPPORTED)), ("SomethingNew", 501)]
+)
+def test_a_server_that_cannot_encrypt_yet_is_mended_by_its_operators(code: str, status: int) -> None:
+    """MinIO without KMS answers NotImplemented."""
+    error = raised(answer(code, status), partial(s3_errors, is_encrypted=True))
+    assert not error.is_permanent
+    assert error.affects_all
+    assert str(error) == errors.NOT_ENCRYPTED
+    assert raised(answer(code, status), s3_errors).is_permanent
+
+
+@pytest.mark.parametrize("code", ["EntityTooLarge", "KeyTooLongError", "MethodNotAllowed"])
+def test_other_refusals_of_an_encrypted_file_stay_permanent(code: str) -> None:
+    assert raised(answer(code), partial(s3_errors, is_encrypted=True)).is_permanent
+
+
 def test_a_file_with_more_parts_than_an_upload_can_have_is_never_taken() -> None:
     assert raised(Rejected("too large", code="too_large"), s3_errors).is_permanent
 
@@ -85,6 +103,13 @@ def test_each_status_of_sftp_is_permanent_or_retried(name: str) -> None:
     assert error.is_permanent is (STATUSES[name] in PERMANENT_STATUSES)
     assert "text of the server" in error.detail
     assert "text of the server" not in str(error)
+
+
+@pytest.mark.parametrize("name", sorted(STATUSES))
+def test_a_refused_rename_is_told_for_each_status(name: str) -> None:
+    error = error_of(asyncssh.SFTPError(STATUSES[name], "text of the server"), text=errors.RENAME_REFUSED)
+    assert str(error) == errors.RENAME_REFUSED
+    assert error.is_permanent is (STATUSES[name] in PERMANENT_STATUSES)
 
 
 def test_an_unknown_status_of_sftp_is_retried() -> None:

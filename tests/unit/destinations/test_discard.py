@@ -1,0 +1,147 @@
+"""What is removed from a destination when the rest of a set cannot be sent, and what is counted as left."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import asyncssh
+import pytest
+from minio.error import S3Error
+from urllib3 import BaseHTTPResponse, HTTPResponse
+
+from stream_app.datasets.destinations import Destination
+from stream_app.destinations import transfer as transfers
+from stream_app.destinations.errors import DestinationError, TransferInterrupted
+from stream_app.destinations.s3 import S3Session
+from stream_app.destinations.session import OutgoingFile
+from stream_app.destinations.sftp import SftpSession
+from stream_app.destinations.transfer import Transfer
+from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
+
+
+class Place:
+    """A destination with paths, and what a session finds at each of them."""
+
+    def __init__(self, found: Mapping[str, bool | Exception | None]) -> None:
+        self.found = found
+        self.removed: list[str] = []
+        self.compared: list[str] = []
+
+    def remove_leftovers(self, path: str) -> None:
+        pass
+
+    def has(self, file: OutgoingFile) -> bool | None:
+        self.compared.append(file.path)
+        found = self.found[file.path]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def remove(self, path: str) -> None:
+        self.removed.append(path)
+
+
+def file(path: str) -> OutgoingFile:
+    return OutgoingFile(path, path, "text/csv", 1, "")
+
+
+@pytest.fixture
+def discarded(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that makes the transfer of files at a place, of which ``done`` are complete."""
+
+    def made(place: Place, done: int) -> Transfer:
+        @contextmanager
+        def opened(*_: object) -> Iterator[Place]:
+            yield place
+
+        monkeypatch.setattr(transfers, "open_session", opened)
+        return Transfer(
+            job_id="j1",
+            destination=cast(Destination, None),
+            settings=cast(Settings, None),
+            storage=cast(ObjectStore, None),
+            files=(),
+            outgoing=[file(path) for path in place.found],
+            manifest=(file("j1/manifest.json"), b"{}"),
+            tag="t",
+            attempt=2,
+            done=done,
+            file_done=lambda: None,
+        )
+
+    return made
+
+
+def test_all_files_of_the_job_are_removed_and_none_is_left(discarded: Any) -> None:
+    place = Place({"a": True, "b": False, "c": True})
+    transfer = discarded(place, 2)
+    transfer.discard()
+    assert place.removed == ["j1/manifest.json", "c", "a"]
+    assert transfer.left == 0
+
+
+def test_files_that_were_removed_before_an_error_are_not_counted_as_left(discarded: Any) -> None:
+    place = Place({"a": True, "b": DestinationError("away"), "c": True, "d": True})
+    transfer = discarded(place, 3)
+    with pytest.raises(DestinationError, match="away"):
+        transfer.discard()
+    assert place.removed == ["j1/manifest.json", "d", "c"]
+    assert transfer.left == 2
+
+
+def test_paths_that_cannot_be_read_keep_their_files_and_the_rest_is_removed(discarded: Any) -> None:
+    place = Place({"a": True, "b": None, "c": None})
+    transfer = discarded(place, 2)
+    with pytest.raises(DestinationError) as caught:
+        transfer.discard()
+    assert caught.value.detail == "2 paths cannot be read, so their files were not removed"
+    assert place.removed == ["j1/manifest.json", "a"]
+    assert transfer.left == 1
+
+
+def test_no_file_is_removed_if_the_claim_was_lost_while_it_was_compared(discarded: Any) -> None:
+    """The worker that has the delivery now can have sent it meanwhile."""
+    place = Place({"a": True})
+    transfer = discarded(place, 1)
+
+    def has(_: OutgoingFile) -> bool:
+        transfer.held_until = time.monotonic() - 1
+        return True
+
+    place.has = has  # type: ignore[method-assign]
+    with pytest.raises(TransferInterrupted):
+        transfer.discard()
+    assert place.removed == ["j1/manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("code", "found"), [("AccessDenied", None), ("Forbidden", None), ("NoSuchKey", False)]
+)
+def test_keys_that_can_only_write_know_nothing_of_an_object(code: str, found: bool | None) -> None:
+    class Client:
+        def stat_object(self, *_: object) -> None:
+            response: BaseHTTPResponse = HTTPResponse(status=403)
+            raise S3Error(response, code, "no", "/in/a", None, None, "acme", "in/a")
+
+    session = object.__new__(S3Session)
+    session.__dict__.update(_client=Client(), _bucket="acme", _prefix="in")
+    assert session.has(file("a")) is found
+
+
+@pytest.mark.parametrize(
+    ("error", "found"), [(asyncssh.SFTPPermissionDenied("no"), None), (asyncssh.SFTPNoSuchFile("no"), False)]
+)
+def test_a_file_on_an_sftp_server_that_cannot_be_read_is_in_doubt(
+    error: Exception, found: bool | None
+) -> None:
+    def refuse(_: object) -> None:
+        raise error
+
+    session = object.__new__(SftpSession)
+    session.__dict__.update(
+        _path=lambda path: path, _sftp=SimpleNamespace(getsize=lambda path: path), _call=refuse
+    )
+    assert session.has(file("a")) is found
