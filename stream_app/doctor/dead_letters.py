@@ -13,12 +13,21 @@ AREA = FindingFactory("kafka")
 _HAS_MARKS = text("SELECT to_regclass('handled_dead_letters') IS NOT NULL")
 _HANDLED = text(
     """
-    SELECT count(*) FROM handled_dead_letters
-    JOIN unnest(CAST(:numbers AS int[]), CAST(:begins AS bigint[]), CAST(:ends AS bigint[]))
-        AS place (number, first, after) ON "partition" = number AND "offset" >= first AND "offset" < after
+    SELECT count(DISTINCT ("partition", "offset")) FROM handled_dead_letters
+    JOIN unnest(
+        CAST(:numbers AS int[]), CAST(:begins AS bigint[]), CAST(:ends AS bigint[]),
+        CAST(:times AS timestamptz[])
+    ) AS place (number, first, after, since)
+        ON "partition" = number AND "offset" >= first AND "offset" < after
+        AND written_at >= since - interval '1 minute'
     WHERE state IN ('redriven', 'discarded')
     """
 )
+"""How many of the letters that Kafka still has were handled.
+
+A mark from before the first of them belongs to a topic that was deleted and created again since. The clocks
+of two workers that write letters can differ by seconds.
+"""
 
 
 async def check_dead_letters(connection: AsyncConnection, brokers: Brokers, settings: Settings) -> Finding:
@@ -41,14 +50,16 @@ async def check_dead_letters(connection: AsyncConnection, brokers: Brokers, sett
     if not places:
         return AREA.ok("dead letters", "no message was unreadable")
     begins, ends = await brokers.begins(places), await brokers.ends(places)
+    times = await brokers.begin_times(places)
     kept = {
-        "numbers": [number for _, number in places],
-        "begins": [begins[place] for place in places],
-        "ends": [ends[place] for place in places],
+        "numbers": [number for _, number in times],
+        "begins": [begins[place] for place in times],
+        "ends": [ends[place] for place in times],
+        "times": list(times.values()),
     }
     has_marks = await connection.scalar(_HAS_MARKS)  # not before the migration
     handled = (await connection.scalar(_HANDLED, kept) or 0) if has_marks else 0
-    unhandled = max(0, sum(kept["ends"]) - sum(kept["begins"]) - handled)
+    unhandled = max(0, sum(ends.values()) - sum(begins.values()) - handled)
     if not unhandled:
         return AREA.ok("dead letters", "every unreadable message was redriven or discarded")
     return AREA.warning(

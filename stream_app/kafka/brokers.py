@@ -6,6 +6,7 @@ The knowledge of the worker's own consumer can be wrong.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -99,6 +100,16 @@ class Brokers:
         wanted = [TopicPartition(*place) for place in places]
         found = await self._ask(lambda _, reader: reader.beginning_offsets(wanted))
         return {(place.topic, place.partition): offset for place, offset in found.items()}
+
+    async def begin_times(self, places: Collection[Partition]) -> dict[Partition, datetime]:
+        """Return the time of the first message that each partition has. Empty partitions have none."""
+        wanted = {TopicPartition(*place): 0 for place in places}
+        found = await self._ask(lambda _, reader: reader.offsets_for_times(wanted))
+        return {
+            (place.topic, place.partition): datetime.fromtimestamp(item.timestamp / 1_000, UTC)
+            for place, item in found.items()
+            if item is not None
+        }
 
     async def close(self) -> None:
         """Close the connections. The next query opens them again."""

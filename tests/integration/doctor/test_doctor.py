@@ -299,7 +299,7 @@ async def test_unread_messages_are_a_problem(examine: Examine, own: Settings) ->
 async def test_dead_letters_that_nobody_has_handled_are_a_warning(
     examine: Examine, own: Settings, database: asyncpg.Connection
 ) -> None:
-    """P7. Marks of letters that are gone, and of those whose redrive is in doubt, do not count."""
+    """P7. Marks of letters that are gone, of an earlier topic, or whose redrive is in doubt, do not count."""
     async with AIOKafkaProducer(bootstrap_servers=own.kafka_bootstrap_servers) as producer:
         topic = own.topic(Topic.DEAD_LETTERS)
         first, second = [await producer.send_and_wait(topic, b"x", partition=0) for _ in range(2)]
@@ -313,6 +313,11 @@ async def test_dead_letters_that_nobody_has_handled_are_a_warning(
         return (await examine()).of(state).get("kafka dead letters", "")
 
     try:
+        await database.execute(
+            'INSERT INTO handled_dead_letters ("partition", "offset", written_at, state, handled_by) '
+            "VALUES (0, $1, now() - interval '1 day', 'redriven', 'operator')",
+            first.offset,
+        )
         assert (await finding(State.WARNING)).endswith("discarded: 2")
         in_doubt, gone = (second.offset, "redriving"), (second.offset + 1, "discarded")
         left = await finding(State.WARNING, (first.offset, "redriven"), in_doubt, gone)
