@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 from typer.main import get_group
 
 from stream_app.command_errors import FAILED as FAILED
@@ -19,6 +20,14 @@ from stream_app.command_errors import AsJson as AsJson
 from stream_app.command_errors import JsonLines as JsonLines
 from stream_app.command_errors import exit_with, note_json, prints_json
 from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
+
+_CommandLineError: type[TyperException] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError"
+)
+"""The base class of errors of a command line: unknown options, surplus arguments, wrong values.
+
+Typer has no public name for it.
+"""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -100,17 +109,14 @@ class ExtensibleGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the options of the group, and note whether the command that follows has ``--json``."""
         note_json("--json" in args)
-        return super().parse_args(ctx, args)
+        with _usage_errors_as_json():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command. If a package is missing, exit with the names of the extras that install it."""
         try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:
-            _use_own_words(error)
-            if prints_json():
-                raise exit_with(error.format_message(), USAGE, UsageError.code) from error
-            raise
+            with _usage_errors_as_json():
+                return super().invoke(ctx)
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if not missing or find_spec(missing) is not None:
@@ -139,6 +145,20 @@ def _entries() -> list[EntryPoint]:
 def _extra(entry: EntryPoint) -> str:
     """Return the extra that an entry point needs: the one it names, or else that of its own name."""
     return entry.extras[0] if entry.extras else entry.name
+
+
+@contextmanager
+def _usage_errors_as_json() -> Iterator[None]:
+    """Print what is wrong with the command line as JSON if ``--json`` is among its options."""
+    try:
+        yield
+    except _CommandLineError as error:
+        if isinstance(error, typer.BadParameter):
+            _use_own_words(error)
+        # A group without a command prints its help.
+        if prints_json() and type(error).__name__ != "NoArgsIsHelpError":
+            raise exit_with(error.format_message(), USAGE, UsageError.code) from error
+        raise
 
 
 def _use_own_words(error: typer.BadParameter) -> None:

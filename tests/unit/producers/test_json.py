@@ -129,6 +129,37 @@ def test_with_json_the_error_of_every_command_is_a_document(name: str) -> None:
     assert error["message"]
 
 
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - PROCESSES))
+@pytest.mark.parametrize("wrong", [("--no-such-option",), ("a", "b", "c", "d")], ids=["option", "arguments"])
+def test_with_json_an_error_of_the_command_line_is_a_document(name: str, wrong: tuple[str, ...]) -> None:
+    """An option is unknown, or there are too many arguments."""
+    assert_usage_error(*name.split(), *wrong, "--json")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("no-such-command", "--json"),
+        ("schedule", "no-such-command", "--json"),
+        ("schedule", "--json"),
+        ("--no-such-option", "jobs", "--json"),
+        ("jobs", "--json", "--user-id"),
+    ],
+    ids=" ".join,
+)
+def test_with_json_an_unknown_command_is_a_document(arguments: tuple[str, ...]) -> None:
+    assert_usage_error(*arguments)
+
+
+def assert_usage_error(*arguments: str) -> None:
+    result = CliRunner().invoke(cli, list(arguments), env={})
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    error = json.loads(result.stderr)["error"]
+    assert error["code"] == "usage"
+    assert error["message"]
+
+
 def test_with_json_an_error_is_a_document_too(server: FakeServer) -> None:
     result = run(server, "status", JOB, "--json")
     assert result.exit_code == 1
