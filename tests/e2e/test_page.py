@@ -244,6 +244,18 @@ def test_the_link_of_an_export_leads_back_to_it(
     follow(customer)
     expect(card).to_be_focused()
     expect(card.get_by_role("button", name="Edit and run again")).to_be_visible()
+    answers = 0
+
+    def still_running(route: Route) -> None:
+        nonlocal answers
+        answers += 1
+        answer = route.fetch()
+        route.fulfill(
+            response=answer, json={**answer.json(), **({"status": "processing"} if answers == 1 else {})}
+        )
+
+    identity = str(card.get_attribute("id")).removeprefix("job-")
+    page.route(f"**/exports/jobs/{identity}", still_running)
     follow(sign_token(settings, f"operator-{uuid4().hex[:8]}", ["exports:operate"]))
     expect(card).to_be_focused()
     expect(card.locator(".state")).to_have_text("Ready")
@@ -252,6 +264,23 @@ def test_the_link_of_an_export_leads_back_to_it(
     follow(anybody)
     expect(page.get_by_role("alert")).to_contain_text("it belongs to another user")
     visit.forgive("status of 404")
+
+
+def test_a_link_whose_export_cannot_be_read_is_not_reported_as_gone(visit: Visit, anybody: str) -> None:
+    """P7: an answer in doubt is no "no". The link is not for the user who signs in next."""
+    page = visit.page
+    link = f"{visit.url}/#job-{uuid4()}"
+    page.route(
+        "**/exports/jobs/*-*", lambda route: route.fulfill(status=500, json={"detail": "It is broken"})
+    )
+    page.goto(link)
+    page.get_by_label("Token").fill(anybody)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_have_text("It is broken")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(f"{visit.url}/")
+    expect(page.locator("#link-problem")).to_be_hidden()
+    visit.forgive("status of 500")
 
 
 def test_a_file_is_removed_when_asked_twice(visit: Visit, anybody: str) -> None:

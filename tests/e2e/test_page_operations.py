@@ -230,6 +230,29 @@ def test_the_page_cancels_until_no_export_is_left(visit: Visit, operator: str) -
     visit.forgive("status of 503")
 
 
+def test_the_page_says_when_it_gives_up_to_cancel(visit: Visit, operator: str) -> None:
+    """P19: it does not say that the rest is being cancelled after its last call has failed."""
+    page, calls = visit.page, 0
+
+    def broken(route: Route) -> None:
+        nonlocal calls
+        calls += 1
+        code = {"code": "cancellation_incomplete"} if calls == 1 else {}
+        route.fulfill(status=500, json={"detail": "It is broken", **code})
+
+    page.route("**/exports/jobs:cancel", broken)
+    opened(visit, operator)
+    page.get_by_label("User", exact=True).fill("nobody-at-all")
+    page.get_by_label("User", exact=True).press("Enter")
+    page.get_by_role("button", name="Cancel all unfinished exports of this user").click()
+    page.get_by_role("button", name="Really cancel all?").click()
+    expect(page.get_by_text("The rest is being cancelled")).to_be_visible()
+    expect(page.get_by_text("It is broken")).to_be_visible()
+    expect(page.get_by_text("The rest is being cancelled")).to_be_hidden()
+    assert calls == 2
+    visit.forgive("status of 500")
+
+
 async def insert_jobs(settings: Settings, user: str, count: int) -> None:
     """Insert failed jobs of a user."""
     connection = await asyncpg.connect(settings.database_url.get_secret_value())

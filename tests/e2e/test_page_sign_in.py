@@ -105,9 +105,12 @@ def test_a_user_signs_in_exports_and_signs_out(tab: Visit, provider: IdentityPro
 
 
 def test_the_provider_leads_back_to_what_the_address_names(tab: Visit, provider: IdentityProvider) -> None:
-    """P7: a link to an export, which does not exist any more."""
+    """P7: a link to an export, which does not exist any more. The first sign-in fails."""
     link = f"{provider.page}#job-{uuid4()}"
     tab.page.goto(link)
+    tab.page.get_by_role("button", name="Sign in", exact=True).click()
+    tab.page.get_by_role("link", name="Cancel").click()
+    expect(tab.page.get_by_role("alert")).to_contain_text("You did not allow")
     sign_in(tab)
     expect(tab.page.get_by_role("alert")).to_contain_text("This export no longer exists")
     assert tab.page.url == link

@@ -146,12 +146,15 @@ export class Jobs {
     if (this.cards.has(job.export_job_id) || this.fits(job)) this.put(job);
   }
 
-  /** Read a job and show it, whatever the filters are, and move the focus to it. */
-  async show(id) {
-    const card = (await this.refresh(id)) ?? this.cards.get(id);
-    if (!card) throw new Error(t("page.jobs.no_such"));
-    card.element.focus({ preventScroll: true });
-    card.element.scrollIntoView({ block: "nearest" });
+  /** Read a job, show it whatever the filters are, and return its card. `focus()` tells whether the focus moves to it. */
+  async show(id, focus = () => true) {
+    try {
+      const card = this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
+      if (focus()) card.take();
+      return card;
+    } catch (failure) {
+      if (failure.name !== "AbortError") throw failure.status === 404 ? new Error(t("page.jobs.no_such")) : failure;
+    }
   }
 
   put(job) {
@@ -227,8 +230,9 @@ export class Jobs {
   /** Poll while there are no events: often while a job runs, otherwise rarely. Events are of the user's own jobs only. */
   poll(turn = 1) {
     this.next = setTimeout(async () => {
-      const due = turn % SELDOM === 0 || [...this.cards.values()].some((card) => UNFINISHED.has(card.job.status));
-      if (due && (!this.live || this.user.admin) && !document.hidden) {
+      const unfinished = [...this.cards.values()].filter(({ job }) => UNFINISHED.has(job.status));
+      const silent = !this.live || this.user.admin || unfinished.some(({ job }) => job.user_id !== this.user.id);
+      if (silent && (unfinished.length || turn % SELDOM === 0) && !document.hidden) {
         try {
           await this.newest({ attempts: 1 });
           say(this.problem, "");
@@ -367,6 +371,12 @@ class Card {
     this.facts.hidden = !parts.length;
   }
 
+  /** Take the focus. */
+  take() {
+    this.element.focus({ preventScroll: true });
+    this.element.scrollIntoView({ block: "nearest" });
+  }
+
   fetch(pressed) {
     return busy(pressed, this.problem, () => download(`exports/jobs/${this.job.export_job_id}/download`));
   }
@@ -390,7 +400,8 @@ class Card {
   runAgain(pressed) {
     return busy(pressed, this.problem, async () => {
       const answer = await call("POST", `exports/jobs/${this.job.export_job_id}:rerun`);
-      await this.jobs.show(answer.export_job_id);
+      const { jobs } = this;
+      ((await jobs.refresh(answer.export_job_id)) ?? jobs.cards.get(answer.export_job_id))?.take();
     });
   }
 

@@ -8,7 +8,7 @@ import { Jobs } from "./jobs.js";
 import { destinationModule } from "./labels.js";
 import { choose, language, part, t } from "./messages.js";
 import { Schedules } from "./schedules.js";
-import { SessionClock, payload, returned, session } from "./session.js";
+import { PAGE, SessionClock, payload, returned, session } from "./session.js";
 import { clockTime, moment } from "./words.js";
 
 const provider = () => import("./openid.js").catch(() => Promise.reject(Object.assign(new Error(t("page.problems.unreachable")), { away: true })));
@@ -23,6 +23,7 @@ const notice = byId("session");
 let how; // how users sign in
 let desk; // what the signed-in user has before them; it stays when the session ends
 let warned = 0; // the end that users were warned of
+let followed; // the part of the address that names the export which was shown
 
 const clock = new SessionClock({ renew: goOn, warn, end: () => end(t("page.session.ended")) });
 
@@ -44,6 +45,7 @@ async function open(tokens, { focus = false } = {}) {
     const destination = destinations.length ? new (await destinationModule()).DestinationField(destinations) : null;
     const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled, destination });
     desk = { builder };
+    followed = undefined;
     builder.use(catalogue);
     const draft = JSON.parse(sessionStorage.getItem(DRAFT));
     if (draft?.user === user.id) builder.restore(draft.form);
@@ -69,15 +71,21 @@ async function open(tokens, { focus = false } = {}) {
   await follow();
 }
 
-/** Show the export that the address names. */
-async function follow() {
-  const [, id] = /^#job-([\da-f-]{36})$/.exec(location.hash) ?? [];
-  if (!id || !session.token || !desk?.jobs) return;
-  const problem = byId("jobs-problem");
-  await desk.jobs.show(id).catch((failure) => {
-    report(problem, failure);
-    problem.scrollIntoView({ block: "center" });
-  });
+/** Show the export that the address names, once. The focus moves to it unless the user is at work elsewhere. */
+async function follow(changed) {
+  const [hash, id] = /^#job-([\da-f-]{36})$/.exec(location.hash) ?? [];
+  if (!id || !session.token || !desk?.jobs || (!changed && followed === hash)) return;
+  const place = byId("link-problem");
+  say(place, "");
+  try {
+    const card = await desk.jobs.show(id, () => changed || [document.body, byId("new")].includes(document.activeElement));
+    followed = card && hash;
+  } catch (failure) {
+    if (failure.status === 401) return; // users sign in again
+    followed = !failure.away && hash; // asked again when the service answers
+    report(place, failure);
+    place.scrollIntoView({ block: "center" });
+  }
 }
 
 /** The list of exports, anew: one that was stopped does not start again. */
@@ -133,6 +141,7 @@ function end(reason) {
   lists(false);
   show(false);
   say(problem, reason);
+  say(byId("link-problem"), "");
   form.querySelector("button").ariaBusy = null; // a sign-in whose lists are still being read has ended, too
   focusSignIn();
 }
@@ -141,6 +150,7 @@ async function signOut() {
   const { rest } = session;
   desk?.builder.form.replaceChildren();
   end("");
+  if (location.hash.startsWith("#job-")) history.replaceState(null, "", PAGE); // it is not for the next user
   desk = undefined;
   if (!how.oidc || !rest) return;
   await busy(byId("provider"), problem, async () => (await provider()).leave(how.oidc, rest)); // its session ends too, on shared computers
@@ -189,9 +199,7 @@ async function appear(id, { download = false } = {}) {
   const { jobs } = desk;
   const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
   if (download) card?.fetch(card.download);
-  if (!card || card.element.contains(document.activeElement)) return; // the user is at work in the card: the focus stays
-  card.element.focus({ preventScroll: true });
-  card.element.scrollIntoView({ block: "nearest" });
+  if (!card?.element.contains(document.activeElement)) card?.take(); // the focus stays where the user is at work in the card
 }
 
 form.onsubmit = (event) => {
@@ -220,6 +228,7 @@ onReturn(() => {
   desk.jobs.showLive();
   desk.jobs.renew();
   desk.schedules.load();
+  follow();
   if (desk.builder.unknown) desk.builder.ask();
 });
 

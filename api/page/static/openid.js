@@ -46,6 +46,7 @@ export async function finish(oidc, query) {
   const flow = JSON.parse(sessionStorage.getItem(FLOW));
   sessionStorage.removeItem(FLOW);
   if (!flow || flow.state !== query.get("state") || Date.now() - flow.began > FLOW_TIME) throw new SignInFailure("foreign");
+  if (flow.place) history.replaceState(null, "", PAGE + flow.place); // what the user wanted to see, also after another attempt
   const provider = await discover(oidc);
   const issuer = query.get("iss") ?? (provider.authorization_response_iss_parameter_supported ? "" : oidc.issuer); // RFC 9207
   if (issuer !== oidc.issuer) throw new SignInFailure("foreign");
@@ -58,7 +59,6 @@ export async function finish(oidc, query) {
   const known = claims && claims.iss === oidc.issuer && [claims.aud].flat().includes(oidc.client_id) && claims.exp > Date.now() / 1000 - SKEW;
   if (!known || claims.nonce !== flow.nonce) throw new SignInFailure("foreign");
   if (!payload(tokens.access)) throw new SignInFailure("unreadable");
-  if (flow.place) history.replaceState(null, "", PAGE + flow.place); // what the user wanted to see
   return tokens;
 }
 

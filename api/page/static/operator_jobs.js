@@ -45,7 +45,12 @@ export class OperatorJobs {
       }));
     this.cancelAll = twice(t("page.operations.cancel_all"), t("page.operations.cancel_all_question"), (pressed) =>
       busy(pressed, this.problem, async () => {
-        await cancelAll(this.owner.value.trim(), (text) => (this.news.textContent = text));
+        try {
+          await cancelAll(this.owner.value.trim(), (text) => (this.news.textContent = text));
+        } catch (failure) {
+          await this.load().catch(() => {}); // some jobs can have been cancelled
+          throw failure;
+        }
         await this.load();
       }));
     this.element = h(
@@ -144,7 +149,10 @@ async function cancelAll(user, say) {
       say(calls > 1 ? t("page.operations.all_cancelled") : t("page.operations.cancelled", { count: ids.length }));
       return;
     } catch (failure) {
-      if (failure.code !== "cancellation_incomplete" || calls === MOST_CALLS) throw failure;
+      if (failure.code !== "cancellation_incomplete" || calls === MOST_CALLS) {
+        say(""); // the calls end here
+        throw failure;
+      }
       say(t("page.operations.cancel_goes_on"));
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
