@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,10 +16,15 @@ from stream_app.doctor.findings import Finding, FindingFactory, worst
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
+if TYPE_CHECKING:
+    from stream_app.kafka.brokers import Brokers
+
 DOCTOR_CACHE_SECONDS = 10.0
 """The time for which a result is used again."""
 DOCTOR_SECONDS = 10.0
 """Time-out of the checks of one part."""
+ANSWERS = "answers"
+"""The name of the finding about a part that does not answer."""
 
 
 @dataclass(slots=True)
@@ -43,6 +49,9 @@ class Doctor:
                 findings += check_destinations(self.settings)
                 findings += await _within("database", self._database())
                 findings += await _within("kafka", self._kafka())
+                if not any(finding.check == ANSWERS for finding in findings):
+                    # It asks both. Where one of them does not answer, that is a finding already.
+                    findings += await _within("kafka", self._dead_letters(), "dead letters")
                 self._report = DoctorReport(
                     state=worst(findings),
                     checked_at=datetime.now(UTC),
@@ -59,28 +68,35 @@ class Doctor:
                 return [item async for item in check_state_database(connection, self.settings)]
 
     async def _kafka(self) -> list[Finding]:
-        from stream_app.doctor.dead_letters import check_dead_letters
         from stream_app.doctor.topics import check_topics
+
+        async with self._brokers() as brokers:
+            return [item async for item in check_topics(brokers, self.settings)]
+
+    async def _dead_letters(self) -> list[Finding]:
+        from stream_app.doctor.dead_letters import check_dead_letters
+
+        with outages_are_retryable():
+            async with self._brokers() as brokers, autocommitting(self.engine).connect() as connection:
+                return [await check_dead_letters(connection, brokers, self.settings)]
+
+    @asynccontextmanager
+    async def _brokers(self) -> AsyncIterator["Brokers"]:
         from stream_app.kafka.brokers import Brokers
 
         brokers = Brokers(self.settings, client_id="exporter-api-doctor", timeout=DOCTOR_SECONDS / 2)
         try:
-            found = [item async for item in check_topics(brokers, self.settings)]
-            with outages_are_retryable():
-                async with autocommitting(self.engine).connect() as connection:
-                    return [*found, await check_dead_letters(connection, brokers, self.settings)]
+            yield brokers
         finally:
             await brokers.close()
 
 
-async def _within(area: str, check: Coroutine[Any, Any, list[Finding]]) -> list[Finding]:
+async def _within(area: str, check: Coroutine[Any, Any, list[Finding]], name: str = ANSWERS) -> list[Finding]:
+    """Return the findings of ``check``, or a finding of that name if there is no answer in time."""
     try:
         async with asyncio.timeout(DOCTOR_SECONDS):
             return await check
     except (ExporterError, TimeoutError) as error:
         what = str(error) or f"no answer within {DOCTOR_SECONDS:.0f} s"
-        return [
-            FindingFactory(area).problem(
-                "answers", what, "check that it runs and that the settings are correct"
-            )
-        ]
+        advice = "check that it runs and that the settings are correct"
+        return [FindingFactory(area).problem(name, what, advice)]

@@ -16,6 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import SecretStr
 
+from api.operations.doctor import Doctor
 from dev.postgres import STATE
 from dev.stack import Stack
 from stream_app.db.engine import create_engine
@@ -348,6 +349,27 @@ async def test_an_unavailable_part_is_found(examine: Examine, named: str, change
     report = await examine(**changed)
     assert named in report.problems
     assert "kafka topics" in report.of(State.OK) or named == "kafka answers"
+
+
+@pytest.mark.parametrize("mid_report", [False, True])
+async def test_the_report_over_http_has_the_topics_while_the_database_is_away(
+    own: Settings, monkeypatch: pytest.MonkeyPatch, mid_report: bool
+) -> None:
+    """The database is away from the beginning, or when dead letters are counted: Kafka answers."""
+    away = own.model_copy(update={"database_url": SecretStr("postgresql://nobody:x@127.0.0.1:1/x")})
+    engine = create_engine(away, application="test")
+    if mid_report:
+        monkeypatch.setattr(Doctor, "_database", _no_findings)
+    found = {f"{item.area} {item.check}": item for item in (await Doctor(away, engine).report()).findings}
+    await engine.dispose()
+    assert found["kafka topics"].state == State.OK
+    assert "kafka answers" not in found
+    named = "kafka dead letters" if mid_report else "database answers"
+    assert [place for place, item in found.items() if "state database" in item.what] == [named]
+
+
+async def _no_findings(_: Doctor) -> list[Finding]:
+    return []
 
 
 async def test_a_cause_that_several_checks_share_is_told_once(examine: Examine) -> None:
