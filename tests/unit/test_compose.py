@@ -90,6 +90,27 @@ def test_each_process_has_only_the_secrets_that_it_needs() -> None:
     assert held["ticker"] == {"KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PASSWORD", "KAFKA_OAUTH_CLIENT_SECRET"}
     assert held["migrate"] == {"DATABASE_URL"}
     assert held["api"] - held["worker"] == {"JWT_SECRET"}
+    assert held["worker"] - held["api"] == {"SMTP_PASSWORD"}
+
+
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_browsers_use_the_address_of_another_store_too(name: str) -> None:
+    value = OURS[name]["environment"]["EXPORTER_S3_PUBLIC_ENDPOINT"]
+    assert interpolate(value, {}) == "http://127.0.0.1:9000"
+    assert interpolate(value, {"EXPORTER_S3_ENDPOINT": "https://s3"}) == "https://s3"
+    given = {"EXPORTER_S3_ENDPOINT": "http://inside", "EXPORTER_S3_PUBLIC_ENDPOINT": "https://outside"}
+    assert interpolate(value, given) == "https://outside"
+
+
+def test_a_line_of_the_files_for_a_name_of_the_compose_file_has_no_effect(tmp_path: Path) -> None:
+    """As the comment at its top says."""
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(TEXT)
+    name = "EXPORTER_KAFKA_SASL_PASSWORD"
+    for lines in ("settings.env", "secrets.env"):
+        (tmp_path / lines).write_text(f"{name}=of-the-file\n")
+    assert read_services(file, Unset())["worker"].environment[name] == ""
+    assert "in settings.env or secrets.env has no effect" in TEXT
 
 
 IN_THE_CONTAINER = {
