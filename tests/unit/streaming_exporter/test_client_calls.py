@@ -151,8 +151,14 @@ def test_the_typescript_client_has_the_method_and_its_readme_names_it(operation:
     method = TYPESCRIPT_NAMES.get(CALLS[operation][0], CALLS[operation][0])
     assert re.search(rf"(?m)^  async \*?{method}\(", source)
     assert f"`{method}`" in readme
-    end = OPERATIONS[operation][1].rpartition("}")[2]
+    http_method, path = OPERATIONS[operation]
+    end = path.rpartition("}")[2]
     assert end in source
+    if not end:  # a job or a file itself: only the method and the id tell the calls apart
+        body = re.search(rf"(?ms)^  async \*?{method}\(.*?^  }}$", source)
+        assert body
+        assert ("this.read<" if http_method == "GET" else f'method: "{http_method}"') in body[0]
+        assert "jobPath(id)" in body[0]
 
 
 def test_the_reference_of_the_clients_names_every_method() -> None:
