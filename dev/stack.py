@@ -235,10 +235,6 @@ class Stack:
         """Return the process ids of all that run, by name."""
         return {name: process.pid for name, process in self.processes().items() if process.running}
 
-    def dead(self) -> AppProcess | Service | None:
-        """Return a service or process that was started and has ended, if there is one."""
-        return next((process for process in self.processes().values() if not process.running), None)
-
     def stop(self) -> None:
         """Stop processes and services and remove the data, not the logs. A second call has no effect."""
         if not self._folder.held:  # another stack can use the folder
