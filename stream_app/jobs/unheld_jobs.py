@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import ARRAY, Row, Uuid, and_, any_, delete, func, literal, select, true, update
+from sqlalchemy import ARRAY, Row, Select, Uuid, and_, any_, delete, func, literal, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -194,7 +194,7 @@ class UnheldJobs:
             .with_for_update(skip_locked=True)
         )
         async with self._connect() as connection:
-            await connection.execute(delete(EarlyCancellation).where(EarlyCancellation.job_id.in_(old)))
+            await connection.execute(delete(EarlyCancellation).where(EarlyCancellation.job_id == _once(old)))
 
     async def seal_exhausted(self) -> list[LifecycleData]:
         """Seal abandoned jobs (their lease has expired) that must not be tried again; return the outcomes.
@@ -292,7 +292,7 @@ class UnheldJobs:
         )
         statement = (
             update(ExportJob)
-            .where(ExportJob.id.in_(waiting))
+            .where(ExportJob.id == _once(waiting))
             .values(lease_until=func.now() + self._lease)
             .returning(ExportJob.id, ExportJob.outcome, ExportJob.traceparent)
         )
@@ -314,6 +314,15 @@ def _sealed_as_cancelled(job: LockedJob) -> LifecycleData | None:
     if job.outcome is None or job.outcome.get("status") != Status.CANCELLED:
         return None
     return sealed_outcome(job)
+
+
+def _once(ids: Select[UUID]) -> Any:
+    """Return the ids as an array, whose subquery runs once.
+
+    PostgreSQL can run a subquery of ``IN`` for each row. Each run skips the rows that an earlier one locked,
+    so that more rows than its limit are found.
+    """
+    return any_(func.array(ids.scalar_subquery(), type_=ARRAY(Uuid)))
 
 
 def _any_of(ids: Collection[UUID]) -> Any:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.claim import AttemptProgress
@@ -207,3 +208,25 @@ async def test_a_cancellation_before_admission_cancels_a_job_that_the_api_record
     assert outcome is not None
     assert await jobs.admit_again(job_id) == 0
     assert await jobs.store.claim("w", 1) == []
+
+
+async def test_a_limit_of_locked_rows_holds_whatever_plan_postgresql_chooses(engine: AsyncEngine) -> None:
+    """A subquery that locks rows runs once, also where a loop over its rows is the cheapest join."""
+    jobs = Jobs(engine)
+    for _ in range(4):
+        await jobs.admit()
+    for claim in await jobs.store.claim("w", 4):
+        await jobs.store.seal(claim, completed(claim))
+    await jobs.expire_leases()
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "DO $$ DECLARE setting text; BEGIN "
+                "FOREACH setting IN ARRAY '{hashjoin, mergejoin, hashagg, sort, material}'::text[] LOOP "
+                "EXECUTE format('ALTER DATABASE %I SET enable_%s = off', current_database(), setting); "
+                "END LOOP; END $$"
+            )
+        )
+    await engine.dispose()
+    assert len(await jobs.store.unheld.take_unpublished(limit=1)) == 1
+    assert len(await jobs.store.unheld.take_unpublished(limit=2)) == 2
