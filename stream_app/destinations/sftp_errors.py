@@ -74,10 +74,15 @@ does not have. Everything else is retried.
 
 
 def error_of(error: asyncssh.SFTPError, *, text: str | None = None) -> DestinationError:
-    """Return the error of destinations for a status of the server; ``text`` replaces its text."""
+    """Return the error of destinations for a status of the server.
+
+    ``text`` says which operation failed. It replaces the text of the status, unless the name of the file or
+    another parameter is the reason, which is permanent whatever the operation is.
+    """
     meaning = MEANINGS.get(error.code, _FAILED)
+    is_of_operation = not meaning.is_permanent or error.code == sftp.FX_OP_UNSUPPORTED
     return DestinationError(
-        text if text is not None else meaning.text,
+        text if text is not None and is_of_operation else meaning.text,
         detail=detail_of(error),
         affects_all=meaning.affects_all,
         is_permanent=meaning.is_permanent,

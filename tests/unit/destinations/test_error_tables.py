@@ -106,9 +106,11 @@ def test_each_status_of_sftp_is_permanent_or_retried(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STATUSES))
-def test_a_refused_rename_is_told_for_each_status(name: str) -> None:
+def test_a_refused_rename_is_told_unless_the_name_is_the_reason(name: str) -> None:
+    """A server without the operation refuses to rename, too."""
     error = error_of(asyncssh.SFTPError(STATUSES[name], "text of the server"), text=errors.RENAME_REFUSED)
-    assert str(error) == errors.RENAME_REFUSED
+    is_of_name = name in {"FX_INVALID_FILENAME", "FX_INVALID_PARAMETER"}
+    assert str(error) == (errors.NEVER if is_of_name else errors.RENAME_REFUSED)
     assert error.is_permanent is (STATUSES[name] in PERMANENT_STATUSES)
 
 
