@@ -9,9 +9,13 @@ from asyncssh import constants
 from minio.error import S3Error
 from urllib3 import BaseHTTPResponse, HTTPResponse
 
+from stream_app.datasets.destinations import S3Destination
 from stream_app.destinations import errors
+from stream_app.destinations.s3 import S3Session, _encryption_of
 from stream_app.destinations.s3_errors import FULL_CODES, INVALID_NAMES, UNSUPPORTED, s3_errors
+from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.destinations.sftp_errors import MEANINGS, error_of, sftp_errors
+from stream_app.storage.checksums import ChecksumSupport
 from stream_app.storage.errors import KIND_BY_CODE
 from streaming_exporter.errors import Rejected
 
@@ -75,6 +79,27 @@ def test_a_server_that_cannot_encrypt_yet_is_mended_by_its_operators(code: str, 
     assert error.affects_all
     assert str(error) == errors.NOT_ENCRYPTED
     assert raised(answer(code, status), s3_errors).is_permanent
+
+
+@pytest.mark.parametrize("sse", ["none", "s3", "kms"])
+def test_only_uploads_that_ask_for_encryption_wait_for_it(sse: str) -> None:
+    class Client:
+        def _put_object(self, *_: object) -> None:
+            raise answer("NotImplemented", 501)
+
+    destination = S3Destination.model_validate({"name": "acme", "kind": "s3", "bucket": "acme", "sse": sse})
+    session = object.__new__(S3Session)
+    session.__dict__.update(
+        _client=Client(),
+        _bucket="acme",
+        _prefix="in",
+        _checksums=ChecksumSupport(),
+        _options=SessionOptions("t", 1, lambda: False),
+        _encryption=_encryption_of(destination),
+    )
+    with pytest.raises(errors.DestinationError) as caught:
+        session.put(OutgoingFile("a", "a", "text/csv", 1, ""), iter([b"a"]))
+    assert caught.value.is_permanent is (sse == "none")
 
 
 @pytest.mark.parametrize("code", ["EntityTooLarge", "KeyTooLongError", "MethodNotAllowed"])
