@@ -247,13 +247,13 @@ class Outbox:
         )
 
     async def revoke(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Revoke the links of a job's deliveries; return the addresses of these deliveries, as shown."""
+        """Revoke the links of a job's deliveries; return their addresses in order, as shown."""
         whole = await self._whole(job_id, address)
         rows = await self._execute(sql.REVOKE, job_id=job_id, address=whole)
-        return [shown_address(row.address) for row in rows]
+        return sorted(shown_address(row.address) for row in rows)
 
     async def resend(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Send failed, skipped and ambiguous deliveries of a job again; return their addresses, as shown.
+        """Send failed, skipped and ambiguous deliveries of a job again; return their addresses in order.
 
         If ``address`` is given, only its deliveries are sent, and it is no longer suppressed.
         """
@@ -264,7 +264,7 @@ class Outbox:
                 address=address,
             )
         rows = await self._execute(sql.RESEND, job_id=job_id, address=address, retry_period=RETRY_PERIOD)
-        return [shown_address(row.address) for row in rows]
+        return sorted(shown_address(row.address) for row in rows)
 
     async def _whole(self, job_id: UUID, address: str | None) -> str | None:
         """Return the whole address of a delivery of the job whose address is shown as ``address``."""
