@@ -10,7 +10,7 @@ from streaming_exporter.setting_types import Count, Text
 
 
 class DeliverySettings(BaseModel):
-    """How users are told that exports have ended; the settings of the whole service inherit them.
+    """Settings of mails, webhooks and chat messages; :class:`~stream_app.settings.Settings` inherits them.
 
     Raises:
         pydantic.ValidationError: a value is not allowed.

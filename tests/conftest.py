@@ -160,7 +160,7 @@ def stack() -> Iterator[Stack]:
     (ROOT / ".local").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="test-", dir=ROOT / ".local"))
     with Stack(folder, ledger_rows=LEDGER_ROWS, keep_logs=False) as running:
-        asyncio.run(create_database(running, TEMPLATE, STATE))  # nobody is connected to it yet
+        asyncio.run(create_database(running, TEMPLATE, STATE))  # a database with connections cannot be copied
         yield running
 
 

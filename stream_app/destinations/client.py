@@ -303,7 +303,7 @@ class DestinationClient:
         heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
             await self._in_thread(transfer.discard)
-        except Exception as error:  # the reason of the failure is told, whatever happens here
+        except Exception as error:  # the owner must learn the first error, not this one
             detail = getattr(error, "detail", repr(error))
             log.warning(
                 "delivery.discard_failed",

@@ -118,7 +118,7 @@ IN_THE_CONTAINER = {
     "api": {"DATASETS_FILE", "METRICS_HOST", "METRICS_PORT"},
     "ticker": set[str](),
 }
-"""Settings that name places inside of the container, so that nobody needs to change them."""
+"""Settings that name places inside of the container. Users do not need to change them."""
 
 
 @pytest.mark.parametrize("name", IN_THE_CONTAINER)
