@@ -1,12 +1,14 @@
 """Splits an upload into parts: small ones at first, larger ones if the file becomes huge.
 
 Memory is bounded: a part larger than :data:`IN_MEMORY` is collected in a temporary file. The memory of the
-others is mapped, so that it is returned to the system as soon as the part is sent: freed blocks of this size
-stay with the allocator of the process.
+others is mapped, so that it is returned to the system at the end of the upload: freed blocks of this size
+stay with the allocator of the process. Within an upload a later part takes the memory of a part that is sent:
+new pages cost more time than the copying of their content.
 """
 
 import mmap
 import tempfile
+import weakref
 from collections.abc import Iterator
 
 PART_SIZE = 8 * 2**20
@@ -41,11 +43,13 @@ def largest_file(usual: int = PART_SIZE, parts: int = MAX_PARTS) -> int:
 def split_into_parts(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterator[Part]:
     """Yield parts with the sizes of :func:`part_size`; the last one can be shorter.
 
-    Errors of ``chunks`` are raised unchanged. No reference to a yielded part is kept.
+    Errors of ``chunks`` are raised unchanged. A part is valid as long as its caller refers to it: then its
+    memory takes a later part. A slice of it must not be used for longer.
     """
     number = 1
     size = part_size(number, usual)
-    buffer = _PartBuffer(size)
+    memory = _PartMemory()
+    buffer = _new_part(size, memory)
     for chunk in chunks:
         view = memoryview(chunk)
         while len(view) >= size - buffer.size:
@@ -55,43 +59,69 @@ def split_into_parts(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterato
             yield buffer.take()
             number += 1
             size = part_size(number, usual)
-            buffer = _PartBuffer(size)
+            buffer = _new_part(size, memory)
         if view:
             buffer.add(view)
     if buffer.size:
         yield buffer.take()
 
 
-_NO_MEMORY = memoryview(b"")
+def _new_part(size: int, memory: "_PartMemory") -> "_PartInMemory | _PartInFile":
+    return _PartInMemory(size, memory) if size <= IN_MEMORY else _PartInFile()
 
 
-def _memory(size: int) -> memoryview:
-    """Return memory of its own, which is unmapped with the last reference to it."""
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE))
+class _PartMemory:
+    """Mapped memory of the parts of one upload."""
+
+    def __init__(self) -> None:
+        self._lent: list[tuple[mmap.mmap, weakref.ref[memoryview]]] = []
+
+    def take(self, size: int) -> mmap.mmap:
+        """Return at least ``size`` bytes: those of a part without references, or new ones."""
+        unused = [mapped for mapped, part in self._lent if part() is None]
+        self._lent = [(mapped, part) for mapped, part in self._lent if mapped not in unused]
+        for mapped in unused:
+            if len(mapped) >= size:
+                return mapped
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)  # pages without content take no memory
+
+    def lend(self, mapped: mmap.mmap, size: int) -> memoryview:
+        """Return the first ``size`` bytes of the memory as a part."""
+        part = memoryview(mapped)[:size]
+        self._lent.append((mapped, weakref.ref(part)))
+        return part
 
 
-class _PartBuffer:
-    """Collects the chunks of one part."""
+class _PartInMemory:
+    """Collects the chunks of one part in memory."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, memory: _PartMemory) -> None:
         self.size = 0
-        self._file = tempfile.TemporaryFile() if room > IN_MEMORY else None  # noqa: SIM115
-        # Pages without content take no memory.
-        self._memory = _memory(room) if self._file is None else _NO_MEMORY
+        self._memory = memory
+        self._mapped = memory.take(room)
 
     def add(self, data: memoryview) -> None:
         end = self.size + len(data)
-        if self._file is not None:
-            self._file.write(data)
-        else:
-            self._memory[self.size : end] = data
+        self._mapped[self.size : end] = data
         self.size = end
 
     def take(self) -> Part:
-        """Return the part. A temporary file is removed together with its part."""
-        if self._file is None:
-            memory, self._memory = self._memory, _NO_MEMORY
-            return memory[: self.size]
+        """Return the part."""
+        return self._memory.lend(self._mapped, self.size)
+
+
+class _PartInFile:
+    """Collects the chunks of one part in a temporary file."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+
+    def add(self, data: memoryview) -> None:
+        self.size += self._file.write(data)
+
+    def take(self) -> Part:
+        """Return the part. The file is removed together with it."""
         with self._file as file:
             file.flush()
             return mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)

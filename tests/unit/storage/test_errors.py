@@ -6,6 +6,8 @@ from uuid import uuid4
 
 import pytest
 import urllib3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from minio.error import InvalidResponseError, S3Error, ServerError
 
 from stream_app.storage import parts
@@ -128,15 +130,47 @@ def test_a_huge_part_is_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bytes(part) == b"0123456"
 
 
-def test_the_memory_of_a_part_is_free_as_soon_as_it_is_sent() -> None:
-    """The next part is collected meanwhile, so a part that is kept would count twice."""
+def test_a_part_without_references_gives_its_memory_to_a_later_part() -> None:
+    """As many parts have memory as are collected or sent at a time."""
+    chunk = bytes(range(10))
+    made = split_into_parts(iter([chunk] * 7), 10)
+    first = next(made)
+    second = next(made)
+    assert isinstance(first, memoryview), "mapped memory"
+    assert isinstance(second, memoryview)
+    assert second.obj is not first.obj, "the first part is in use"
+    assert bytes(first) == chunk
+    memory = first.obj
+    del first
+    third = next(made)
+    assert isinstance(third, memoryview)
+    assert third.obj is memory
+    assert [bytes(part) for part in (second, third, *made)] == [chunk] * 6
+
+
+def test_an_upload_gives_its_memory_back_to_the_system() -> None:
     made = split_into_parts(iter([b"0123456789" * 3]), 10)
     part = next(made)
-    assert isinstance(part, memoryview), "mapped memory"
+    assert isinstance(part, memoryview)
     mapped = weakref.ref(part.obj)
     del part
+    assert len(list(map(bytes, made))) == 2
+    del made
     assert mapped() is None
-    assert list(map(bytes, made)) == [b"0123456789"] * 2
+
+
+@settings(max_examples=100)
+@given(st.lists(st.binary(max_size=40), max_size=30), st.sets(st.integers(0, 60)))
+def test_parts_keep_their_content_while_they_are_in_use(chunks: list[bytes], kept: set[int]) -> None:
+    in_use = []
+    seen = b""
+    for number, part in enumerate(split_into_parts(iter(chunks), 10)):
+        seen += bytes(part)
+        if number in kept:
+            in_use.append((part, bytes(part)))
+        del part
+    assert seen == b"".join(chunks)
+    assert all(bytes(part) == content for part, content in in_use)
 
 
 def test_no_two_attempts_have_the_same_key() -> None:
