@@ -1,15 +1,17 @@
 """A worker dies at each point of a job's life. Another worker continues, and the job ends once.
 
 All jobs run at the same time, each with its own deaths, on workers that run one job at a time. Then each job
-is checked.
+is checked. A worker that dies for one job can be between the commit and the point of another one. Then the
+other job ends without its death, and is run again with another id.
 """
 
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import pytest
 
@@ -33,6 +35,12 @@ pytestmark = [
 WAIT_SECONDS = 150.0
 """Limit in seconds. An idle machine needs a quarter of it."""
 
+DEATH_SECONDS = 5.0
+"""Limit in seconds from the end of a job to its last death."""
+
+RUNS = 4
+"""How often a job is run at the most until all its deaths have happened."""
+
 QUICK, LARGE, SLOW, HOPELESS = "quick", "large", "slow", "hopeless"
 DIVIDED, SPLIT, BUNDLED = "divided", "split", "bundled"
 EARLY, AT_ONCE, RUNNING, COMPLETED = "early", "at once", "running", "completed"
@@ -52,6 +60,12 @@ class Fate:
 
     def __str__(self) -> str:
         return ", ".join((*self.deaths, self.export, *([self.cancelled] if self.cancelled else [])))
+
+    @property
+    def runs(self) -> "list[Fate]":
+        """This job, and the same with other ids."""
+        others = [replace(self, job_id=uuid5(self.job_id, str(number))) for number in range(1, RUNS)]
+        return [self, *others]
 
     @property
     def order(self) -> PlannedJob:
@@ -116,6 +130,8 @@ FATES = [
 class Aftermath:
     """The state after all jobs have ended."""
 
+    runs: dict[UUID, list[Fate]]
+    """The runs of each job. In the last one all deaths happened."""
     jobs: dict[UUID, Job]
     told: dict[UUID, list[Event]]
     files: list[str]
@@ -132,7 +148,8 @@ def aftermath(
     stack: Stack, source: Source, datasets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Aftermath:
     folder = tmp_path_factory.mktemp("doomed")
-    (folder / "plan.json").write_text(json.dumps({str(fate.job_id): list(fate.deaths) for fate in FATES}))
+    runs = [run for fate in FATES for run in fate.runs]
+    (folder / "plan.json").write_text(json.dumps({str(run.job_id): list(run.deaths) for run in runs}))
     settings = {
         "EXPORTER_WORKER_SLOTS": "1",
         "EXPORTER_LEASE_SECONDS": "2",
@@ -145,13 +162,13 @@ def aftermath(
 
 async def _lives(stack: Stack, source: Source, folder: Path, workers: Supervisor) -> Aftermath:
     async with SystemClient(stack) as client:
-        await asyncio.gather(*(_live(client, fate, folder) for fate in FATES if fate.cancelled != RUNNING))
+        together = [fate for fate in FATES if fate.cancelled != RUNNING]
+        lives = await asyncio.gather(*(_lives_of(client, fate, folder) for fate in together))
         # One after the other, because no other job must kill the workers of these jobs.
-        for fate in FATES:
-            if fate.cancelled == RUNNING:
-                await _live(client, fate, folder)
-        jobs = await client.jobs([fate.job_id for fate in FATES])
-        wrong = await wrong_files(client, source, [fate.order for fate in FATES], jobs)
+        lives += [await _lives_of(client, fate, folder) for fate in FATES if fate.cancelled == RUNNING]
+        ran = [run for runs in lives for run in runs]
+        jobs = await client.jobs([run.job_id for run in ran])
+        wrong = await wrong_files(client, source, [run.order for run in ran], jobs)
         told = await client.history(jobs.keys())
         files, uploads = await asyncio.to_thread(client.objects)
         completed = [job for job in jobs.values() if job["status"] == "completed"]
@@ -160,7 +177,22 @@ async def _lives(stack: Stack, source: Source, folder: Path, workers: Supervisor
         files = [key for key in files if key not in listed]
     marks = {path.name for path in folder.iterdir()}
     warnings = [str(entry) for entry in workers.logged() if entry["level"] in ("warning", "error")]
-    return Aftermath(jobs, told, files, uploads, marks, wrong, warnings)
+    by_first = {runs[0].job_id: runs for runs in lives}
+    return Aftermath(by_first, jobs, told, files, uploads, marks, wrong, warnings)
+
+
+async def _lives_of(client: SystemClient, fate: Fate, folder: Path) -> list[Fate]:
+    """Run one job until all its deaths have happened; return the runs."""
+    runs = []
+    for run in fate.runs:
+        runs.append(run)
+        await _live(client, run, folder)
+        marks = [folder / f"{run.job_id} {name}" for name in run.deaths]
+        # The record says that the job has ended a moment before a worker dies at one of the last points.
+        with suppress(AssertionError):
+            await until_async(lambda: all(mark.exists() for mark in marks), within=DEATH_SECONDS)  # noqa: B023
+            break
+    return runs
 
 
 async def _live(client: SystemClient, fate: Fate, folder: Path) -> None:
@@ -190,14 +222,16 @@ def test_a_worker_died_at_every_point() -> None:
 
 @pytest.mark.parametrize("fate", FATES, ids=str)
 def test_the_job_ends_once(aftermath: Aftermath, fate: Fate) -> None:
-    job = aftermath.jobs[fate.job_id]
-    only = {fate.job_id: job}
-    assert {f"{fate.job_id} {name}" for name in fate.deaths} <= aftermath.marks
-    assert job["status"] == fate.ending
-    assert job["attempt"] >= fate.attempts
-    assert wrong_histories(only, {fate.job_id: aftermath.told[fate.job_id]}) == []
-    mine = [key for key in aftermath.files if str(fate.job_id) in key]
-    uploads = [key for key in aftermath.uploads if str(fate.job_id) in key]
-    reported = [line for line in aftermath.warnings if str(fate.job_id) in line]
-    assert wrong_objects(only, mine, uploads) == [], "\n".join(reported)
-    assert [text for text in aftermath.wrong_files if str(fate.job_id) in text] == []
+    runs = aftermath.runs[fate.job_id]
+    assert {f"{runs[-1].job_id} {name}" for name in fate.deaths} <= aftermath.marks
+    assert aftermath.jobs[runs[-1].job_id]["attempt"] >= fate.attempts
+    for run in runs:
+        job = aftermath.jobs[run.job_id]
+        only = {run.job_id: job}
+        assert job["status"] == fate.ending
+        assert wrong_histories(only, {run.job_id: aftermath.told[run.job_id]}) == []
+        mine = [key for key in aftermath.files if str(run.job_id) in key]
+        uploads = [key for key in aftermath.uploads if str(run.job_id) in key]
+        reported = [line for line in aftermath.warnings if str(run.job_id) in line]
+        assert wrong_objects(only, mine, uploads) == [], "\n".join(reported)
+        assert [text for text in aftermath.wrong_files if str(run.job_id) in text] == []

@@ -1,17 +1,18 @@
 """A worker dies at each step of a transfer to a destination. Another one finishes it: one set, or none.
 
 All jobs run at the same time, each with its own deaths. Then each job is checked. The claims of dead workers
-expire at once, so that no job waits for the time of a lease.
+expire at once, so that no job waits for the time of a lease. A worker that dies for one job can be between
+the commit and the point of another one. Then the other job is run again with another id.
 """
 
 import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 import pytest
 
@@ -33,6 +34,9 @@ pytestmark = [
 ]
 
 WAIT_SECONDS = 150.0
+
+RUNS = 4
+"""How often a job is run at the most until all its deaths have happened."""
 
 SFTP, S3, COPY = "sftp", "s3", "copy"
 """The destinations: an SFTP server, an S3 server, and a bucket of the service's own store."""
@@ -66,6 +70,12 @@ class Fate:
 
     def __str__(self) -> str:
         return ", ".join((self.kind, *self.deaths, *(["removed"] if self.removed else [])))
+
+    @property
+    def runs(self) -> "list[Fate]":
+        """This job, and the same with other ids."""
+        others = [replace(self, job_id=uuid5(self.job_id, str(number))) for number in range(1, RUNS)]
+        return [self, *others]
 
     @property
     def request(self) -> ExportRequest:
@@ -113,6 +123,8 @@ FATES = [
 class Aftermath:
     """The state after all deliveries have ended. Files and uploads are those at the destinations."""
 
+    runs: Mapping[UUID, list[Fate]]
+    """The runs of each job. In the last one all deaths happened."""
     jobs: Mapping[UUID, Job]
     deliveries: Mapping[UUID, Sequence[Job]]
     sent: Mapping[UUID, Mapping[str, str]]
@@ -133,7 +145,8 @@ def sftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
 @pytest.fixture(scope="module")
 def aftermath(stack: Stack, sftp: SftpServer, tmp_path_factory: pytest.TempPathFactory) -> Aftermath:
     folder = tmp_path_factory.mktemp("doomed")
-    (folder / "plan.json").write_text(json.dumps({str(fate.job_id): list(fate.deaths) for fate in FATES}))
+    runs = [run for fate in FATES for run in fate.runs]
+    (folder / "plan.json").write_text(json.dumps({str(run.job_id): list(run.deaths) for run in runs}))
     psql(stack, TABLE)
     for bucket in BUCKETS.values():
         stack.s3.client().make_bucket(bucket_name=bucket)
@@ -181,23 +194,30 @@ def described(store: S3Service, server: SftpServer, folder: Path) -> str:
 
 
 async def _lives(stack: Stack, server: SftpServer, folder: Path, workers: Supervisor) -> Aftermath:
+    runs: dict[UUID, list[Fate]] = {fate.job_id: [] for fate in FATES}
+    deliveries: dict[UUID, list[Job]] = {}
     async with SystemClient(stack) as client:
-        for fate in FATES:
-            await client.publish(request_event(fate.request, job_id=fate.job_id, source="/chaos"))
-        waiting = {fate.job_id for fate in FATES if fate.removed}
-        expiring = asyncio.create_task(_expire(client, workers, folder, waiting))
-        try:
-            await asyncio.gather(*(_remove(client, fate, folder, waiting) for fate in FATES if fate.removed))
-            deliveries = await _until_delivered(client)
-        finally:
-            expiring.cancel()
-            await asyncio.wait({expiring})
-        jobs = await client.jobs([fate.job_id for fate in FATES])
+        missed = [fate.job_id for fate in FATES]
+        for number in range(RUNS):
+            if not missed:
+                break
+            fates = [fate.runs[number] for fate in FATES if fate.job_id in missed]
+            deliveries |= await _delivered(client, workers, folder, fates)
+            for first, fate in zip(missed, fates, strict=True):
+                runs[first].append(fate)
+            marks = {path.name for path in folder.iterdir()}
+            missed = [
+                first
+                for first, fate in zip(missed, fates, strict=True)
+                if not {f"{fate.job_id} {name}" for name in fate.deaths} <= marks
+            ]
+        ran = [run.job_id for each in runs.values() for run in each]
+        jobs = await client.jobs(ran)
         sent = {
             job_id: {file["file_name"]: file["sha256"] for file in await client.listed_files(job)}
             for job_id, job in jobs.items()
         }
-    files: dict[UUID, dict[str, bytes]] = {fate.job_id: {} for fate in FATES}
+    files: dict[UUID, dict[str, bytes]] = {job_id: {} for job_id in ran}
     for path, content in server.files().items():
         _, job, name = path.split("/")
         files[UUID(job)][name] = content
@@ -211,18 +231,34 @@ async def _lives(stack: Stack, server: SftpServer, folder: Path, workers: Superv
         uploads += [str(upload.object_name) for upload in s3._list_multipart_uploads(bucket).uploads]
     marks = {path.name for path in folder.iterdir()}
     told = [str(entry.get("job_id")) for entry in workers.logged() if entry["event"] == "delivery.sent"]
-    return Aftermath(jobs, deliveries, sent, files, uploads, marks, told)
+    return Aftermath(runs, jobs, deliveries, sent, files, uploads, marks, told)
 
 
-async def _expire(client: SystemClient, workers: Supervisor, folder: Path, waiting: set[UUID]) -> None:
+async def _delivered(
+    client: SystemClient, workers: Supervisor, folder: Path, fates: Sequence[Fate]
+) -> dict[UUID, list[Job]]:
+    """Run jobs until their deliveries have ended; return the deliveries of each job."""
+    for fate in fates:
+        await client.publish(request_event(fate.request, job_id=fate.job_id, source="/chaos"))
+    removed = [fate for fate in fates if fate.removed]
+    waiting = {fate.job_id for fate in removed}
+    held = {fate.job_id: folder / f"{fate.job_id} {fate.deaths[0]}" for fate in removed}
+    expiring = asyncio.create_task(_expire(client, workers, held, waiting))
+    try:
+        await asyncio.gather(*(_remove(client, fate.job_id, held[fate.job_id], waiting) for fate in removed))
+        return await _until_delivered(client, [fate.job_id for fate in fates])
+    finally:
+        expiring.cancel()
+        await asyncio.wait({expiring})
+
+
+async def _expire(
+    client: SystemClient, workers: Supervisor, marks: Mapping[UUID, Path], waiting: set[UUID]
+) -> None:
     """Let the claims of dead workers expire. Jobs that are to be removed wait until they are."""
     while True:
         dead = await asyncio.to_thread(workers.killed)
-        held = [
-            fate.job_id
-            for fate in FATES
-            if fate.job_id in waiting and (folder / f"{fate.job_id} {fate.deaths[0]}").exists()
-        ]
+        held = [job_id for job_id in waiting if marks[job_id].exists()]
         await client.fetch(
             "UPDATE deliveries SET lease_until = now() - interval '1 s' "
             "WHERE status = 'sending' AND worker = ANY($1) AND NOT job_id = ANY($2)",
@@ -232,23 +268,21 @@ async def _expire(client: SystemClient, workers: Supervisor, folder: Path, waiti
         await asyncio.sleep(0.1)
 
 
-async def _remove(client: SystemClient, fate: Fate, folder: Path, waiting: set[UUID]) -> None:
+async def _remove(client: SystemClient, job_id: UUID, mark: Path, waiting: set[UUID]) -> None:
     """Remove a job after its first death."""
-    mark = folder / f"{fate.job_id} {fate.deaths[0]}"
     await until_async(mark.exists, within=WAIT_SECONDS, otherwise=mark.name)
-    await client.publish(cancel_event(fate.job_id, source="/chaos"))
-    await client.until([fate.job_id], lambda job: job["status"] == "expired", within=WAIT_SECONDS)
-    waiting.discard(fate.job_id)
+    await client.publish(cancel_event(job_id, source="/chaos"))
+    await client.until([job_id], lambda job: job["status"] == "expired", within=WAIT_SECONDS)
+    waiting.discard(job_id)
 
 
-async def _until_delivered(client: SystemClient) -> dict[UUID, list[Job]]:
+async def _until_delivered(client: SystemClient, ids: Sequence[UUID]) -> dict[UUID, list[Job]]:
     """Wait until all deliveries have ended; return those of each job."""
-    ids = [fate.job_id for fate in FATES]
     rows: list[Job] = []
 
     async def look() -> bool:
-        rows[:] = await client.fetch("SELECT * FROM deliveries WHERE job_id = ANY($1)", ids)
-        return len(rows) >= len(FATES) and all(row["finished_at"] for row in rows)
+        rows[:] = await client.fetch("SELECT * FROM deliveries WHERE job_id = ANY($1)", list(ids))
+        return len(rows) >= len(ids) and all(row["finished_at"] for row in rows)
 
     def unfinished() -> list[Any]:
         return [dict(row) for row in rows if not row["finished_at"]]
@@ -263,13 +297,21 @@ def test_a_worker_died_at_every_point() -> None:
 
 @pytest.mark.parametrize("fate", FATES, ids=str)
 def test_a_destination_gets_one_complete_set_or_none(aftermath: Aftermath, fate: Fate) -> None:
-    assert {f"{fate.job_id} {name}" for name in fate.deaths} <= aftermath.marks
-    [delivery] = aftermath.deliveries[fate.job_id]
+    *others, last = aftermath.runs[fate.job_id]
+    assert {f"{last.job_id} {name}" for name in last.deaths} <= aftermath.marks
+    [delivery] = aftermath.deliveries[last.job_id]
     assert delivery["attempts"] >= len(fate.deaths) + (fate.deaths[-1] != "finished")
-    assert [key for key in aftermath.uploads if str(fate.job_id) in key] == []
-    files = dict(aftermath.files[fate.job_id])
-    told = aftermath.told.count(str(fate.job_id))
-    if fate.removed:
+    for run in (*others, last):
+        check_delivery(aftermath, run)
+
+
+def check_delivery(aftermath: Aftermath, run: Fate) -> None:
+    """Assert that the destination has the complete set of the job, or nothing if the job was removed."""
+    [delivery] = aftermath.deliveries[run.job_id]
+    assert [key for key in aftermath.uploads if str(run.job_id) in key] == []
+    files = dict(aftermath.files[run.job_id])
+    told = aftermath.told.count(str(run.job_id))
+    if run.removed:
         assert (delivery["status"], delivery["reason"], told) == ("failed", "the file has expired", 0)
         assert list(files) == []
         return
@@ -277,7 +319,7 @@ def test_a_destination_gets_one_complete_set_or_none(aftermath: Aftermath, fate:
     assert told <= 1  # none if the worker died before it could log it
     listed = json.loads(files.pop("manifest.json"))["files"]
     found = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    assert found == aftermath.sent[fate.job_id] == {item["file_name"]: item["sha256"] for item in listed}
+    assert found == aftermath.sent[run.job_id] == {item["file_name"]: item["sha256"] for item in listed}
     assert len(found) == 2
     assert delivery["progress"] is not None
     assert json.loads(delivery["progress"])["bytes"] == sum(map(len, files.values()))
