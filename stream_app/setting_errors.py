@@ -48,19 +48,16 @@ def problems(error: ValidationError) -> list[str]:
     return [_line(problem) for problem in error.errors(include_url=False)]
 
 
-def unknown_settings() -> dict[str, str]:
-    """Return the unknown variables with the service's prefix, and a text about each."""
-    found = unknown_variables(Settings.model_fields, [*environment_variables(), *file_variables()])
-    return {
-        name: f"{name} is not a setting" + (f"; did you mean {nearest}?" if nearest else "")
-        for name, nearest in found.items()
-    }
+def unknown_settings() -> dict[str, str | None]:
+    """Return the unknown variables with the service's prefix, and the nearest setting of each."""
+    return unknown_variables(Settings.model_fields, [*environment_variables(), *file_variables()])
 
 
 def warn_of_unknown_settings() -> None:
     """Log unknown variables with the service's prefix: misspelt ones do not stop the service."""
-    for text in unknown_settings().values():
-        log.warning("settings.unknown_found: %s", text)
+    for name, nearest in unknown_settings().items():
+        guess = f"; did you mean {nearest}?" if nearest else ""
+        log.warning("settings.unknown_found: %s is not a setting%s", name, guess)
 
 
 def _line(problem: ErrorDetails) -> str:

@@ -97,6 +97,8 @@ async def _within(area: str, check: Coroutine[Any, Any, list[Finding]], name: st
         async with asyncio.timeout(DOCTOR_SECONDS):
             return await check
     except (ExporterError, TimeoutError) as error:
-        what = str(error) or f"no answer within {DOCTOR_SECONDS:.0f} s"
-        advice = "check that it runs and that the settings are correct"
-        return [FindingFactory(area).problem(name, what, advice)]
+        create = FindingFactory(area).problem
+        reason = str(error)
+        if reason:
+            return [create(name, "unavailable", reason=reason)]
+        return [create(name, "no_answer", seconds=round(DOCTOR_SECONDS))]

@@ -218,13 +218,18 @@ class Overview(BaseModel):
 
 
 class FindingView(BaseModel):
-    """The result of one check of ``exporter doctor``."""
+    """The result of one check of ``exporter doctor``.
+
+    ``code`` names the kind of a warning or a problem, and ``values`` what its text is about.
+    """
 
     area: str
     check: str
     state: str
     what: str
     advice: str
+    code: str = ""
+    values: dict[str, int | float | str] = {}
 
 
 class DoctorReport(BaseModel):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import structlog
 
+from stream_app.messages.catalogue import DEFAULT, text
+
 log = structlog.get_logger(__name__)
 
 
@@ -25,14 +27,9 @@ def missing_datasets(datasets: Collection[str], path: Path | None) -> str | None
     )
 
 
-ADVICE = (
-    "set EXPORTER_DATASETS_FILE on every worker and API to a file with a table [datasets.NAME] for each "
-    "table or query; dev/datasets/datasets.toml of the source has those that were built in"
-)
-"""What operators do then."""
-
-
 def log_missing_datasets(datasets: Collection[str], path: Path | None) -> None:
     """Log a line if there are no datasets, when a process starts."""
     if (reason := missing_datasets(datasets, path)) is not None:
-        log.error("dataset.not_configured", reason=reason, advice=ADVICE)
+        log.error(
+            "dataset.not_configured", reason=reason, advice=text(DEFAULT, "findings.no_datasets.advice")
+        )

@@ -9,7 +9,7 @@ from itertools import islice
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.doctor.findings import Finding, FindingFactory, Value
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
@@ -54,8 +54,8 @@ async def check_bucket(
         bool(lost),
         "files of jobs",
         f"every completed job has its file ({scope})",
-        f"{len(lost)} completed jobs have no file: {_first_keys(lost)}",
-        "find out what else removes files from the bucket, and request these exports again",
+        "missing_files",
+        **_named(lost),
     )
 
 
@@ -92,30 +92,11 @@ class Leftovers:
         seen = f"{self._seen['files']} files, {self._seen['uploads']} open uploads ({scope})"
         findings = [AREA.ok("content", seen)]
         if self._unknown:
-            findings.append(
-                AREA.problem(
-                    "jobs of files",
-                    f"{len(self._unknown)} files have no job in this database: {_first_keys(self._unknown)}",
-                    "give each deployment its own bucket; if jobs were removed by hand, the workers remove "
-                    "their files at the time of their expiry",
-                )
-            )
+            findings.append(AREA.problem("jobs of files", "files_without_jobs", **_named(self._unknown)))
         if self._overdue:
-            findings.append(
-                AREA.problem(
-                    "leftovers",
-                    f"{len(self._overdue)} files of ended attempts remain: {_first_keys(self._overdue)}",
-                    "find in the workers' logs why the bucket cleaner does not remove them",
-                )
-            )
+            findings.append(AREA.problem("leftovers", "overdue_files", **_named(self._overdue)))
         if self._waiting:
-            findings.append(
-                AREA.warning(
-                    "leftovers",
-                    f"{len(self._waiting)} files of ended attempts: {_first_keys(self._waiting)}",
-                    "do nothing: the workers remove them within hours",
-                )
-            )
+            findings.append(AREA.warning("leftovers", "leftover_files", **_named(self._waiting)))
         if self._trials:
             findings.append(
                 AREA.ok(
@@ -169,28 +150,23 @@ async def _missing_files(
 
 async def _check_upload(storage: ObjectStore, settings: Settings) -> Finding:
     """Write and remove an object as an export does: only this shows what the bucket's policy demands."""
-    encryption = f"encryption: {settings.s3_sse}"
+    encryption = settings.s3_sse
     try:
         way = await storage.call(storage.test_upload)
     except Rejected as error:
-        return AREA.problem("upload", str(error), "use an object store that supports multipart uploads")
+        return AREA.problem("upload", "unsupported_uploads", reason=str(error))
     except NeedsOperator as error:
-        advice = (
-            "give the key the permissions listed in docs/operations.md (The bucket); if a policy demands "
-            "encryption, set EXPORTER_S3_SSE to s3, or to kms with EXPORTER_S3_SSE_KMS_KEY"
-        )
-        return AREA.problem("upload", f"{error} ({encryption})", advice)
+        return AREA.problem("upload", "refused_upload", reason=str(error), encryption=encryption)
     except Retryable as error:
-        return AREA.problem("upload", f"{error} ({encryption})", "see the log of the object store")
+        return AREA.problem("upload", "failed_upload", reason=str(error), encryption=encryption)
     if way is ChecksumMethod.CHECKSUM:
-        return AREA.ok(
-            "upload", f"an object was written and removed; integrity check: {way.value}; {encryption}"
-        )
-    return AREA.warning(
-        "upload",
-        f"the object store refuses x-amz-checksum-crc32; uploads are checked with {way.value}",
-        "do nothing, or use a newer object store: with checksums it detects every file damaged in transit",
-    )
+        checked = f"integrity check: {way.value}; encryption: {encryption}"
+        return AREA.ok("upload", f"an object was written and removed; {checked}")
+    return AREA.warning("upload", "no_checksums", method=way.value)
+
+
+def _named(keys: Sequence[str]) -> dict[str, Value]:
+    return {"count": len(keys), "keys": _first_keys(keys)}
 
 
 def _first_keys(keys: Sequence[str]) -> str:

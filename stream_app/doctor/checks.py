@@ -89,10 +89,8 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
                     if (one := seen.first(finding)) is not None:
                         yield one
             except ExporterError as error:
-                advice = "check that it runs and that the settings are correct"
-                if (
-                    one := seen.first(FindingFactory(name).problem("answers", str(error), advice))
-                ) is not None:
+                found = FindingFactory(name).problem("answers", "unavailable", reason=str(error))
+                if (one := seen.first(found)) is not None:
                     yield one
     finally:
         storage.close()

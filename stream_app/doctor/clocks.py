@@ -34,10 +34,10 @@ async def _compare(name: str, ask: Callable[[], Awaitable[datetime | None]]) -> 
     theirs = await ask()
     ours = before + (datetime.now(UTC) - before) / 2
     if theirs is None:
-        return AREA.warning(name, "its answers have no time", "compare its clock with this machine's")
+        return AREA.warning(name, "clock_without_time")
     skew = abs(theirs - ours)
-    what = f"the clock differs by {skew.total_seconds():.1f} s from this machine's"
-    advice = "synchronize the clocks (NTP): expiry times, links and signatures depend on them"
-    if skew >= HARMFUL:
-        return AREA.problem(name, what, advice)
-    return AREA.warning(name, what, advice) if skew >= NOTABLE else AREA.ok(name, what)
+    seconds = round(skew.total_seconds(), 1)
+    if skew < NOTABLE:
+        return AREA.ok(name, f"the clock differs by {seconds} s from this machine's")
+    create = AREA.problem if skew >= HARMFUL else AREA.warning
+    return create(name, "wrong_clock", seconds=seconds)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from stream_app.datasets.faults import dotted
 from stream_app.datasets.file import DatasetsFileError, load_datasets
-from stream_app.datasets.presence import ADVICE, missing_datasets
+from stream_app.datasets.presence import missing_datasets
 from stream_app.destinations.secrets import missing_secrets
 from stream_app.doctor.datasets_check import check_datasets_file
 from stream_app.doctor.findings import Finding, FindingFactory, State
@@ -18,10 +18,11 @@ def check_datasets(settings: Settings) -> Iterator[Finding]:
     try:
         content = load_datasets(settings.datasets_file)
     except DatasetsFileError as error:
-        yield AREA.problem("file", str(error), "correct the file; workers and the API do not start with it")
+        yield AREA.problem("file", "unusable_datasets_file", reason=str(error))
         return
     reason = missing_datasets(content.datasets, settings.datasets_file)
-    yield AREA.problem_if(reason is not None, "file", ", ".join(content.requestable), reason or "", ADVICE)
+    names = ", ".join(content.requestable)
+    yield AREA.problem_if(reason is not None, "file", names, "no_datasets", reason=reason or "")
 
 
 def check_destinations(settings: Settings) -> Iterator[Finding]:
@@ -35,7 +36,7 @@ def check_destinations(settings: Settings) -> Iterator[Finding]:
         (f"{name}.{key}", text) for name, item in destinations.items() for key, text in missing_secrets(item)
     ]
     for place, text in faults:
-        yield area.problem(place, text, "set it on every worker and API; deliveries wait for a day")
+        yield area.problem(place, "no_destination_secret", reason=text)
     if destinations and not faults:
         names = ", ".join(destinations)
         yield area.ok("secrets", f"{names}; `exporter destinations test NAME` writes to one")
@@ -50,14 +51,9 @@ async def check_tables(settings: Settings) -> AsyncIterator[Finding]:
     tables = [remark for remark in remarks if remark.fault.place[:1] in (("datasets",), ("bundles",))]
     problems = [remark for remark in tables if remark.state is State.PROBLEM]
     for remark in problems:
-        where = dotted(remark.fault.place)
-        yield AREA.problem(
-            where, str(remark.fault.text), "correct the datasets file or the table; it cannot be exported"
-        )
+        yield AREA.problem(dotted(remark.fault.place), "unfit_dataset", reason=str(remark.fault.text))
     warnings = sum(remark.state is State.WARNING for remark in tables)
     if warnings:
-        yield AREA.warning(
-            "tables", f"{warnings} warnings about their tables", "see `exporter datasets check`"
-        )
+        yield AREA.warning("tables", "dataset_warnings", count=warnings)
     elif not any(remark.state is State.PROBLEM for remark in remarks):
         yield AREA.ok("tables", "all datasets match their tables")

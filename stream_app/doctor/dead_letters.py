@@ -62,9 +62,4 @@ async def check_dead_letters(connection: AsyncConnection, brokers: Brokers, sett
     unhandled = max(0, sum(ends.values()) - sum(begins.values()) - handled)
     if not unhandled:
         return AREA.ok("dead letters", "every unreadable message was redriven or discarded")
-    return AREA.warning(
-        "dead letters",
-        f"messages that could not be read, and were neither redriven nor discarded: {unhandled}",
-        "`exporter dead-letters list` shows the reasons; then run `exporter dead-letters redrive` or "
-        "`exporter dead-letters discard`",
-    )
+    return AREA.warning("dead letters", "dead_letters", count=unhandled)

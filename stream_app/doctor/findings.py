@@ -1,12 +1,17 @@
 """Findings of the doctor: what was checked, the result, and what to do."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from rich.console import Console
 from rich.table import Table
+
+from stream_app.messages.catalogue import DEFAULT, text
+
+Value = int | float | str
+"""What stands in the text of a finding."""
 
 
 class State(StrEnum):
@@ -25,6 +30,9 @@ class Finding:
         area, check: names of the part and of the check.
         what: the result as a text.
         advice: what to do, unless the state is ok.
+        code: the name of the texts of a warning or a problem in the catalogue of messages, from which the
+            page has them in other languages.
+        values: what the placeholders of these texts stand for.
     """
 
     area: str
@@ -32,26 +40,35 @@ class Finding:
     state: State
     what: str
     advice: str = ""
+    code: str = ""
+    values: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class FindingFactory:
-    """Creates the findings of one area."""
+    """Creates the findings of one area.
+
+    The texts of warnings and problems are the messages ``findings.CODE.what`` and ``findings.CODE.advice``.
+    """
 
     name: str
 
     def ok(self, check: str, what: str) -> Finding:
         return Finding(self.name, check, State.OK, what)
 
-    def warning(self, check: str, what: str, advice: str) -> Finding:
-        return Finding(self.name, check, State.WARNING, what, advice)
+    def warning(self, check: str, code: str, **values: Value) -> Finding:
+        return self._bad(State.WARNING, check, code, values)
 
-    def problem(self, check: str, what: str, advice: str) -> Finding:
-        return Finding(self.name, check, State.PROBLEM, what, advice)
+    def problem(self, check: str, code: str, **values: Value) -> Finding:
+        return self._bad(State.PROBLEM, check, code, values)
 
-    def problem_if(self, wrong: bool, check: str, good: str, bad: str, advice: str) -> Finding:
-        """Return a problem if ``wrong``, or else ok."""
-        return self.problem(check, bad, advice) if wrong else self.ok(check, good)
+    def problem_if(self, wrong: bool, check: str, good: str, code: str, **values: Value) -> Finding:
+        """Return a problem if ``wrong``, or else ok with the text ``good``."""
+        return self._bad(State.PROBLEM, check, code, values) if wrong else self.ok(check, good)
+
+    def _bad(self, state: State, check: str, code: str, values: Mapping[str, Value]) -> Finding:
+        what, advice = (text(DEFAULT, f"findings.{code}.{part}", **values) for part in ("what", "advice"))
+        return Finding(self.name, check, state, what, advice, code, values)
 
 
 def worst(findings: Iterable[Finding]) -> State:
@@ -64,7 +81,7 @@ STYLES = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red"}
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """Return ``{"state": …, "findings": [{area, check, state, what, advice}]}`` as text."""
+    """Return ``{"state": …, "findings": [{area, check, state, what, advice, code, values}]}`` as text."""
     content = {"state": worst(findings), "findings": [asdict(finding) for finding in findings]}
     return json.dumps(content, indent=2, ensure_ascii=False)
 

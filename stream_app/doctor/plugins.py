@@ -16,10 +16,5 @@ def check_plugins(plugins: Iterable[Plugin]) -> Iterator[Finding]:
         if plugin.reason is None:
             used.append(named)
         else:
-            yield AREA.problem(
-                plugin.name,
-                f"{named} is refused: {plugin.reason}",
-                "install a version of the package that fits this service, or remove the package, on every "
-                "worker and API",
-            )
+            yield AREA.problem(plugin.name, "refused_plugin", plugin=named, reason=plugin.reason)
     yield AREA.ok("in use", ", ".join(used) or "none")

@@ -21,16 +21,12 @@ async def check_schedules(connection: AsyncConnection) -> AsyncIterator[Finding]
         found.late > 0,
         "runs",
         f"{found.active} are active, none is late",
-        f"{found.late} schedules are late",
-        "check that a ticker and a worker run, and the ticker's clock",
+        "late_schedules",
+        count=found.late,
     )
     if failed := found.failing + found.paused_by_service:
         yield SCHEDULE_AREA.warning(
-            "failures",
-            f"schedules whose last run failed: {failed}, of which the service has paused "
-            f"{found.paused_by_service}",
-            "`exporter overview` lists them with the reason and the last job; "
-            "`exporter rerun JOB` runs it again with the same period",
+            "failures", "failing_schedules", count=failed, paused=found.paused_by_service
         )
     else:
         yield SCHEDULE_AREA.ok("failures", "no last run failed")
@@ -41,19 +37,13 @@ async def check_deliveries(connection: AsyncConnection) -> AsyncIterator[Finding
     found = (await connection.execute(DELIVERIES)).one()
     if found.failed + found.ambiguous:
         yield DELIVERY_AREA.warning(
-            "failures",
-            f"{found.failed} deliveries of the last 7 days failed, {found.ambiguous} were possibly not sent",
-            "`exporter overview` lists their jobs; `exporter resend JOB` sends them again",
+            "failures", "lost_deliveries", failed=found.failed, ambiguous=found.ambiguous
         )
     else:
         yield DELIVERY_AREA.ok("failures", "no delivery of the last 7 days failed")
     if found.oldest_seconds >= WAITS_LONG_SECONDS:
-        yield DELIVERY_AREA.warning(
-            "waiting",
-            f"{found.waiting} deliveries wait, the oldest for {found.oldest_seconds / 60:.0f} minutes",
-            "check the mail server, the receivers and the destinations (delivery.postponed in the workers' "
-            "logs); the deliveries are sent when these answer",
-        )
+        minutes = round(found.oldest_seconds / 60)
+        yield DELIVERY_AREA.warning("waiting", "waiting_deliveries", count=found.waiting, minutes=minutes)
     else:
         yield DELIVERY_AREA.ok("waiting", f"{found.waiting} deliveries wait")
 

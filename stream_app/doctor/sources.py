@@ -32,8 +32,7 @@ def open_sources(settings: Settings) -> tuple[Sources, list[Finding]]:
     for name, item in content.sources.items():
         url = url_or_fault(item)
         if isinstance(url, str):
-            advice = "set the variable on every worker and API; they do not start without it"
-            problems.append(FindingFactory(area_of(name)).problem("URL", url, advice))
+            problems.append(FindingFactory(area_of(name)).problem("URL", "no_source_url", reason=url))
         else:
             usable[name] = item
     # The number of connections that the datasets file allows is compared below. Each check needs one.
@@ -54,19 +53,14 @@ async def check_source(settings: Settings, source: Source, limit: int | None) ->
     area = FindingFactory(area_of(source.name))
     is_default = source.name == DEFAULT_SOURCE
     (row,) = await source.fetch(_ROLE)
-    variable = "EXPORTER_SOURCE_DATABASE_URL" if is_default else "the variable of its url_env"
     yield area.problem_if(
         row["rolsuper"],
         "role",
         f"the server answers; the role is {row['rolname']}",
-        f"the role {row['rolname']} is a superuser",
-        f"set {variable} to a role that can only SELECT the exported tables",
+        "superuser" if is_default else "superuser_of_source",
+        role=row["rolname"],
     )
     needed = sum(size.of(limit) for size in export_pools(settings))
     if needed > row["most"]:
-        ways = "EXPORTER_WORKER_SLOTS or EXPORTER_SOURCE_STREAMS to less"
-        yield area.warning(
-            "connections",
-            f"one worker uses up to {needed} connections, but the role can have {row['most']}",
-            "allow the role more connections, or set " + (ways if is_default else f"its connections, {ways}"),
-        )
+        code = "few_connections" if is_default else "few_connections_of_source"
+        yield area.warning("connections", code, needed=needed, most=row["most"])

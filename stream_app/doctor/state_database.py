@@ -1,6 +1,6 @@
 """Check the state database: its tables, and that a worker takes care of each job."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.db.migrations import missing
-from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.doctor.findings import Finding, FindingFactory, State
 from stream_app.doctor.schedules_and_deliveries import check_schedules_and_deliveries
 from stream_app.jobs.states import FINAL
 from stream_app.settings import Settings
@@ -18,6 +18,9 @@ AREA = FindingFactory("database")
 WAITS_LONG, WAITS_TOO_LONG = timedelta(minutes=10), timedelta(hours=1)
 NOT_CLEANED = timedelta(days=1)
 NOT_ADMITTED, NOT_EXPIRED = timedelta(minutes=5), timedelta(hours=1)
+
+COUNTED_OLD = 1000
+"""Old jobs are counted up to this number."""
 
 _JOBS = text(
     """
@@ -49,7 +52,7 @@ _OLD = text(
         SELECT FROM export_jobs
         WHERE created_at < now() - CAST(:history AS interval) AND status = ANY (CAST(:final AS text[]))
             AND outcome IS NULL
-        ORDER BY created_at LIMIT 1000
+        ORDER BY created_at LIMIT :most
     ) AS old
     """
 )
@@ -70,19 +73,9 @@ class JobCounts:
 
 async def check_state_database(connection: AsyncConnection, settings: Settings) -> AsyncIterator[Finding]:
     """Check the migrations, then the jobs. Without the newest migrations the jobs cannot be checked."""
-    there = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
-    revision = (
-        await connection.scalar(text("SELECT max(version_num) FROM alembic_version")) if there else None
-    )
-    behind = missing(revision)
-    yield AREA.problem_if(
-        bool(behind),
-        "migrations",
-        f"the tables are at revision {revision}",
-        f"the tables are at revision {revision or 'none'}; missing: {', '.join(reversed(behind))}",
-        "run `exporter migrate`",
-    )
-    if behind:
+    migrations = await _check_migrations(connection)
+    yield migrations
+    if migrations.state is not State.OK:
         return
     limits = {
         "late": timedelta(seconds=2 * settings.lease_seconds),
@@ -90,66 +83,67 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
         "admitted": NOT_ADMITTED,
     }
     jobs = JobCounts(**(await connection.execute(_JOBS, limits)).mappings().one())
-    yield AREA.ok("jobs", f"{jobs.running} running, {jobs.pending} pending")
-    yield AREA.problem_if(
-        jobs.abandoned > 0,
-        "leases",
-        "every running job has a worker",
-        f"{jobs.abandoned} running jobs have lost their worker, and no other worker has rescued them",
-        "start a worker, or find in the workers' logs why they do not claim jobs",
-    )
-    yield AREA.problem_if(
-        jobs.unpublished > 0,
-        "outcomes",
-        "every outcome is published",
-        f"{jobs.unpublished} jobs have ended, but their events are not published",
-        "find in the workers' logs why they cannot publish to Kafka (outcome.publish_failed)",
-    )
-    yield AREA.problem_if(
-        jobs.unadmitted > 0,
-        "admission",
-        "every request is admitted",
-        f"{jobs.unadmitted} jobs that the API submitted are not admitted yet",
-        "check that the API can publish to Kafka and that the workers read exports.requests",
-    )
-    yield AREA.problem_if(
-        jobs.unexpired > 0,
-        "expiry",
-        "every expired file is removed",
-        f"{jobs.unexpired} expired files are not removed",
-        "find in the workers' logs why they cannot remove them from the store (outcome.publish_failed)",
-    )
-    old = {"history": settings.history + NOT_CLEANED, "final": list(FINAL)}
-    kept = await connection.scalar(_OLD, old) or 0
-    yield AREA.problem_if(
-        kept > 0,
-        "history",
-        f"no job is older than {settings.history_days} days",
-        f"{kept if kept < 1000 else '1000 or more'} jobs are older than EXPORTER_HISTORY_DAYS",
-        "wait if that setting was lowered just now; else find in the workers' logs why the job cleaner fails",
-    )
-    yield _queue(jobs.oldest)
-    paused = (await connection.scalars(text("SELECT scope FROM claim_pauses ORDER BY scope"))).all()
-    if paused:
-        yield AREA.warning(
-            "pauses",
-            f"operators have paused the claims of: {', '.join(paused)}",
-            "run `exporter resume` when that is over; `exporter pauses` shows who paused them and why",
-        )
-    else:
-        yield AREA.ok("pauses", "no claims are paused")
+    for finding in _check_counts(jobs):
+        yield finding
+    yield await _check_history(connection, settings)
+    yield _check_queue(jobs.oldest)
+    yield await _check_pauses(connection)
     async for finding in check_schedules_and_deliveries(connection):
         yield finding
 
 
-def _queue(oldest: timedelta | None) -> Finding:
-    if oldest is None or oldest < WAITS_LONG:
-        waits = (
-            f"the oldest pending job has waited for {oldest.total_seconds():.0f} s"
-            if oldest
-            else "the queue is empty"
-        )
-        return AREA.ok("queue", waits)
-    what = f"the oldest pending job has waited for {oldest.total_seconds() / 60:.0f} minutes"
-    advice = "start more workers, or raise EXPORTER_WORKER_SLOTS or EXPORTER_USER_SLOTS"
-    return (AREA.problem if oldest >= WAITS_TOO_LONG else AREA.warning)("queue", what, advice)
+async def _check_migrations(connection: AsyncConnection) -> Finding:
+    there = await connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+    revision = (
+        await connection.scalar(text("SELECT max(version_num) FROM alembic_version")) if there else None
+    )
+    behind = ", ".join(reversed(missing(revision)))
+    if revision is None:
+        return AREA.problem("migrations", "missing_tables", missing=behind)
+    return AREA.problem_if(
+        bool(behind),
+        "migrations",
+        f"the tables are at revision {revision}",
+        "missing_migrations",
+        revision=revision,
+        missing=behind,
+    )
+
+
+def _check_counts(jobs: JobCounts) -> Iterator[Finding]:
+    yield AREA.ok("jobs", f"{jobs.running} running, {jobs.pending} pending")
+    for check, count, good, code in (
+        ("leases", jobs.abandoned, "every running job has a worker", "abandoned_jobs"),
+        ("outcomes", jobs.unpublished, "every outcome is published", "unpublished_outcomes"),
+        ("admission", jobs.unadmitted, "every request is admitted", "unadmitted_jobs"),
+        ("expiry", jobs.unexpired, "every expired file is removed", "unexpired_files"),
+    ):
+        yield AREA.problem_if(count > 0, check, good, code, count=count)
+
+
+async def _check_history(connection: AsyncConnection, settings: Settings) -> Finding:
+    old = {"history": settings.history + NOT_CLEANED, "final": list(FINAL), "most": COUNTED_OLD}
+    kept = await connection.scalar(_OLD, old) or 0
+    return AREA.problem_if(
+        kept > 0,
+        "history",
+        f"no job is older than {settings.history_days} days",
+        "old_jobs",
+        number=kept if kept < COUNTED_OLD else f"≥ {kept}",
+    )
+
+
+def _check_queue(oldest: timedelta | None) -> Finding:
+    if oldest is None:
+        return AREA.ok("queue", "the queue is empty")
+    if oldest < WAITS_LONG:
+        return AREA.ok("queue", f"the oldest pending job has waited for {oldest.total_seconds():.0f} s")
+    create = AREA.problem if oldest >= WAITS_TOO_LONG else AREA.warning
+    return create("queue", "long_queue", minutes=round(oldest.total_seconds() / 60))
+
+
+async def _check_pauses(connection: AsyncConnection) -> Finding:
+    paused = (await connection.scalars(text("SELECT scope FROM claim_pauses ORDER BY scope"))).all()
+    if paused:
+        return AREA.warning("pauses", "paused_claims", scopes=", ".join(paused))
+    return AREA.ok("pauses", "no claims are paused")

@@ -36,23 +36,21 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
         bool(lacking),
         "topics",
         ", ".join(f"{names[topic]} ({len(found[topic])})" for topic in Topic if topic in found),
-        f"missing topics: {', '.join(lacking)}",
-        "start a worker, which creates them, or create them by hand",
+        "missing_topics",
+        topics=", ".join(lacking),
     )
     narrow = [topic for topic in found if len(found[topic]) < _wanted(topic, settings)]
     if narrow:
-        yield AREA.warning(
-            "partitions",
-            f"fewer than EXPORTER_KAFKA_PARTITIONS in {', '.join(settings.topic(topic) for topic in narrow)}",
-            "add partitions by hand: the workers do not change existing topics",
-        )
+        yield AREA.warning("partitions", "few_partitions", topics=", ".join(map(settings.topic, narrow)))
     group = await brokers.group()
     yield AREA.problem_if(
         not (group.is_stable and group.members),
         "workers",
         f"{len(group.members)} workers in group {settings.group}",
-        f"group {settings.group} is {group.state} with {len(group.members)} members",
-        "start a worker; if the group stays in a rebalance, restart the member that does not answer",
+        "unstable_group",
+        group=settings.group,
+        state=group.state,
+        count=len(group.members),
     )
     places: list[Partition] = [
         (names[topic], number) for topic in READ for number in sorted(found.get(topic, ()))
@@ -79,12 +77,12 @@ async def _check_lag(brokers: Brokers, group: Group, places: list[Partition]) ->
     if still:
         yield AREA.problem(
             "lag",
-            f"{sum(lag[place] for place in still)} messages are not read in "
-            + ", ".join(f"{topic}[{number}]" for topic, number in still),
-            "find in the workers' logs what they wait for; restart a worker that logs nothing",
+            "unread_messages",
+            count=sum(lag[place] for place in still),
+            places=", ".join(f"{topic}[{number}]" for topic, number in still),
         )
     elif total > LONG_LAG:
-        yield AREA.warning("lag", f"{total} unread messages", "start more workers if the number grows")
+        yield AREA.warning("lag", "long_lag", count=total)
     else:
         yield AREA.ok("lag", f"{total} unread messages, and the number falls")
 
@@ -109,7 +107,6 @@ async def _check_offsets(brokers: Brokers, group: Group, places: list[Partition]
         bool(wrong),
         "offsets",
         "each partition has the committed offset of the group",
-        f"committed offsets that do not exist: {', '.join(wrong)}",
-        "find the cause (an unclean leader election, a restored or mirrored topic, short retention.ms); then "
-        "restart the workers, which read such a partition from its start, and publish lost messages again",
+        "wrong_offsets",
+        offsets=", ".join(wrong),
     )

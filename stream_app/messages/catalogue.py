@@ -22,7 +22,7 @@ PAGE_PARTS = ("page.", "warnings.", "errors.")
 
 PARTS_ON_DEMAND = {
     "destinations": ("page.destinations.",),
-    "operations": ("page.operations.", "page.dead_letters."),
+    "operations": ("page.operations.", "page.dead_letters.", "findings."),
 }
 """Parts of the page that only some users need, with the beginnings of their keys."""
 
@@ -87,6 +87,8 @@ def text(language: str, key: str, plural: int | None = None, /, **values: object
 def _shown(value: object, language: str) -> str:
     if not isinstance(value, int):
         return str(value)
+    if language == DEFAULT:
+        return f"{value:,}"
     from babel.numbers import format_decimal  # the command line has no Babel
 
     return format_decimal(value, locale=language)

@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any, cast
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from playwright.sync_api import Browser, Locator, Route, expect
 
 from producers.tokens import sign_token
 from stream_app.app import create_app
+from stream_app.doctor.findings import FindingFactory
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
@@ -209,47 +211,52 @@ def test_operators_turn_pages_and_stop_one_user(
     expect(page.get_by_text("Nothing is paused.")).to_be_visible()
 
 
-def test_the_page_cancels_until_no_export_is_left(visit: Visit, operator: str) -> None:
-    """P19: the service cancels for a limited time in one call."""
-    page, calls = visit.page, 0
+def cancel_all_of_a_user(visit: Visit, operator: str, answer: Callable[[Route, int], None]) -> list[Route]:
+    """Cancel all exports of a user. ``answer`` gets each call with its number.
 
-    def incomplete(route: Route) -> None:
-        nonlocal calls
-        calls += 1
-        problem = {"code": "cancellation_incomplete", "detail": "repeat the call"}
-        route.fulfill(status=503, json=problem) if calls < 3 else route.continue_()
+    Returns:
+        The calls so far; the page goes on.
+    """
+    page, calls = visit.page, list[Route]()
 
-    page.route("**/exports/jobs:cancel", incomplete)
+    def cancelled(route: Route) -> None:
+        calls.append(route)
+        answer(route, len(calls))
+
+    page.route("**/exports/jobs:cancel", cancelled)
     opened(visit, operator)
     page.get_by_label("User", exact=True).fill("nobody-at-all")
     page.get_by_label("User", exact=True).press("Enter")
     page.get_by_role("button", name="Cancel all unfinished exports of this user").click()
     page.get_by_role("button", name="Really cancel all?").click()
-    expect(page.get_by_text("All unfinished exports of this user are cancelled.")).to_be_visible()
-    assert calls == 3
+    return calls
+
+
+def test_the_page_cancels_until_no_export_is_left(visit: Visit, operator: str) -> None:
+    """P19: the service cancels for a limited time in one call."""
+
+    def incomplete(route: Route, call: int) -> None:
+        problem = {"code": "cancellation_incomplete", "detail": "repeat the call"}
+        route.fulfill(status=503, json=problem) if call < 3 else route.continue_()
+
+    calls = cancel_all_of_a_user(visit, operator, incomplete)
+    expect(visit.page.get_by_text("All unfinished exports of this user are cancelled.")).to_be_visible()
+    assert len(calls) == 3
     visit.forgive("status of 503")
 
 
 def test_the_page_says_when_it_gives_up_to_cancel(visit: Visit, operator: str) -> None:
     """P19: it does not say that the rest is being cancelled after its last call has failed."""
-    page, calls = visit.page, 0
 
-    def broken(route: Route) -> None:
-        nonlocal calls
-        calls += 1
-        code = {"code": "cancellation_incomplete"} if calls == 1 else {}
+    def broken(route: Route, call: int) -> None:
+        code = {"code": "cancellation_incomplete"} if call == 1 else {}
         route.fulfill(status=500, json={"detail": "It is broken", **code})
 
-    page.route("**/exports/jobs:cancel", broken)
-    opened(visit, operator)
-    page.get_by_label("User", exact=True).fill("nobody-at-all")
-    page.get_by_label("User", exact=True).press("Enter")
-    page.get_by_role("button", name="Cancel all unfinished exports of this user").click()
-    page.get_by_role("button", name="Really cancel all?").click()
+    page, calls = visit.page, cancel_all_of_a_user(visit, operator, broken)
     expect(page.get_by_text("The rest is being cancelled")).to_be_visible()
     expect(page.get_by_text("It is broken")).to_be_visible()
     expect(page.get_by_text("The rest is being cancelled")).to_be_hidden()
-    assert calls == 2
+    assert len(calls) == 2
     visit.forgive("status of 500")
 
 
@@ -278,4 +285,10 @@ def test_the_view_is_german_and_dark(visit: Visit, operator: str) -> None:
     visit.page.get_by_role("link", name=texts("page.top.operations"), exact=True).click()
     expect(visit.page.get_by_role("heading", name=texts("page.operations.title"), exact=True)).to_be_visible()
     expect(visit.page.locator(".tiles")).to_contain_text(texts("page.operations.tiles.waiting"))
+    found = asdict(FindingFactory("kafka").warning("lag", "long_lag", count=12_345))
+    visit.page.route("**/exports/operations/doctor", lambda route: route.fulfill(json={"findings": [found]}))
+    visit.page.locator("summary", has_text=texts("page.operations.doctor")).press("Enter")
+    expect(visit.page.get_by_role("heading", name="Kafka: Rückstand")).to_be_visible()
+    expect(visit.page.get_by_text("12.345 ungelesene Nachrichten")).to_be_visible()
+    expect(visit.page.get_by_text(texts("findings.long_lag.advice"))).to_be_visible()
     visit.shot("operations-german", full_page=True)

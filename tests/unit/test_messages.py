@@ -44,7 +44,9 @@ def used_keys() -> list[str]:
     for path in PYTHON:
         module = path.read_text()
         if any(f"{name} import" in module for name in SPEAKERS):
-            keys += re.findall(r"f?\"((?:page|mail|chat|link|warnings|errors|files)\.[\w.{}]+)\"", module)
+            keys += re.findall(
+                r"f?\"((?:page|mail|chat|link|warnings|errors|files|findings)\.[\w.{}]+)\"", module
+            )
     return [re.sub(r"\\?\$?\\\{[^}]*\\\}", "[^.]+", re.escape(key)) for key in keys]
 
 

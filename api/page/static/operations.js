@@ -7,7 +7,7 @@ import { alert, busy, button, byId, choice, field, h, nameWith, report, say, twi
 import { update } from "./live_list.js";
 import { has, t } from "./messages.js";
 import { OperatorJobs, reason } from "./operator_jobs.js";
-import { clockTime, count, duration, format, moment } from "./words.js";
+import { clockTime, count, duration, format, moment, sentence } from "./words.js";
 
 const INTERVAL = 5000; // milliseconds between two readings
 const PLACE = "#operations";
@@ -211,6 +211,13 @@ export class Operations {
 }
 
 const named = (name) => (has(`page.operations.names.${name}`) ? t(`page.operations.names.${name}`) : name);
+const areaOf = (name) => (has(`page.operations.areas.${name}`) ? t(`page.operations.areas.${name}`) : name);
+
+function checkOf(check) {
+  const name = check.replaceAll(" ", "_");
+  return has(`page.operations.checks.${name}`) ? t(`page.operations.checks.${name}`) : check;
+}
+
 const stateOf = (name) => (has(`page.operations.states.${name}`) ? t(`page.operations.states.${name}`) : name);
 
 function scopeName(scope) {
@@ -242,12 +249,14 @@ function lost({ export_job_id: job, user_id: user, channel, status: state, attem
   );
 }
 
-function finding({ area, check, state, what, advice }) {
+/** A finding in the language of the page. A text of a newer service, which the page does not know, is English. */
+function finding({ area, check, state, what, advice, code, values }) {
+  const told = (part, own) => (has(`findings.${code}.${part}`) ? sentence(t(`findings.${code}.${part}`, values)) : own);
   return h(
     "li",
     { class: "job", "data-status": state === "problem" ? "failed" : "" },
-    h("div", { class: "heading" }, h("h4", {}, `${area}: ${check}`), h("span", { class: "state" }, stateOf(state))),
-    h("p", {}, what),
-    h("p", { class: "hint" }, advice),
+    h("div", { class: "heading" }, h("h4", {}, t("page.operations.part", { name: areaOf(area), state: checkOf(check) })), h("span", { class: "state" }, stateOf(state))),
+    h("p", {}, told("what", what)),
+    h("p", { class: "hint" }, told("advice", advice)),
   );
 }
