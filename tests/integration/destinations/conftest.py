@@ -151,6 +151,10 @@ class Depot:
         await self.run("UPDATE deliveries SET not_before = now() WHERE status = 'pending'")
         await self.run("DELETE FROM receiver_hosts")
 
+    async def give_up(self, job_id: UUID) -> None:
+        """Let the time be over in which the delivery of a job is retried."""
+        await self.run("UPDATE deliveries SET give_up_at = now() WHERE job_id = :id", id=job_id)
+
     @asynccontextmanager
     async def working(self, count: int = 1, **changes: Any) -> AsyncIterator[None]:
         """Run ``count`` senders with changed settings during the block."""

@@ -1,0 +1,136 @@
+"""A server that halts in the middle of a file: deliveries keep their leases, and end or go on in order."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+
+from stream_app.destinations.errors import DestinationError
+from stream_app.destinations.sftp import SftpSession
+from stream_app.destinations.transfer import Transfer
+from tests.integration.destinations.conftest import Depot, names, on_sftp
+from tests.sftp_servers import OpenSsh, SftpServer
+from tests.waiting import until_async
+
+
+@asynccontextmanager
+async def halted(depot: Depot, sftp: SftpServer, **values: str) -> AsyncIterator[OpenSsh]:
+    """Halt the server while it receives a file."""
+    assert isinstance(sftp, OpenSsh), "install openssh-server"
+    depot.use(on_sftp(sftp, **values))
+    yield sftp
+    sftp.signal(signal.SIGCONT)
+
+
+async def until_halted_in_the_middle(depot: Depot, sftp: OpenSsh) -> None:
+    """Halt the server when it has a part of a file."""
+
+    def has_a_part() -> bool:
+        return any(len(content) > 2**20 for path, content in sftp.files().items() if path.endswith(".part"))
+
+    await until_async(lambda: asyncio.to_thread(has_a_part), every=0.001)
+    sftp.signal(signal.SIGSTOP)
+
+
+async def test_a_slow_server_keeps_its_delivery_for_longer_than_a_lease(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    async with halted(depot, sftp) as server:
+        job = await depot.job("acme", b"x" * 30 * 2**20)
+        async with depot.working(2, delivery_timeout_seconds=0.2):  # a lease of 2.4 s
+            await until_halted_in_the_middle(depot, server)
+            first = (await depot.row(job)).lease_until
+            await until_async(lambda: _renewed(depot, job, first))
+            server.signal(signal.SIGCONT)
+            row = await depot.ended(job)
+    assert (row.status, row.attempts) == ("sent", 1)
+    assert row.progress["bytes"] == 30 * 2**20
+    assert names(sftp.files(), job) == ["ledger.csv"]
+
+
+async def _renewed(depot: Depot, job: object, first: object) -> bool:
+    return bool((await depot.row(job)).lease_until > first)  # type: ignore[arg-type]
+
+
+async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(depot: Depot, sftp: SftpServer) -> None:
+    async with halted(depot, sftp) as server:
+        job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+        async with depot.working(delivery_timeout_seconds=0.2):
+            await until_halted_in_the_middle(depot, server)
+            assert "ledger-00001.csv" in names(sftp.files(), job)
+            await depot.run(
+                "UPDATE export_jobs SET cancel_requested_at = now(), expires_at = now() WHERE id = :id",
+                id=job,
+            )
+            first = (await depot.row(job)).lease_until
+            await until_async(lambda: _stopped(depot, job, first))
+            server.signal(signal.SIGCONT)
+            await depot.hurry()
+            row = await depot.ended(job)
+    assert (row.status, row.reason) == ("failed", "the file has expired")
+    assert sftp.files() == {}
+
+
+async def _stopped(depot: Depot, job: object, first: object) -> bool:
+    """Wait for the time of the next renewal, which is refused."""
+    await asyncio.sleep(0.7)
+    return bool((await depot.row(job)).lease_until == first)  # type: ignore[arg-type]
+
+
+async def test_a_worker_that_stops_hands_its_transfer_over(depot: Depot, sftp: SftpServer) -> None:
+    async with halted(depot, sftp) as server:
+        job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+        async with depot.working():
+            await until_halted_in_the_middle(depot, server)
+            assert names(sftp.files(), job)[1] == "ledger-00001.csv"
+            server.signal(signal.SIGCONT)
+        row = await depot.row(job)
+        assert (row.status, row.progress["files"]) == ("pending", 1)
+        assert "worker was stopped" in row.reason
+        await depot.hurry()
+        row = await depot.sent(job)
+    assert (row.status, row.attempts) == ("sent", 2)
+    assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+async def test_a_removal_keeps_its_delivery_for_longer_than_a_lease(
+    depot: Depot, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker must not send the files while they are removed."""
+    remove = SftpSession.remove
+
+    def halt(self: SftpSession, path: str) -> None:
+        server.signal(signal.SIGSTOP)
+        remove(self, path)
+
+    async with halted(depot, sftp) as server:
+        sftp.faults(largest_file=100 * 1024)
+        job = await depot.job("acme", b"small", b"x" * 300_000)
+        async with depot.working(delivery_timeout_seconds=0.2):
+            await depot.tried(job)
+        sftp.faults()
+        await depot.give_up(job)
+        await depot.hurry()
+        monkeypatch.setattr(Transfer, "run", refuse_transfer)
+        monkeypatch.setattr(SftpSession, "remove", halt)
+        async with depot.working(2, delivery_timeout_seconds=0.2):  # a lease of 2.4 s
+            await until_async(lambda: _is_removing(depot, job))
+            first = (await depot.row(job)).lease_until
+            await until_async(lambda: _renewed(depot, job, first))
+            monkeypatch.undo()
+            server.signal(signal.SIGCONT)
+            row = await depot.ended(job)
+    assert (row.status, row.attempts) == ("failed", 2)
+    assert sftp.files() == {}
+
+
+def refuse_transfer(transfer: Transfer) -> None:
+    raise DestinationError("the destination is full")
+
+
+async def _is_removing(depot: Depot, job: UUID) -> bool:
+    row = await depot.row(job)
+    return bool(row.status == "sending" and row.progress["files"] == 0)
