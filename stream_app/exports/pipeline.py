@@ -6,12 +6,9 @@
     event loop  │     writing thread (file_writer)
 """
 
-import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -36,54 +33,39 @@ from stream_app.exports.deletions import (
 from stream_app.exports.encryption import encryption_for
 from stream_app.exports.file_limit import FileLimit
 from stream_app.exports.file_passwords import FilePasswords
-from stream_app.exports.file_writer import FileKind, FileWriter, Written
+from stream_app.exports.file_writer import FileKind, FileWriter
 from stream_app.exports.formats.base import Format
 from stream_app.exports.largest_row import too_large_row
 from stream_app.exports.message_too_long import MessageTooLong
-from stream_app.exports.pipe import BytePipe, PipeClosed
-from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.preparation import document_of, prepared
 from stream_app.exports.presentation import settled_options
-from stream_app.exports.query import RowQuery
 from stream_app.exports.ranges import RowRange
-from stream_app.exports.rights import shows_planner_numbers, use_visible
+from stream_app.exports.rights import use_visible
+from stream_app.exports.row_estimate import estimating
 from stream_app.exports.row_reader import ParallelReading, RowReader
-from stream_app.exports.snapshot import CHUNK_BYTES, Snapshot
+from stream_app.exports.row_transfer import RowStream, RowTransfer
+from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.snapshot_checks import check_row_count, check_table
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotNotShared
 from stream_app.exports.sources import SourceFinder
-from stream_app.exports.sql_text import render
-from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import (
-    ESTIMATE_AFTER,
     ExportLimits,
     ExportProgress,
     ExportResult,
     ExportTask,
     RowLimit,
 )
-from stream_app.exports.watched_sinks import limited, watched
 from stream_app.exports.windows import check_window_columns
 from stream_app.storage.object_store import ObjectStore
 from stream_app.time_zones import TimeZone
-from streaming_exporter.errors import ExporterError, Outage, Rejected
+from streaming_exporter.errors import Outage, Rejected
 from streaming_exporter.events import ExportRequest
 
 log = structlog.get_logger(__name__)
 
-ESTIMATE_SECONDS = 2
-"""Time limit for PostgreSQL to plan the query, or to count its rows."""
-
-COUNTED_ROWS = 1_000_000
-"""A user's own rows are counted up to this number. If there are more, there is no estimate."""
-
 ROW_SECURITY = "row_level_security"
 """Warning in the manifest: row-level security can hide rows of the table from the service's role."""
-
-
-Transfer = tuple[RowReader, FileWriter]
-"""What reads rows, and what writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,27 +198,21 @@ class Exporter:
             reader = RowReader(
                 source, table, rows, output, request.options, statement, self.reading, task.name
             )
-            estimating: set[asyncio.Task[None]] = set()
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(
-                ESTIMATE_AFTER,
-                lambda: estimating.add(loop.create_task(self._estimate(task, source, table, rows, progress))),
-            )
+            live = RowStream(reader, writer)
+            transfer = RowTransfer(snapshot, self.threads, max_bytes, progress)
             try:
-                if deletions is None:
-                    written = await self._transfer(snapshot, reader, writer, max_bytes, progress)
-                else:
-                    other = await self._deletions(snapshot, source, table, writer, deletions, zone, max_rows)
-                    written = await self._both(snapshot, other, (reader, writer), max_bytes, progress)
+                async with estimating(task, source, table, rows, progress):
+                    if deletions is None:
+                        written = await transfer.run(live)
+                    else:
+                        other = await self._deletions(
+                            snapshot, source, table, writer, deletions, zone, max_rows
+                        )
+                        written = await transfer.run_with_deletions(live, other)
             except MessageTooLong as error:
                 raise await too_large_row(task, source, table, request, output) or error from error
             except TemplateError as error:
                 raise _for_caller(error, table) from error
-            finally:
-                timer.cancel()
-                for begun in estimating:
-                    begun.cancel()
-                    await asyncio.wait({begun})
         return ExportResult(
             row_count=written.row_count,
             file_size=written.file_size,
@@ -250,49 +226,6 @@ class Exporter:
             files=written.files,
         )
 
-    async def _estimate(
-        self,
-        task: ExportTask,
-        source: Source,
-        table: SourceTable,
-        rows: RowQuery,
-        progress: ExportProgress,
-    ) -> None:
-        """Estimate the rows of an export that takes long."""
-        if progress.estimated_rows is None and task.part is None:
-            progress.estimated_rows = await self.estimated_rows(task, source, table, rows)
-
-    async def estimated_rows(
-        self, task: ExportTask, source: Source, table: SourceTable, rows: RowQuery
-    ) -> int | None:
-        """Estimate the rows of a running export over another connection, because its own is busy.
-
-        A user's own rows are counted, because the planner's estimate would reveal facts about the rows of
-        other users. All estimates of a source share one connection. An estimate that waits for a lock soon
-        gives up.
-
-        Returns:
-            The number of rows; ``None`` if it is not known in time.
-        """
-        with suppress(ExporterError, TimeoutError):  # the export itself reports the same error
-            async with (
-                source.estimating,
-                asyncio.timeout(ESTIMATE_SECONDS),
-                source.snapshot(
-                    f"exporter {task.name} estimate",
-                    search_path=table.search_path,
-                    seconds=ESTIMATE_SECONDS,
-                    lock_seconds=ESTIMATE_SECONDS / 2,
-                    session=rows.session,
-                ) as snapshot,
-            ):
-                sql = await asyncio.to_thread(render, rows.select.order_by(None))
-                if shows_planner_numbers(table, task.request):
-                    return await snapshot.estimate(sql)
-                count = await snapshot.count(sql, COUNTED_ROWS + 1)
-                return count if count <= COUNTED_ROWS else None
-        return None
-
     async def _deletions(
         self,
         snapshot: Snapshot,
@@ -302,7 +235,7 @@ class Exporter:
         request: ExportRequest,
         zone: TimeZone | None,
         limit: RowLimit | None,
-    ) -> Transfer:
+    ) -> RowStream:
         """Return how the deletions of a run are read and written. ``writer`` is that of its rows."""
         kind = writer.kind
         rows, statement = await prepared(table, request, kind.output, zone)
@@ -322,93 +255,7 @@ class Exporter:
             writer.tally,
             times=writer.times,
         )
-        return reader, own
-
-    async def _both(
-        self,
-        snapshot: Snapshot,
-        deletions: Transfer,
-        rows: Transfer,
-        max_bytes: int | None,
-        progress: ExportProgress,
-    ) -> Written:
-        """Write the deletions, then the rows, with whose end the transaction ends, then the list of both."""
-        writer = rows[1]
-        deleted = await self._transfer(snapshot, *deletions, max_bytes, progress, ends=False)
-        try:
-            live = await self._transfer(snapshot, *rows, max_bytes, progress)
-            listing = asyncio.get_running_loop().run_in_executor(
-                self.threads, writer.with_deletions, live, deleted
-            )
-            try:
-                return await asyncio.shield(listing)
-            except BaseException:
-                writer.stopped.set()
-                await asyncio.wait({listing})
-                await self.storage.call(self.storage.remove_all, writer.keys)
-                raise
-        except BaseException:
-            await self.storage.call(self.storage.remove_all, deletions[1].keys)
-            raise
-
-    async def _transfer(
-        self,
-        snapshot: Snapshot,
-        reader: RowReader,
-        writer: FileWriter,
-        max_bytes: int | None,
-        progress: ExportProgress,
-        *,
-        ends: bool = True,
-    ) -> Written:
-        """Read rows and write their files. The transaction ``ends`` when its last rows are read."""
-        pipe = BytePipe()
-        output = writer.kind.output
-        context = copy_context()
-        writing: asyncio.Future[Written] | None = None
-
-        def write() -> Written:
-            try:
-                with ordinary_errors():
-                    return writer.write(iter(pipe))
-            finally:
-                pipe.close_reader()
-
-        def begin() -> asyncio.Future[Written]:
-            return asyncio.get_running_loop().run_in_executor(self.threads, context.run, write)
-
-        async def put(chunk: bytes) -> None:
-            """Add a chunk. The thread begins with the first full one, or at the end of the rows."""
-            nonlocal writing
-            if writing is None and (len(chunk) >= CHUNK_BYTES or not pipe.is_unused):
-                writing = begin()
-            await pipe.write(chunk)
-
-        try:
-            if output.own_process:  # it starts while the source is asked
-                writing = begin()
-            sink = TimedSink(limited(watched(put, progress), max_bytes, output))
-            copying = {"db.system.name": "postgresql", "db.operation.name": "COPY"}
-            with stage_span("source", sink, copying, progress.times):
-                writer.row_count = await reader.read(snapshot, sink)
-            progress.waits_since = None
-            pipe.finish()
-            writing = writing or begin()
-            # The transaction must not stay open during the rest of the upload.
-            if ends:
-                await snapshot.end()
-            return await asyncio.shield(writing)
-        except BaseException as error:
-            pipe.fail(error)
-            writer.stopped.set()
-            if writing is None:
-                raise
-            await asyncio.wait({writing})
-            if writer.keys:
-                await self.storage.call(self.storage.remove_all, writer.keys)
-            if writing.exception() is not None and isinstance(error, PipeClosed):
-                writing.result()
-            raise
+        return RowStream(reader, own)
 
 
 def _for_caller(error: TemplateError, table: SourceTable) -> Rejected:

@@ -37,6 +37,7 @@ from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.preparation import document_of, prepared
 from stream_app.exports.presentation import label_for, settled_options
 from stream_app.exports.rights import use_all_visible
+from stream_app.exports.row_estimate import estimated_rows
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.snapshot import Snapshot, single_value
 from stream_app.exports.snapshot_checks import check_row_count, check_storage, check_table
@@ -314,7 +315,7 @@ class _BundleExport:
         """Estimate the rows of all datasets of an export that takes long."""
         await asyncio.sleep(ESTIMATE_AFTER)
         found = [
-            await self.exporter.estimated_rows(self.task, member.source, member.table, member.rows)
+            await estimated_rows(self.task, member.source, member.table, member.rows)
             for member in self.members
         ]
         if self.progress.estimated_rows is None and None not in found:

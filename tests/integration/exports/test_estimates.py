@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import pipeline as run
+from stream_app.exports import row_estimate as run
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress
 from streaming_exporter.events import ExportRequest

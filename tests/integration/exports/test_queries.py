@@ -180,7 +180,7 @@ async def test_limits_estimates_windows_and_parts_of_a_query(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its rows are counted and estimated as those of a table; it has no parts, and a window waits for it."""
-    monkeypatch.setattr("stream_app.exports.pipeline.ESTIMATE_AFTER", 0.0)
+    monkeypatch.setattr("stream_app.exports.row_estimate.ESTIMATE_AFTER", 0.0)
     for dataset in pair:
         few = exporter_of(
             dataset, sources=source, catalog=Catalog(source), limits=ExportLimits(max_rows=299),

@@ -17,6 +17,7 @@ from stream_app.exports.catalog import Catalog
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import row_query
+from stream_app.exports.row_estimate import estimated_rows
 from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.session_values import session_values
 from stream_app.exports.source import Source
@@ -126,17 +127,14 @@ async def test_counts_estimates_and_the_largest_row_have_the_settings(
     storage: ObjectStore,
     exporter_of: Callable[..., Exporter],
     database: asyncpg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     catalog = Catalog(source)
     few = exporter_of(dataset, sources=source, catalog=catalog, limits=ExportLimits(max_rows=9_999))
     with pytest.raises(Rejected, match="more than 9,999 rows"):
         await few.run(task_for(_request()), ExportProgress())
-    monkeypatch.setattr("stream_app.exports.pipeline.ESTIMATE_AFTER", 0.0)
-    estimated = ExportProgress()
     exporter = exporter_of(dataset, sources=source, catalog=catalog)
-    await exporter._estimate(task_for(_request()), source, *await _rows(exporter, dataset), estimated)
-    assert estimated.estimated_rows == len(ODD)
+    found = await estimated_rows(task_for(_request()), source, *await _rows(exporter, dataset))
+    assert found == len(ODD)
     await database.execute("UPDATE things SET value = repeat('y', 15000000) WHERE id IN (7, 8)")
     with pytest.raises(Rejected, match=r"'value' of the row whose id is '7'"):
         await exporter.run(task_for(_request(format="excel")), ExportProgress())
