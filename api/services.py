@@ -30,7 +30,7 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.live_datasets import datasets_watcher, open_datasets
 from stream_app.exports.source_monitor import SourceMonitor
-from stream_app.exports.sources import SourceFinder, Sources, call_pools
+from stream_app.exports.sources import PoolSize, SourceFinder, Sources, call_pools
 from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries
@@ -110,33 +110,16 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     datasets = open_datasets(settings)
     async with AsyncExitStack() as stack:
         # Writers have their own pool, so reads continue while many writers wait.
-        reading = create_engine(settings, application=NAME, autocommit=True)
-        stack.push_async_callback(reading.dispose)
-        writing = create_engine(settings, application=f"{NAME}-writer", autocommit=True)
-        stack.push_async_callback(writing.dispose)
+        reading, writing = (_open_engine(stack, settings, name) for name in (NAME, f"{NAME}-writer"))
         # Estimates have their own pool, so they do not delay requests.
         of_calls, of_estimates = call_pools(calls=CALLS, estimates=ESTIMATES)
-        sources = Sources(settings, datasets.content, of_calls)
-        stack.push_async_callback(sources.close)
-        estimate_sources = Sources(settings, datasets.content, of_estimates)
-        stack.push_async_callback(estimate_sources.close)
+        sources = _open_sources(stack, settings, datasets, of_calls)
+        estimate_sources = _open_sources(stack, settings, datasets, of_estimates)
         monitor = SourceMonitor(sources)
-        await stack.enter_async_context(_running(monitor.run()))
         watcher = datasets_watcher(settings, datasets, sources, estimate_sources)
-        await stack.enter_async_context(_running(watcher.run()))
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
-        keys: Keys = SharedSecret(settings.jwt_secret.get_secret_value())
-        if settings.jwt_jwks_url is not None:
-            http = await stack.enter_async_context(httpx2.AsyncClient(timeout=5))
-            keys = PublishedKeys(settings.jwt_jwks_url, http)
         store = JobQueue.of(settings, writing)
-
-        async def publish(events: Sequence[Event]) -> None:
-            await asyncio.gather(*map(publisher.publish, events))
-
-        relay = await stack.enter_async_context(RequestRelay(store, publish))
-        await stack.enter_async_context(_running(relay.run()))
-        await stack.enter_async_context(_running(store.clock.run()))
+        relay = await _open_relay(stack, store, publisher)
         job_queries = JobQueries(reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
@@ -144,18 +127,12 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
         live_updates = LiveUpdates(job_queries)
-        await stack.enter_async_context(_running(live_updates.run()))
-        await stack.enter_async_context(_running(metrics.measure_loop_lag()))
-        await stack.enter_async_context(
-            _running(
-                listen(
-                    settings,
-                    live_updates.on_notify,
-                    application=f"{NAME}-live-updates",
-                    channel=CHANGES_CHANNEL,
-                )
-            )
+        listening = listen(
+            settings, live_updates.on_notify, application=f"{NAME}-live-updates", channel=CHANGES_CHANNEL
         )
+        background = (monitor.run(), watcher.run(), relay.run(), store.clock.run(), live_updates.run())
+        for work in (*background, metrics.measure_loop_lag(), listening):
+            await stack.enter_async_context(_running(work))
         yield ApiServices(
             settings=settings,
             datasets=datasets,
@@ -191,13 +168,40 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             source_monitor=monitor,
             datasets_watcher=watcher,
             download_audit=await stack.enter_async_context(DownloadAudit(publisher, source=SOURCE)),
-            authenticator=Authenticator(settings, keys),
+            authenticator=Authenticator(settings, await _open_keys(stack, settings)),
             reading=reading,
             statistics=JobStatistics(reading),
             pauses=PauseStore(writing),
             doctor=Doctor(settings, reading),
             dead_letters=DeadLetters(settings, writing, publisher),
         )
+
+
+def _open_engine(stack: AsyncExitStack, settings: Settings, application: str) -> AsyncEngine:
+    engine = create_engine(settings, application=application, autocommit=True)
+    stack.push_async_callback(engine.dispose)
+    return engine
+
+
+def _open_sources(stack: AsyncExitStack, settings: Settings, datasets: Datasets, size: PoolSize) -> Sources:
+    sources = Sources(settings, datasets.content, size)
+    stack.push_async_callback(sources.close)
+    return sources
+
+
+async def _open_relay(stack: AsyncExitStack, store: JobQueue, publisher: Publisher) -> RequestRelay:
+    async def publish(events: Sequence[Event]) -> None:
+        await asyncio.gather(*map(publisher.publish, events))
+
+    return await stack.enter_async_context(RequestRelay(store, publish))
+
+
+async def _open_keys(stack: AsyncExitStack, settings: Settings) -> Keys:
+    """Return the keys of tokens: those that the identity provider publishes, or else the shared secret."""
+    if settings.jwt_jwks_url is None:
+        return SharedSecret(settings.jwt_secret.get_secret_value())
+    http = await stack.enter_async_context(httpx2.AsyncClient(timeout=5))
+    return PublishedKeys(settings.jwt_jwks_url, http)
 
 
 @asynccontextmanager

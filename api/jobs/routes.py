@@ -1,6 +1,7 @@
 """Calls about jobs: request, estimate, list, read and cancel."""
 
 import asyncio
+from collections.abc import Awaitable
 from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
@@ -209,18 +210,7 @@ async def list_exports(
     ] = None,
 ) -> Response:
     """The role `exports:admin` lists the jobs of all users, and `exports:operate` the same without data."""
-    if user_id is not None and user_id != user.id and not user.is_operator:
-        raise Problem(
-            403,
-            "role_missing",
-            "Listing the jobs of other users needs the role exports:admin or exports:operate",
-            field="user_id",
-        )
-    owner = user.status_owner if user_id is None else user_id
-    if name is not None and owner != user.id and not user.is_admin:
-        raise Problem(
-            403, "role_missing", "The names of other users' jobs need the role exports:admin", field="name"
-        )
+    owner = _listed_owner(user, user_id, name)
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
     listed = services.job_queries.list_newest(
         owner,
@@ -234,9 +224,49 @@ async def list_exports(
         before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
+    jobs = await (_in_time(listed) if owner is None else listed)
+    shown, following = pagination.page_of(jobs, limit)
+    page = JobPage.model_construct(
+        jobs=[view_for(services, user, job) for job in shown], next_cursor=following
+    )
+    return Response(page.model_dump_json(), media_type="application/json")
+
+
+def _listed_owner(user: User, wanted: str | None, name: str | None) -> str | None:
+    """Return whose jobs ``user`` lists; ``None`` stands for all users.
+
+    Args:
+        user: who lists them.
+        wanted: the user whose jobs are wanted.
+        name: the name that the jobs must have.
+
+    Raises:
+        Problem: 403, the user lacks a role.
+    """
+    if wanted is not None and wanted != user.id and not user.is_operator:
+        raise Problem(
+            403,
+            "role_missing",
+            "Listing the jobs of other users needs the role exports:admin or exports:operate",
+            field="user_id",
+        )
+    owner = user.status_owner if wanted is None else wanted
+    if name is not None and owner != user.id and not user.is_admin:
+        raise Problem(
+            403, "role_missing", "The names of other users' jobs need the role exports:admin", field="name"
+        )
+    return owner
+
+
+async def _in_time(search: Awaitable[list[ExportJob]]) -> list[ExportJob]:
+    """Return what a search in the jobs of all users finds.
+
+    Raises:
+        Problem: 503, it takes longer than :data:`SEARCH_SECONDS`.
+    """
     try:
-        async with asyncio.timeout(SEARCH_SECONDS if owner is None else None):
-            jobs = await listed
+        async with asyncio.timeout(SEARCH_SECONDS):
+            return await search
     except TimeoutError as error:
         raise Problem(
             503,
@@ -246,11 +276,6 @@ async def list_exports(
             field="since",
             headers={"Retry-After": str(RETRY_SECONDS)},
         ) from error
-    shown, following = pagination.page_of(jobs, limit)
-    page = JobPage.model_construct(
-        jobs=[view_for(services, user, job) for job in shown], next_cursor=following
-    )
-    return Response(page.model_dump_json(), media_type="application/json")
 
 
 def _search(services: ApiServices, user: User, owner: str | None, q: str) -> JobSearch:
