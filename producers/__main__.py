@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -10,19 +11,9 @@ from uuid import UUID
 import typer
 
 from producers import arguments, completion, dead_letters, operate_commands, schedules
-from producers.arguments import (
-    Destination,
-    EncryptFor,
-    Labels,
-    Language,
-    Locale,
-    Name,
-    Parameters,
-    SplitBytes,
-    SplitRows,
-    ZipPassword,
-)
 from producers.console import AsJson, ExtensibleGroup, exit_on_error, print_json
+from producers.option_groups import grouped
+from producers.request_options import Chosen, Content, Receivers, RequestOptions
 from producers.tokens import Token
 
 cli = typer.Typer(
@@ -82,91 +73,12 @@ AsUser = Annotated[str | None, typer.Option("--user-id", help="User of the job, 
 
 
 @cli.command()
+@grouped
 def request(
-    export_type: Annotated[
-        str | None,
-        typer.Option(help="Name of the dataset, such as ledger", autocompletion=completion.datasets),
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="Name of the file format, such as csv", autocompletion=completion.formats
-        ),
-    ] = None,
-    user_id: Annotated[str | None, typer.Option(help="User whose export it is")] = None,
-    name: Name = None,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            metavar="COLUMN[:OP]=VALUE",
-            help="kind=proof, id>=5, id:in=5,7, in bundles ledger.kind=proof …; repeatable",
-        ),
-    ] = None,
-    filters_json: Annotated[
-        str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')
-    ] = None,
-    parameters: Parameters = None,
-    columns: Annotated[
-        list[str] | None, typer.Option(metavar="A,B,…", help="Columns, in this order. Default: all")
-    ] = None,
-    scope: Annotated[
-        str | None,
-        typer.Option(
-            help="own (default): the rows of the user; all: the rows of all users; or a scope of the dataset"
-        ),
-    ] = None,
-    role: Annotated[
-        list[str] | None,
-        typer.Option(help="Role that the user has, for the rights of the dataset; repeatable"),
-    ] = None,
-    claim: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE[,VALUE…]", help="Claim of the user, such as org=acme, for scopes; repeatable"
-        ),
-    ] = None,
-    priority: Annotated[str | None, typer.Option(help="high, normal (default) or low")] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
-    ] = None,
-    compression: Annotated[str | None, typer.Option(help="none (default), gzip or zstd")] = None,
-    labels: Labels = False,
-    language: Language = None,
-    timezone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ZONE",
-            help="Time zone of the times in the file, such as Europe/Berlin. Default: the dataset's, or UTC",
-        ),
-    ] = None,
-    locale: Locale = None,
-    split_rows: SplitRows = None,
-    split_bytes: SplitBytes = None,
-    encrypt_for: EncryptFor = None,
-    zip_password: ZipPassword = False,
-    consistency: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a large export of several files: snapshot (default), all files have the data of one "
-            "moment; part, each part of the export has its own"
-        ),
-    ] = None,
-    recipients: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--recipient",
-            metavar="ADDRESS",
-            help="Who gets a message when the export ends: a mail address, or slack: or teams: and the URL "
-            "of an incoming webhook; repeatable",
-        ),
-    ] = None,
-    webhook: Annotated[
-        str | None, typer.Option(metavar="URL", help="URL that is called when the export ends")
-    ] = None,
-    destination: Destination = None,
-    job_id: Annotated[UUID | None, typer.Option(help="Id of the job. The same id names the same job")] = None,
+    chosen: Chosen,
+    content: Content,
+    own: RequestOptions,
+    receivers: Receivers,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Follow the job, then download its file into DIR")
@@ -187,11 +99,13 @@ def request(
 
     with exit_on_error():
         settings = load_settings()
-        wanted = request_dialog.Wanted(export_type, file_format, user_id, tuple(filters or ()), output)
+        wanted = request_dialog.Wanted(
+            chosen.export_type, chosen.file_format, chosen.user_id, tuple(content.filters or ()), output
+        )
         if wanted.missing() and request_dialog.is_possible() and not as_json:
             wanted = request_dialog.Dialog(settings, api_url, token).complete(
                 wanted,
-                asks_for_filters=not filters and filters_json is None,
+                asks_for_filters=not content.filters and content.filters_json is None,
                 asks_for_output=output is None and not watch,
             )
         request_dialog.require_all(wanted)
@@ -201,32 +115,15 @@ def request(
                 "user_id": user_id,
                 "export_type": wanted.export_type,
                 "format": wanted.file_format,
-                "name": name,
-                "filters": arguments.parse_filters(wanted.filters, filters_json) or None,
-                "parameters": arguments.parse_parameters(parameters or ()) or None,
-                "columns": arguments.parse_columns(columns or ()),
-                "options": arguments.parse_options(
-                    options or (),
-                    compression,
-                    labels=labels,
-                    language=language,
-                    timezone=timezone,
-                    locale=locale,
-                )
-                or None,
-                "split": arguments.parse_split(split_rows, split_bytes),
-                "encrypt": arguments.parse_encrypt(encrypt_for or (), zip_password=zip_password),
-                "consistency": consistency,
-                "scope": scope,
-                "claims": arguments.parse_claims(claim or (), role or ()) or None,
-                "priority": priority,
-                "recipients": recipients,
-                "webhook": webhook,
-                "destination": destination,
+                **replace(content, filters=list(wanted.filters)).fields(own.timezone),
+                "consistency": own.consistency,
+                "claims": arguments.parse_claims(own.claim or (), own.role or ()) or None,
+                "priority": own.priority,
+                **asdict(receivers),
             }
         )
         api = job_commands.open_api(settings, api_url, token, user_id) if watch or output else None
-        job = asyncio.run(job_commands.publish_request(settings, request, job_id))
+        job = asyncio.run(job_commands.publish_request(settings, request, own.job_id))
         if not as_json:
             typer.echo(job)
         elif api is None:

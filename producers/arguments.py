@@ -4,9 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from stream_app.datasets.arguments import parse_claims as parse_claims
 from stream_app.datasets.arguments import parse_parameters as parse_parameters
@@ -57,27 +55,6 @@ def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str
     return {column: _shortest(tests) for column, tests in filters.items()}
 
 
-Name = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TEXT", help="Name for people, such as 'Ledger October', which the page and mails show"
-    ),
-]
-Labels = Annotated[
-    bool, typer.Option("--labels", help="Captions are the labels of the dataset, not the names of columns")
-]
-Language = Annotated[
-    str | None, typer.Option(metavar="TAG", help="Language of the labels, such as de or pt-BR (BCP 47)")
-]
-Locale = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TAG",
-        help="How csv, excel and pdf write numbers and dates, such as de-DE (BCP 47)",
-    ),
-]
-
-
 def parse_options(
     pairs: Iterable[str],
     compression: str | None = None,
@@ -108,46 +85,6 @@ def parse_options(
         "locale": locale,
     }
     return options | {name: value for name, value in named.items() if value is not None}
-
-
-Parameters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--parameter", metavar="NAME=VALUE", help="Parameter of the dataset, such as region=emea; repeatable"
-    ),
-]
-SplitRows = Annotated[
-    int | None, typer.Option("--split-rows", metavar="N", help="Write several files with N rows each")
-]
-SplitBytes = Annotated[
-    str | None,
-    typer.Option(
-        "--split-bytes",
-        metavar="SIZE",
-        help="Write several files of at most this size, such as 500MB or 2GiB",
-    ),
-]
-
-Destination = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Send the finished files to this destination of the service too"),
-]
-
-EncryptFor = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--encrypt-for",
-        metavar="KEY",
-        help="Encrypt the files for this public key (age1… or ssh-ed25519 …), or @FILE with keys, one per "
-        "line; repeatable",
-    ),
-]
-ZipPassword = Annotated[
-    bool,
-    typer.Option(
-        "--zip-password", help="Put each file into a zip archive with a password; see `exporter password`"
-    ),
-]
 
 
 def parse_encrypt(keys: Iterable[str], *, zip_password: bool) -> dict[str, Any] | None:

@@ -6,22 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from producers import arguments, completion
-from producers.arguments import (
-    Destination,
-    EncryptFor,
-    Labels,
-    Language,
-    Locale,
-    Name,
-    Parameters,
-    SplitBytes,
-    SplitRows,
-    ZipPassword,
-)
+from producers.request_options import Content, ExportType, Format, OptionalFormat, Receivers
 from streaming_exporter.errors import UsageError
 
-_FORMAT_HELP = "Name of the file format, such as csv"
 _WHEN_HELP = "daily, weekly, monthly, or a cron expression of five fields"
 CLEARABLE = {
     "name": "name",
@@ -46,12 +33,6 @@ COPIED = (
 PERIODS = ("daily", "weekly", "monthly")
 MAX_NAME_LENGTH = 200
 
-ExportType = Annotated[
-    str,
-    typer.Option(help="Name of the dataset, such as ledger", autocompletion=completion.datasets),
-]
-Format = Annotated[str, typer.Option("--format", help=_FORMAT_HELP, autocompletion=completion.formats)]
-NewFormat = Annotated[str | None, typer.Option("--format", help=_FORMAT_HELP)]
 When = Annotated[str, typer.Option("--schedule", "--every", help=_WHEN_HELP)]
 NewWhen = Annotated[str | None, typer.Option("--schedule", "--every", help=_WHEN_HELP)]
 TimeOfDay = Annotated[
@@ -72,31 +53,6 @@ Delay = Annotated[
     int | None, typer.Option(min=0, help="Seconds that a run waits for rows that are written late")
 ]
 CatchUp = Annotated[str | None, typer.Option(help="Runs missed in an outage: last (default), all or none")]
-Filters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filter",
-        metavar="COLUMN[:OP]=VALUE",
-        help="created_at:gte=now-7d, kind=proof, in bundles ledger.kind=proof …; repeatable",
-    ),
-]
-FiltersJson = Annotated[
-    str | None, typer.Option("--filters", metavar="JSON", help='Such as {"id": {"gte": 5, "lt": 9}}')
-]
-Columns = Annotated[
-    list[str] | None, typer.Option(metavar="A,B,…", help="Columns, in this order. Default: all")
-]
-Scope = Annotated[
-    str | None,
-    typer.Option(
-        help="own (default): the rows of the user; all: the rows of all users; or a scope of the dataset"
-    ),
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Such as delimiter=; or header=false; repeatable"),
-]
-Compression = Annotated[str | None, typer.Option(help="none (default), gzip or zstd")]
 FileTimezone = Annotated[
     str | None,
     typer.Option(
@@ -105,16 +61,6 @@ FileTimezone = Annotated[
         "--timezone",
     ),
 ]
-Recipients = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--recipient",
-        metavar="ADDRESS",
-        help="Who gets a message when the export ends: a mail address, or slack: or teams: and the URL "
-        "of an incoming webhook; repeatable",
-    ),
-]
-Webhook = Annotated[str | None, typer.Option(metavar="URL", help="URL that is called when the export ends")]
 Clear = Annotated[
     list[str] | None,
     typer.Option(metavar="FIELD", help=f"Remove a value: {', '.join(CLEARABLE)}; repeatable"),
@@ -134,39 +80,21 @@ class Kind:
 class NewKind:
     """The same of a schedule that exists; its dataset stays."""
 
-    file_format: NewFormat = None
+    file_format: OptionalFormat = None
     when: NewWhen = None
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
-    """What a schedule can have besides."""
+class Rhythm:
+    """When a schedule runs, and which rows each run has."""
 
-    name: Name = None
     at: TimeOfDay = None
     day: Day = None
     timezone: Timezone = None
     window: Window = None
     delay: Delay = None
     catch_up: CatchUp = None
-    filters: Filters = None
-    filters_json: FiltersJson = None
-    parameters: Parameters = None
-    columns: Columns = None
-    scope: Scope = None
-    format_options: Options = None
-    compression: Compression = None
-    labels: Labels = False
-    language: Language = None
     file_timezone: FileTimezone = None
-    locale: Locale = None
-    split_rows: SplitRows = None
-    split_bytes: SplitBytes = None
-    encrypt_for: EncryptFor = None
-    zip_password: ZipPassword = False
-    recipients: Recipients = None
-    webhook: Webhook = None
-    destination: Destination = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +117,7 @@ class Cleared:
         return found
 
 
-def body_of(kind: Kind | NewKind, given: Fields) -> dict[str, Any]:
+def body_of(kind: Kind | NewKind, rhythm: Rhythm, content: Content, receivers: Receivers) -> dict[str, Any]:
     """Return the body of a call with what was given to a command. Nothing else is in it.
 
     Raises:
@@ -198,32 +126,17 @@ def body_of(kind: Kind | NewKind, given: Fields) -> dict[str, Any]:
     body = {
         "export_type": kind.export_type if isinstance(kind, Kind) else None,
         "format": kind.file_format,
-        "name": given.name,
         "schedule": kind.when,
-        "time_of_day": given.at,
-        "day": given.day,
-        "timezone": given.timezone,
-        "window": given.window,
-        "delay": given.delay,
-        "catch_up": given.catch_up,
-        "filters": arguments.parse_filters(given.filters or (), given.filters_json) or None,
-        "parameters": arguments.parse_parameters(given.parameters or ()) or None,
-        "columns": arguments.parse_columns(given.columns or ()),
-        "options": arguments.parse_options(
-            given.format_options or (),
-            given.compression,
-            labels=given.labels,
-            language=given.language,
-            timezone=given.file_timezone,
-            locale=given.locale,
-        )
-        or None,
-        "split": arguments.parse_split(given.split_rows, given.split_bytes),
-        "encrypt": arguments.parse_encrypt(given.encrypt_for or (), zip_password=given.zip_password),
-        "scope": given.scope,
-        "email_recipients": given.recipients or None,
-        "webhook": given.webhook,
-        "destination": given.destination,
+        "time_of_day": rhythm.at,
+        "day": rhythm.day,
+        "timezone": rhythm.timezone,
+        "window": rhythm.window,
+        "delay": rhythm.delay,
+        "catch_up": rhythm.catch_up,
+        **content.fields(rhythm.file_timezone),
+        "email_recipients": receivers.recipients or None,
+        "webhook": receivers.webhook,
+        "destination": receivers.destination,
     }
     return {name: value for name, value in body.items() if value is not None}
 

@@ -10,6 +10,7 @@ import typer
 from producers import schedule_options as options
 from producers.console import AsJson, exit_on_error, print_json
 from producers.option_groups import grouped
+from producers.request_options import Content, Receivers
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
 
@@ -45,12 +46,14 @@ class Api:
 @grouped
 def create(
     kind: options.Kind,
-    fields: options.Fields,
+    rhythm: options.Rhythm,
+    content: Content,
+    receivers: Receivers,
     api: Api,
 ) -> None:
     """Create a schedule; print its id and its next runs."""
     with exit_on_error():
-        schedule = _call("POST", "", options.body_of(kind, fields), api)
+        schedule = _call("POST", "", options.body_of(kind, rhythm, content, receivers), api)
         if not api.as_json:
             typer.echo(schedule["id"])
         _show_next(schedule, as_json=api.as_json)
@@ -61,7 +64,9 @@ def create(
 def edit(
     schedule_id: ScheduleId,
     kind: options.NewKind,
-    fields: options.Fields,
+    rhythm: options.Rhythm,
+    content: Content,
+    receivers: Receivers,
     clear: options.Cleared,
     api: Api,
 ) -> None:
@@ -71,7 +76,7 @@ def edit(
     kind.
     """
     with exit_on_error():
-        body = options.body_of(kind, fields) | clear.fields()
+        body = options.body_of(kind, rhythm, content, receivers) | clear.fields()
         if not body:
             raise UsageError("nothing to change: give at least one option, such as --name or --at")
         _show_next(_call("PATCH", f"/{schedule_id}", body, api), as_json=api.as_json)
@@ -82,7 +87,9 @@ def edit(
 def duplicate(
     schedule_id: ScheduleId,
     kind: options.NewKind,
-    fields: options.Fields,
+    rhythm: options.Rhythm,
+    content: Content,
+    receivers: Receivers,
     clear: options.Cleared,
     api: Api,
 ) -> None:
@@ -94,7 +101,7 @@ def duplicate(
     """
     with exit_on_error():
         known = _call("GET", f"/{schedule_id}", None, api)
-        body = options.copy_of(known, options.body_of(kind, fields) | clear.fields())
+        body = options.copy_of(known, options.body_of(kind, rhythm, content, receivers) | clear.fields())
         schedule = _call("POST", "", body, api, user_id=known["user_id"])
         if not api.as_json:
             typer.echo(schedule["id"])

@@ -1,7 +1,7 @@
 """Calls about jobs: request, estimate, list, read and cancel."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
@@ -258,7 +258,7 @@ def _listed_owner(user: User, wanted: str | None, name: str | None) -> str | Non
     return owner
 
 
-async def _in_time(search: Awaitable[list[ExportJob]]) -> list[ExportJob]:
+async def _in_time(search: Awaitable[Sequence[ExportJob]]) -> Sequence[ExportJob]:
     """Return what a search in the jobs of all users finds.
 
     Raises:
