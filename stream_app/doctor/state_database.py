@@ -112,13 +112,26 @@ async def _check_migrations(connection: AsyncConnection) -> Finding:
 
 def _check_counts(jobs: JobCounts) -> Iterator[Finding]:
     yield AREA.ok("jobs", f"{jobs.running} running, {jobs.pending} pending")
-    for check, count, good, code in (
-        ("leases", jobs.abandoned, "every running job has a worker", "abandoned_jobs"),
-        ("outcomes", jobs.unpublished, "every outcome is published", "unpublished_outcomes"),
-        ("admission", jobs.unadmitted, "every request is admitted", "unadmitted_jobs"),
-        ("expiry", jobs.unexpired, "every expired file is removed", "unexpired_files"),
-    ):
-        yield AREA.problem_if(count > 0, check, good, code, count=count)
+    yield AREA.problem_if(
+        jobs.abandoned > 0, "leases", "every running job has a worker", "abandoned_jobs", count=jobs.abandoned
+    )
+    yield AREA.problem_if(
+        jobs.unpublished > 0,
+        "outcomes",
+        "every outcome is published",
+        "unpublished_outcomes",
+        count=jobs.unpublished,
+    )
+    yield AREA.problem_if(
+        jobs.unadmitted > 0,
+        "admission",
+        "every request is admitted",
+        "unadmitted_jobs",
+        count=jobs.unadmitted,
+    )
+    yield AREA.problem_if(
+        jobs.unexpired > 0, "expiry", "every expired file is removed", "unexpired_files", count=jobs.unexpired
+    )
 
 
 async def _check_history(connection: AsyncConnection, settings: Settings) -> Finding:

@@ -18,7 +18,7 @@ from producers.job_commands import open_api
 from stream_app import setting_errors
 from stream_app.doctor.findings import State
 from stream_app.doctor.unwise_settings import check_settings
-from stream_app.setting_errors import load_settings, unknown_settings
+from stream_app.setting_errors import load_settings, unknown_settings, warn_of_unknown_settings
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings, UsageError
@@ -386,7 +386,9 @@ def test_a_token_is_sent_only_to_a_url_from_the_same_place(
 # --- names
 
 
-def test_a_misspelt_variable_is_reported_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_variable_is_reported_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in (
         "S3_ENDPONT",
         "JWT_SECRET_FIEL",
@@ -397,13 +399,17 @@ def test_a_misspelt_variable_is_reported_with_the_nearest_name(monkeypatch: pyte
         monkeypatch.setenv(f"EXPORTER_{name}", "x")
     monkeypatch.setenv("EXPORTER_JWT_SECRET_FILE", "")
     assert unknown_settings() == {
-        "EXPORTER_JWT_SECRET_FIEL": "EXPORTER_JWT_SECRET_FIEL is not a setting; "
-        "did you mean EXPORTER_JWT_SECRET_FILE?",
-        "EXPORTER_S3_ENDPONT": "EXPORTER_S3_ENDPONT is not a setting; did you mean EXPORTER_S3_ENDPOINT?",
-        "EXPORTER_SOMETHING_ELSE": "EXPORTER_SOMETHING_ELSE is not a setting",
+        "EXPORTER_JWT_SECRET_FIEL": "EXPORTER_JWT_SECRET_FILE",
+        "EXPORTER_S3_ENDPONT": "EXPORTER_S3_ENDPOINT",
+        "EXPORTER_SOMETHING_ELSE": None,
     }
-    found = {finding.check: finding.state for finding in check_settings(load_settings())}
-    assert found["EXPORTER_S3_ENDPONT"] is State.WARNING
+    found = {finding.check: finding for finding in check_settings(load_settings())}
+    assert found["EXPORTER_S3_ENDPONT"].state is State.WARNING
+    assert found["EXPORTER_S3_ENDPONT"].what.endswith("not a setting; did you mean EXPORTER_S3_ENDPOINT?")
+    assert found["EXPORTER_SOMETHING_ELSE"].what == "EXPORTER_SOMETHING_ELSE is not a setting"
+    warn_of_unknown_settings()
+    texts = [record.getMessage() for record in caplog.records]
+    assert any(text.endswith("not a setting; did you mean EXPORTER_S3_ENDPOINT?") for text in texts)
 
 
 # --- commands

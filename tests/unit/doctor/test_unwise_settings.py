@@ -194,14 +194,15 @@ def test_shown() -> None:
     area = FindingFactory("kafka")
     findings = [
         area.ok("a", "fine"),
-        area.warning("b", "topic[3]", "wait"),
-        area.problem("c", "gone", "mend"),
+        area.warning("b", "few_partitions", topics="topic[3]"),
+        area.problem("c", "missing_topics", topics="gone"),
     ]
     assert worst(findings) is State.PROBLEM
     assert worst([]) is State.OK
     content = json.loads(as_json(findings))
     assert content["state"] == "problem"
-    assert content["findings"][1]["advice"] == "wait"
+    assert content["findings"][1]["advice"].startswith("add partitions")
+    assert content["findings"][1]["values"] == {"topics": "topic[3]"}
     console = Console(file=io.StringIO(), width=100)
     show(findings, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
