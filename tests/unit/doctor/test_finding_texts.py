@@ -33,8 +33,16 @@ def constants(node: ast.AST) -> set[str]:
     return {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
 
 
+def has_condition(call: ast.Call) -> bool:
+    return ast.unparse(call.func).endswith("problem_if")
+
+
 def codes_of(call: ast.Call) -> set[str]:
-    return constants(call.args[3 if ast.unparse(call.func).endswith("problem_if") else 1])
+    return constants(call.args[3 if has_condition(call) else 1])
+
+
+def checks_of(call: ast.Call) -> set[str]:
+    return constants(call.args[1 if has_condition(call) else 0])
 
 
 def forms(message: Message) -> list[str]:
@@ -86,7 +94,7 @@ def test_a_finding_has_the_values_of_its_texts() -> None:
 def test_checks_have_names_on_the_page(language: str) -> None:
     """Those that are not names of settings, datasets, destinations or plug-ins."""
     own = page_messages(language, "operations")
-    checks = {name for _, call in findings() for name in constants(call.args[0])}
+    checks = {name for _, call in findings() for name in checks_of(call)}
     settings = {name for name in checks if name.startswith("EXPORTER_")}
     assert {"leases", "lag"} <= checks - settings
     assert {f"page.operations.checks.{name.replace(' ', '_')}" for name in checks - settings} <= own.keys()
