@@ -178,7 +178,7 @@ def create_app(settings: Settings) -> App:
         check_writes=check_writes,
     )
     validator = RequestValidator.of(settings, datasets)
-    admission = RequestHandler(store, emit, validator, settings.history)
+    admission = RequestHandler(store, emit, validator, settings.history, dispatcher.admit)
     projector = LifecycleHandler(
         store,
         emit,

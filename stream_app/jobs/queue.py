@@ -18,6 +18,7 @@ from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
 from stream_app.db.statements import Record
 from stream_app.exports.task import ExportResult
+from stream_app.jobs.admission_claim import ADMISSION_CLAIM_SETTINGS, admit_and_claim
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.part_claim import PartClaim
@@ -35,9 +36,11 @@ from stream_app.jobs.queue_sql import (
 )
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import (
+    COLUMNS,
     PUBLISH_TIMEOUT,
     NewJob,
     SubmitResult,
+    accepted_row,
     request_event_of,
     submit,
     submit_lock,
@@ -58,8 +61,13 @@ UNREADABLE_ERROR = JobError(
     message="No worker understood the request within 7 days; operators: a newer version admitted it",
 ).model_dump()
 
+_ADMIT_AND_CLAIM = admit_and_claim(COLUMNS)
+
 USERS_PER_CLAIM = 200
-"""How many users, and how many of the oldest jobs, one claim reads."""
+"""How many users, and how many of the oldest jobs, one claim reads at most."""
+
+USERS_PER_SLOT = 50
+"""How many of them it reads for each job that it claims: a worker under load claims one or two at a time."""
 
 MAX_PUBLISH_TIMEOUT = timedelta(minutes=2)
 """Longest time after which the request of an unadmitted job is published again."""
@@ -78,6 +86,19 @@ class RecordState:
     is_known: bool
     is_admissible: bool
     is_cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedJob:
+    """The result of :meth:`JobQueue.admit_and_claim`.
+
+    Attributes:
+        accepted: the ``export.accepted`` data of the job; empty if it was admitted before.
+        claims: its claim; empty if it was not claimed.
+    """
+
+    accepted: list[LifecycleData]
+    claims: list[Claim]
 
 
 class JobQueue:
@@ -157,6 +178,28 @@ class JobQueue:
         async with self.statement() as connection:
             return await submit(connection, jobs)
 
+    async def admit_and_claim(self, worker: str, job: NewJob) -> AdmittedJob:
+        """Submit one admitted job, and claim it in the same step if a claim would take it now.
+
+        It must be due, without ``split`` and without an outcome. What waits or runs decides, exactly as in
+        :meth:`claim`. A job that is not claimed is pending, as after :meth:`admit`.
+
+        Raises:
+            Locked: another transaction holds the record of the job. It was not admitted.
+        """
+        values = {
+            "jobs": to_json([job.row()]).decode(),
+            "id": job.id,
+            "user_id": job.user_id,
+            "user_slots": self._user_slots,
+            "worker": worker,
+            "lease": self.lease,
+        }
+        async with self.transaction(ADMISSION_CLAIM_SETTINGS) as connection:
+            rows = await _ADMIT_AND_CLAIM.fetch(connection, values)
+        claims = await self._read_claims(worker, [row for row in rows if row.status == Status.PROCESSING])
+        return AdmittedJob([accepted_row(row) for row in rows], claims)
+
     async def take_unadmitted(self, limit: int = 100) -> list[Event]:
         """Return the request events of jobs that were not admitted in time, and set when they are due again.
 
@@ -204,7 +247,7 @@ class JobQueue:
         """
         values = {
             "after": self._last_user,
-            "window": USERS_PER_CLAIM,
+            "window": min(USERS_PER_CLAIM, USERS_PER_SLOT * limit),
             "worker": worker,
             "limit": limit,
             "lease": self.lease,
@@ -223,15 +266,19 @@ class JobQueue:
         self._last_user = rows[0].after
         are_held_back = bool(held_back or paused or paused_users or only_parts)
         self.is_work_left = rows[0].is_left or bool(rows[0].after) or are_held_back or not with_split
+        return await self._read_claims(worker, [row for row in rows if row.id is not None])
+
+    async def _read_claims(self, worker: str, rows: Sequence[Record]) -> list[Claim]:
+        """Return the claims of claimed rows. Those that this version cannot read are released."""
         claims, unknown = [], []
         for row in rows:
-            if row.id is not None:
-                try:
-                    claims.append(_claim_of(row, worker) if row.part is None else _part_claim_of(row, worker))
-                except Exception as error:  # a newer version wrote it; other jobs are claimed as well
-                    log.warning("job.request_unreadable", job_id=str(row.id), error=str(error))
-                    if row.part is None:  # the lease of a part expires, and another worker claims it
-                        unknown.append(row.id)
+            part = row.get("part")
+            try:
+                claims.append(_claim_of(row, worker) if part is None else _part_claim_of(row, worker))
+            except Exception as error:  # a newer version wrote it; other jobs are claimed as well
+                log.warning("job.request_unreadable", job_id=str(row.id), error=str(error))
+                if part is None:  # the lease of a part expires, and another worker claims it
+                    unknown.append(row.id)
         if unknown:
             await self._release_unreadable(worker, unknown)
         return claims

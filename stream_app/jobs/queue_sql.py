@@ -138,12 +138,13 @@ COME = Statement(
 CLAIMS = 7_301_584_222
 """Advisory lock of claims."""
 
-CLAIM_SETTINGS = f"""
-    SELECT pg_advisory_xact_lock({CLAIMS}), set_config('exporter.reads', 'split', true),
-           set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
-           set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-           set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
+CLAIM_OPTIONS = """
+    set_config('exporter.reads', 'split', true),
+    set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
+    set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
 """
+CLAIM_SETTINGS = f"SELECT pg_advisory_xact_lock({CLAIMS}), {CLAIM_OPTIONS}"
 """Settings of a claim's transaction, and the lock that allows one claim at a time.
 
 The lock keeps the limit of a user's slots correct between workers. A worker that is killed during a claim

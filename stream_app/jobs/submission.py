@@ -26,6 +26,7 @@ from stream_app.datasets.format_choice import allowed_formats, check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.rights import check_rows, find_dataset
+from stream_app.db.statements import Record
 from stream_app.exports.file_passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS, MISSING
 from stream_app.jobs.models import ExportJob
@@ -294,18 +295,20 @@ async def submit(
     if user_limit is not None:
         values |= {"user_id": jobs[0].user_id, "user_limit": user_limit}
     statement = _INSERT[jobs[0].admitted_at is not None, user_limit is not None]
-    return [
-        LifecycleData(
-            job_id=row.id,
-            user_id=row.user_id,
-            export_type=row.export_type,
-            format=row.format,
-            name=row.name,
-            status=Status.PENDING,
-            traceparent=row.traceparent,
-        )
-        for row in await statement.fetch(connection, values)
-    ]
+    return [accepted_row(row) for row in await statement.fetch(connection, values)]
+
+
+def accepted_row(row: Record) -> LifecycleData:
+    """Return the data of the ``export.accepted`` event of a job's row."""
+    return LifecycleData(
+        job_id=row.id,
+        user_id=row.user_id,
+        export_type=row.export_type,
+        format=row.format,
+        name=row.name,
+        status=Status.PENDING,
+        traceparent=row.traceparent,
+    )
 
 
 async def mark_admitted(connection: AsyncConnection, ids: Sequence[UUID]) -> None:

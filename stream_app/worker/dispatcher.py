@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.submission import NewJob
 from stream_app.observability import metrics, tracing
 from stream_app.periodic import repeat
 from stream_app.settings import Settings
@@ -27,7 +29,8 @@ from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from stream_app.worker.part_coordinator import PartCoordinator
 from stream_app.worker.part_runner import PartRunner
 from stream_app.worker.source_slots import SourceSlots
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import Locked, Retryable
+from streaming_exporter.events import LifecycleData
 
 log = structlog.get_logger(__name__)
 
@@ -140,12 +143,7 @@ class Dispatcher:
             if self._draining or paused is None:
                 self._left_out = True
                 return False
-            exports = (
-                item.claim.request.export_type
-                for item in self._tasks.values()
-                if item.is_running and not item.slot.is_free
-            )
-            claimable = self._sources.claimable(free, exports)
+            claimable = self._sources.claimable(free, self._exporting())
             try:
                 if self._current and time.monotonic() - self._renewed_at > self._settings.lease_seconds / 2:
                     await self._renew()  # otherwise a job that runs here could be claimed as abandoned
@@ -164,16 +162,58 @@ class Dispatcher:
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
                 return False
-            for claim in claims:
-                tries = claim.part_attempt if isinstance(claim, PartClaim) else claim.attempt
-                metrics.CLAIMS.labels("first" if tries == 1 else "later").inc()
-                try:
-                    self._start(claim)
-                except Exception:  # the other claimed jobs must start, and not wait until their leases expire
-                    log.exception("job.start_failed", **claim.log_fields)
-                    await self._release(claim, delay=timedelta(seconds=POLL_SECONDS))
+            await self._start_all(claims)
             # A source with fewer connections than free slots is full now, and others still have jobs.
             return len(claims) == claimable.limit
+
+    async def admit(self, job: NewJob) -> list[LifecycleData] | None:
+        """Admit a new job, and start it here if no work waits. So it needs no notification and no claim.
+
+        Returns:
+            The ``export.accepted`` data of the job if it was admitted now; or ``None``: it has to be admitted
+            like any other job.
+        """
+        if self._store.is_work_left or self._claiming.locked() or not _can_start_at_once(job):
+            return None
+        # A task of its own is not cancelled with its caller, so a claimed job starts, and drain() waits for
+        # it. Its empty context keeps what belongs to the message out of the export.
+        admission = asyncio.create_task(self._admit(job), name=f"admit {job.id}", context=Context())
+        return await asyncio.shield(admission)
+
+    async def _admit(self, job: NewJob) -> list[LifecycleData] | None:
+        async with self._claiming:
+            paused = self._paused()
+            if self._draining or paused is None or paused.scopes:
+                return None
+            if self.slots_in_use >= self._settings.worker_slots:
+                return None
+            if not self._sources.have_room(job.export_type, self._exporting()):
+                return None
+            try:
+                admitted = await self._store.admit_and_claim(self.worker, job)
+            except Locked:
+                return None
+            await self._start_all(admitted.claims)
+            return admitted.accepted
+
+    def _exporting(self) -> Iterator[str]:
+        """Return the datasets of the exports that run here, each as often as it is exported."""
+        return (
+            item.claim.request.export_type
+            for item in self._tasks.values()
+            if item.is_running and not item.slot.is_free
+        )
+
+    async def _start_all(self, claims: Iterable[Claim]) -> None:
+        """Start the attempts of claims. One that cannot start is released."""
+        for claim in claims:
+            tries = claim.part_attempt if isinstance(claim, PartClaim) else claim.attempt
+            metrics.CLAIMS.labels("first" if tries == 1 else "later").inc()
+            try:
+                self._start(claim)
+            except Exception:  # the other claimed jobs must start, and not wait until their leases expire
+                log.exception("job.start_failed", **claim.log_fields)
+                await self._release(claim, delay=timedelta(seconds=POLL_SECONDS))
 
     async def _release(self, claim: Claim, *, delay: timedelta) -> None:
         if isinstance(claim, PartClaim):
@@ -276,6 +316,11 @@ class Dispatcher:
             return part, self._part_runner.finish(part), _put(self._parts, claim.key, part)
         attempt = self._runner.start(claim)
         return attempt, self._runner.finish(attempt), _put(self._attempts, claim.job_id, attempt)
+
+
+def _can_start_at_once(job: NewJob) -> bool:
+    """Return whether only what waits and runs decides if the job can start: it is due, and is not divided."""
+    return job.outcome is None and job.split is None and job.not_before is None
 
 
 def _put(running: dict[Key, Running], key: Key, attempt: Running) -> Callable[[], None]:

@@ -1,6 +1,6 @@
 """Admits export requests and cancellations."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -33,6 +33,8 @@ class RequestHandler:
     validator: RequestValidator
     history: timedelta
     """How long jobs stay on record at least. The job of an older request can have been removed."""
+    start: Callable[[NewJob], Awaitable[Sequence[LifecycleData] | None]] | None = None
+    """Admits a job and starts it here, if no other waits: see :meth:`.Dispatcher.admit`."""
 
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Admit a batch. It returns once all requests are committed or dead-lettered.
@@ -109,6 +111,10 @@ class RequestHandler:
 
     async def _commit(self, jobs: Sequence[NewJob]) -> tuple[Sequence[LifecycleData], Sequence[UUID]]:
         """Insert jobs; return the data of the admitted ones, and the ids of those whose row is locked."""
+        if len(jobs) == 1 and self.start is not None:
+            started = await self.start(jobs[0])
+            if started is not None:
+                return started, []
         try:
             return await self.store.admit(jobs), []
         except Locked:

@@ -48,8 +48,7 @@ class SourceSlots:
 
         A worker claims several times to fill its slots if a source has fewer connections than free slots.
         """
-        known = (self._datasets[name] for name in running if name in self._datasets)
-        used = Counter(source for dataset in known for source in sources_of(dataset))
+        used = self._used(running)
         limit, full, away = free, set(), set()
         for source in self._sources.each():
             if source.away_since is not None:
@@ -60,6 +59,29 @@ class SourceSlots:
             else:
                 full.add(source.name)
         return Claimable(limit, self._datasets_of(full), self._datasets_of(away))
+
+    def have_room(self, name: str, running: Iterable[str]) -> bool:
+        """Return whether a job of the dataset ``name`` can be claimed while those of ``running`` run here.
+
+        It is False while any source does not answer, and for a dataset that is not known here: such jobs
+        need what :meth:`claimable` decides.
+        """
+        if name not in self._datasets or any(
+            source.away_since is not None for source in self._sources.each()
+        ):
+            return False
+        used = self._used(running)
+        needed = sources_of(self._datasets[name])
+        return all(
+            self._room(source, used[source.name]) > 0
+            for source in self._sources.each()
+            if source.name in needed
+        )
+
+    def _used(self, running: Iterable[str]) -> Counter[str]:
+        """Return how many exports of the datasets ``running`` use each source."""
+        known = (self._datasets[name] for name in running if name in self._datasets)
+        return Counter(source for dataset in known for source in sources_of(dataset))
 
     def _datasets_of(self, sources: Collection[str]) -> tuple[str, ...]:
         if not sources:

@@ -185,6 +185,11 @@ POINTS: dict[str, Point] = {
     "expiring": Point(UnheldJobs, "seal_expired", _found),
 }
 
+OTHER_WAYS: dict[str, Point] = {
+    "claimed": Point(JobQueue, "admit_and_claim", lambda call: [item.job_id for item in call.result.claims]),
+}
+"""Calls that also reach a point above: the admission of a job can claim it."""
+
 RUN_POINTS: dict[str, Point] = {
     # A tick: schedules are advanced, but not committed; all is committed, but the tick is unacknowledged.
     "advanced": Point(Scheduler, "advance", _advanced),
@@ -247,7 +252,7 @@ def arm() -> None:
     if folder is None:
         return
     doom = _Doom(Path(folder))
-    for name, point in (POINTS | RUN_POINTS | TRANSFER_POINTS).items():
+    for name, point in [*(POINTS | RUN_POINTS | TRANSFER_POINTS).items(), *OTHER_WAYS.items()]:
         setattr(point.owner, point.method, _wrapped(name, point, doom))
     run = Exporter.run
 

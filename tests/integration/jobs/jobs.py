@@ -16,7 +16,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply_events
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import RequestValidator, submit
+from stream_app.jobs.submission import NewJob, RequestValidator, submit
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Unreadable
@@ -74,6 +74,8 @@ def ids(claims: Sequence[Claim]) -> list[UUID]:
     return [claim.job_id for claim in claims]
 
 
+Start = Callable[[NewJob], Awaitable[Sequence[LifecycleData] | None]]
+
 HISTORY = timedelta(days=400)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -108,14 +110,17 @@ class Requests:
         """Record a message that is published again."""
         self.put_back_ids.append(decode(message.message.value).job_id)
 
-    async def handle(self, *events: Event, at: datetime | None = None) -> None:
-        """Handle one batch, which Kafka received ``at`` this time; the default is now."""
+    async def handle(self, *events: Event, at: datetime | None = None, start: Start | None = None) -> None:
+        """Handle one batch, which Kafka received ``at`` this time; the default is now.
+
+        ``start`` starts the job of a batch with one request, as a worker without other jobs does.
+        """
         published = (at or datetime.now(UTC)).timestamp()
         messages = [
             SimpleNamespace(message=SimpleNamespace(value=event.encode(), timestamp=published, headers=()))
             for event in events
         ]
-        await self._admission.handle(cast(Any, messages))
+        await replace(self._admission, start=start).handle(cast(Any, messages))
 
     def kinds(self, job_id: UUID) -> list[str]:
         """Return the types of the events that were published about a job, without ``export.``."""
@@ -126,3 +131,11 @@ def request(job_id: UUID, **data: Any) -> Event:
     """A request event."""
     content = {"user_id": "u", "export_type": "ledger", "format": "csv", **data}
     return Event(id=str(job_id), source="/t", type=EventType.REQUESTED, traceparent=TRACE, data=content)
+
+
+def new_job(user: str = "u", job_id: UUID | None = None, **data: Any) -> NewJob:
+    """An admitted job, as the agent of requests submits it."""
+    now = datetime.now(UTC)
+    event = request(job_id or uuid4(), user_id=user, **data)
+    validator = RequestValidator({"csv"}, datasets_of("ledger"), has_passwords=True)
+    return replace(validator.job(event, now=now), admitted_at=now)

@@ -28,6 +28,7 @@ from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply_events
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, TRANSITIONS, UNFINISHED, Status
+from stream_app.jobs.submission import NewJob
 from streaming_exporter.events import Event, JobError, LifecycleData, cancel_event, decode, lifecycle_event
 from tests.integration.jobs.jobs import Jobs, Requests, request
 
@@ -72,6 +73,27 @@ class Life(RuleBasedStateMachine):
         self.run(self.requests.handle(cancel_event(self.ids[number], source="/t")))
 
     # --- workers -----------------------------------------------------------------------
+
+    @rule(number=NUMBERS, worker=st.sampled_from(["w1", "w2"]))
+    def admit_and_claim(self, number: int, worker: str) -> None:
+        """Admit a job at a worker that starts it at once if nothing waits."""
+        claimed: list[Claim] = []
+
+        async def start(job: NewJob) -> list[LifecycleData] | None:
+            if job.outcome is not None:
+                return None
+            admitted = await self.store.admit_and_claim(worker, job)
+            claimed.extend(admitted.claims)
+            return admitted.accepted
+
+        before = self.rows()
+        self.run(self.requests.handle(request(self.ids[number]), start=start))
+        waiting = [row for row in before.values() if row.status == Status.PENDING and not row.outcome]
+        if claimed:
+            assert waiting == []
+            assert not any(row.silent for row in before.values() if self._runs(row))
+            assert sum(self._runs(row) for row in self.rows().values()) <= USER_SLOTS
+        self.claims += claimed
 
     @rule(worker=st.sampled_from(["w1", "w2"]), limit=st.integers(1, 3))
     def claim(self, worker: str, limit: int) -> None:
@@ -216,6 +238,10 @@ class Life(RuleBasedStateMachine):
     async def _execute(self, statement: str) -> None:
         async with self.engine.begin() as connection:
             await connection.execute(text(statement))
+
+    @staticmethod
+    def _runs(row: Row[Any]) -> bool:
+        return row.status == Status.PROCESSING and not row.outcome
 
     def _claim(self, which: int) -> tuple[Claim, Row[Any]]:
         """Return one of all earlier claims, most often the newest, and its job."""

@@ -5,19 +5,22 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.source import Source
 from stream_app.exports.sources import SourceFinder
 from stream_app.exports.task import ExportProgress, ExportTask
+from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker import dispatcher as module
 from stream_app.worker.dispatcher import Dispatcher
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Event
-from tests.integration.jobs.jobs import Jobs
+from tests.integration.jobs.jobs import Jobs, new_job
 from tests.waiting import until_async
 
 SLOTS = 2
@@ -29,7 +32,7 @@ class Exports:
     def __init__(self, storage: ObjectStore, settings: Settings) -> None:
         self.storage = storage
         self.sources: SourceFinder = Source(settings, connections=SLOTS)
-        self.datasets: dict[str, Any] = {}
+        self.datasets: dict[str, Any] = {"ledger": Dataset(name="ledger", table="t")}
         self.running: list[asyncio.Event] = []
 
     async def run(self, task: ExportTask, progress: ExportProgress) -> None:
@@ -153,3 +156,100 @@ async def test_an_ended_export_has_no_slot_unless_there_are_more_of_them_than_sl
     assert len(exports.running) == SLOTS - 1
     worker.broker_is_there.set()
     await worker.runs(SLOTS)
+
+
+async def test_a_new_job_starts_without_a_claim_if_a_slot_is_free(worker: Worker) -> None:
+    claims = worker.claims
+    for user in "ab":
+        job = new_job(user)
+        accepted = await worker.dispatcher.admit(job)
+        assert accepted is not None
+        assert [data.job_id for data in accepted] == [job.id]
+    await worker.runs(SLOTS)
+    assert await worker.dispatcher.admit(new_job("c")) is None, "no slot is free"
+    worker.exports.end_one()
+    await worker.runs(1)
+    assert worker.claims == claims
+
+
+async def test_a_new_job_of_a_user_whose_slots_are_full_starts_when_one_is_free(worker: Worker) -> None:
+    for _ in range(2):
+        assert await worker.dispatcher.admit(new_job("a")) is not None
+    await worker.notify()
+    await worker.runs(1)
+    worker.exports.end_one()
+    await worker.runs(1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "pauses unknown",
+        "paused",
+        "source away",
+        "dataset unknown",
+        "split",
+        "claiming",
+        "work left",
+        "drained",
+    ],
+)
+async def test_a_new_job_is_left_to_a_claim_where_only_a_claim_can_decide(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Nothing is admitted then: the caller does it."""
+    dispatcher, job = worker.dispatcher, new_job("a", split={"rows": 5} if change == "split" else None)
+    match change:
+        case "pauses unknown":
+            monkeypatch.setattr(dispatcher, "_paused", lambda: None)
+        case "paused":
+            monkeypatch.setattr(dispatcher, "_paused", lambda: PausedClaims(frozenset({"user:other"})))
+        case "source away":
+            cast(Source, worker.exports.sources)._failed()
+        case "dataset unknown":
+            worker.exports.datasets.clear()
+        case "claiming":
+            await dispatcher._claiming.acquire()
+        case "work left":
+            worker.jobs.store.is_work_left = True
+        case "drained":
+            await dispatcher.drain(0)
+    assert await dispatcher.admit(job) is None
+    if change == "claiming":
+        dispatcher._claiming.release()
+    assert await worker.jobs.queries.get(job.id) is None
+    assert dispatcher.running == 0
+
+
+async def test_a_claimed_job_starts_although_its_admission_is_cancelled(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebalance or a stop can cancel the agent. The export does not end with it, and a drain waits."""
+    is_claimed, go_on = asyncio.Event(), asyncio.Event()
+    claim = worker.jobs.store.admit_and_claim
+
+    async def slow(*arguments: Any) -> Any:
+        claimed = await claim(*arguments)
+        is_claimed.set()
+        await go_on.wait()
+        return claimed
+
+    monkeypatch.setattr(worker.jobs.store, "admit_and_claim", slow)
+    admission = asyncio.create_task(worker.dispatcher.admit(new_job("a")))
+    await is_claimed.wait()
+    admission.cancel()
+    await asyncio.wait({admission})
+    assert admission.cancelled()
+    draining = asyncio.create_task(worker.dispatcher.drain(5))
+    go_on.set()
+    await until_async(lambda: len(worker.exports.running) == 1)
+    worker.exports.end_one()
+    await draining
+    assert worker.dispatcher.running == 0
+
+
+async def test_a_job_whose_record_is_locked_is_left_to_the_usual_admission(worker: Worker) -> None:
+    job_id = await worker.jobs.admit("a", admitted=False)
+    async with worker.jobs.engine.begin() as other:
+        await other.execute(text("SELECT FROM export_jobs WHERE id = :id FOR UPDATE"), {"id": job_id})
+        assert await worker.dispatcher.admit(new_job("a", job_id)) is None

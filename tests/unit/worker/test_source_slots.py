@@ -57,6 +57,18 @@ def test_a_source_is_full_at_its_own_limit(slots: SourceSlots) -> None:
     assert slots.claimable(2, ["unknown", "a", "c", "d"]) == Claimable(2, ("c", "d"))
 
 
+def test_one_job_has_room_where_a_claim_could_take_it(two: Two, slots: SourceSlots) -> None:
+    assert slots.have_room("a", ["c", "d"])
+    assert slots.have_room("c", ["c"])
+    assert not slots.have_room("c", ["c", "d"])
+    assert not slots.have_room("unknown", [])
+    two.crm._failed()
+    assert not slots.have_room("a", []), "only a claim decides about a trial"
+    assert "crm" not in slots._trials
+    two.crm._answered()
+    assert slots.have_room("a", [])
+
+
 def test_exports_that_gave_their_slot_away_still_count_for_their_source(slots: SourceSlots) -> None:
     running = ["a"] * SLOTS
     assert slots.claimable(4, running) == Claimable(2, ("a", "b"))
