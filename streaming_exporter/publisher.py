@@ -24,6 +24,9 @@ MAX_FAILURES = 3
 DEFAULT_TIMEOUT = 10.0
 """Seconds within which Kafka must acknowledge an event."""
 
+CLOSE_SECONDS = 3.0
+"""How long :meth:`Publisher.close` waits for an attempt to connect, which cannot be cancelled cleanly."""
+
 
 class Publisher:
     """Publishes events; ``async with Publisher(settings) as publisher``.
@@ -50,7 +53,7 @@ class Publisher:
         self._source = source
         self._timeout = timeout
         self._producer: AIOKafkaProducer | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[AIOKafkaProducer] | None = None
         self._failures = 0
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -64,6 +67,10 @@ class Publisher:
 
     async def close(self) -> None:
         """Flush and disconnect."""
+        if connecting := self._connecting:
+            await asyncio.wait([connecting], timeout=min(self._timeout, CLOSE_SECONDS))
+            connecting.cancel()  # no effect on one that has ended
+            await asyncio.wait([connecting], timeout=self._timeout)
         producer, self._producer = self._producer, None
         if producer is not None:
             with suppress(TimeoutError):
@@ -155,10 +162,23 @@ class Publisher:
             await asyncio.wait_for(producer.stop(), self._timeout)
 
     async def _connected(self) -> "AIOKafkaProducer":
-        async with self._connecting:
-            if self._producer is None:
-                self._producer = await self._connect()
+        """Return the producer. All calls that need it wait for the same attempt to connect.
+
+        A call that is cancelled does not end that attempt: aiokafka would leave a connection open, and under
+        load calls that take less time than an attempt would never connect.
+        """
+        if self._producer is not None:
             return self._producer
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(self._note_connection)
+        return await asyncio.shield(self._connecting)
+
+    def _note_connection(self, task: "asyncio.Task[AIOKafkaProducer]") -> None:
+        """Keep the producer of an attempt that has ended. Those who wait for it have its error."""
+        self._connecting = None
+        if not task.cancelled() and task.exception() is None:
+            self._producer = task.result()
 
     async def _connect(self) -> "AIOKafkaProducer":
         from aiokafka import AIOKafkaProducer

@@ -1,14 +1,18 @@
 """The publisher and the ticker on a real Kafka with outages."""
 
 import asyncio
+import gc
 import signal
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from aiokafka.conn import AIOKafkaConnection
 
 from dev.stack import ROOT, Stack
 from stream_app.settings import Settings
@@ -57,6 +61,29 @@ async def test_a_failed_event_does_not_arrive_later(
     there = {event.id for event in await events_on(settings, Topic.REQUESTS)}
     assert after.id in there
     assert not there & {event.id for event in lost}
+
+
+async def test_a_call_that_is_cancelled_while_it_connects_leaves_no_connection_open(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka does not close the connection over which it asks for the brokers, if that is cancelled."""
+    send = AIOKafkaConnection.send
+
+    def cancel_and_send(self: Any, request: Any, *arguments: Any, **named: Any) -> Any:
+        if "Metadata" in type(request).__name__ and not call.done():
+            call.cancel()
+        return send(self, request, *arguments, **named)
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", cancel_and_send)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with Publisher(settings) as publisher:
+            call = asyncio.create_task(publisher.request(REQUEST))
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await publisher.request(REQUEST)
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 async def published(publisher: Publisher, event: Event) -> bool:
