@@ -1,6 +1,7 @@
 """Completes names of datasets and formats, and ids of jobs, in shells; silent without the API."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -44,21 +45,22 @@ def jobs(incomplete: str) -> Offers:
 
 
 def _ask(question: "Callable[[ExportClient], list[dict[str, Any]]]") -> list[dict[str, Any]]:
-    """Return the answer of the API, or nothing if there is none in time."""
-    import httpx2  # noqa: F401 (imported now, so that it does not count as time of the API)
+    """Return the answer of the API, or nothing if there is none in time.
 
+    Only the call counts: settings are read, the token is signed and modules are imported before it.
+    """
     from producers import job_commands
     from stream_app.setting_errors import load_settings
 
     answers: list[list[dict[str, Any]]] = []
+    try:
+        api = job_commands.open_api(load_settings(), None, None, None, role=job_commands.OPERATE)
+    except Exception:
+        return []  # an error would appear in the middle of the line that the user types
 
     def ask() -> None:
-        try:
-            api = job_commands.open_api(load_settings(), None, None, None, role=job_commands.OPERATE)
-            with api:
-                answers.append(question(api))
-        except Exception:
-            return  # an error would appear in the middle of the line that the user types
+        with suppress(Exception), api:
+            answers.append(question(api))
 
     thread = Thread(target=ask, daemon=True)
     thread.start()
