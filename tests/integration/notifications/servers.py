@@ -127,6 +127,12 @@ class Receiver:
     answers: list[str] = field(default_factory=lambda: ["204 No Content"])
     calls: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     port: int = 0
+    _silent: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def hang_up(self) -> None:
+        """Break off the calls that wait because their answer is ``silence``."""
+        for writer in self._silent:
+            writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -135,6 +141,7 @@ class Receiver:
         self.calls.append((head[0], headers, body))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer == "silence":
+            self._silent.append(writer)
             await reader.read()
         elif answer == "hang up":
             writer.transport.abort()
