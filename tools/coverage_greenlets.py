@@ -2,10 +2,11 @@
 
 At each call and return of every function Coverage.py asks which greenlet runs, and looks in a
 :class:`weakref.WeakKeyDictionary` for what it has measured there. That dictionary is written in Python and
-takes twice as long as the rest of the measurement. It also hangs: an entry is removed by a callback in Python.
-When a thread has ended, greenlet destroys the thread's greenlet in a pending call of the main thread, and the
-callback runs there. If another thread ends meanwhile, CPython 3.11 repeats the first instruction of the traced
-callback for ever, because the next pending call cannot begin before the present one has ended.
+takes twice as long as the rest of the measurement. It also hangs: an entry is removed by a callback in
+Python. When a thread has ended, greenlet destroys the thread's greenlet in a pending call of the main
+thread, and the callback runs there. If another thread ends meanwhile, CPython 3.11 repeats the first
+instruction of the traced callback for ever, because the next pending call cannot begin before the present
+one has ended.
 
 Here a greenlet is known by its id, which is noted when the thread switches to it, and the dictionary is a
 usual one. Both are asked by functions in C. The next greenlet with the same id can use the entry of one that
