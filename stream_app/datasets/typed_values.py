@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Protocol
@@ -84,6 +84,18 @@ _DROPPED = {
 _DROPPED |= {name.replace("range", "multirange"): value for name, value in _DROPPED.items()}
 
 
+_CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?"
+_USUAL_TIME = re.compile(_CLOCK, re.ASCII)
+_USUAL_MOMENT = re.compile(rf"\d{{4}}-\d\d-\d\d[T ]{_CLOCK}(Z|[+-](0\d|1[0-5])(:?[0-5]\d)?)?", re.ASCII)
+"""Times that PostgreSQL reads as Python does. Others are written anew: week dates, hours without minutes,
+decimal commas, offsets of 16 hours and more."""
+
+_LARGEST_MONEY = Decimal("92233720368547758.07")
+_SMALLEST_FLOAT4, _LARGEST_FLOAT4 = Decimal("1.4012985e-45"), Decimal("3.4028235e38")
+
+_ONE_BYTE = re.compile(r"[\x01-\x7f]?|\\[0-7]{3}", re.DOTALL)
+"""Values of the type ``"char"``. PostgreSQL silently cuts longer ones."""
+
 _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 """Characters that PostgreSQL cannot store, or that have no UTF-8."""
 
@@ -104,13 +116,15 @@ def checked_text(column: ValueType, value: Any, field: str) -> str:
         case Kind.INTEGER:
             return _integer(column, value, field)
         case Kind.NUMERIC | Kind.FLOAT:
-            return _number(value, field)
+            return _number(column, value, field)
         case Kind.ENUM if value not in column.labels:
             raise Rejected(f"the column has no value {value!r}", field=field, allowed=column.labels)
     if not isinstance(value, str):
         raise value_mismatch(field, value, _EXPECTED.get(column.kind, "a text"))
     if (dropped := _DROPPED.get(column.base)) and re.search(dropped[0], value):
         raise value_mismatch(field, value, f"a {column.base} {dropped[1]}")
+    if column.base == "char" and not _ONE_BYTE.fullmatch(value):
+        raise value_mismatch(field, value, "one byte, as a character or as \\ and three octal digits")
     parse = _PARSERS.get(column.kind)
     if parse is None:
         return value
@@ -137,7 +151,7 @@ def _integer(column: ValueType, value: Any, field: str) -> str:
     return str(value)
 
 
-def _number(value: Any, field: str) -> str:
+def _number(column: ValueType, value: Any, field: str) -> str:
     if not isinstance(value, int | float | str) or isinstance(value, bool):
         raise value_mismatch(field, value, "a number")
     try:
@@ -146,40 +160,56 @@ def _number(value: Any, field: str) -> str:
         raise value_mismatch(field, value, "a number") from error
     if not number.is_finite() or abs(number.adjusted()) > 300:
         raise value_mismatch(field, value, "a finite number")
+    if column.base == "money":
+        if abs(number) > _LARGEST_MONEY or number != round(number, 2):
+            raise value_mismatch(
+                field, value, f"a number of at most {_LARGEST_MONEY} with at most two decimals"
+            )
+        return f"{number:f}"  # money has no exponents
+    if column.base == "float4" and number and not _SMALLEST_FLOAT4 <= abs(number) <= _LARGEST_FLOAT4:
+        limits = f"{_SMALLEST_FLOAT4} to {_LARGEST_FLOAT4}"
+        raise value_mismatch(field, value, f"a number whose absolute value is 0 or {limits}")
     return str(number)
 
 
 def _time(value: str) -> str:
-    if time.fromisoformat(value).tzinfo is not None:
+    parsed = time.fromisoformat(value)
+    if parsed.tzinfo is not None:
         raise ValueError("a time without a zone cannot have an offset")
-    return value.lstrip("Tt").replace(",", ".")
+    return value if _USUAL_TIME.fullmatch(value) else _rewritten(value, parsed)
 
 
 def _timestamp(value: str) -> str:
     """Convert a time with an offset to UTC: times of a column without a zone count as UTC."""
-    parsed = datetime.fromisoformat(value)
-    if parsed.tzinfo is None:
-        return _as_postgres(value, parsed, "")
-    return _as_postgres(value, parsed.astimezone(UTC), "", rewrite=True)
+    parsed = _moment(value)
+    if parsed.tzinfo is not None:
+        return _rewritten(value, parsed.astimezone(UTC).replace(tzinfo=None))
+    return value if _USUAL_MOMENT.fullmatch(value) else _rewritten(value, parsed)
 
 
 def _timestamptz(value: str) -> str:
+    parsed = _moment(value)
+    in_utc = parsed if parsed.tzinfo is None else parsed.astimezone(UTC)  # fails beyond the years of Python
+    return value if _USUAL_MOMENT.fullmatch(value) else _rewritten(value, in_utc)
+
+
+def _moment(value: str) -> datetime:
     parsed = datetime.fromisoformat(value)
-    if parsed.tzinfo is None:
-        return _as_postgres(value, parsed, "")
-    return _as_postgres(value, parsed.astimezone(UTC), "+00:00")
+    if (parsed.utcoffset() or timedelta()).microseconds:
+        raise ValueError("an offset has whole seconds")
+    return parsed
 
 
-def _as_postgres(value: str, parsed: datetime, offset: str, *, rewrite: bool = False) -> str:
-    """Return the time as text for PostgreSQL, with all digits of its second: Python keeps only six.
-
-    The text is rewritten if PostgreSQL does not read it as Python does: a week date, or a decimal comma.
-    """
-    if not rewrite and "W" not in value and "," not in value:
-        return value
-    fraction = re.search(r"[.,](\d+)", value)
+def _rewritten(value: str, parsed: time | datetime) -> str:
+    """Return the time as PostgreSQL reads it, with all digits of its second: Python keeps only six."""
     whole = parsed.replace(microsecond=0, tzinfo=None).isoformat()
-    return whole + (f".{fraction[1]}" if fraction else "") + offset
+    return whole + _fraction(value) + ("" if parsed.tzinfo is None else "+00:00")
+
+
+def _fraction(value: str) -> str:
+    """Return the fraction of a time's second with all its digits: Python keeps only six."""
+    found = re.search(r"[.,](\d+)", value)
+    return f".{found[1]}" if found else ""
 
 
 _PARSERS: dict[Kind, Callable[[str], str]] = {

@@ -142,8 +142,20 @@ def conditions(
                     allowed=operators(column),
                 )
             where = f"{field}.{operator}" if isinstance(wanted, dict) else field
-            found.append(_condition(reference(name), column, operator, value, where, zone))
+            found.append(
+                _condition(comparable(reference(name), column), column, operator, value, where, zone)
+            )
     return found
+
+
+def comparable(target: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
+    """Return the expression of a column as it can be compared with a value that is cast to its type.
+
+    PostgreSQL has no operators for domains over enums, but for the enum below.
+    """
+    if column.kind is Kind.ENUM and column.cast not in ("", column.type):
+        return cast(target, NamedType(column.cast))
+    return target
 
 
 def _condition(

@@ -32,7 +32,7 @@ from stream_app.datasets.parameters import TYPES, parameter_texts
 from stream_app.datasets.rights import RowChoice, row_choice
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.filters import NamedType, conditions
+from stream_app.exports.filters import NamedType, comparable, conditions
 from stream_app.exports.formats.base import Format
 from stream_app.exports.mask import HASH_KEYS
 from stream_app.exports.masks import mask_expression, needs_keys
@@ -81,7 +81,7 @@ def ownership_conditions(
 
 
 def _same(column: Column, target: ColumnElement[Any], user_id: str) -> ColumnElement[bool]:
-    same: ColumnElement[bool] = target == cast(
+    same: ColumnElement[bool] = comparable(target, column) == cast(
         literal(user_id, String), NamedType(column.cast or column.type)
     )
     return same

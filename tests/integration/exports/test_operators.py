@@ -1,6 +1,7 @@
 """Operators: each offered operator works, and those of one type agree."""
 
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -149,6 +150,72 @@ async def test_every_operator_that_a_type_is_offered_with_works(
     assert set(offers["xid"]) == {"eq", "ne", "in", "not_in", "is_null"}
 
 
+async def test_no_value_that_passes_the_check_is_cut_or_refused_by_postgresql(
+    database: asyncpg.Connection, schema: str, source: Source
+) -> None:
+    """V4, V16: numbers that do not fit their type, and texts that it would cut."""
+    await database.execute(
+        """CREATE TABLE t (id int PRIMARY KEY, real real, money money, "char" "char");
+        INSERT INTO t VALUES (1, 1, 1, 'x'), (2, 3.4028235e38, -100, '\\377')"""
+    )
+    table = await described(source, Dataset(name="t", table=f"{schema}.t", order=("id",)))
+    for column, tests, rows in (
+        ("real", {"lte": "3.4028235e38"}, [1, 2]),
+        ("real", {"gt": "-3.4028235e38", "ne": "1.4012985e-45"}, [1, 2]),
+        ("real", {"gt": 0}, [1, 2]),
+        ("money", {"eq": "1.0"}, [1]),
+        ("money", {"lt": "1e16", "gte": "-1E2"}, [1, 2]),
+        ("money", {"lte": "92233720368547758.07"}, [1, 2]),
+        ("char", {"in": ["x", "y"]}, [1]),
+        ("char", {"ne": ""}, [1, 2]),
+        ("char", {"eq": "\\377"}, [2]),
+    ):
+        assert await selected(source, table, filters={column: tests}) == rows, (column, tests)
+    for column, value in (
+        ("real", "1e39"), ("real", "-1e300"), ("real", "1e-46"), ("money", "1.001"), ("money", "1e17"),
+        ("char", "xyz"), ("char", "é"), ("char", "\\37"),
+    ):  # fmt: skip
+        for tests in ({"eq": value}, {"in": [value]}):
+            with pytest.raises(Rejected, match=rf"^filters\.{column}\.(eq|in): expected "):
+                await selected(source, table, filters={column: tests})
+
+
+async def test_a_domain_has_the_operators_of_the_type_below(
+    database: asyncpg.Connection, schema: str, source: Source
+) -> None:
+    """V10, V16: also a domain over a domain over an enum, and as owner of rows."""
+    keys = [str(UUID(int=number)) for number in (1, 2)]
+    values = {
+        "small": ("mood", "a", '"b,c"'), "smaller": ("small", "a", '"b,c"'), "key": ("uuid", *keys),
+        "span": ("int4range", "[1,2)", "[2,3)"), "host": ("inet", "10.0.0.1", "10.0.0.2"),
+        "amount": ("numeric(9,2)", "1.50", "2.50"), "flag": ("bit(3)", "001", "101"),
+        "word": ("varchar(9)", "a", "b"),
+    }  # fmt: skip
+    await database.execute("CREATE TYPE mood AS ENUM ('a', '\"b,c\"')")
+    for name, (base, _, _) in values.items():
+        await database.execute(f"CREATE DOMAIN {name} AS {base}")
+    columns = ", ".join(f"v_{name} {name}" for name in values)
+    await database.execute(f"CREATE TABLE t (id int PRIMARY KEY, {columns})")
+    for number in (1, 2):
+        row = ", ".join(f"'{value[number]}'" for value in values.values())
+        await database.execute(f"INSERT INTO t VALUES ({number}, {row})")
+    plain = Dataset(name="t", table=f"{schema}.t", order=("id",))
+    table = await described(source, plain)
+    for name, (_, low, high) in values.items():
+        column = next(item for item in table.columns if item.name == f"v_{name}")
+        offered = set(operators(column)) - {"prefix", "contains"}
+        assert offered == {"eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "is_null"}, name
+        for tests, rows in (
+            ({"eq": low}, [1]), ({"ne": low}, [2]), ({"lt": high}, [1]), ({"lte": high}, [1, 2]),
+            ({"gt": low}, [2]), ({"gte": low}, [1, 2]), ({"in": [high, None]}, [2]),
+            ({"not_in": [high]}, [1]),
+        ):  # fmt: skip
+            assert await selected(source, table, filters={column.name: tests}) == rows, (name, tests)
+        wanted = await described(source, plain.model_copy(update={"owner": column.name}))
+        shown = f"{high}/32" if name == "host" else high  # the owner's text is the user's id
+        assert await selected(source, wanted, shown, scope="own") == [2], name
+
+
 TEXTS = ["ab", "AB", "ab ", "ab  ", "abc", "b", "", " ", "ÄB", "äb", "%b", "a_"]
 
 
@@ -216,6 +283,16 @@ async def test_null_is_treated_equally_by_all_operators(
         ("timestamptz", "2026-01-31T02:00:00+02:00", "2026-01-31 00:00+00"),
         ("timestamptz", "2026-01-31T00:00:00,5", "2026-01-31 00:00:00.5+00"),
         ("timestamptz", "2026-01-31", "2026-01-31 00:00+00"),
+        ("timestamptz", "2026-01-31T00", "2026-01-31 00:00+00"),
+        ("timestamptz", "2026-01-31T16:30:00.1234567+16:30", "2026-01-31 00:00:00.123457+00"),
+        ("timestamptz", "2026-01-30T00:01-23:59", "2026-01-31 00:00+00"),
+        ("timestamptz", "2026-01-31T00:00:30+00:00:30", "2026-01-31 00:00+00"),
+        ("timestamptz", "2026-01-31T00:00:30+00:00:30.5", None),
+        ("timestamp", "2026-01-31T00", "2026-01-31 00:00"),
+        ("timestamp", "2026-01-31x000030,5", "2026-01-31 00:00:30.5"),
+        ("timestamp", "2026-01-31T23+23", "2026-01-31 00:00"),
+        ("time", "10", "10:00"),
+        ("time", "T10:00:00,5", "10:00:00.5"),
         ("date", "2026-W05-6", "2026-01-31"),
         ("date", "2026-01-31T00:00:00+02:00", None),
         ("time", "10:00:00.5", "10:00:00.5"),
