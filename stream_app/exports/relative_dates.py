@@ -146,16 +146,22 @@ def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo, suffix: str
 
 
 def _moment(anchor: str, offsets: str, now: datetime, zone: ZoneInfo) -> datetime:
+    """Return the moment of a relative value.
+
+    Days, weeks, months and years are added to the local time. It is made an instant only at the end, or
+    before hours, minutes and seconds are added: where a change of clocks skips midnight, clocks show 01:00 at
+    the instant of that midnight, and a day before it would begin an hour late.
+    """
     moment = now.replace(microsecond=0)
-    if anchor != "now":
-        moment = instant(_ANCHORS[anchor](wall_of(moment, zone)), zone)
+    wall = None if anchor == "now" else _ANCHORS[anchor](wall_of(moment, zone))
     for sign, amount, unit in re.findall(r"([+-])(\d+)([a-z]+)", offsets):
         count = int(sign + amount)
         if unit in _ELAPSED:
-            moment += count * _ELAPSED[unit]
+            start = moment if wall is None else instant(wall, zone)
+            moment, wall = start + count * _ELAPSED[unit], None
         else:
-            moment = instant(_days_or_months(wall_of(moment, zone), count, unit), zone)
-    return moment
+            wall = _days_or_months(wall_of(moment, zone) if wall is None else wall, count, unit)
+    return moment if wall is None else instant(wall, zone)
 
 
 def _midnight(wall: datetime) -> datetime:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.file_words import FileWords
 from stream_app.exports.identifiers import is_identifier
+from stream_app.exports.local_time import start_of
 from stream_app.messages.catalogue import text
 from stream_app.text_style import TextStyle
 
@@ -116,7 +118,11 @@ class FilterWords:
             moment = datetime.fromisoformat(value) if isinstance(value, str) else None
             if moment is None or moment.tzinfo is None:
                 return moment
-            return moment.astimezone(self.style.zone or UTC).replace(tzinfo=None)
+            zone = self.style.zone or UTC
+            shown = moment.astimezone(zone).replace(tzinfo=None)
+            midnight = datetime.combine(shown, time())
+            begins_day = isinstance(zone, ZoneInfo) and start_of(shown.date(), zone) == moment
+            return midnight if begins_day else shown  # a change of clocks can skip midnight
         except (ValueError, OverflowError):
             return None
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from stream_app.exports.columns import Kind
+from stream_app.exports.local_time import instant, start_of, wall_of
 from stream_app.exports.relative_dates import is_relative, resolve_filters
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -61,6 +62,52 @@ def test_every_anchor_on_every_month(month: int, day: int) -> None:
     filters = {name: name for name in expected}
     found = resolve_filters(filters, dict.fromkeys(expected, Kind.DATE), now, ZoneInfo("UTC"))
     assert found == {name: wanted.isoformat() for name, wanted in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("America/Santiago", date(2026, 9, 6)),
+        ("Africa/Cairo", date(2026, 4, 24)),
+        ("Asia/Beirut", date(2026, 3, 29)),
+        ("America/Havana", date(2026, 3, 8)),
+        ("America/Havana", date(2026, 11, 1)),  # midnight exists twice
+        ("Europe/Berlin", date(2026, 3, 29)),
+        ("Pacific/Apia", date(2011, 12, 31)),  # the day before does not exist
+    ],
+)
+@pytest.mark.parametrize("hour", [0, 12, 23])
+def test_days_that_follow_each_other_meet_at_every_change_of_clocks(zone: str, day: date, hour: int) -> None:
+    """The same day has one beginning, whichever day it is counted from and in whatever units."""
+    place = ZoneInfo(zone)
+    for distance in range(-9, 10):
+        run = date.fromordinal(day.toordinal() + distance)
+        now = instant(datetime.combine(run, time(hour, 30)), place)
+        if wall_of(now, place).date() != run:
+            continue  # there is no such day, or its first hour is skipped
+        for offset in range(-10, 11):
+            wanted = start_of(date.fromordinal(run.toordinal() + offset), place)
+            weeks = f"today{offset + 7:+d}d-1w"
+            found = _moments(place, now, f"today{offset:+d}d", weeks, f"yesterday{offset + 1:+d}d")
+            assert found == [wanted] * 3, (run, offset)
+
+
+def test_elapsed_units_count_from_the_first_moment_after_a_skipped_midnight() -> None:
+    zone = ZoneInfo("America/Santiago")
+    now = datetime(2026, 9, 6, 15, tzinfo=UTC)
+    assert _moments(zone, now, "today", "today+1h", "today+1h-1d", "tomorrow-24h", "today-1d+24h") == [
+        datetime(2026, 9, 6, 4, tzinfo=UTC),
+        datetime(2026, 9, 6, 5, tzinfo=UTC),
+        datetime(2026, 9, 5, 6, tzinfo=UTC),  # 02:00, a local day before 02:00
+        datetime(2026, 9, 6, 3, tzinfo=UTC),
+        datetime(2026, 9, 6, 4, tzinfo=UTC),
+    ]
+
+
+def _moments(zone: ZoneInfo, now: datetime, *values: str) -> list[datetime]:
+    kinds = {"at": Kind.TIMESTAMPTZ}
+    found = [resolve_filters({"at": {"gte": value}}, kinds, now, zone)["at"]["gte"] for value in values]
+    return [datetime.fromisoformat(text) for text in found]
 
 
 @pytest.mark.parametrize("value", [5, 1.5, True, None, ["today", 5, None], {"in": [None, "today"]}, []])

@@ -49,3 +49,13 @@ def test_a_period_is_its_days(tests: dict[str, str | None], shown: str | None) -
     assert words.line({"code": {"gte": "2026-10-01", "lt": "2026-11-01"}}) == (
         "code >= 2026-10-01; code < 2026-11-01"
     )
+
+
+def test_a_day_without_midnight_is_shown_as_a_day() -> None:
+    options = Options(locale="es-CL", timezone="America/Santiago")
+    document = Document("ledger", (AT,), options, datetime(2026, 9, 8, tzinfo=UTC))
+    words = FilterWords.of(document, TextStyle.of(options.timezone, options.locale), FileWords.of(options))
+    day = {"gte": "2026-09-06T04:00:00Z", "lt": "2026-09-07T03:00:00Z"}
+    assert words.line({"at": day}) == "at: 06-09-2026"
+    assert words.line({"at": {"lt": "2026-09-06T04:00:00Z"}}) == "at < 06-09-2026"
+    assert words.line({"at": {"lt": "2026-09-06T04:00:01Z"}}) == "at < 06-09-2026 01:00:01"
