@@ -167,6 +167,11 @@ class Authenticator:
         return user
 
 
+USER_ERROR = "user_error"
+"""Key of a request's state: why its token gives no user. The route raises it and does not check the token
+again: with another result, the call would count for no user in the limits and in the audit log."""
+
+
 class Bearer(SecurityBase):
     """The dependency that returns the user of the request's token, and describes the token for OpenAPI.
 
@@ -182,6 +187,9 @@ class Bearer(SecurityBase):
     async def __call__(self, request: Request) -> User:
         """Return the user; raises the errors of :meth:`Authenticator.user`."""
         user: User | None = getattr(request.state, "user", None)
+        error: Exception | None = getattr(request.state, USER_ERROR, None)
+        if error is not None:
+            raise error
         if user is None:
             authenticator: Authenticator = request.app.state.services.authenticator
             user = await authenticator.bearer(request.headers.get("Authorization", ""))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import audit_log
-from api.auth.authenticator import User
+from api.auth.authenticator import USER_ERROR, User
 from api.errors import Problem, problem_of
 from api.middleware.paths import HEALTH_PATHS, is_stream, needs_token
 from stream_app.settings import Settings
@@ -93,6 +93,7 @@ class RequestLimits:
             return
         headers = _headers(scope)
         try:
+            _check_single(scope)
             _check_framing(scope, headers)
             user = await self._user(scope, headers)
             bound = self._streams if is_stream(scope["method"], scope["path"]) else self._calls
@@ -130,7 +131,9 @@ class RequestLimits:
             )
         except (Problem, ExporterError) as error:
             if not _has_body(headers):
-                return None  # the route answers, because it also knows whether the path exists
+                # The route answers with this error, because it also knows whether the path exists.
+                scope["state"][USER_ERROR] = error
+                return None
             raise error if isinstance(error, Problem) else problem_of(error) from error
         scope["state"]["user"] = user
         audit_log.set_actor(user)
@@ -152,9 +155,30 @@ class RequestLimits:
                 del self._turns[name]
 
 
+SINGLE_HEADERS = frozenset(
+    {b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"last-event-id"}
+)
+"""Headers that have one value, as RFC 9110, section 5.3, defines it. Of two values a proxy, this middleware
+and a route could each take another one."""
+
+
 def _headers(scope: Scope) -> dict[bytes, bytes]:
     """Return the last value of each header."""
     return dict(scope["headers"])
+
+
+def _check_single(scope: Scope) -> None:
+    """Refuse a header that is there twice but can have one value only.
+
+    Raises:
+        Problem: 400, there is such a header.
+    """
+    counts = Counter(name for name, _ in scope["headers"] if name in SINGLE_HEADERS)
+    for name, count in counts.items():
+        if count > 1:
+            shown = name.decode("ascii").title()
+            detail = f"The header {shown} is there {count} times. Send it once"
+            raise Problem(400, "repeated_header", detail, field=shown)
 
 
 def _has_body(headers: dict[bytes, bytes]) -> bool:

@@ -10,13 +10,14 @@ import httpx2
 import pytest
 from fastapi import FastAPI, Request
 
-from api.auth.authenticator import Authenticator, CurrentUser
+from api.auth.authenticator import Authenticator, CurrentUser, User
 from api.auth.signing_keys import SharedSecret
 from api.error_handlers import install
 from api.middleware.request_context import RequestContext
-from api.middleware.request_limits import RequestLimits
+from api.middleware.request_limits import SINGLE_HEADERS, RequestLimits
 from producers.tokens import sign_token
 from stream_app.settings import Settings
+from streaming_exporter.errors import Retryable
 from tests.waiting import at_most
 
 LIMITS: dict[str, Any] = {
@@ -223,13 +224,21 @@ async def test_an_ambiguous_length_is_refused(version: str, headers: dict[str, s
     """S17"""
     served = Served()
     served.go.set()
-    token = sign_token(SETTINGS, "ada")
-    raw = {"host": "api", "authorization": f"Bearer {token}", **headers}
+    raw = {"host": "api", "authorization": f"Bearer {sign_token(SETTINGS, 'ada')}", **headers}
+    sent = await answer(served, "POST", list(raw.items()), version)
+    assert sent["status"] == status
+    assert ((b"connection", b"close") in sent["headers"]) == (status == 400)
+
+
+async def answer(
+    served: Served, method: str, headers: list[tuple[str, str]], version: str = "1.1"
+) -> dict[str, Any]:
+    """Return the beginning of the answer to a call with these headers, which can be there more than once."""
     scope = {
-        "type": "http", "method": "POST", "path": "/exports/jobs", "raw_path": b"/exports/jobs",
+        "type": "http", "method": method, "path": "/exports/jobs", "raw_path": b"/exports/jobs",
         "query_string": b"", "http_version": version, "scheme": "http", "server": ("api", 80),
         "client": ("127.0.0.1", 1), "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in raw.items()],
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
     }  # fmt: skip
     sent: list[Any] = []
 
@@ -240,5 +249,44 @@ async def test_an_ambiguous_length_is_refused(version: str, headers: dict[str, s
         sent.append(message)
 
     await served.app(scope, receive, send)
-    assert sent[0]["status"] == status
-    assert ((b"connection", b"close") in sent[0]["headers"]) == (status == 400)
+    found: dict[str, Any] = sent[0]
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(SINGLE_HEADERS))
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_header_with_one_value_is_refused_when_it_is_there_twice(name: bytes, method: str) -> None:
+    served = Served()
+    served.go.set()
+    token = f"Bearer {sign_token(SETTINGS, 'ada')}"
+    usual = {"authorization": token, "host": "api", "content-length": "2"}
+    headers = list(usual.items())
+    assert (await answer(served, method, headers))["status"] == 200
+    header = name.decode()
+    for first, second in ((usual.get(header, "1"), "x"), ("x", usual.get(header, "1"))):
+        others = [item for item in headers if item[0] != header]
+        sent = await answer(served, method, [*others, (header, first), (header, second)])
+        assert sent["status"] == 400, (first, second)
+
+
+async def test_the_token_of_a_call_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that fails and would succeed a moment later cannot serve a call that counts for no user."""
+    served = Served()
+    served.go.set()
+    authenticator = served.app.state.services.authenticator
+    check, checked = authenticator.bearer, 0
+
+    async def fails_first(header: str) -> User:
+        nonlocal checked
+        checked += 1
+        if checked == 1:
+            raise Retryable("the keys cannot be fetched")
+        found: User = await check(header)
+        return found
+
+    monkeypatch.setattr(authenticator, "bearer", fails_first)
+    async with served.user("ada") as ada:
+        assert (await ada.get("/exports/jobs")).status_code == 503
+        assert (await ada.get("/exports/jobs")).status_code == 200
+    assert checked == 2
+    assert served.begun == 1
