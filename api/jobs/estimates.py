@@ -22,6 +22,7 @@ from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.presentation import shown_rows
 from stream_app.exports.query import CopyStatement, RowQuery, row_query
+from stream_app.exports.refused_values import naming_refused_value
 from stream_app.exports.rights import shows_planner_numbers, use_all_visible, use_visible
 from stream_app.exports.snapshot import Snapshot
 from stream_app.exports.sql_text import render
@@ -153,8 +154,9 @@ async def _estimate(
     limit = ExportLimits.of(services.settings).of_dataset(table.dataset).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
+    source = services.estimate_sources.of(table.dataset)
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(SECONDS), naming_refused_value(source, table, request.filters):
             async with _snapshot(services, table, rows) as snapshot:
                 sample = await _sample(snapshot, statement)
             if sample is not None and sample.rows < SAMPLE_ROWS:

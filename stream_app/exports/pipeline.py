@@ -40,6 +40,7 @@ from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.preparation import document_of, prepared
 from stream_app.exports.presentation import settled_options
 from stream_app.exports.ranges import RowRange
+from stream_app.exports.refused_values import naming_refused_value
 from stream_app.exports.rights import use_visible
 from stream_app.exports.row_estimate import estimating
 from stream_app.exports.row_reader import ParallelReading, RowReader
@@ -118,13 +119,14 @@ class Exporter:
 
         async def export(table: SourceTable) -> ExportResult:
             progress.waits_since = time.monotonic()
-            try:
-                return await self._export(task, dataset, source, table, output, compression, progress)
-            except SnapshotNotShared as error:
-                # It was known before the first row. From now on all exports use one connection.
-                log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
-                source.can_share_snapshots = False
-                return await self._export(task, dataset, source, table, output, compression, progress)
+            async with naming_refused_value(source, table, request.filters):
+                try:
+                    return await self._export(task, dataset, source, table, output, compression, progress)
+                except SnapshotNotShared as error:
+                    # It was known before the first row. From now on all exports use one connection.
+                    log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
+                    source.can_share_snapshots = False
+                    return await self._export(task, dataset, source, table, output, compression, progress)
 
         progress.waits_since = time.monotonic()
         try:

@@ -17,6 +17,9 @@ from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 
 log = structlog.get_logger(__name__)
 
+QUERY_REFUSED = "query_refused"
+"""The code of a query that can never succeed, for a reason without a code of its own."""
+
 REFUSALS: dict[str, tuple[str, str]] = {
     "42501": (
         "permission_denied",
@@ -25,7 +28,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "42P01": ("missing_table", "a table of the dataset does not exist"),
     "3F000": ("missing_table", "a schema of the dataset does not exist"),
     "42703": ("missing_column", "a column of the dataset does not exist"),
-    "53400": ("query_refused", "the query needs more temporary space than the server allows"),
+    "53400": (QUERY_REFUSED, "the query needs more temporary space than the server allows"),
 }
 """By SQLSTATE: the code of the error, and the reason that users read."""
 
@@ -173,7 +176,7 @@ def refused_statement(error: asyncpg.PostgresError) -> Rejected:
 def rejected_statement(error: asyncpg.PostgresError) -> Rejected:
     """Return the error for users: its kind and SQLSTATE, without the server's message."""
     state = error.sqlstate or ""
-    code, reason = REFUSALS.get(state, ("query_refused", KINDS.get(state[:2], "the query cannot be run")))
+    code, reason = REFUSALS.get(state, (QUERY_REFUSED, KINDS.get(state[:2], "the query cannot be run")))
     kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
     return Rejected(
         f"the source database refused the export: {reason} ({kind}, SQLSTATE {state}); "

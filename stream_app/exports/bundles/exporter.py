@@ -11,7 +11,8 @@ The datasets of one source are read in one transaction, so that all of them have
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -36,13 +37,14 @@ from stream_app.exports.pipe import PipeClosed
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.preparation import document_of, prepared
 from stream_app.exports.presentation import label_for, settled_options
+from stream_app.exports.refused_values import naming_refused_value
 from stream_app.exports.rights import use_all_visible
 from stream_app.exports.row_estimate import estimated_rows
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.snapshot import Snapshot, single_value
 from stream_app.exports.snapshot_checks import check_row_count, check_storage, check_table
 from stream_app.exports.source import Source
-from stream_app.exports.source_errors import time_limit_exceeded
+from stream_app.exports.source_errors import source_errors, time_limit_exceeded
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportResult, ExportTask
 from stream_app.exports.watched_sinks import limited, watched
@@ -225,15 +227,18 @@ class _BundleExport:
             session=first.rows.session,
         ) as snapshot:
             for member in group:
-                await self._switch(snapshot, member, names, deadline)
-                await self._lock(snapshot, member)
-                counted += await self._count(snapshot, member, counted)
+                async with self._naming(member, deadline):
+                    await self._switch(snapshot, member, names, deadline)
+                    await self._lock(snapshot, member)
+                    counted += await self._count(snapshot, member)
+                self._check_total(counted)
                 member.snapshot = number
                 member.document = replace(member.document, as_of=snapshot.as_of)
             await check_storage(snapshot)
             for member in group:
-                await self._switch(snapshot, member, names, deadline)
-                await self._copy(snapshot, member, feed)
+                async with self._naming(member, deadline):
+                    await self._switch(snapshot, member, names, deadline)
+                    await self._copy(snapshot, member, feed)
             self.progress.waits_since = None
             # The transaction must not stay open during the rest of the upload.
             await snapshot.end()
@@ -261,26 +266,38 @@ class _BundleExport:
             _, snapshot.initial_value = value.split("\t")
         await check_table(snapshot, table, self.task)
 
-    async def _count(self, snapshot: Snapshot, member: Member, counted: int) -> int:
+    @asynccontextmanager
+    async def _naming(self, member: Member, deadline: float) -> AsyncIterator[None]:
+        """Let errors in the block name the dataset, and the value of a filter that PostgreSQL refuses."""
+        try:
+            async with naming_refused_value(member.source, member.table, member.request.filters):
+                with source_errors(lambda: time.monotonic() >= deadline):
+                    yield
+        except Rejected as error:
+            raise of_member(self.bundle, member.dataset, error) from error
+
+    async def _count(self, snapshot: Snapshot, member: Member) -> int:
         """Return the number of rows of a dataset if there is a limit, else 0.
 
         Raises:
-            Rejected: they are more than the dataset, its format, or the export can have.
+            Rejected: they are more than the dataset or its format can have.
         """
         limits = self.exporter.limits.of_dataset(member.table.dataset)
-        limit = limits.of_rows(member.request)
-        try:
-            count = await check_row_count(snapshot, member.rows, limit)
-        except Rejected as error:
-            raise of_member(self.bundle, member.dataset, error) from error
+        return await check_row_count(snapshot, member.rows, limits.of_rows(member.request)) or 0
+
+    def _check_total(self, counted: int) -> None:
+        """Check the number of rows of all datasets so far.
+
+        Raises:
+            Rejected: they are more than an export can have.
+        """
         most = self.exporter.limits.max_rows
-        if count is not None and most is not None and counted + count > most:
+        if most is not None and counted > most:
             raise Rejected(
                 f"the bundle has more than {most:,} rows, the most that an export can have; limit it with "
                 "filters, or request its datasets",
                 code="too_many_rows",
             )
-        return count or 0
 
     async def _copy(self, snapshot: Snapshot, member: Member, feed: MemberFeed) -> None:
         """Read the rows of a dataset into the feed."""
@@ -305,10 +322,10 @@ class _BundleExport:
             with stage_span("source", sink, copying, progress.times):
                 member.row_count = await reader.read(snapshot, sink)
         except MessageTooLong as error:
-            found = await too_large_row(self.task, member.source, member.table, member.request, self.output)
-            raise of_member(self.bundle, member.dataset, found or error) from error
-        except Rejected as error:
-            raise of_member(self.bundle, member.dataset, error) from error
+            raise (
+                await too_large_row(self.task, member.source, member.table, member.request, self.output)
+                or error
+            ) from error
         pipe.finish()
 
     async def _estimate(self) -> None:
