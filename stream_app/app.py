@@ -81,6 +81,13 @@ KEPT_CONNECTIONS = 3
 """Connections that are kept for the queue of jobs. The pool has ten."""
 
 
+OUTCOMES_INTERVAL = 0.05
+"""Seconds from one batch of outcomes to the next while jobs wait for a slot.
+
+Then outcomes come one by one, and several are applied in one transaction. Otherwise each is applied at once.
+"""
+
+
 THREADS_PER_SLOT = 16
 """Limit of threads for each slot. They start when they are needed.
 
@@ -214,7 +221,13 @@ def create_app(settings: Settings) -> App:
 
     @app.agent(bytes_topic(app, settings.topic(Topic.EVENTS)), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), projector.handle, emit, check_writes)
+        await handle_in_batches(
+            cast(faust.Stream[bytes], stream),
+            projector.handle,
+            emit,
+            check_writes,
+            lambda: OUTCOMES_INTERVAL if store.is_work_left else 0.0,
+        )
 
     @app.agent(bytes_topic(app, settings.topic(Topic.TICKS)), name="ticks")
     async def schedules(stream: faust.StreamT[bytes]) -> None:

@@ -48,24 +48,42 @@ def decode_all(messages: Messages, topic: Topic) -> tuple[Decoded, Undecoded]:
     return read, unread
 
 
+def _no_interval() -> float:
+    return 0.0
+
+
 async def handle_in_batches(
-    stream: Stream[bytes], handle: Handle, emit: EventProducer, check_writes: WriteCheck
+    stream: Stream[bytes],
+    handle: Handle,
+    emit: EventProducer,
+    check_writes: WriteCheck,
+    interval: Callable[[], float] = _no_interval,
 ) -> None:
     """Handle the messages of a stream in batches of at most :data:`MAX_MESSAGES`, then acknowledge them.
 
     While one batch is handled, the next messages are collected: a quiet topic has no delay, and a topic with
     many messages has large batches. Acknowledgements are in offset order, because another order loses events
     (https://github.com/faust-streaming/faust/issues/606).
+
+    Args:
+        stream: the stream.
+        handle: handles a batch.
+        emit: publishes dead letters.
+        check_writes: tries the writes that messages cause.
+        interval: returns the least seconds from the beginning of a batch to that of the next one. Messages
+            that come one by one in shorter intervals are handled together, which costs less.
     """
     message_buffer = MessageBuffer(2 * MAX_MESSAGES)
 
     async def consume() -> None:
         first: EventT[bytes] | None = None
         while True:
+            first = first or await message_buffer.get()
+            began = time.monotonic()
             # A function of its own, so that handled messages are not kept in memory until the next one comes.
-            first = await _handle_next(
-                first or await message_buffer.get(), message_buffer, handle, emit, check_writes
-            )
+            first = await _handle_next(first, message_buffer, handle, emit, check_writes)
+            if first is None and (rest := began + interval() - time.monotonic()) > 0:
+                await asyncio.sleep(rest)
 
     async with asyncio.TaskGroup() as group:
         consumer = group.create_task(consume())

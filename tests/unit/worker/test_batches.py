@@ -1,10 +1,11 @@
 """A batch waits for the part that refuses it, notes that for the watchdog, and is bounded by bytes."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from stream_app.worker import batches
 from stream_app.worker.batches import MAX_BYTES, MAX_MESSAGES, _handle_all, _handle_next, decode_all
 from streaming_exporter.errors import Outage, Unreadable
 from streaming_exporter.events import Topic, cancel_event, tick_event
+from tests.waiting import until_async
 
 
 class App(SimpleNamespace):
@@ -175,6 +177,55 @@ async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], b
     assert len(handled[0]) == batch
     assert [event for messages in handled for event in messages] == events
     assert all(event.acked for event in events)
+
+
+class Stream:
+    """A stream of messages that a test gives one by one."""
+
+    def __init__(self) -> None:
+        self.given: asyncio.Queue[Message] = asyncio.Queue()
+
+    def noack(self) -> Self:
+        return self
+
+    async def events(self) -> AsyncIterator[Message]:
+        while True:
+            yield await self.given.get()
+            self.given.task_done()  # it is in the buffer
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"), [(0.0, [b"a", b"b", b"c", b"d"]), (3_600.0, [b"a", b"bcd"])]
+)
+async def test_messages_that_come_within_the_interval_are_one_batch(
+    monkeypatch: pytest.MonkeyPatch, interval: float, expected: list[bytes]
+) -> None:
+    """The first one does not wait. What comes until the end of the interval is handled together."""
+    app, stream, handled = App(), Stream(), []
+    is_over = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        assert 0 < seconds <= interval
+        await is_over.wait()
+
+    async def handle(messages: Sequence[Any]) -> None:
+        handled.append(b"".join(message.message.value for message in messages))
+
+    monkeypatch.setattr(batches, "asyncio", SimpleNamespace(sleep=sleep, TaskGroup=asyncio.TaskGroup))
+    nothing = cast(Any, None)
+    handling = asyncio.create_task(
+        batches.handle_in_batches(cast(Any, stream), handle, nothing, nothing, lambda: interval)
+    )
+    for value in (b"a", b"b", b"c", b"d"):
+        await stream.given.put(Message(app, value))
+        await stream.given.join()
+        if value == b"a" or not interval:
+            await until_async(lambda: value in handled)  # noqa: B023 - it is awaited here
+    assert len(handled) == (1 if interval else 4)
+    is_over.set()
+    await until_async(lambda: handled == expected, otherwise=lambda: handled)
+    handling.cancel()
+    await asyncio.wait({handling})
 
 
 def test_a_batch_is_decoded_in_order() -> None:
