@@ -111,6 +111,11 @@ IS_COMPLETED = text(
 )
 """Whether a repeated completion has succeeded before."""
 
+LISTED_KEYS = text(
+    "SELECT key FROM export_files WHERE job_id = :job_id AND key = ANY (CAST(:keys AS text[]))"
+)
+"""Which of the keys the list of the job's files has. It is written before the outcome is sealed."""
+
 RELEASE = text(
     f"""
     UPDATE export_parts AS part

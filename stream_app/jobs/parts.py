@@ -137,13 +137,24 @@ class PartStore:
             rows: how many rows the part has.
 
         Returns:
-            Whether the lease was still held. A repeated call returns the same.
+            Whether the lease was still held. A repeated call returns the same, until the job has ended and its
+            parts are deleted: see :meth:`listed_keys`.
         """
         own = {**_own(claim), "result": to_json(dict(result)).decode()}
         async with self.queue.statement() as connection:
             if await connection.scalar(part_sql.COMPLETE, {**own, "rows": rows}) is not None:
                 return True
             return await connection.scalar(part_sql.IS_COMPLETED, own) is not None
+
+    async def listed_keys(self, job_id: UUID, keys: Sequence[str]) -> set[str]:
+        """Return those of ``keys`` that the list of the job's files has.
+
+        The list is written before the job ends, and its parts are deleted after that. So a part that was
+        completed, and is not on record any more, has its files in the list.
+        """
+        async with self.queue.statement() as connection:
+            found = await connection.scalars(part_sql.LISTED_KEYS, {"job_id": job_id, "keys": list(keys)})
+            return set(found)
 
     async def release(
         self,

@@ -87,7 +87,11 @@ class PartRunner:
 
     async def _complete(self, claim: PartClaim, result: ExportResult) -> None:
         content = PartResult.of(result).to_json()
-        if await retry_until_possible(self.parts.complete, claim, content, rows=result.row_count):
+        keys = [file.key for file in result.files]
+        held = await retry_until_possible(self.parts.complete, claim, content, rows=result.row_count)
+        # An answer that was lost: the part was completed, and its job has ended before the repeated call.
+        listed = set() if held else await retry_until_possible(self.parts.listed_keys, claim.job_id, keys)
+        if held or listed:
             tracing.current_span().set_attributes(
                 {"exporter.rows": result.row_count, "exporter.bytes": result.file_size}
             )
@@ -96,7 +100,7 @@ class PartRunner:
         log.warning("part.lease_lost_at_end")
         metrics.LEASES_LOST.inc()
         storage = self.exporter.storage
-        await storage.call(storage.remove_all, [file.key for file in result.files])
+        await storage.call(storage.remove_all, keys)
 
     async def _settle(self, attempt: PartAttempt) -> None:
         """Release a part whose export did not succeed, or let it fail."""
