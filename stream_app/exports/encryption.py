@@ -25,6 +25,9 @@ PIECES = 4
 OWNER_ONLY = 0o600
 """Permissions of a file that is unpacked."""
 
+ZIP_SUFFIX, ZIP_TYPE = ".zip", "application/zip"
+AGE_SUFFIX, AGE_TYPE = ".age", "application/age"
+
 AGE_CHUNK = 2**16
 AGE_TAG = 16
 """age encrypts chunks of this many bytes, each with a tag of that many bytes (age-encryption.org/v1)."""
@@ -92,8 +95,8 @@ class ZipEncryption:
     """A zip archive with one file (AES-256, WinZip's AE-2)."""
 
     password: str = field(repr=False)
-    suffix: str = ".zip"
-    media_type: str = "application/zip"
+    suffix: str = ZIP_SUFFIX
+    media_type: str = ZIP_TYPE
 
     def apply(self, chunks: Iterator[bytes], *, name: str, time: datetime) -> Iterator[bytes]:
         """See :meth:`Encryption.apply`. The names of files in a zip archive are not encrypted."""
@@ -121,8 +124,8 @@ class AgeEncryption:
 
     keys: Sequence[AgeKey]
     names: Sequence[str]
-    suffix: str = ".age"
-    media_type: str = "application/age"
+    suffix: str = AGE_SUFFIX
+    media_type: str = AGE_TYPE
 
     def apply(self, chunks: Iterator[bytes], *, name: str, time: datetime) -> Iterator[bytes]:
         """See :meth:`Encryption.apply`."""

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from stream_app.db.statements import Statement
 from stream_app.exports.compression import COMPRESSIONS
 from stream_app.exports.formats.base import Format
+from stream_app.exports.media_types import outer_media_type
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
 from stream_app.jobs.summary import ENDED_COLUMNS, EndedJob
 from stream_app.storage.listing import ATTEMPTS_PREFIX
@@ -72,13 +73,11 @@ def _corrected(
         changed["file_name"] = name
     output = formats.get(data.format)
     if data.content_type is not None:
-        known = {output.media_type} | COMPRESSED if output is not None else COMPRESSED
-        if name == MANIFEST:
-            known = {MANIFEST_TYPE}
+        outer = MANIFEST_TYPE if name == MANIFEST else outer_media_type(name)
+        plain = output.media_type if output is not None else None
+        known = {outer} if name == MANIFEST else {outer, plain, *COMPRESSED}
         if data.content_type not in known:
-            changed["content_type"] = (
-                MANIFEST_TYPE if name == MANIFEST else output.media_type if output is not None else None
-            )
+            changed["content_type"] = outer or plain
     if data.expires_at is not None:
         latest = min(data.completed_at or now, now) + kept
         if data.expires_at > latest:

@@ -18,7 +18,7 @@ from stream_app.exports.bundles.manifest import archive_manifest
 from stream_app.exports.bundles.members import BundleFacts, Member, Members, WrittenMember, unique_names
 from stream_app.exports.bundles.readme import readme
 from stream_app.exports.compression import CompressedFile, Compression, compression_for
-from stream_app.exports.encryption import OWNER_ONLY, PIECE
+from stream_app.exports.encryption import OWNER_ONLY, PIECE, ZIP_SUFFIX, ZIP_TYPE
 from stream_app.exports.formats.base import Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
 from stream_app.exports.stage_spans import StageTimes, TimedChunks, rendering_span
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 README = "README.txt"
 
-MEDIA_TYPE, EXTENSION = "application/zip", "zip"
+MEDIA_TYPE, EXTENSION = ZIP_TYPE, ZIP_SUFFIX.removeprefix(".")
 
 LEVEL = 1
 """Level of deflate. Its next level takes a tenth more time and makes files half a percent smaller."""

@@ -6,13 +6,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from stream_app.exports.bundles.members import BundleFacts
+from stream_app.exports.bundles.writer import BundleWriter
 from stream_app.exports.compression import COMPRESSIONS
+from stream_app.exports.encryption import AgeEncryption, ZipEncryption
+from stream_app.exports.file_writer import FileKind
+from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.jobs.projector import validate_outcome
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, Status
 from stream_app.storage.listing import object_key
 from streaming_exporter.errors import Unreadable
-from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle_event
+from streaming_exporter.events import Event, EventType, LifecycleData, Options, lifecycle_event
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 KEPT = timedelta(days=7)
@@ -42,13 +48,33 @@ def believed(event: Event) -> LifecycleData:
     return validate_outcome(event, formats=FORMATS, kept=KEPT, now=NOW).lifecycle
 
 
+ENCRYPTIONS = {"none": None, "zip": ZipEncryption("secret"), "age": AgeEncryption((), ())}
+
+
 @pytest.mark.parametrize("output", FORMATS)
 @pytest.mark.parametrize("compression", ["none", *COMPRESSIONS])
-def test_outcomes_of_workers_are_unchanged(output: str, compression: str) -> None:
-    kind = FORMATS[output]
-    compressed = COMPRESSIONS.get(compression)
-    event = completed(format=output, content_type=compressed.media_type if compressed else kind.media_type)
+@pytest.mark.parametrize("encryption", ENCRYPTIONS)
+@pytest.mark.parametrize("is_bundle", [False, True], ids=["dataset", "bundle"])
+def test_outcomes_of_workers_are_unchanged(
+    output: str, compression: str, encryption: str, is_bundle: bool
+) -> None:
+    kind, compressed, encrypted = FORMATS[output], COMPRESSIONS.get(compression), ENCRYPTIONS[encryption]
+    document = Document("ledger", (), Options(), NOW)
+    nothing: Any = None
+    if is_bundle:
+        facts = BundleFacts("month", "", None, nothing, NOW, None)
+        writer = BundleWriter(
+            nothing, nothing, facts, kind, compressed, encrypted, [document], None, ExportProgress()
+        )
+        name, content_type = writer.file_name, writer.content_type
+    else:
+        task = ExportTask("t", nothing, NOW, str)
+        files = FileKind(task, nothing, document, kind, compressed, encryption=encrypted)
+        name, content_type = files.name(), files.content_type
+    event = completed(format=output, key=object_key(JOB, 2, name), file_name=name, content_type=content_type)
     assert validate_outcome(event, formats=FORMATS, kept=KEPT, now=NOW) is event
+    wrong = completed(format=output, key=object_key(JOB, 2, name), file_name=name, content_type="text/html")
+    assert believed(wrong).content_type == content_type
 
 
 @pytest.mark.parametrize("status", sorted(OUTCOMES.values()))
