@@ -14,5 +14,5 @@ _BY_SUFFIX: Mapping[str, str] = {
 
 
 def outer_media_type(name: str) -> str | None:
-    """Return the media type of what is around the file ``name``; ``None`` if it is a plain file of a format."""
+    """Return the media type of what is around the file ``name``; ``None`` for a plain file of a format."""
     return _BY_SUFFIX.get(PurePosixPath(name).suffix)

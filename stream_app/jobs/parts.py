@@ -137,8 +137,8 @@ class PartStore:
             rows: how many rows the part has.
 
         Returns:
-            Whether the lease was still held. A repeated call returns the same, until the job has ended and its
-            parts are deleted: see :meth:`listed_keys`.
+            Whether the lease was still held. A repeated call returns the same, until the job has ended and
+            its parts are deleted: see :meth:`listed_keys`.
         """
         own = {**_own(claim), "result": to_json(dict(result)).decode()}
         async with self.queue.statement() as connection:
