@@ -21,12 +21,15 @@ from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings
 from streaming_exporter.file_secret import FileSecret
 from streaming_exporter.kafka_settings import FROM_FILE, PREFIX
+from streaming_exporter.url_text import HIDDEN, hide_credentials, scheme_and_hosts
 from streaming_exporter.validation import sentence
 
 log = logging.getLogger(__name__)
 
 SHOWN = 200
 """Limit of characters of a value in an error."""
+
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
 
 def load_settings() -> Settings:
@@ -67,7 +70,10 @@ def _line(problem: ErrorDetails) -> str:
         return sentence(problem)
     value = problem["input"]
     variable = f"{PREFIX}{name.upper()}" + (FROM_FILE if isinstance(value, FileSecret) else "")
-    return f"{variable}: {_read(value, field)}{_reason(problem, field)}"
+    reason = _reason(problem, field)
+    if hide_credentials(str(value)) != str(value):
+        reason = _QUOTED.sub(f"'{HIDDEN}'", reason)  # the reason can quote a part of the value
+    return f"{variable}: {_read(value, field)}{reason}"
 
 
 def _read(value: Any, field: FieldInfo) -> str:
@@ -75,12 +81,9 @@ def _read(value: Any, field: FieldInfo) -> str:
     if isinstance(value, FileSecret):
         return f"the content of {str(value.path)!r} (not shown) was read; "
     if not is_secret(field):
-        text = str(value)
-        return f"{text[:SHOWN]!r} was read; "
-    scheme, found, rest = str(value).partition("://")
-    if not found or not scheme.isalnum() or "@" not in rest:
-        return "a value (not shown) was read; "
-    return f"{scheme}://***@{re.split('[?#]', rest.rpartition('@')[2])[0]!r} was read; ".replace("'", "")
+        return f"{hide_credentials(str(value))[:SHOWN]!r} was read; "
+    shown = scheme_and_hosts(str(value))
+    return f"{shown or 'a value (not shown)'} was read; "
 
 
 def _reason(problem: ErrorDetails, field: FieldInfo) -> str:

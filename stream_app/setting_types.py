@@ -216,7 +216,11 @@ def database_url(secret: SecretStr) -> SecretStr:
     for server in filter(None, authority.rpartition("@")[2].split(",")):
         _, colon, port = server.rpartition("]")[2].rpartition(":")
         if colon and not is_port(port):
-            raise ValueError(f"{port!r} is not a port; allowed: {_DATABASE}, and ports from 1 to 65535")
+            # What stands there is not shown: it is a part of the password if that has a slash, for example.
+            raise ValueError(
+                f"a port is not valid; allowed: {_DATABASE}, and ports from 1 to 65535; "
+                "in a password / ? # and @ must be percent-encoded"
+            )
     parameters.DatabaseUrl.parse(text)
     return secret
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from stream_app.setting_types import Origins, is_local_url
 from streaming_exporter.setting_types import AnyWebUrl, Count, Text
+from streaming_exporter.url_text import hide_credentials
 
 DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
 """Default of ``jwt_secret``. The API does not start with it on a public address."""
@@ -106,8 +107,8 @@ class SignInSettings(BaseModel):
             for url in filter(None, urls):
                 if url == "*" or (urlsplit(url).scheme.lower() != "https" and not is_local_url(url)):
                     raise ValueError(
-                        f"EXPORTER_{variable}: {url!r} does not begin with https://; allowed: https:// "
-                        "(http:// only on this machine itself)"
+                        f"EXPORTER_{variable}: {hide_credentials(url)!r} does not begin with https://; "
+                        "allowed: https:// (http:// only on this machine itself)"
                     )
         return self
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.payloads import ExportRequest
+from streaming_exporter.url_text import hide_credentials
 
 if TYPE_CHECKING:
     import httpx2
@@ -212,12 +213,12 @@ def raise_for_problem(response: "httpx2.Response") -> None:
 
 def not_the_api(url: str) -> ApiError:
     """Return the error for a server that answers but is not this API."""
-    return ApiError(f"{url} does not answer as the exporter's API does", status=200)
+    return ApiError(f"{hide_credentials(url)} does not answer as the exporter's API does", status=200)
 
 
 def unreachable(url: str, error: Exception) -> ApiError:
     """Return the error for a server that does not answer. It has no status."""
     return ApiError(
-        f"the API at {url} cannot be reached ({error}); check that it runs there, "
+        f"the API at {hide_credentials(url)} cannot be reached ({error}); check that it runs there, "
         "or give the right URL (--api-url or EXPORTER_PUBLIC_URL)"
     )

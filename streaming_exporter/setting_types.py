@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
+from streaming_exporter.url_text import hide_credentials
+
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?", re.I
 )
@@ -85,12 +87,12 @@ def in_case(change: Callable[[str], str]) -> WrapValidator:
 
 def _server(text: str) -> str:
     if "://" in text:
-        raise ValueError(f"{text!r} has a scheme; allowed: {_SERVERS}")
+        raise ValueError(f"{hide_credentials(text)!r} has a scheme; allowed: {_SERVERS}")
     name, colon, port = text.rpartition(":")
     if not colon or (":" in name and not name.endswith("]")):
         name, port = text, "9092"
     if not is_host(name) or not is_port(port):
-        raise ValueError(f"{text!r} is not a server; allowed: {_SERVERS}")
+        raise ValueError(f"{hide_credentials(text)!r} is not a server; allowed: {_SERVERS}")
     return f"{name}:{int(port)}"
 
 
@@ -112,8 +114,8 @@ def parse_url(text: str, allowed: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise ValueError(f"it is not a URL ({error}); allowed: {allowed}") from error
+    except ValueError:  # its text can quote a part of a password
+        raise ValueError(f"it is not a URL, or its port is not valid; allowed: {allowed}") from None
     name = parts.hostname or ""
     if not is_host(name) or (port is None and parts.netloc.endswith(":")) or port == 0:
         raise ValueError(f"it has no host, or its port is not valid; allowed: {allowed}")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 from uuid import uuid4
@@ -23,6 +24,8 @@ from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from streaming_exporter.errors import BadSettings, UsageError
 from streaming_exporter.file_secret import FileSecret
+from streaming_exporter.kafka_settings import KafkaSettings
+from streaming_exporter.url_text import hide_credentials, scheme_and_hosts
 
 FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))
@@ -109,7 +112,8 @@ def test_a_bad_value_names_the_variable_and_what_is_allowed(
         line for line in str(error.value).splitlines() if line.startswith(f"EXPORTER_{name.upper()}: ")
     ]
     assert "allowed: " in line
-    assert (value not in line) if is_secret(FIELDS[name]) else (repr(value.strip()[:200]) in line)
+    shown = repr(hide_credentials(value.strip())[:200])
+    assert (value not in line) if is_secret(FIELDS[name]) else (shown in line)
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS.keys() - set(SECRETS) - {"datasets_file"}))
@@ -466,6 +470,58 @@ def test_every_command_ends_with_the_line(name: str, monkeypatch: pytest.MonkeyP
     result = CliRunner().invoke(cli, [*name.split(), *ARGUMENTS.get(name, [JOB] if needs_job else [])])
     assert result.exit_code == 2, result.output
     assert is_clear(result.output), result.output
+
+
+URLS_WITH_SECRETS = [
+    "{scheme}://user:s3cret@h.example.com:x/d",
+    "{scheme}://user@srv:s3cret@h.example.com/d d",
+    "{scheme}://s3cret@h.example.com:99999",
+    "{scheme}://user:s3cret/more@h.example.com/d",
+    "{scheme}://user:s3cret?more@h.example.com/d",
+    "{scheme}://user:more#s3cret@h.example.com/d",
+    "{scheme}://us@er:s3cret#more@h.example.com/d",
+    "{scheme}://user:'s3cret'\"s3cret@h:x",
+    "{scheme}://h.example.com/d?user=u@srv&password=s3cret&sslmod=require",
+    "{scheme}://h.example.com:x/d?password=s3cret@s3cret",
+    "{scheme}://h.example.com:x/d#s3cret",
+    "{scheme}://u:p@h.example.com,s3cret@h:x/d",
+    "user:s3cret@h.example.com:9000/d",
+    "h.example.com:x?key=s3cret",
+]
+
+
+def refused_without_secret(names: Iterable[str], url: str) -> set[str]:
+    """Set all these settings to ``url``; return those that are refused."""
+    refused = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setenv(f"EXPORTER_{name.upper()}", url)
+        for load in (load_settings, KafkaSettings.from_environment):
+            try:
+                load()
+            except BadSettings as error:
+                assert "s3cret" not in str(error), (names, url)
+                refused |= {line.partition(":")[0] for line in str(error).splitlines()}
+    return {name.removeprefix("EXPORTER_").lower() for name in refused}
+
+
+@pytest.mark.parametrize("form", URLS_WITH_SECRETS)
+def test_no_error_of_a_setting_shows_a_secret_in_a_url(form: str) -> None:
+    """A secret stands in every place of a URL in which it can stand, in every setting. None is printed."""
+    refused = set()
+    for scheme in ("postgresql", "https", "wrong"):
+        refused |= refused_without_secret(FIELDS, form.format(scheme=scheme))
+    assert {"database_url", "public_url", "s3_endpoint", "kafka_bootstrap_servers", "cors_origins"} <= refused
+    for name in FIELDS.keys() - refused:  # by itself, so that it is compared with other settings
+        refused_without_secret([name], form.format(scheme="https"))
+
+
+def test_the_host_of_a_url_is_shown_where_it_is_clear() -> None:
+    assert scheme_and_hosts("postgresql://u:p@a:5432,[::1]:1/d?x=1") == "postgresql://***@a:5432,[::1]:1"
+    assert scheme_and_hosts("postgresql://a/d?user=u@srv&password=p") is None
+    assert hide_credentials("https://u:p@h.example.com/path") == "https://***@h.example.com/path"
+    assert hide_credentials("https://h?sig=1") == "https://h?***"
+    assert hide_credentials("ada@example.com") == "ada@example.com"
 
 
 def test_secrets_are_never_shown() -> None:
