@@ -1,6 +1,7 @@
 """Builds mails and sends them over SMTP; classifies the replies of the mail server."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from email import policy as policies
 from email.headerregistry import HeaderRegistry, UnstructuredHeader
@@ -95,8 +96,9 @@ def build_mail(
 
 TLS_PORT = 465
 
-BAD_ADDRESS_CODES = frozenset({550, 551, 553, 556})
-"""Reply codes that refuse the address, not the message or its sender (RFC 5321, RFC 7504)."""
+_BAD_ADDRESS = re.compile(r"5\.(?:1\.(?:1|2|3|6|10)|2\.1)(?![\d.])", re.ASCII)
+"""Enhanced status codes of addresses that get no mail (RFC 3463, RFC 7505). A reply code alone, such as 550,
+says too little: servers send it also for all recipients of a sender, or of a network, that they refuse."""
 
 
 class MailClient:
@@ -204,7 +206,6 @@ def delivery_error(
         reply = one_line(f"{error.code} {error.message}", 300)
         if error.code < 500:
             return DeliveryFailed(reply)
-        policy = error.message.startswith("5.7.")
-        address = isinstance(error, SMTPRecipientRefused) and error.code in BAD_ADDRESS_CODES and not policy
-        return DeliveryRefused(reply, bad_address=address)
+        is_bad = isinstance(error, SMTPRecipientRefused) and _BAD_ADDRESS.match(error.message) is not None
+        return DeliveryRefused(reply, bad_address=is_bad)
     return DeliveryUncertain(reply) if data_sent else DeliveryFailed(reply)

@@ -94,6 +94,7 @@ async def test_an_address_that_does_not_exist_is_tried_only_once(office: Office)
     [
         ("a@example.com", "450 4.2.1 try later", "pending"),
         ("a@example.com", "550 5.7.1 relaying denied", "failed"),
+        ("a@example.com", "550 relay not permitted", "failed"),
         ("a@example.com", "552 5.2.2 mailbox full", "failed"),
         ("data", "451 4.3.0 try later", "pending"),
         ("data", "554 5.6.0 not this", "failed"),

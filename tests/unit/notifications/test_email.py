@@ -298,14 +298,40 @@ async def test_a_finished_file_up_to_the_limit_is_attached(changes: dict[str, An
 
 
 @pytest.mark.parametrize("code", [421, 450, 452, 550, 551, 552, 553, 554, 556])
-@pytest.mark.parametrize("message", ["5.1.1 no such user", "5.7.1 blocked by policy"])
-def test_a_reply_about_the_address_stops_all_mails_to_it(code: int, message: str) -> None:
+@pytest.mark.parametrize(
+    ("message", "is_bad"),
+    [
+        ("5.1.1 no such user", True),
+        ("5.1.1 <ops@example.com>: no such user\n5.1.1 see https://example.com/5.7.1", True),
+        ("5.1.2 no such domain", True),
+        ("5.1.3 no address", True),
+        ("5.1.6 moved", True),
+        ("5.1.10 the domain takes no mail", True),
+        ("5.2.1 disabled", True),
+        ("5.2.1", True),
+        ("5.1.0 other", False),
+        ("5.1.7 bad sender", False),
+        ("5.1.8 bad domain of the sender", False),
+        ("5.1.11 unknown", False),
+        ("5.1.1.1 no code", False),
+        ("5.2.10 unknown", False),
+        ("5.2.2 mailbox full", False),
+        ("5.7.1 blocked by policy", False),
+        ("4.1.1 later", False),
+        ("relay not permitted", False),
+        ("Sender verify failed", False),
+        ("no such user", False),
+        ("see 5.1.1 no such user", False),
+        ("", False),
+    ],
+)
+def test_a_reply_about_the_address_stops_all_mails_to_it(code: int, message: str, is_bad: bool) -> None:
     refused = delivery_error(SMTPRecipientRefused(code, message, "ops@example.com"), data_sent=False)
     if code < 500:
         assert type(refused) is DeliveryFailed
     else:
         assert isinstance(refused, DeliveryRefused)
-        assert refused.bad_address == (code in {550, 551, 553, 556} and "policy" not in message)
+        assert refused.bad_address is is_bad
 
 
 @pytest.mark.parametrize(
