@@ -12,6 +12,7 @@ from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import can_see, claims_for
 from api.errors import RETRY_SECONDS, Problem, not_found, problem_responses
+from api.jobs.cancellation import cancel_job
 from api.jobs.estimates import estimate
 from api.jobs.rerun import rerun_job
 from api.jobs.schemas import (
@@ -28,19 +29,18 @@ from api.jobs.schemas import (
 from api.jobs.service import dataset_for, require_scope, submit_request, validated_event
 from api.jobs.waiting import preferred_wait
 from api.middleware.disconnect import cancel_on_disconnect
-from api.services import SOURCE, ApiServices, InjectedServices
+from api.services import ApiServices, InjectedServices
 from api.time_limits import since_moment, until_moment
 from stream_app.jobs.job_queries import JobSearch
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
-from stream_app.observability import tracing
-from streaming_exporter.events import Word, cancel_event
+from streaming_exporter.events import Word
 
 router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
 
 POLL_SECONDS = 1
 SEARCH_SECONDS = 10.0
-"""Time-out of a list of the jobs of all users. No index has all filters, and a search keeps a connection."""
+"""Time-out of a list of jobs. No index has all filters, and a search keeps a connection."""
 
 MAX_WORDS = 10
 """Words of a search. Further words are ignored."""
@@ -165,6 +165,7 @@ async def estimate_export(
     responses=problem_responses(401, 403, 422, 500, 503),
 )
 async def list_exports(
+    request: Request,
     services: InjectedServices,
     user: CurrentUser,
     status: Annotated[Status | None, Query(description="Only jobs with this status")] = None,
@@ -224,7 +225,7 @@ async def list_exports(
         before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
     )
-    jobs = await (_in_time(listed) if owner is None else listed)
+    jobs = await cancel_on_disconnect(request, _in_time(listed, of_all=owner is None))
     shown, following = pagination.page_of(jobs, limit)
     page = JobPage.model_construct(
         jobs=[view_for(services, user, job) for job in shown], next_cursor=following
@@ -258,8 +259,8 @@ def _listed_owner(user: User, wanted: str | None, name: str | None) -> str | Non
     return owner
 
 
-async def _in_time(search: Awaitable[Sequence[ExportJob]]) -> Sequence[ExportJob]:
-    """Return what a search in the jobs of all users finds.
+async def _in_time(search: Awaitable[Sequence[ExportJob]], *, of_all: bool) -> Sequence[ExportJob]:
+    """Return what a search finds in the jobs of one user, or of all users.
 
     Raises:
         Problem: 503, it takes longer than :data:`SEARCH_SECONDS`.
@@ -271,8 +272,8 @@ async def _in_time(search: Awaitable[Sequence[ExportJob]]) -> Sequence[ExportJob
         raise Problem(
             503,
             "search_too_slow",
-            f"The jobs of all users were not found within {SEARCH_SECONDS:g} s. "
-            "Limit the time with since and until, or name a user with user_id",
+            f"The jobs were not found within {SEARCH_SECONDS:g} s. Limit the time with since and until"
+            f"{', or name a user with user_id' if of_all else ''}",
             field="since",
             headers={"Retry-After": str(RETRY_SECONDS)},
         ) from error
@@ -367,13 +368,7 @@ async def rerun_export(
 async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Accepted:
     """A running job is stopped. The response has the status before the cancellation."""
     job = await find_job(services, user, job_id)
-    if job.status not in UNFINISHED and not user.can_see_data(job.user_id):
-        raise Problem(403, "role_missing", "Removing the files of other users needs the role exports:admin")
-    async with services.store.transaction() as connection:
-        await services.store.unheld.cancel(connection, job_id)
-    event = cancel_event(job_id, source=SOURCE, by=user.id)
-    with tracing.send_span(event) as span:
-        services.relay.soon(tracing.with_trace_context(event, span))
+    await cancel_job(services, user, job)
     return Accepted(export_job_id=job_id, status=Status(job.status))
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import structlog
 
 from api.errors import RETRY_SECONDS, Problem
-from api.services import SOURCE, ApiServices
+from api.jobs.cancellation import cancel_unfinished
+from api.services import ApiServices
 from streaming_exporter.errors import Locked, Retryable
-from streaming_exporter.events import cancel_event
 
 log = structlog.get_logger(__name__)
 
@@ -77,12 +77,7 @@ class _Cancellations:
                 self.failure, self.is_away = error, True
 
     async def _cancel(self, job_id: UUID) -> None:
-        services = self.services
-        async with services.store.transaction() as connection:
-            found = await services.store.unheld.cancel_unfinished(connection, job_id)
+        is_cancelled = await cancel_unfinished(self.services, job_id, by=self.by)
         self.tried += 1
-        if found is None:
-            return
-        self.cancelled.append(job_id)
-        if found.has_ended:
-            services.relay.soon(cancel_event(job_id, source=SOURCE, by=self.by))
+        if is_cancelled:
+            self.cancelled.append(job_id)

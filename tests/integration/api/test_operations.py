@@ -260,21 +260,67 @@ async def test_a_job_that_is_locked_does_not_keep_others_from_being_cancelled(
         }
 
 
-async def test_a_slow_list_of_all_users_ends_and_names_what_makes_it_faster(
+@pytest.mark.parametrize(
+    "ended",
+    [
+        "status = 'completed', expires_at = now() + interval '1 day'",
+        """outcome = '{"status": "completed"}', lease_until = now() + interval '1 minute'""",
+    ],
+    ids=["completed", "sealed"],
+)
+async def test_a_job_that_ends_before_an_operator_cancels_it_keeps_its_file(api: Harness, ended: str) -> None:
+    """The status that is read first is older than the lock: no role but that for data removes a file."""
+    lease = datetime.now(UTC) + timedelta(minutes=1)
+    async with api.user(user_id="user-7") as owner, api.user(OPERATE) as operator:
+        job_id = await admitted(api, owner)
+        await api.set(job_id, status="processing", lease_until=lease, attempt=1)
+        async with api.engine.begin() as connection:
+            await connection.execute(text(f"UPDATE export_jobs SET {ended}"))
+            call = asyncio.create_task(operator.delete(f"/exports/jobs/{job_id}"))
+            done, _ = await asyncio.wait({call}, timeout=0.3)
+            assert not done, "it waits for the other transaction"
+        answer = await call
+        assert (answer.status_code, answer.json()["code"]) == (403, "role_missing"), answer.text
+    job = await api.queries.get(UUID(job_id))
+    assert job is not None
+    assert job.cancel_requested_at is None
+    assert all(event.type == "export.requested" for event in await api.published(job_id))
+
+
+async def test_an_operator_cancels_a_running_job_and_repeats_the_call_for_a_waiting_one(api: Harness) -> None:
+    lease = datetime.now(UTC) + timedelta(minutes=1)
+    async with api.user() as owner, api.user(OPERATE) as operator:
+        running, waiting = [await admitted(api, owner) for _ in range(2)]
+        await api.set(running, status="processing", lease_until=lease, attempt=1)
+        for job_id in (running, running, waiting, waiting):
+            answer = await operator.delete(f"/exports/jobs/{job_id}")
+            assert answer.status_code == 202, answer.text
+    job = await api.queries.get(UUID(running))
+    assert job is not None
+    assert job.cancel_requested_at is not None
+    assert all(event.type == "export.requested" for event in await api.published(running))
+    cancelled = [event.type for event in await api.published(waiting)].count("export.cancel_requested")
+    assert cancelled == 1
+
+
+async def test_a_slow_list_ends_and_names_what_makes_it_faster(
     api: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also the list of one user: it holds a connection of the pool that all calls share."""
     monkeypatch.setattr(routes, "SEARCH_SECONDS", 0.3)
     async with api.user(OPERATE) as operator, api.user() as owner:
         job_id = await place(owner)
         async with api.engine.begin() as connection:
             await connection.execute(text("LOCK TABLE export_jobs"))
-            answer = await operator.get("/exports/jobs?code=rare")
-            of_user = asyncio.create_task(owner.get("/exports/jobs"))
-            done, _ = await asyncio.wait({of_user}, timeout=1)
-            assert not done, "the list of a user reads only the jobs of this user"
-        assert (answer.status_code, answer.json()["code"]) == (503, "search_too_slow")
-        assert "since and until" in answer.json()["detail"]
-        assert [job["export_job_id"] for job in (await of_user).json()["jobs"]] == [job_id]
+            of_all = await operator.get("/exports/jobs?code=rare")
+            of_user = await owner.get("/exports/jobs")
+        for answer, names_user in ((of_all, True), (of_user, False)):
+            assert (answer.status_code, answer.json()["code"]) == (503, "search_too_slow")
+            assert "since and until" in answer.json()["detail"]
+            assert ("user_id" in answer.json()["detail"]) == names_user
+        monkeypatch.undo()
+        listed = (await owner.get("/exports/jobs")).json()["jobs"]
+        assert [job["export_job_id"] for job in listed] == [job_id]
         assert (await operator.get("/exports/jobs?code=rare")).json()["jobs"] == []
 
 
