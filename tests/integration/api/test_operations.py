@@ -21,6 +21,7 @@ from stream_app.db import engine as engine_module
 from stream_app.exports.source_monitor import UNAVAILABLE, SourceMonitor
 from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.worker_registry import WorkerRegistry
+from streaming_exporter.events import EventType
 from tests.integration.api.conftest import Harness
 from tests.integration.api.test_client_library import served
 from tests.integration.api.test_jobs import place
@@ -299,7 +300,7 @@ async def test_an_operator_cancels_a_running_job_and_repeats_the_call_for_a_wait
     assert job is not None
     assert job.cancel_requested_at is not None
     assert all(event.type == "export.requested" for event in await api.published(running))
-    cancelled = [event.type for event in await api.published(waiting)].count("export.cancel_requested")
+    cancelled = [event.type for event in await api.published(waiting)].count(EventType.CANCEL_REQUESTED)
     assert cancelled == 1
 
 
