@@ -111,6 +111,8 @@ class Leftovers:
 def _is_in_use(found: ListedObject, owner: Owner) -> bool:
     if owner.file_path is not None and is_part_of_result(found.key, owner.file_path):
         return True
+    if owner.lost_list and owner.status == Status.COMPLETED and found.upload_id is None:
+        return True
     return found.key in owner.listed or (
         found.attempt == owner.attempt and owner.status in (Status.PENDING, Status.PROCESSING)
     )

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import from_json
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import ColumnElement, Row, and_, exists, func, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import autocommitting, outages_are_retryable
@@ -23,6 +23,17 @@ from streaming_exporter.errors import Retryable
 def has_several_files(job: ExportJob | Row[Any]) -> bool:
     """Return whether the job has written several files, or one that is listed by a manifest."""
     return (job.file_path or "").endswith(f"/{MANIFEST}")
+
+
+def has_lost_list() -> ColumnElement[bool]:
+    """Return the condition that the job has several files, and that they are not on record.
+
+    A job that an event has restored has only the key of its manifest. Its files can be in the folders of
+    several attempts.
+    """
+    listed = exists().where(ExportFile.job_id == ExportJob.id, ExportFile.result == ExportJob.file_path)
+    is_split = func.coalesce(ExportJob.file_path, "").endswith(f"/{MANIFEST}", autoescape=True)
+    return and_(is_split, not_(listed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from stream_app.db.statements import Record
 from stream_app.exports.task import ExportResult
 from stream_app.jobs.admission_claim import ADMISSION_CLAIM_SETTINGS, admit_and_claim
 from stream_app.jobs.claim import AttemptProgress, Claim
+from stream_app.jobs.job_files import has_lost_list
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.part_claim import PartClaim
 from stream_app.jobs.queue_sql import (
@@ -424,12 +425,12 @@ class JobQueue:
         """Return the first attempt whose files a completed job needs; ``None`` if the job is not completed.
 
         The job can be completed by an outcome that is only sealed. Its files are those of the attempt that
-        completed it, and also those of all earlier ones if their parts were kept.
+        completed it, and also those of all earlier ones if their parts were kept or can have been kept.
         """
         completed = or_(
             ExportJob.status == Status.COMPLETED, ExportJob.outcome["status"].as_string() == Status.COMPLETED
         )
-        needed = case((ExportJob.consistency == "part", 0), else_=ExportJob.attempt)
+        needed = case((or_(ExportJob.consistency == "part", has_lost_list()), 0), else_=ExportJob.attempt)
         async with self.statement() as connection:
             return await connection.scalar(select(needed).where(ExportJob.id == job_id, completed))
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.retention import longest_retention
+from stream_app.jobs.job_files import has_lost_list
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import UNFINISHED, Status
@@ -50,7 +51,8 @@ class Owner:
     """The columns of a job's row that determine which files it needs.
 
     ``listed`` are those of the keys found that are in the list of its files. ``keeps_parts`` means that a
-    later attempt can need the files of an earlier one.
+    later attempt can need the files of an earlier one. ``lost_list`` means that the list of its files
+    is lost, with a database that was restored.
     """
 
     status: str
@@ -58,6 +60,7 @@ class Owner:
     file_path: str | None
     listed: frozenset[str] = frozenset()
     keeps_parts: bool = False
+    lost_list: bool = False
 
 
 def is_needed(
@@ -71,8 +74,9 @@ def is_needed(
     """Return whether a job needs an object or upload, or can need it.
 
     An object is needed at any age if it belongs to the current attempt of an unfinished job, or is a file
-    of a job whose completion is sealed or applied. Every other object is needed until it is older than the
-    longest attempt. A job that this database does not have can belong to another database: its objects are
+    of a job whose completion is sealed or applied. If the list of these files is lost with a database that was
+    restored, all files of the job are needed. Every other object is needed until it is older than the longest
+    attempt. A job that this database does not have can belong to another database: its objects are
     needed until the file would have expired.
     """
     longest = timedelta(seconds=settings.lease_seconds + settings.export_timeout_seconds) + SLACK
@@ -86,7 +90,7 @@ def is_needed(
         return True
     if found.upload_id is not None or job.status != Status.COMPLETED or job.file_path is None:
         return False
-    return is_part_of_result(found.key, job.file_path) or found.key in job.listed
+    return job.lost_list or is_part_of_result(found.key, job.file_path) or found.key in job.listed
 
 
 async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
@@ -98,6 +102,7 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
         ExportJob.attempt,
         ExportJob.file_path,
         func.coalesce(has_kept_parts, false()),
+        has_lost_list(),
     ).where(ExportJob.id.in_({item.job_id for item in found}))
     listed_files = (
         select(ExportFile.job_id, ExportFile.key)
@@ -109,8 +114,8 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
     for job_id, key in await connection.execute(listed_files):
         listed.setdefault(job_id, set()).add(key)
     return {
-        job_id: Owner(status, attempt, file_path, frozenset(listed.get(job_id, ())), keeps_parts)
-        for job_id, status, attempt, file_path, keeps_parts in await connection.execute(statement)
+        job_id: Owner(status, attempt, file_path, frozenset(listed.get(job_id, ())), keeps_parts, lost_list)
+        for job_id, status, attempt, file_path, keeps_parts, lost_list in await connection.execute(statement)
     }
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from minio.commonconfig import ENABLED, Filter
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.datasets.models import Dataset
 from stream_app.db import listener
 from stream_app.db.listener import listen
+from stream_app.doctor.bucket import Leftovers
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.settings import Settings
@@ -119,6 +120,44 @@ async def test_all_files_of_a_completed_job_are_kept(
     put(bucket, object_key(split, 2, "b-00001.csv", suffix="f" * 16))
     assert await bucket_cleaner.clean() == 2
     assert left(bucket) == kept
+    async with engine.begin() as connection:
+        await connection.execute(update(ExportJob).where(ExportJob.id == split).values(status="expired"))
+    assert await bucket_cleaner.clean() == 3
+    assert left(bucket) == set()
+
+
+@pytest.mark.parametrize("recorded", [None, "that of an earlier attempt"])
+async def test_all_files_of_a_job_whose_list_is_lost_are_kept_until_it_expires(
+    engine: AsyncEngine,
+    bucket_cleaner: BucketCleaner,
+    bucket: ObjectStore,
+    settings: Settings,
+    recorded: str | None,
+) -> None:
+    """A restored job has the key of its manifest and no list. Files of its parts are in another folder."""
+    split = await job(engine, "completed", 2, "manifest.json")
+    kept = {
+        put(bucket, object_key(split, 2, "manifest.json")),
+        put(bucket, object_key(split, 1, "part-00001-1-b.csv", suffix="f" * 16)),
+        put(bucket, object_key(split, 1, "part-00002-1-b.csv", suffix="f" * 16)),
+    }
+    if recorded is not None:
+        async with engine.begin() as connection:
+            await connection.execute(
+                insert(ExportFile).values(
+                    job_id=split, number=1, key=recorded, attempt=1, result=object_key(split, 1, "manifest.json"),
+                    bucket="b", file_name="f", content_type="t", row_count=1, file_size=1, sha256="x",
+                )
+            )  # fmt: skip
+    bucket._client._create_multipart_upload(bucket.bucket, object_key(split, 1, "open"), {})
+    assert await bucket_cleaner.clean() == 1
+    assert left(bucket) == kept
+    assert await bucket_cleaner.store.completed_attempt(UUID(str(split))) == 0
+    leftovers = Leftovers(settings, await bucket_cleaner.store.clock.read())
+    async with engine.connect() as connection:
+        for page in bucket.listing.pages():
+            await leftovers.count_page(connection, page)
+    assert [finding.check for finding in leftovers.findings("all")] == ["content", "jobs of files"]
     async with engine.begin() as connection:
         await connection.execute(update(ExportJob).where(ExportJob.id == split).values(status="expired"))
     assert await bucket_cleaner.clean() == 3
