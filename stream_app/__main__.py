@@ -172,8 +172,6 @@ def forget(
 
 
 async def _erase(settings: "Settings", user_id: str | None, address: str | None) -> "ErasureResult":
-    import asyncio
-
     from stream_app.db.engine import create_engine
     from stream_app.jobs.erasure import PersonalDataEraser
     from stream_app.jobs.queue import JobQueue
@@ -190,11 +188,7 @@ async def _erase(settings: "Settings", user_id: str | None, address: str | None)
             for job_id in jobs:  # the workers publish the outcomes
                 async with store.transaction() as connection:
                     await store.unheld.cancel(connection, job_id)
-            for _ in range(CANCEL_SECONDS):
-                if not await eraser.unfinished(user_id):
-                    break
-                await asyncio.sleep(1)
-        return await eraser.erase_user(user_id)
+        return await eraser.erase_user(user_id, wait_seconds=CANCEL_SECONDS)
     finally:
         storage.close()
         await engine.dispose()

@@ -5,7 +5,9 @@ and makes no second job. The job cleaner removes the row later. Data in Kafka, l
 erased: it is deleted when its own retention ends.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,6 +20,9 @@ from streaming_exporter.errors import Rejected
 
 BATCH = 200
 """How many jobs one transaction erases."""
+
+POLL_SECONDS = 1.0
+"""Seconds between two looks at jobs that have not ended."""
 
 
 def is_forgotten(job_id: UUID, user_id: str) -> bool:
@@ -42,9 +47,22 @@ _EMPTY = text(
         name = NULL, webhook = NULL, destination = NULL, source = NULL, encrypt = NULL, rerun_of = NULL,
         "window" = NULL, schedule_id = NULL, traceparent = NULL, manifest = NULL, file_path = NULL,
         file_name = NULL, sha256 = NULL, error_message = NULL
-    WHERE id = ANY(:ids) AND user_id = :user_id
+    WHERE id = ANY(:ids) AND user_id = :user_id AND outcome IS NULL
+    RETURNING id
     """
 )
+_ANY = text("SELECT id FROM export_jobs WHERE user_id = :user_id LIMIT 1")
+
+FORGOTTEN_OUTCOMES = text(
+    """
+    UPDATE export_jobs SET outcome = NULL, lease_until = NULL
+    WHERE outcome IS NOT NULL AND user_id = 'forgotten:' || id
+    """
+)
+"""Removes outcomes that are sealed in the rows of erased jobs, and have the data of the user.
+
+No event can end such a job. Version 0.2.0 could erase a job while its outcome was sealed.
+"""
 _FILES = text("DELETE FROM export_files WHERE job_id = ANY(:ids)")
 _PARTS = text("DELETE FROM export_parts WHERE job_id = ANY(:ids)")
 _UNSENT = text("DELETE FROM deliveries WHERE job_id = ANY(:ids)")
@@ -122,35 +140,53 @@ class PersonalDataEraser:
         """
         return [row.id for row in await self._execute(_UNFINISHED, user_id=user_id)]
 
-    async def erase_user(self, user_id: str) -> ErasureResult:
+    async def erase_user(self, user_id: str, *, wait_seconds: float = 0.0) -> ErasureResult:
         """Remove a user's schedules and files, and erase the records of the user's jobs.
 
-        Files are removed first, so that a later call finishes a call that was interrupted.
+        Files are removed first, so that a later call finishes a call that was interrupted. A job whose outcome
+        is sealed meanwhile, because its file expires, is erased when the outcome is applied.
+
+        Args:
+            user_id: the user.
+            wait_seconds: how long to wait for jobs that have not ended.
 
         Raises:
             Rejected: jobs of the user have not ended.
             Retryable: the database or the object store is away. Call it again: it continues with the rest.
         """
-        if jobs := await self.unfinished(user_id):
-            raise Rejected(f"{len(jobs)} jobs of this user have not ended", code="jobs_unfinished")
+        until = time.monotonic() + wait_seconds
+        await self._wait_for_ends(user_id, until)
+        await self._execute(FORGOTTEN_OUTCOMES)
         await self._execute(_UNSUBSCRIPTIONS, user_id=user_id)
         for statement in _OPERATIONS:
             await self._execute(statement, user_id=user_id)
         schedules = len(await self._execute(_SCHEDULES, user_id=user_id))
         emptied = files = 0
-        while rows := await self._execute(_ENDED, user_id=user_id):
-            for key in [row.file_path for row in rows if row.file_path and row.status == "completed"]:
-                await self._remove(key)
-                files += 1
-            values: dict[str, Any] = {"ids": [row.id for row in rows], "user_id": user_id}
-            with outages_are_retryable():
-                async with self._engine.begin() as connection:
-                    await connection.execute(_UNSENT, {"ids": values["ids"]})
-                    await connection.execute(_FILES, {"ids": values["ids"]})
-                    await connection.execute(_PARTS, {"ids": values["ids"]})
-                    await connection.execute(_EMPTY, values)
-            emptied += len(rows)
+        while await self._execute(_ANY, user_id=user_id):
+            await self._wait_for_ends(user_id, until)
+            while rows := await self._execute(_ENDED, user_id=user_id):
+                for key in [row.file_path for row in rows if row.file_path and row.status == "completed"]:
+                    await self._remove(key)
+                    files += 1
+                emptied += await self._empty(user_id, [row.id for row in rows])
         return ErasureResult(jobs=emptied, files=files, schedules=schedules)
+
+    async def _wait_for_ends(self, user_id: str, until: float) -> None:
+        """Wait until all jobs of the user have ended, at the longest until a time of :func:`time.monotonic`."""
+        while jobs := await self.unfinished(user_id):
+            if time.monotonic() >= until:
+                raise Rejected(f"{len(jobs)} jobs of this user have not ended", code="jobs_unfinished")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _empty(self, user_id: str, ids: Sequence[UUID]) -> int:
+        """Erase the records of those jobs whose outcome was not sealed meanwhile; return how many."""
+        with outages_are_retryable():
+            async with self._engine.begin() as connection:
+                values = {"ids": list(ids), "user_id": user_id}
+                emptied = {"ids": list((await connection.scalars(_EMPTY, values)).all())}
+                for statement in (_UNSENT, _FILES, _PARTS):
+                    await connection.execute(statement, emptied)
+        return len(emptied["ids"])
 
     async def erase_address(self, address: str) -> ErasureResult:
         """Remove an address from jobs, schedules and deliveries.

@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 
+from stream_app.jobs.erasure import FORGOTTEN_OUTCOMES
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import FINAL
@@ -136,7 +137,7 @@ class JobCleaner:
         await repeat("job_cleaning", self.clean, INTERVAL_SECONDS, first=FIRST_SECONDS, jitter=0.5)
 
     async def clean(self) -> int:
-        """Remove jobs that are older than the history; return how many.
+        """Remove jobs that are older than the history; return how many. Complete what an erasure has left.
 
         It pauses half of the time, so that the database can do more important work.
 
@@ -148,6 +149,7 @@ class JobCleaner:
             for statement in ADDRESSES[:2]:
                 await connection.execute(statement, {"history": self.history})
             await connection.execute(ADDRESSES[2])
+            await connection.execute(FORGOTTEN_OUTCOMES)
             await connection.execute(LETTERS, {"kept": max(self.history, LETTERS_KEPT)})
         removed = 0
         position: Position | None = BEGINNING

@@ -1,5 +1,6 @@
 """After the erasure of a user or an address no table has any of their data (S15)."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -7,12 +8,15 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.jobs import erasure
 from stream_app.jobs.erasure import PersonalDataEraser
 from stream_app.jobs.models import ExportFile, ExportJob
+from stream_app.jobs.projector import apply_events
 from stream_app.notifications.outbox import Outbox, insert_deliveries
 from stream_app.schedules.models import ScheduledExport
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from streaming_exporter.errors import Rejected, Retryable
+from streaming_exporter.events import EventType, LifecycleData, lifecycle_event
 from tests.integration.jobs.jobs import HISTORY, Jobs
 
 ADA, BOB = "ada-lovelace", "bob"
@@ -163,6 +167,48 @@ async def test_an_interrupted_erasure_is_finished_by_the_next_one(
         await PersonalDataEraser(engine, away).erase_user(ADA)
     done = await PersonalDataEraser(engine, records.remove).erase_user(ADA)
     assert (done.jobs, done.files) == (4, 1)
+    assert await records.rows_with(ADA) == []
+
+
+async def test_a_job_that_is_sealed_during_an_erasure_is_erased_after_its_end(
+    engine: AsyncEngine, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file expires while files are removed. Its outcome names the user, and only it can end the job."""
+    monkeypatch.setattr(erasure, "POLL_SECONDS", 0.01)
+    await records.fill(ADA)
+    store = Jobs(engine).store
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE export_jobs SET expires_at = now() WHERE status = 'completed'"))
+    sealed: list[LifecycleData] = []
+
+    async def seal(key: str) -> None:
+        sealed.extend(await store.unheld.seal_expired())
+
+    with pytest.raises(Rejected, match="1 jobs of this user have not ended"):
+        await PersonalDataEraser(engine, seal).erase_user(ADA)
+    assert len(sealed) == 1
+    assert len(await records.rows_with("forgotten:")) == 3
+    waits = asyncio.create_task(PersonalDataEraser(engine, seal).erase_user(ADA, wait_seconds=30))
+    async with engine.begin() as connection:
+        assert await apply_events(connection, [lifecycle_event(EventType.EXPIRED, sealed[0])])
+    assert (await waits).jobs == 1
+    assert await records.rows_with(ADA) == []
+
+
+@pytest.mark.parametrize("mended_by", ["exporter forget", "job cleaner"])
+async def test_outcomes_that_an_erasure_has_left_are_removed(
+    engine: AsyncEngine, records: Records, eraser: PersonalDataEraser, mended_by: str
+) -> None:
+    """No event ends such a job, so its outcome, with the user's id, would be published for ever."""
+    (job_id, *_) = await records.fill(ADA)
+    await eraser.erase_user(ADA)
+    async with engine.begin() as connection:
+        left = "UPDATE export_jobs SET outcome = jsonb_build_object('user_id', CAST(:user AS text)) WHERE id = :id"
+        await connection.execute(text(left), {"user": ADA, "id": job_id})
+    if mended_by == "job cleaner":
+        await JobCleaner(Jobs(engine).store, HISTORY).clean()
+    else:
+        await eraser.erase_user("somebody else")
     assert await records.rows_with(ADA) == []
 
 
