@@ -143,8 +143,8 @@ class PersonalDataEraser:
     async def erase_user(self, user_id: str, *, wait_seconds: float = 0.0) -> ErasureResult:
         """Remove a user's schedules and files, and erase the records of the user's jobs.
 
-        Files are removed first, so that a later call finishes a call that was interrupted. A job whose outcome
-        is sealed meanwhile, because its file expires, is erased when the outcome is applied.
+        Files are removed first, so that a later call finishes a call that was interrupted. A job whose
+        outcome is sealed meanwhile, because its file expires, is erased when the outcome is applied.
 
         Args:
             user_id: the user.
@@ -172,7 +172,7 @@ class PersonalDataEraser:
         return ErasureResult(jobs=emptied, files=files, schedules=schedules)
 
     async def _wait_for_ends(self, user_id: str, until: float) -> None:
-        """Wait until all jobs of the user have ended, at the longest until a time of :func:`time.monotonic`."""
+        """Wait until all jobs of the user have ended, or until ``until`` by :func:`time.monotonic`."""
         while jobs := await self.unfinished(user_id):
             if time.monotonic() >= until:
                 raise Rejected(f"{len(jobs)} jobs of this user have not ended", code="jobs_unfinished")

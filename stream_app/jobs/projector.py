@@ -33,7 +33,7 @@ def validate_outcome(event: Event, *, formats: Mapping[str, Format], kept: timed
     Args:
         event: a lifecycle event with an outcome.
         formats: the formats by name.
-        kept: how long files are kept at most.
+        kept: how long files of new completions are kept at most.
         now: the time by the database's clock.
 
     Raises:
@@ -78,7 +78,8 @@ def _corrected(
         known = {outer} if name == MANIFEST else {outer, plain, *COMPRESSED}
         if data.content_type not in known:
             changed["content_type"] = outer or plain
-    if data.expires_at is not None:
+    # The event of an expiry only says when it was. Its file can be older than a shorter retention.
+    if data.expires_at is not None and data.status == Status.COMPLETED:
         latest = min(data.completed_at or now, now) + kept
         if data.expires_at > latest:
             changed["expires_at"] = latest.isoformat()

@@ -74,9 +74,9 @@ def is_needed(
     """Return whether a job needs an object or upload, or can need it.
 
     An object is needed at any age if it belongs to the current attempt of an unfinished job, or is a file
-    of a job whose completion is sealed or applied. If the list of these files is lost with a database that was
-    restored, all files of the job are needed. Every other object is needed until it is older than the longest
-    attempt. A job that this database does not have can belong to another database: its objects are
+    of a job whose completion is sealed or applied. If the list of these files is lost with a database that
+    was restored, all files of the job are needed. Every other object is needed until it is older than the
+    longest attempt. A job that this database does not have can belong to another database: its objects are
     needed until the file would have expired.
     """
     longest = timedelta(seconds=settings.lease_seconds + settings.export_timeout_seconds) + SLACK

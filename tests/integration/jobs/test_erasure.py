@@ -203,8 +203,8 @@ async def test_outcomes_that_an_erasure_has_left_are_removed(
     (job_id, *_) = await records.fill(ADA)
     await eraser.erase_user(ADA)
     async with engine.begin() as connection:
-        left = "UPDATE export_jobs SET outcome = jsonb_build_object('user_id', CAST(:user AS text)) WHERE id = :id"
-        await connection.execute(text(left), {"user": ADA, "id": job_id})
+        left = "UPDATE export_jobs SET outcome = CAST(:outcome AS jsonb) WHERE id = :id"
+        await connection.execute(text(left), {"outcome": f'{{"user_id": "{ADA}"}}', "id": job_id})
     if mended_by == "job cleaner":
         await JobCleaner(Jobs(engine).store, HISTORY).clean()
     else:

@@ -145,7 +145,8 @@ async def test_all_files_of_a_job_whose_list_is_lost_are_kept_until_it_expires(
         async with engine.begin() as connection:
             await connection.execute(
                 insert(ExportFile).values(
-                    job_id=split, number=1, key=recorded, attempt=1, result=object_key(split, 1, "manifest.json"),
+                    job_id=split, number=1, key=recorded, attempt=1,
+                    result=object_key(split, 1, "manifest.json"),
                     bucket="b", file_name="f", content_type="t", row_count=1, file_size=1, sha256="x",
                 )
             )  # fmt: skip

@@ -132,6 +132,12 @@ def test_no_event_extends_the_retention(completed_at: datetime | None) -> None:
     assert believed(sooner).expires_at == NOW - timedelta(days=2)
 
 
+def test_a_shorter_retention_changes_no_expiry_that_was_promised_before() -> None:
+    """An earlier time would mean that somebody has removed the file."""
+    promised = completed(expires_at=NOW + 3 * KEPT).lifecycle.model_copy(update={"status": Status.EXPIRED})
+    assert believed(lifecycle_event(EventType.EXPIRED, promised)).expires_at == NOW + 3 * KEPT
+
+
 def test_the_file_name_comes_from_the_key() -> None:
     assert believed(completed(file_name="invoice.exe")).file_name == "ledger.csv"
 
