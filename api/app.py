@@ -26,7 +26,7 @@ from api.middleware.response_headers import hsts_headers
 from api.operations import control_routes, dead_letter_routes, metrics_server
 from api.operations import routes as operations
 from api.page import routes as page
-from api.parameters import reject_unknown_parameters
+from api.parameters import reject_repeated_fields, reject_unknown_parameters
 from api.schedules import routes as schedules
 from api.server import STOP
 from api.services import open_services
@@ -60,7 +60,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json" if settings.api_docs else None,
         separate_input_output_schemas=False,
-        dependencies=[Depends(reject_unknown_parameters)],
+        dependencies=[Depends(reject_unknown_parameters), Depends(reject_repeated_fields)],
         # Its spans contain paths with the links of mails, and texts of errors. See
         # stream_app.observability.tracing.
         telemetry={"tracing": False, "metrics": False, "logs": False},

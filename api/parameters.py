@@ -1,8 +1,9 @@
-"""Refuses unknown query parameters and values that PostgreSQL cannot store.
+"""Refuses unknown and repeated names of parameters and fields, and values that PostgreSQL cannot store.
 
-A misspelt parameter would otherwise be ignored without notice.
+A misspelt parameter, or the first of two conditions on one column, would otherwise be ignored without notice.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from api.errors import Problem
+from streaming_exporter.unique_names import RepeatedName, unique_names
 
 NO_NUL = "expected a text without NUL characters"
 
@@ -42,7 +44,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 async def reject_unknown_parameters(request: Request) -> None:
-    """Refuse unknown parameters of a call that has parameters, and NUL characters in the known ones.
+    """Refuse unknown and repeated parameters of a call that has parameters, and NUL characters in the others.
 
     Every call depends on this function.
 
@@ -53,8 +55,30 @@ async def reject_unknown_parameters(request: Request) -> None:
     for name, value in request.query_params.multi_items() if names else ():
         if name not in names:
             raise Problem(422, "unknown_parameter", unknown_name("parameter", name, names), field=name[:100])
+        if (count := len(request.query_params.getlist(name))) > 1:
+            text = f"{name}: it is there {count} times; send it once"
+            raise Problem(422, "repeated_parameter", text, field=name)
         if "\0" in value:
             raise Problem(422, "invalid_request", f"{name}: {NO_NUL}", field=name)
+
+
+async def reject_repeated_fields(request: Request) -> None:
+    """Refuse a body of JSON in which an object has a name twice.
+
+    Every call depends on this function.
+
+    Raises:
+        Problem: 422 with the name.
+    """
+    if getattr(request.scope.get("route"), "body_field", None) is None:
+        return
+    if body := await request.body():
+        try:
+            json.loads(body, object_pairs_hook=unique_names)
+        except RepeatedName as error:
+            raise Problem(422, "repeated_field", f"body: {error}", field=error.name) from error
+        except ValueError:
+            return  # the call itself refuses it, or ignores its body
 
 
 def without_nul(value: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from stream_app.datasets.arguments import parse_claims as parse_claims
 from stream_app.datasets.arguments import parse_parameters as parse_parameters
 from streaming_exporter.errors import UsageError
+from streaming_exporter.unique_names import RepeatedName, unique_names
 
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "contains", "is_null")
 LISTS = ("in", "not_in")
@@ -166,7 +167,9 @@ def _value(text: str, operator: str) -> Any:
 
 def _object(document: str, option: str) -> dict[str, Any]:
     try:
-        content = json.loads(document)
+        content = json.loads(document, object_pairs_hook=unique_names)
+    except RepeatedName as error:
+        raise UsageError(f"{option}: {error}") from error
     except ValueError as error:
         raise UsageError(f"{option} is not JSON: {error}") from error
     if not isinstance(content, dict):

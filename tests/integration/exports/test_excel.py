@@ -95,13 +95,15 @@ async def test_decimals_keep_their_digits(export: Export, database: asyncpg.Conn
     rows = (f"{case}, {case}" for case, _ in cases)
     source = await table(database, schema, "a numeric(18,6), b numeric", *rows)
     await database.execute(
-        "INSERT INTO t (b) VALUES ('Infinity'), (1e200), (1e301), (0.1234567890123456), (1e-20), (-0.5)"
+        "INSERT INTO t (b) VALUES ('Infinity'), (1e200), (1e301), (0.1234567890123456), (1e-20), (-0.5),"
+        "('1e-299'), ('-1e-301'), (round(0, 400))"
     )
     read = by_openpyxl((await export(source, "excel")).content)[1:]
     assert [row[0] for row in read[: len(cases)]] == [value for _, value in cases]
     assert [row[1] for row in read] == [
         *(value for _, value in cases),
         "Infinity", 10**200, "1" + "0" * 301, "0.1234567890123456", 1e-20, -0.5,
+        1e-299, "-0." + "0" * 300 + "1", 0,
     ]  # fmt: skip
 
 

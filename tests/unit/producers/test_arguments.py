@@ -85,6 +85,7 @@ def test_filters_of_the_document_and_pairs_are_combined() -> None:
         (["id:near=5"], None, "allowed: eq, ne,"),
         (["id=5", "id=6"], None, "id:in=a,b"),
         ([], "{", "--filters is not JSON"),
+        ([], '{"id": {"gt": 1}, "id": {"lt": 9}}', "--filters: the name 'id' is there 2 times in one object"),
         ([], "[1]", "must be a JSON object"),
     ],
 )

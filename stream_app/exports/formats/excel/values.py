@@ -15,6 +15,8 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    not_,
+    or_,
 )
 
 from stream_app.exports.columns import Column, Kind
@@ -127,7 +129,13 @@ def _number(value: ColumnElement[Any], short: ColumnElement[bool]) -> ColumnElem
     text = cast(value, Text)
     significant = func.btrim(func.translate(text, "-.", ""), "0")
     exact = and_(
-        value.between(literal_column("-1e300"), literal_column("1e300")), func.length(significant) <= DIGITS
+        value.between(literal_column("-1e300"), literal_column("1e300")),
+        # Programs read a smaller number as zero.
+        or_(
+            not_(value.between(literal_column("-1e-300"), literal_column("1e-300"))),
+            value == literal_column("0"),
+        ),
+        func.length(significant) <= DIGITS,
     )
     return case((short, text), (exact, text), else_=literal(AS_TEXT).concat(text))
 
