@@ -72,9 +72,9 @@ export class ExportClient {
     request: ExportRequest,
     options: RequestOptions & { readonly onUpdate?: (job: Job) => void } = {},
   ): Promise<Job> {
-    const response = await this.http.send(order(request, options, MAX_WAIT_SECONDS));
-    const job = (await response.json()) as Job | Accepted;
-    return response.status === 200 ? (job as Job) : this.wait(job.export_job_id, options);
+    const { status, text } = await this.http.send(order(request, options, MAX_WAIT_SECONDS));
+    const job = JSON.parse(text) as Job | Accepted;
+    return status === 200 ? (job as Job) : this.wait(job.export_job_id, options);
   }
 
   /** Return a job. */
@@ -93,16 +93,15 @@ export class ExportClient {
     for (;;) {
       options.signal?.throwIfAborted();
       try {
-        const response = await this.http.send({
+        const stream = await this.http.stream({
           method: "GET",
           path: `${jobPath(id)}/events`,
           headers: { accept: "text/event-stream", ...(last ? { "last-event-id": last } : {}) },
           repeatable: false,
-          waitMs: Infinity,
           ...options,
         });
-        if (response.status === 204 || response.body === null) return;
-        for await (const event of parseEventStream(response.body)) {
+        if (stream === null) return; // the job has ended, and its last event is known
+        for await (const event of parseEventStream(stream)) {
           if (event.event !== "job") continue;
           failures = 0;
           last = event.id;
@@ -186,8 +185,7 @@ export class ExportClient {
 
   /** Cancel an unfinished job. If the job is completed, remove its files. */
   async cancel(id: string, options: CallOptions = {}): Promise<void> {
-    const response = await this.http.send({ method: "DELETE", path: jobPath(id), repeatable: true, ...options });
-    await response.body?.cancel();
+    await this.http.send({ method: "DELETE", path: jobPath(id), repeatable: true, ...options });
   }
 
   /** Run a job again: a new job with the same request; return its id. */
@@ -252,8 +250,7 @@ export class ExportClient {
    * It is made once: the client cannot know whether it can be repeated.
    */
   async call<T>(method: string, path: string, body?: unknown, options: CallOptions = {}): Promise<T | null> {
-    const response = await this.http.send({ method, path, body, repeatable: false, ...options });
-    const text = await response.text();
+    const { text } = await this.http.send({ method, path, body, repeatable: false, ...options });
     return text === "" ? null : (JSON.parse(text) as T);
   }
 

@@ -4,6 +4,7 @@ import { link, mkdir, open, rm, stat } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
 import { DownloadError } from "./errors.js";
 import { pause } from "./http.js";
+import { Limit } from "./limit.js";
 import type { components } from "./schema.js";
 
 type JobFile = components["schemas"]["FileView"];
@@ -17,9 +18,12 @@ interface Options {
   readonly fetch: typeof globalThis.fetch;
   readonly onProgress?: Progress | undefined;
   readonly signal?: AbortSignal;
+  /** Milliseconds without a byte of the object store, after which a try has failed. */
+  readonly silenceMs?: number;
 }
 
 const TRIES = 3;
+const SILENCE_MS = 60_000;
 
 /** Download a file into a folder, verify it, and return its path. */
 export async function saveFile(file: JobFile, folder: string, options: Options): Promise<string> {
@@ -55,25 +59,38 @@ async function append(part: string, file: JobFile, options: Options): Promise<vo
   }
   options.onProgress?.(file, done);
   if (done === file.file_size && done > 0) return;
-  const response = await options.fetch(await options.link(), {
-    headers: done > 0 ? { range: `bytes=${done}-` } : {},
-    ...(options.signal ? { signal: options.signal } : {}),
-  });
-  const continues = response.status === 206 && (response.headers.get("content-range") ?? "").startsWith(`bytes ${done}-`);
-  if (!continues && response.status !== 200) {
-    await response.body?.cancel();
-    throw new DownloadError(`the object store answered ${response.status}`);
-  }
-  if (!continues) done = 0; // the store sends the whole file
-  const handle = await open(part, continues ? "a" : "w", 0o644);
+  const limit = new Limit(options.signal);
+  const wait = (): void => limit.allow(options.silenceMs ?? SILENCE_MS);
   try {
-    for await (const chunk of response.body ?? []) {
-      await handle.write(chunk as Uint8Array);
-      done += (chunk as Uint8Array).byteLength;
-      options.onProgress?.(file, done);
+    const url = await options.link();
+    wait();
+    const response = await options.fetch(url, {
+      headers: done > 0 ? { range: `bytes=${done}-` } : {},
+      signal: limit.signal,
+    });
+    const continues = response.status === 206 && (response.headers.get("content-range") ?? "").startsWith(`bytes ${done}-`);
+    if (!continues && response.status !== 200) {
+      await response.body?.cancel();
+      throw new DownloadError(`the object store answered ${response.status}`);
     }
+    if (!continues) done = 0; // the store sends the whole file
+    const handle = await open(part, continues ? "a" : "w", 0o644);
+    try {
+      for await (const chunk of response.body ?? []) {
+        limit.allow(Infinity); // the disk and the caller can take their time
+        await handle.write(chunk as Uint8Array);
+        done += (chunk as Uint8Array).byteLength;
+        options.onProgress?.(file, done);
+        wait();
+      }
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    if (!limit.signal.aborted || options.signal?.aborted) throw error;
+    throw new DownloadError("the object store has stopped sending", { cause: error });
   } finally {
-    await handle.close();
+    limit.release();
   }
   if (done !== file.file_size) throw new DownloadError(`the download ended after ${done} of ${file.file_size} bytes`);
 }

@@ -1,4 +1,5 @@
 import { ApiError, type Problem } from "./errors.js";
+import { Limit } from "./limit.js";
 
 /** Where the API is, and who calls it. */
 export interface ClientOptions {
@@ -19,11 +20,20 @@ export interface Call {
   readonly signal?: AbortSignal | undefined;
   /** Whether the same call can be made again after a failure. */
   readonly repeatable: boolean;
-  /** Milliseconds that the API may wait before it answers. `Infinity`: the answer is a stream. */
+  /** Milliseconds that the API waits for a job before it answers. */
   readonly waitMs?: number;
 }
 
+/** The answer of a call. */
+export interface Answer {
+  readonly status: number;
+  readonly text: string;
+}
+
 const TRIES = 3;
+
+/** A stream that is silent for so long is broken: the API sends a comment every 15 s. */
+const SILENCE_MS = 45_000;
 
 /** Makes calls with the token; a repeatable one again when the network or the service fails. */
 export class Http {
@@ -41,8 +51,8 @@ export class Http {
     return this.options.fetch ?? globalThis.fetch;
   }
 
-  /** Return the response of a call that succeeded. Throws {@link ApiError} for any other. */
-  async send(call: Call): Promise<Response> {
+  /** Return the answer of a call that succeeded, with its body. Throws {@link ApiError} for any other. */
+  async send(call: Call): Promise<Answer> {
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.once(call);
@@ -55,24 +65,68 @@ export class Http {
 
   /** Return the JSON of a call that succeeded. */
   async json<T>(call: Call): Promise<T> {
-    const response = await this.send(call);
-    return (await response.json()) as T;
+    const { text } = await this.send(call);
+    return JSON.parse(text) as T;
   }
 
-  private async once(call: Call): Promise<Response> {
-    const { token, timeoutMs = 30_000 } = this.options;
-    const limit = timeoutMs + (call.waitMs ?? 0);
-    const signals = call.signal ? [call.signal] : [];
-    const timer = new AbortController();
-    const timeout = Number.isFinite(limit) ? setTimeout(() => timer.abort(new Error("no answer in time")), limit) : undefined;
-    const stop = (): void => timer.abort(call.signal?.reason);
-    for (const signal of signals) signal.aborted ? stop() : signal.addEventListener("abort", stop, { once: true });
-    let response: Response;
+  /**
+   * Return the parts of a stream, or null where the answer has no body.
+   *
+   * Reading them throws an {@link ApiError} when the stream is broken, or silent for `silenceMs`.
+   */
+  async stream(call: Call, silenceMs: number = SILENCE_MS): Promise<AsyncIterable<Uint8Array> | null> {
+    const limit = new Limit(call.signal);
     try {
-      response = await this.fetch(this.base + call.path, {
+      limit.allow(silenceMs);
+      const response = await this.within(call, limit, (found) => Promise.resolve(found));
+      if (response.body !== null) return this.parts(call, limit, response.body[Symbol.asyncIterator](), silenceMs);
+    } catch (error) {
+      limit.release();
+      throw error;
+    }
+    limit.release();
+    return null;
+  }
+
+  private async *parts(
+    call: Call,
+    limit: Limit,
+    body: AsyncIterator<Uint8Array>,
+    silenceMs: number,
+  ): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      for (;;) {
+        limit.allow(silenceMs);
+        const part = await this.reached(call, () => body.next());
+        limit.allow(Infinity); // the caller can take its time with what it got
+        if (part.done) return;
+        yield part.value;
+      }
+    } finally {
+      limit.abort();
+      limit.release();
+      body.return?.().catch(() => undefined); // a `fetch` of the caller's own can be deaf to signals
+    }
+  }
+
+  private async once(call: Call): Promise<Answer> {
+    const limit = new Limit(call.signal);
+    try {
+      limit.allow((this.options.timeoutMs ?? 30_000) + (call.waitMs ?? 0));
+      return await this.within(call, limit, async (found) => ({ status: found.status, text: await found.text() }));
+    } finally {
+      limit.release();
+    }
+  }
+
+  /** Make the call, and read a successful answer. All of it ends with the limit. */
+  private async within<T>(call: Call, limit: Limit, read: (response: Response) => Promise<T>): Promise<T> {
+    const { token } = this.options;
+    return this.reached(call, async () => {
+      const response = await this.fetch(this.base + call.path, {
         method: call.method,
         redirect: "manual",
-        signal: timer.signal,
+        signal: limit.signal,
         headers: {
           authorization: `Bearer ${typeof token === "function" ? await token() : token}`,
           accept: "application/json",
@@ -81,14 +135,19 @@ export class Http {
         },
         ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
       });
-      if (response.ok) return response;
+      if (response.ok) return read(response);
       throw await refusal(response);
+    });
+  }
+
+  /** Return what `act` returns. What fails on the way is an {@link ApiError}, or the reason of the caller's signal. */
+  private async reached<T>(call: Call, act: () => Promise<T>): Promise<T> {
+    try {
+      return await act();
     } catch (error) {
       if (call.signal?.aborted) throw call.signal.reason;
       if (error instanceof ApiError) throw error;
       throw new ApiError(`the API at ${this.base} cannot be reached`, 0, "", null, { cause: error });
-    } finally {
-      clearTimeout(timeout);
     }
   }
 }

@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
+import { getEventListeners } from "node:events";
 import { mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:http";
+import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { test } from "node:test";
+import { saveFile } from "../src/download.js";
+import { Http } from "../src/http.js";
 import { ApiError, DownloadError, ExportClient, isFinished, JobEndedError, type ExportRequest } from "../src/index.js";
 
 const url = process.env["EXPORTER_API_URL"] ?? "";
@@ -15,6 +18,20 @@ const LEDGER: ExportRequest = { export_type: "ledger", format: "csv", scope: "al
 async function folder(): Promise<string> {
   return mkdtemp(join(tmpdir(), "exporter-client-"));
 }
+
+/** Call `act` with the address of a server, and close it. */
+async function served(listener: RequestListener, act: (address: string) => Promise<void>): Promise<void> {
+  const server = createServer(listener);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    await act(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+const unreachable = (error: unknown): boolean => error instanceof ApiError && error.status === 0 && error.retryable;
 
 test("an export is requested, awaited, listed and downloaded, and what is there is not overwritten", async () => {
   const job = await client.requestAndWait(LEDGER);
@@ -115,6 +132,53 @@ test("what the API refuses has its code and its status", async () => {
   });
   const stranger = new ExportClient(url, { token: "no token" });
   await assert.rejects(stranger.datasets(), (error) => error instanceof ApiError && error.status === 401);
+});
+
+test("a body, a stream and a download that stop in the middle end in time", { timeout: 30_000 }, async () => {
+  let calls = 0;
+  const stalls: RequestListener = (_, response) => {
+    calls += 1;
+    response.writeHead(200, { "content-type": "application/json" });
+    response.write("{");
+  };
+  await served(stalls, async (address) => {
+    const impatient = new ExportClient(address, { token: "t", timeoutMs: 300 });
+    await assert.rejects(impatient.call("GET", "/exports/me"), unreachable);
+    await assert.rejects(impatient.requestAndWait(LEDGER, { signal: AbortSignal.timeout(1000) }), { name: "TimeoutError" });
+    calls = 0;
+    await assert.rejects(impatient.job("1"), unreachable);
+    assert.equal(calls, 3); // what can be repeated is repeated
+    const stream = await new Http(address, { token: "t" }).stream({ method: "GET", path: "/", repeatable: false }, 300);
+    assert.ok(stream);
+    const parts: string[] = [];
+    await assert.rejects(async () => {
+      for await (const part of stream) parts.push(new TextDecoder().decode(part));
+    }, unreachable);
+    assert.deepEqual(parts, ["{"]);
+    const digest = "0".repeat(64);
+    const file = { number: 1, file_name: "a.csv", content_type: "text/csv", row_count: 1, file_size: 9, sha256: digest, download_url: "" };
+    const options = { link: async () => address, fetch: globalThis.fetch, silenceMs: 300 };
+    await assert.rejects(saveFile(file, await folder(), options), DownloadError);
+  });
+});
+
+test("nothing stays with the signal of a caller", async () => {
+  const answers: RequestListener = (request, response) => {
+    if (request.url?.endsWith("/events")) {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.end('id: 1\nevent: job\ndata: {"export_job_id": "1", "status": "completed"}\n\n');
+    } else response.writeHead(request.method === "DELETE" ? 403 : 200).end("{}");
+  };
+  await served(answers, async (address) => {
+    const { signal } = new AbortController();
+    const away = new ExportClient(address, { token: "t" });
+    for (let turn = 0; turn < 3; turn += 1) {
+      await away.job("1", { signal });
+      await assert.rejects(away.cancel("1", { signal }), ApiError);
+      assert.equal((await away.wait("1", { signal })).status, "completed");
+    }
+    assert.equal(getEventListeners(signal, "abort").length, 0);
+  });
 });
 
 test("a call is repeated under its key when the service fails, and ends with its signal", async () => {
