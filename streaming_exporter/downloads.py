@@ -14,6 +14,7 @@ from uuid import UUID
 
 from streaming_exporter.api_answers import JobFile
 from streaming_exporter.client import CHUNK_BYTES, Client
+from streaming_exporter.download_parts import Part
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.file_names import find_same, save
 
@@ -37,7 +38,8 @@ def fetch_all(
     """Download all files of a job into ``folder``, some at a time; call ``progress`` as :func:`fetch` does.
 
     A file that is there already, with the same SHA-256, is not downloaded again. A download that was
-    interrupted is continued: its bytes are in a hidden file whose name has the SHA-256.
+    interrupted is continued: its bytes are in a hidden file whose name has the SHA-256. A second download of
+    the job into the same folder, at the same time, begins from the first byte, in hidden files of its own.
 
     Args:
         api: the API.
@@ -81,12 +83,13 @@ class _Progress:
         self._total = total
         self._report = report
         self._done = 0
-        self._stopped = False
+        self.is_stopped = False
+        """Whether all downloads must end: one has failed, or the caller has cancelled them."""
         self._lock = Lock()
 
     def stop(self) -> None:
         """Make all downloads end."""
-        self._stopped = True
+        self.is_stopped = True
 
     def add(self, count: int) -> None:
         """Count more bytes; fewer, where a download begins anew.
@@ -94,11 +97,15 @@ class _Progress:
         Raises:
             DownloadError: another download has failed.
         """
-        if self._stopped:
+        if self.is_stopped:
             raise DownloadError("another file could not be downloaded")
         with self._lock:
             self._done += count
-            self._report(self._done, self._total)
+            try:
+                self._report(self._done, self._total)
+            except BaseException:
+                self.is_stopped = True
+                raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,49 +134,65 @@ class _Download:
             if there is not None:
                 self.progress.add(self.file.file_size)
                 return there
-            for number in range(1, TRIES + 1):
-                before = self.part.stat().st_size if self.part.exists() else 0
-                try:
-                    self._continue()
-                    break
-                except DownloadError:
-                    after = self.part.stat().st_size if self.part.exists() else 0
-                    # Bytes of an earlier try can be damaged, and are removed then: the file begins anew.
-                    begins_anew = before > 0 and not self.part.exists()
-                    if number == TRIES or (after <= before and not begins_anew):
-                        raise
-                time.sleep(PAUSE_SECONDS)
-            return save(self.part, self.target, overwrite=self.overwrite)
+            with Part(self.part) as part:
+                self._fill(part)
+                return self._save(part)
         except OSError as error:
             raise DownloadError(f"cannot write {self.target}: {error.strerror}") from error
 
-    def _continue(self) -> None:
-        """Append what is missing to the part, and verify it."""
-        digest, done = hashlib.sha256(), 0
-        with self.part.open("a+b") as part:
-            part.seek(0)
-            while chunk := part.read(CHUNK_BYTES):
-                digest.update(chunk)
-                done += len(chunk)
-            self.progress.add(done)
+    def _fill(self, part: Part) -> None:
+        """Download what is missing in the part; try again while there is progress."""
+        for number in range(1, TRIES + 1):
+            before = part.size
             try:
-                if done < self.file.file_size:
-                    with self.api.file(self.job_id, self.file.number, start=done) as chunks:
-                        for chunk in chunks:
-                            part.write(chunk)
-                            digest.update(chunk)
-                            done += len(chunk)
-                            self.progress.add(len(chunk))
+                self._continue(part)
+                return
             except DownloadError:
+                after = part.size
+                # Bytes of an earlier try can be damaged, and are removed then: the file begins anew.
+                begins_anew = before > 0 and after == 0
+                is_last = number == TRIES or self.progress.is_stopped
+                if is_last or (after <= before and not begins_anew):
+                    raise
+            time.sleep(PAUSE_SECONDS)
+
+    def _continue(self, part: Part) -> None:
+        """Write what is missing to the part, and verify it."""
+        digest, done = hashlib.sha256(), 0
+        part.rewind()
+        while chunk := part.read(CHUNK_BYTES):
+            digest.update(chunk)
+            done += len(chunk)
+        self.progress.add(done)
+        try:
+            if done < self.file.file_size:
+                with self.api.file(self.job_id, self.file.number, start=done) as chunks:
+                    for chunk in chunks:
+                        self.progress.add(len(chunk))  # raises if it was stopped, so it writes no more
+                        done += len(chunk)
+                        part.write(chunk)
+                        digest.update(chunk)
+        except DownloadError:
+            if not self.progress.is_stopped:
                 self.progress.add(-done)
-                raise
-        if (done, digest.hexdigest()) != (self.file.file_size, self.file.sha256):
+            raise
+        length = part.size  # more than was written here, if another program writes to the file
+        if (done, length, digest.hexdigest()) != (self.file.file_size, done, self.file.sha256):
+            part.clear()
             self.progress.add(-done)
-            self.part.unlink()
             raise DownloadError(
-                f"{self.target.name} was damaged on the way: {done} of {self.file.file_size} bytes, "
+                f"{self.target.name} was damaged on the way: {length} of {self.file.file_size} bytes, "
                 f"sha256 {digest.hexdigest()} instead of {self.file.sha256}; download it again"
             )
+
+    def _save(self, part: Part) -> Path:
+        """Give the part its name; return its path, or that of the same file if another download was first."""
+        there = find_same(self.target, self.file.file_size, self.file.sha256, overwrite=self.overwrite)
+        if there is not None:
+            part.clear()
+            return there
+        part.prepare_rename()
+        return save(part.path, self.target, overwrite=self.overwrite)
 
 
 def fetch(

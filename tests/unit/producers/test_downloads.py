@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import pytest
@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from producers.__main__ import cli
 from producers.arguments import parse_split
-from streaming_exporter import downloads
+from streaming_exporter import download_parts, downloads
 from streaming_exporter.client import CHUNK_BYTES, Client
+from streaming_exporter.download_parts import Part
 from streaming_exporter.downloads import fetch_all
 from streaming_exporter.errors import ApiError, DownloadError, UsageError
 from streaming_exporter.file_names import save
@@ -127,6 +128,81 @@ def test_a_file_begins_anew_if_what_is_left_of_it_is_damaged(
     fetch_all(api, JOB, tmp_path, lambda done, total: steps.append((done, total)))
     assert found(tmp_path) == ALL
     assert steps[-1] == (sum(map(len, CONTENTS)),) * 2
+
+
+def test_two_downloads_into_one_folder_do_not_disturb_each_other(
+    server: FakeServer, api: Client, tmp_path: Path
+) -> None:
+    """The second one runs from its start to its end after the first one has written a part of the file."""
+    listed(server, only=1)
+    served(server, 1)
+    second: list[Path] = []
+
+    def progress(done: int, total: int) -> None:
+        if CHUNK_BYTES < done < total and not second:
+            second.extend(fetch_all(api, JOB, tmp_path))
+
+    first = fetch_all(api, JOB, tmp_path, progress)
+    assert first == second == [tmp_path / NAMES[0]]
+    assert found(tmp_path) == {NAMES[0]: CONTENTS[0]}
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_download_that_is_cancelled_writes_nothing_more(
+    server: FakeServer, api: Client, tmp_path: Path, calls: int
+) -> None:
+    listed(server, only=1)
+    served(server, 1)
+    seen: list[int] = []
+
+    def progress(done: int, _: int) -> None:
+        seen.append(done)
+        if len(seen) >= calls:
+            raise DownloadError("the download was cancelled")
+
+    with pytest.raises(DownloadError, match="was cancelled"):
+        fetch_all(api, JOB, tmp_path, progress)
+    assert len(seen) == calls, "it is not tried again"
+    kept = b"".join(found(tmp_path).values())
+    assert kept == CONTENTS[0][: seen[-2] if calls > 1 else 0]
+
+
+def test_a_file_to_which_another_program_writes_is_not_verified(
+    server: FakeServer, api: Client, tmp_path: Path
+) -> None:
+    """Clients of version 0.2 append to the part without its lock."""
+    listed(server, only=1)
+    served(server, 1)
+
+    def progress(done: int, total: int) -> None:
+        if done == total:
+            (part,) = tmp_path.glob(".*.part")
+            with part.open("ab") as other:
+                other.write(b"\0" * 1_000_000)
+
+    with pytest.raises(DownloadError, match="was damaged on the way: 1524288 of 540003 bytes"):
+        fetch_all(api, JOB, tmp_path, progress)
+    assert found(tmp_path) == {}
+    fetch_all(api, JOB, tmp_path)
+    assert found(tmp_path) == {NAMES[0]: CONTENTS[0]}
+
+
+def test_a_part_that_gets_its_name_before_it_is_locked_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = tmp_path / ".x.part", download_parts._lock
+    path.write_bytes(b"the other download")
+
+    def late(file: BinaryIO) -> bool:
+        if not (tmp_path / "x").exists():
+            path.rename(tmp_path / "x")
+        return lock(file)
+
+    monkeypatch.setattr(download_parts, "_lock", late)
+    with Part(path) as part:
+        assert (part.path, part.size) == (path, 0)
+        part.write(b"mine")
+    assert found(tmp_path) == {"x": b"the other download", ".x.part": b"mine"}
 
 
 def test_a_file_with_other_content_than_listed_is_not_kept(
