@@ -5,7 +5,7 @@ import gc
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests import durations
+from tests.measurement import processes_unmeasured
 from tests.state_databases import TEMPLATE, StateDatabases, create_database, database
 from tests.waiting import FACTOR
 
@@ -38,6 +39,9 @@ process ends late.
 WAITING = "tests/chaos/"
 """Files whose tests wait more than they compute. Beside each other they would leave the processors idle."""
 
+UNMEASURED = "tests/unit/tools/"
+"""Files whose tests reach no line that counts. The measurement of coverage would only make them slower."""
+
 SPREAD = 0.8
 """The share of the run over which the files of :data:`WAITING` are spread."""
 
@@ -48,6 +52,9 @@ USUAL = 0.05
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
+
+# Imports and collected tests are no garbage. To look for it there takes a fifth of the time of the collection.
+gc.disable()
 
 # structlog's default prints the locals of all frames, which takes seconds, and transactions end after 5 s.
 structlog.configure(
@@ -90,16 +97,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests, and set the limit of each."""
+    """Order the tests, set the limit of each, and mark those that are not measured."""
     for item in items:
         _be_patient(item)
+        if item.nodeid.startswith(UNMEASURED):
+            item.add_marker(pytest.mark.no_cover)
     _spread(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Do not measure the processes that a test with the mark ``no_cover`` starts, as the test itself."""
+    if item.get_closest_marker("no_cover") is None:
+        return (yield)
+    with processes_unmeasured():
+        return (yield)
 
 
 def pytest_collection_finish() -> None:
     """Exclude imported objects from garbage collection: each collection would visit a million of them."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _be_patient(item: pytest.Item) -> None:

@@ -1,7 +1,6 @@
 """The session's stack for tests that interrupt it. Each module has its own part of the stack."""
 
 import logging
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +9,7 @@ from dev.postgres import SOURCE
 from dev.stack import Stack
 from tests.chaos.items import BUNDLES, DATASETS, TABLES, Source
 from tests.e2e.tables import psql
+from tests.measurement import unmeasured
 from tests.stacks import own_part
 
 
@@ -24,10 +24,8 @@ def prepare(stack: Stack) -> dict[str, str]:
 
 @pytest.fixture(autouse=True, scope="package")
 def _unmeasured() -> Iterator[None]:
-    """Start workers without the measurement of coverage: a killed worker cannot save what it measured."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
-            patch.delenv(name)
+    """Measure no coverage: a killed worker cannot save what it measured, and other tests reach the lines."""
+    with unmeasured():
         yield
 
 

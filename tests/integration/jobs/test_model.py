@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -283,6 +284,7 @@ def completed(claim: Claim, expired: bool) -> LifecycleData:
     )
 
 
+@pytest.mark.no_cover  # the other tests of the folder reach the same lines
 async def test_every_interleaving_keeps_the_promises(engine: AsyncEngine) -> None:
     class Here(Life):
         pass
