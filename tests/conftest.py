@@ -53,7 +53,7 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, m
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
 
-# Imports and collected tests are no garbage. To look for it there takes a fifth of the time of the collection.
+# Imports and collected tests are no garbage. To look for it takes a fifth of the time of the collection.
 gc.disable()
 
 # structlog's default prints the locals of all frames, which takes seconds, and transactions end after 5 s.
