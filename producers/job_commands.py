@@ -138,7 +138,7 @@ def parse_request(data: dict[str, Any]) -> ExportRequest:
     refuse_foreign_options(data["format"], data["options"] or {})
     request = ExportRequest.parse(data)
     for address in request.recipients:
-        if not re.fullmatch(r"[^@\s]+@[^@\s]+|(slack|teams):https?://\S+", address, re.IGNORECASE):
+        if not re.fullmatch(r"[^@\s]+@[^@\s]+|(?ai:(slack|teams):https?)://\S+", address):
             shown = address.partition("://")[0]  # the rest of a URL can be a secret
             raise UsageError(
                 f"--recipient {shown!r}: expected a mail address such as ada@example.com, or slack: or "

@@ -15,6 +15,8 @@ from streaming_exporter.errors import Rejected
 MAX_RECIPIENTS = 50
 MAX_URL = 2_000
 """Limit of the bytes of a URL."""
+MAX_HOST = 253
+"""Limit of the bytes of the name of a host (RFC 1035, section 2.3.4), as text."""
 
 Network = IPv4Network | IPv6Network
 
@@ -248,10 +250,23 @@ def _split(url: str) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(url)
-        usable = parts.hostname and parts.port != 0
+        usable = _is_name(parts.hostname or "") and parts.port != 0
     except ValueError:
         return None
     return parts if usable and "@" not in parts.netloc and not parts.fragment else None
+
+
+def _is_name(host: str) -> bool:
+    """Return whether ``host`` is an IPv6 address, or a name that can be looked up.
+
+    The codec is the one of :func:`socket.getaddrinfo`: it has no empty label and none of over 63 characters.
+    """
+    if ":" in host:
+        return True
+    try:
+        return 0 < len(host.encode("idna").removesuffix(b".")) <= MAX_HOST
+    except UnicodeError:
+        return False
 
 
 def _can_be_public(host: str) -> bool:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Self
 from urllib.parse import urlsplit
 
-_ADDRESS = re.compile(r"(slack|teams):(.*)", re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(r"(slack|teams):(.*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 _CUT = "…"
 
 

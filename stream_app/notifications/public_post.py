@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import httpx2
 
 from stream_app.addresses import is_public, networks
-from stream_app.notifications.channel import DeliveryFailed
+from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
 from stream_app.notifications.request_words import one_line
 from stream_app.settings import Settings
 
 MAX_RETRY_AFTER = timedelta(hours=1)
 
 NOT_PUBLIC = "the receiver is not a public host"
+BAD_URL = "the URL of the receiver is not valid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class PublicPost:
         followed.
 
         Raises:
+            DeliveryRefused: the URL has no host that can be looked up.
             NoAnswer: there is no answer, or all addresses of the host are private. The reason is then the
                 same as for a name that does not exist, because the job's owner must learn nothing about the
                 network of the service.
@@ -99,7 +101,9 @@ class PublicPost:
         try:
             async with asyncio.timeout(self.settings.delivery_timeout_seconds):
                 return await self._post(url, body, headers, read, progress)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        except httpx2.InvalidURL as error:
+            raise _bad_url(error) from error
+        except (httpx2.HTTPError, OSError) as error:
             detail = one_line(f"{type(error).__name__}: {error}", 300)
             raise NoAnswer(_reason(error), detail=detail, request_started=progress.request_started) from error
 
@@ -141,9 +145,12 @@ class PublicPost:
     async def _addresses(self, url: str) -> list[str]:
         """Return the IP addresses of the URL's host that can be called, IPv4 first."""
         parts = urlsplit(url)
-        found = await asyncio.get_running_loop().getaddrinfo(
-            parts.hostname, parts.port or 443, type=socket.SOCK_STREAM
-        )
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                parts.hostname, parts.port or 443, type=socket.SOCK_STREAM
+            )
+        except UnicodeError as error:
+            raise _bad_url(error) from error
         addresses = [str(item[4][0]) for item in sorted(found, key=lambda item: item[0] != socket.AF_INET)]
         if self.settings.webhook_allow_private:
             return addresses
@@ -167,6 +174,11 @@ async def _beginning(response: httpx2.Response, limit: int) -> bytes:
         except httpx2.HTTPError:
             return found
     return found
+
+
+def _bad_url(error: Exception) -> DeliveryRefused:
+    """Return the error of a URL that can never be called, such as one that an earlier version accepted."""
+    return DeliveryRefused(BAD_URL, detail=one_line(f"{type(error).__name__}: {error}", 300))
 
 
 def _reason(error: Exception) -> str:

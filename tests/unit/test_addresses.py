@@ -62,6 +62,45 @@ def test_fifty_addresses_are_allowed() -> None:
         addressing().recipients(many)
 
 
+NO_NAMES = [
+    "a..example.com",
+    ".example.com",
+    "example.com..",
+    "..",
+    ".",
+    f"{'a' * 64}.example.com",
+    f"{'ü' * 60}.example.com",
+    f"example.{'b' * 64}",
+    ".".join(["a" * 60] * 5),
+]
+"""Hosts that cannot be looked up."""
+
+
+@pytest.mark.parametrize("host", NO_NAMES)
+def test_a_chat_has_a_host_that_can_be_looked_up(host: str) -> None:
+    rules = addressing(slack_allowed_hosts="*.example.com,example.com,*.com", webhook_allow_private=True)
+    with pytest.raises(Rejected) as error:
+        rules.recipients([f"slack:https://{host}/services/T0/B0/x"])
+    assert error.value.code == "bad_chat"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [f"{'a' * 63}.example.com", "example.com.", "müller.example", ".".join(["a" * 62] * 4), "a_b.example"],
+)
+def test_hosts_of_all_other_names_are_allowed(host: str) -> None:
+    assert addressing().webhook(f"https://{host}/x") == f"https://{host}/x"
+
+
+@pytest.mark.parametrize(
+    "address", ["\u017flack:https://hooks.slack.com/x", "slac\u212a:https://hooks.slack.com/x"]
+)
+def test_an_address_like_that_of_a_chat_is_refused_as_a_mail_address(address: str) -> None:
+    """Some letters beyond ASCII are equal to ASCII letters when case is ignored."""
+    with pytest.raises(Rejected, match="is not a valid mail address"):
+        addressing(slack_allowed_hosts="hooks.slack.com").recipients([address])
+
+
 def test_a_webhook_is_a_public_https_url() -> None:
     url = "https://hooks.example.com:8443/exports?team=7"
     assert addressing().webhook(url) == url
@@ -84,6 +123,7 @@ def test_a_webhook_is_a_public_https_url() -> None:
         "https://[::1/",
         "https:///path",
         "https://hooks.example.com/" + "x" * 2_000,
+        *(f"https://{host}/x" for host in NO_NAMES),
     ],
 )
 def test_anything_else_is_refused(url: str) -> None:

@@ -103,7 +103,7 @@ def _clock(item: Column, local: str, rules: LocaleRules) -> str:
 
 def has_fractions(item: Column) -> bool:
     """Return whether the number format of a column shows fractions of seconds, such as ``hh:mm:ss.000``."""
-    return re.search(r"s[.,]0", item.number_format or "", re.IGNORECASE) is not None
+    return re.search(r"s[.,]0", item.number_format or "", re.IGNORECASE | re.ASCII) is not None
 
 
 def printed_numbers(item: Column, rules: LocaleRules | None) -> NumberStyle | None:

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from stream_app.notifications.channel import DeliveryRefused
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.public_post import MAX_RETRY_AFTER, Answer
+from stream_app.notifications.public_post import MAX_RETRY_AFTER, Answer, PublicPost
 from stream_app.notifications.webhook import WebhookClient, message_id, receiver_key, signature_headers
 from stream_app.settings import Settings
 from tests.unit.notifications.notifications import failure, notification
@@ -86,3 +87,13 @@ def test_the_id_is_the_same_for_each_attempt() -> None:
 def test_no_retry_after_of_a_receiver_is_an_error(given: str, wait: timedelta) -> None:
     answer = Answer(429, {"retry-after": given, "date": "Mon, 05 Jan 2026 00:00:00 GMT"})
     assert answer.retry_after == wait
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://a..example.com/", f"https://{'a' * 64}.example.com/", "https://[::1/", "https://ex\x00a/"],
+)
+async def test_a_url_that_can_never_be_called_is_refused_for_good(url: str) -> None:
+    """Another version can have accepted it. Nothing was sent, so the delivery is not ambiguous."""
+    with pytest.raises(DeliveryRefused, match="the URL of the receiver is not valid"):
+        await PublicPost(SETTINGS).post(url, b"{}", {})
