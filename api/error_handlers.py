@@ -24,6 +24,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ExporterError, _on_exporter_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RecursionError, _on_recursion_error)
 
 
 def request_id(request: Request) -> str | None:
@@ -78,6 +79,13 @@ def _message(request: Request, item: dict[str, Any]) -> str:
         body = getattr(request.scope.get("route"), "body_field", None)
         return unknown_name("field", str(name), fields_at(body.field_info.annotation, path) if body else ())
     return sentence(item)
+
+
+async def _on_recursion_error(request: Request, error: Exception) -> Response:
+    """Answer a body with more levels than Python can show: its JSON was just read with the same limit."""
+    log.warning("request.failed", path=loggable(request.url.path), error=str(error))
+    problem = Problem(400, "invalid_json", "The body has too many levels of objects and lists")
+    return problem.response(request_id(request))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

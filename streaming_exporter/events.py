@@ -38,6 +38,7 @@ from streaming_exporter.payloads import (
     Scope,
     Split,
     TickData,
+    Values,
     Word,
     read,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "Split",
     "TickData",
     "Topic",
+    "Values",
     "Word",
     "cancel_event",
     "decode",

@@ -214,6 +214,27 @@ class Encrypt(Payload):
         return self
 
 
+MAX_LEVELS = 20
+"""Levels of objects and lists in the values of filters and parameters. The filters of a bundle have four."""
+
+
+def _not_too_deep(values: dict[str, Any]) -> dict[str, Any]:
+    """Return ``values`` if programs that read JSON with a limit of levels can read them, too."""
+    level: list[Any] = [values]
+    for _ in range(MAX_LEVELS):
+        inner = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [value for item in inner for value in item if isinstance(value, dict | list | tuple)]
+        if not level:
+            return values
+    raise PydanticCustomError(
+        "too_deep", "it has too many levels of objects and lists; allowed: {limit}", {"limit": MAX_LEVELS}
+    )
+
+
+Values = Annotated[dict[str, Any], AfterValidator(_not_too_deep)]
+"""Values of filters or parameters, by name."""
+
+
 class ExportRequest(RequestIdentity):
     """``data`` of ``export.requested``: the rows to export, the format, the recipients.
 
@@ -233,14 +254,14 @@ class ExportRequest(RequestIdentity):
     """
 
     name: Name = None
-    filters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    filters: Values = Field(default_factory=dict, max_length=50)
     columns: list[str] | None = Field(None, min_length=1, max_length=1600)
     options: Options = Options()
     split: Split | None = None
     consistency: Literal["snapshot", "part"] = "snapshot"
     encrypt: Encrypt | None = None
     scope: Scope = "own"
-    parameters: dict[str, Any] = Field(default_factory=dict, max_length=50)
+    parameters: Values = Field(default_factory=dict, max_length=50)
     claims: Claims = Field(default_factory=dict, max_length=50)
     priority: Literal["high", "normal", "low"] = "normal"
     recipients: list[str] = Field(default_factory=list, max_length=50)

@@ -151,7 +151,10 @@ def field_of(problem: ErrorDetails | Mapping[str, Any]) -> str:
 
 
 def _value(value: object) -> str:
-    return f"{value!r:.{MAX_SHOWN}}"
+    try:
+        return f"{value!r:.{MAX_SHOWN}}"
+    except RecursionError:
+        return f"{type(value).__name__} with too many levels"
 
 
 def _lowered(text: str) -> str:

@@ -14,7 +14,17 @@ from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.saved_names import saved_name
 from stream_app.jobs.states import Status
-from streaming_exporter.events import DestinationName, Encrypt, JobError, Name, Options, Scope, Split, Word
+from streaming_exporter.events import (
+    DestinationName,
+    Encrypt,
+    JobError,
+    Name,
+    Options,
+    Scope,
+    Split,
+    Values,
+    Word,
+)
 from streaming_exporter.validation import explained
 
 JOB_EXAMPLE: dict[str, Any] = {
@@ -98,7 +108,7 @@ class Order(BaseModel):
     format: Annotated[Word, Field(description="Name of a format, as GET /exports/datasets lists it")]
     name: Name = None
     filters: Annotated[
-        dict[str, Any] | None,
+        Values | None,
         Field(
             max_length=50,
             description="`{column: value}` or `{column: {operator: value}}`. A date is its whole day, by "
@@ -129,7 +139,7 @@ class Order(BaseModel):
         Scope | None, Field(description="`own`, `all`, or a scope of the dataset. Default: `own`")
     ] = None
     parameters: Annotated[
-        dict[str, Any] | None, Field(max_length=50, description="Values of the parameters of the dataset")
+        Values | None, Field(max_length=50, description="Values of the parameters of the dataset")
     ] = None
     recipients: Annotated[
         list[str] | None, Field(max_length=50, description=f"{RECIPIENTS} when the job ends")

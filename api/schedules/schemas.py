@@ -16,7 +16,7 @@ from stream_app.schedules.calendar import CatchUp, Windowing
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of
 from streaming_exporter.errors import Rejected
-from streaming_exporter.events import DestinationName, JobError, Name, Scope, Word
+from streaming_exporter.events import DestinationName, JobError, Name, Scope, Values, Word
 
 SHOWN_RUNS = 5
 MAX_DELAY = 7 * 24 * 3600
@@ -114,14 +114,14 @@ class SchedulePatch(BaseModel):
 
     format: Word | None = None
     name: Name = None
-    filters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
+    filters: Annotated[Values | None, Field(max_length=50)] = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
     split: OrderSplit | None = None
     consistency: Literal["snapshot", "part"] | None = None
     encrypt: OrderEncrypt | None = None
     scope: Scope | None = None
-    parameters: Annotated[dict[str, Any] | None, Field(max_length=50)] = None
+    parameters: Annotated[Values | None, Field(max_length=50)] = None
     schedule: When | None = None
     time_of_day: TimeOfDay = None
     day: Day = None

@@ -1,13 +1,18 @@
-"""The values that a body can have for an integer (S23)."""
+"""The values that a body can have for an integer (S23), and how deep values can be nested."""
 
 import importlib
+from collections.abc import Callable
 from pkgutil import walk_packages
 from typing import Annotated, Any, get_args
 
+import httpx2
 import pytest
+from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import api
+from api.error_handlers import install
+from api.schedules.schemas import ScheduleOrder
 
 INTEGERS = (int, int | None)
 
@@ -36,6 +41,19 @@ def within(model: type[BaseModel]) -> list[tuple[type[BaseModel], str]]:
     return found
 
 
+def parts() -> list[type[BaseModel]]:
+    """Return the models of all bodies and the models in them."""
+    found, left = set[type[BaseModel]](), list(bodies())
+    while left:
+        model = left.pop()
+        if model not in found:
+            found.add(model)
+            annotations = [field.annotation for field in model.model_fields.values()]
+            inner = [part for one in annotations for part in (one, *get_args(one))]
+            left += [part for part in inner if isinstance(part, type) and issubclass(part, BaseModel)]
+    return sorted(found, key=lambda model: model.__name__)
+
+
 FOUND = [pair for model in bodies() for pair in within(model)]
 
 
@@ -51,6 +69,61 @@ def test_an_integer_field_accepts_only_integers(model: type[BaseModel], name: st
     assert adapter.validate_python(1) == 1
     with pytest.raises(ValidationError):
         adapter.validate_python(value)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda value: {"a": value}, lambda value: [value]], ids=["objects", "lists"]
+)
+def test_no_field_accepts_values_that_json_cannot_hold(wrap: Callable[[Any], Any]) -> None:
+    """Also not within a field: pydantic writes 255 levels, and the reader of events reads 200."""
+    accepted = []
+    for model in parts():
+        for name in model.model_fields:
+            accepted += [
+                (model.__name__, name, levels)
+                for levels in (21, 199, 300, 900)
+                if not _problems(model, name, _nested(wrap, levels))
+            ]
+            if name in ("filters", "parameters"):
+                assert _problems(model, name, _nested(wrap, 19)) == []
+                assert _problems(model, name, _nested(wrap, 21)) == ["too_deep"]
+    assert accepted == []
+
+
+@pytest.mark.parametrize("field", ["window", "filters", "unknown"])
+async def test_a_body_with_too_many_levels_is_an_error_of_the_caller(field: str) -> None:
+    """Python reads about as many levels as it shows in an error; which number is the limit can change."""
+    app = FastAPI()
+    install(app)
+
+    async def order(body: ScheduleOrder) -> Any:
+        return body.model_dump(mode="json")
+
+    app.add_api_route("/schedules", order, methods=["POST"])
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+        for levels in (250, *range(900, 1000)):
+            body = f'{{"{field}": {{"a": {"[" * levels}{"]" * levels}}}}}'
+            answer = await client.post(
+                "/schedules", content=body, headers={"content-type": "application/json"}
+            )
+            assert answer.status_code in (400, 422), (levels, answer.text)
+
+
+def _problems(model: type[BaseModel], name: str, value: Any) -> list[str]:
+    """Return the types of the errors in a field of this value."""
+    try:
+        model.model_validate({name: value})
+    except ValidationError as error:
+        return [item["type"] for item in error.errors() if item["loc"][0] == name]
+    return []
+
+
+def _nested(wrap: Callable[[Any], Any], levels: int) -> Any:
+    value = wrap(1)
+    for _ in range(levels - 1):
+        value = wrap(value)
+    return {"a": value}
 
 
 def _annotated(field: Any) -> Any:

@@ -203,6 +203,14 @@ def test_any_value_in_any_data_field_is_accepted_or_refused_with_its_name(field:
         assert request.user_id
 
 
+def _nested_tuples(levels: int) -> object:
+    """Return what only Python can hold: Kafka carries 200 levels."""
+    value: object = ()
+    for _ in range(levels):
+        value = (value,)
+    return value
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -216,6 +224,14 @@ def test_any_value_in_any_data_field_is_accepted_or_refused_with_its_name(field:
         ({"consistency": "export"}, "consistency: expected snapshot or part, got 'export'"),
         ({"split": 7}, "split: expected an object"),
         ({"filters": ["x"]}, 'filters: expected an object such as {"kind": "proof"}, got [\'x\']'),
+        (
+            {"filters": {"a": json.loads("[" * 20 + "]" * 20)}},
+            "filters: it has too many levels of objects and lists; allowed: 20",
+        ),
+        (
+            {"parameters": {"a": _nested_tuples(3_000)}},
+            "parameters: it has too many levels of objects and lists",
+        ),
         ({"columns": []}, "columns: name at least one column"),
         ({"scope": "every thing"}, "scope: expected a name of at most 100 letters"),
         (
