@@ -42,6 +42,10 @@ RENEWALS = 4
 UNKNOWN_TYPE = "application/octet-stream"
 """The media type of a file whose format this version does not know."""
 
+REPLACED = "replaced by a newer export, which has the same path"
+
+BUSY = "another export is being sent to the same path"
+
 STOPPED = "the worker was stopped during the transfer, which continues"
 
 
@@ -119,8 +123,8 @@ class DestinationClient:
 
         located = replace(progress, path=whole_path(destination, outgoing[0].path))
 
-        def file_done() -> None:
-            known = replace(located, files=transfer.done, sent=transfer.sent)
+        def record() -> None:
+            known = replace(located, files=transfer.done, sent=transfer.sent, upload=transfer.upload)
             renewed = asyncio.run_coroutine_threadsafe(self._renew(notification, known), loop)
             if not renewed.result():
                 raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
@@ -136,7 +140,8 @@ class DestinationClient:
             tag=notification.delivery_id.hex[:12],
             attempt=notification.attempt,
             done=min(progress.files, len(files)),
-            file_done=file_done,
+            record=record,
+            upload=progress.upload,
         )
         return transfer
 
@@ -167,7 +172,7 @@ class DestinationClient:
         self._running.add(transfer)
 
         async def renew() -> bool:
-            known = replace(progress, files=transfer.done, sent=transfer.sent)
+            known = replace(progress, files=transfer.done, sent=transfer.sent, upload=transfer.upload)
             return await self._outbox.renew(notification, known.as_json())
 
         heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
@@ -176,6 +181,11 @@ class DestinationClient:
             transfer.held_until = self._held_until()
             if not await self._renew(notification, replace(progress, files=transfer.done)):
                 raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
+            if transfer.shares_paths and await self._is_replaced(notification, progress):
+                heartbeat.cancel()
+                has_sent = notification.attempt > 1 and bool(notification.progress)
+                left = await self._discard(notification, transfer, progress) if has_sent else None
+                raise DeliveryRefused(_joined(REPLACED, left))
             await self._in_thread(transfer.run)
         except TransferInterrupted as error:
             raise DeliveryFailed(STOPPED if self._stopping else str(error)) from error
@@ -195,7 +205,7 @@ class DestinationClient:
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
             raise DeliveryFailed(str(error), detail=error.detail) from error
-        except DeliveryRefused:
+        except (DeliveryRefused, DeliveryFailed):
             raise
         except Exception as error:  # a transfer can be repeated, so it is not in doubt
             log.exception("delivery.transfer_crashed", delivery=str(notification.delivery_id))
@@ -205,6 +215,23 @@ class DestinationClient:
             transfer.stopped.set()
             self._running.discard(transfer)
             heartbeat.cancel()
+
+    async def _is_replaced(self, notification: Notification, progress: DeliveryProgress) -> bool:
+        """Return whether a newer job was sent to the path of this one, which must not replace it.
+
+        The progress with the path is recorded before. So of two jobs at least one finds the other.
+
+        Raises:
+            DeliveryFailed: another job is being sent there, so files of both would be mixed.
+        """
+        path = progress.path or ""
+        try:
+            others = await self._outbox.others_at(notification, place=progress.place, path=path)
+        except Retryable as error:
+            raise DeliveryFailed("the deliveries of other jobs cannot be read", detail=str(error)) from error
+        if others.is_sending:
+            raise DeliveryFailed(BUSY)
+        return others.is_newer
 
     async def _heartbeat(
         self, notification: Notification, transfer: Transfer, renew: Callable[[], Awaitable[bool]]

@@ -22,6 +22,7 @@ class DeliveryProgress:
         files: the number of files that are complete.
         sent: bytes of these files and of the file that is being sent.
         path: where the first file is stored, with the prefix of the destination.
+        upload: the unfinished upload of a file in S3, where other jobs have the same path.
     """
 
     place: str
@@ -30,6 +31,7 @@ class DeliveryProgress:
     files: int = 0
     sent: int = 0
     path: str | None = None
+    upload: str | None = None
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
@@ -43,6 +45,7 @@ class DeliveryProgress:
                 known.get("files", 0),
                 known.get("bytes", 0),
                 known.get("path"),
+                known.get("upload"),
             )
         rhythm = notification.rhythm
         schedule = rhythm.name if rhythm is not None else None
@@ -59,6 +62,7 @@ class DeliveryProgress:
             "files": self.files,
             "bytes": self.sent,
             "path": self.path,
+            "upload": self.upload,
         }
 
 

@@ -64,8 +64,16 @@ class S3Session:
         self._encryption = _encryption_of(destination)
 
     def remove_leftovers(self, path: str) -> None:
-        """Abort the uploads of earlier attempts. Errors are ignored: they take no part in the new upload."""
+        """Abort the uploads of earlier attempts. Errors are ignored: they take no part in the new upload.
+
+        Where others write to the path too, only the recorded uploads are aborted.
+        """
         key = self._key(path)
+        if not self._options.is_own(path):
+            for recorded in self._options.uploads:
+                with suppress(*STORE_ERRORS, ExporterError):
+                    self._client._abort_multipart_upload(self._bucket, key, recorded)
+            return
         with suppress(*STORE_ERRORS, ExporterError):
             for upload in self._client._list_multipart_uploads(self._bucket, prefix=key).uploads:
                 if upload.object_name == key and upload.upload_id is not None:
@@ -89,6 +97,7 @@ class S3Session:
                 with open_multipart_upload(
                     self._client, self._bucket, key, headers, self._checksums, own_key=False
                 ) as upload:
+                    self._record(file.path, upload.id)
                     upload.add(first)
                     del first
                     for part in parts:
@@ -128,6 +137,7 @@ class S3Session:
     def _copy_parts(self, file: OutgoingFile, source: str, target: str) -> None:
         upload = self._client._create_multipart_upload(self._bucket, target, self._headers(file))
         try:
+            self._record(file.path, upload)
             tags = []
             for number, start in enumerate(range(0, file.size, COPY_PART), 1):
                 self._options.check()
@@ -157,6 +167,10 @@ class S3Session:
             with suppress(*STORE_ERRORS, ExporterError):
                 self._client._abort_multipart_upload(self._bucket, target, upload)
             raise
+
+    def _record(self, path: str, upload: str) -> None:
+        if not self._options.is_own(path):
+            self._options.upload_began(upload)
 
     def read(self, path: str) -> bytes:
         """Return the content of a small object."""

@@ -29,11 +29,17 @@ class SessionOptions:
         tag: begins the names of temporary files; equal for all attempts of a delivery.
         attempt: the number of the attempt, from 1.
         stopped: returns whether the transfer must end.
+        uploads: the unfinished uploads that earlier attempts of the delivery have recorded.
+        is_own: returns whether only this delivery writes to a path.
+        upload_began: called with the id of each upload to a path that others write to, before its first part.
     """
 
     tag: str
     attempt: int
     stopped: Callable[[], bool]
+    uploads: tuple[str, ...] = ()
+    is_own: Callable[[str], bool] = lambda _: True
+    upload_began: Callable[[str], None] = lambda _: None
 
     def check(self) -> None:
         """Check that the transfer can go on.

@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import asyncssh
@@ -49,7 +50,8 @@ class SftpSession:
         self._options = options
         self._folder = destination.prefix
         self._known_folders: set[str] = set()
-        self._tidied_folders: set[str] = set()
+        self._aside: dict[str, list[tuple[int, str | None, str]]] = {}
+        """The old files that earlier attempts have renamed, by folder: attempt, digest of the name, path."""
         self._runner = asyncio.Runner()
         self._connection: asyncssh.SSHClientConnection | None = None
         try:
@@ -104,18 +106,41 @@ class SftpSession:
     def remove_leftovers(self, path: str) -> None:
         """Remove the temporary files of earlier attempts in the folder of ``path``. Errors are ignored.
 
-        A session does it once for each folder, because a folder can have many files.
+        A session lists a folder once, because a folder can have many files. The old file of an attempt that
+        died before it had put the new one in its place gets its name again.
         """
-        folder = posixpath.dirname(self._path(path))
-        if folder in self._tidied_folders:
-            return
-        self._tidied_folders.add(folder)
+        target = self._path(path)
+        folder = posixpath.dirname(target)
         with suppress(DestinationError), sftp_errors():
-            for name in self._call(self._sftp.listdir(folder or ".")):
-                found = re.search(rf"\.{re.escape(self._options.tag)}-([0-9]+)\.(part|old)\Z", str(name))
-                if found is not None and int(found[1]) < self._options.attempt:
-                    with suppress(asyncssh.SFTPError):
-                        self._call(self._sftp.remove(posixpath.join(folder, str(name))))
+            if folder not in self._aside:
+                self._aside[folder] = []
+                self._remove_temporary_files(folder)
+            for item in sorted(self._aside[folder], key=itemgetter(0), reverse=True):
+                _, digest, aside = item
+                if digest not in (None, _digest(target)):
+                    continue
+                self._aside[folder].remove(item)
+                with suppress(asyncssh.SFTPError):
+                    if self._call(self._sftp.exists(target)):
+                        self._call(self._sftp.remove(aside))
+                    else:
+                        self._call(self._sftp.rename(aside, target))
+
+    def _remove_temporary_files(self, folder: str) -> None:
+        """Remove unfinished files of earlier attempts, and note the old files that they have renamed."""
+        pattern = re.compile(
+            rf"\.{re.escape(self._options.tag)}-([0-9]+)(?:\.part|(?:\.([0-9a-f]{{8}}))?\.old)\Z"
+        )
+        for name in self._call(self._sftp.listdir(folder or ".")):
+            found = pattern.search(str(name))
+            if found is None or int(found[1]) >= self._options.attempt:
+                continue
+            path = posixpath.join(folder, str(name))
+            if path.endswith(".old"):
+                self._aside[folder].append((int(found[1]), found[2], path))
+                continue
+            with suppress(asyncssh.SFTPError):
+                self._call(self._sftp.remove(path))
 
     def put(self, file: OutgoingFile, chunks: Iterator[bytes]) -> None:
         """Write a file under a temporary name, compare its size, and rename it."""
@@ -170,7 +195,7 @@ class SftpSession:
 
         The old file has another name meanwhile, and gets its own again if the server refuses the new one.
         """
-        aside, is_aside = f"{temporary.removesuffix('.part')}.old", True
+        aside, is_aside = f"{temporary.removesuffix('.part')}.{_digest(target)}.old", True
         try:
             self._call(self._sftp.rename(target, aside))
         except asyncssh.SFTPError:
@@ -247,6 +272,11 @@ class SftpSession:
 
     def _path(self, path: str) -> str:
         return posixpath.join(self._folder, path)
+
+
+def _digest(path: str) -> str:
+    """Return a short text that tells the files of a folder apart."""
+    return hashlib.sha256(posixpath.basename(path).encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def _trusted(destination: SftpDestination) -> Any:

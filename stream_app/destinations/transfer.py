@@ -27,7 +27,8 @@ class Transfer:
         job_id: the id of the job.
         done: files that are complete at the destination.
         sent: bytes of these files, and of the file that is being sent.
-        file_done: called after each complete file.
+        record: called after each complete file, and after an upload has begun that must be recorded.
+        upload: the unfinished upload of a file, where other jobs have the same path.
         removed: how many of the ``done`` files :meth:`discard` has removed.
         held_until: the time of ``time.monotonic()`` from which another worker can have the delivery. A worker
             that was frozen must not replace the files of that worker.
@@ -43,7 +44,8 @@ class Transfer:
     tag: str
     attempt: int
     done: int
-    file_done: Callable[[], None]
+    record: Callable[[], None]
+    upload: str | None = None
     sent: int = 0
     removed: int = 0
     stopped: Event = field(default_factory=Event)
@@ -57,9 +59,12 @@ class Transfer:
             FileUnavailable: a file cannot be read, or is not what the job wrote.
             TransferInterrupted: it was stopped.
         """
-        self.sent = sum(file.size for file in self.outgoing[: self.done])
         options = self._options()
         with open_session(self.destination, self.settings, options) as session:
+            self.done = self._still_there(session, options)
+            self.sent = sum(file.size for file in self.outgoing[: self.done])
+            if self.done:
+                self._remove_leftovers(session, self.outgoing[self.done - 1])
             pairs = zip(self.files[self.done :], self.outgoing[self.done :], strict=True)
             for file, outgoing in pairs:
                 options.check()
@@ -69,12 +74,32 @@ class Transfer:
                     session.put(outgoing, self._content(file, options))
                 self.sent = before + outgoing.size
                 self.done += 1
-                self.file_done()
+                self.upload = None
+                self.record()
             if self.manifest is not None:
                 options.check()
                 outgoing, content = self.manifest
                 self._remove_leftovers(session, outgoing)
                 session.put(outgoing, iter([content]))
+
+    @property
+    def shares_paths(self) -> bool:
+        """Whether other jobs can have the same paths: they do not have the id of the job."""
+        return any(not self._is_own(file.path) for file in self.outgoing)
+
+    def _is_own(self, path: str) -> bool:
+        return self.job_id in path
+
+    def _still_there(self, session: Session, options: SessionOptions) -> int:
+        """Return how many of the complete files are still those of this job.
+
+        Where jobs share paths, another job can have replaced them since an earlier attempt has sent them.
+        """
+        for number, file in enumerate(self.outgoing[: self.done]):
+            options.check()
+            if not self._is_ours(session, file):
+                return number
+        return self.done
 
     def discard(self) -> None:
         """Remove what was sent, because the rest cannot be sent any more. The manifest is removed first.
@@ -113,10 +138,17 @@ class Transfer:
 
     def _is_ours(self, session: Session, file: OutgoingFile) -> bool | None:
         """Return whether a file, if it is there, is one of this job; ``None`` if it is not readable."""
-        return self.job_id in file.path or session.has(file)
+        return self._is_own(file.path) or session.has(file)
 
     def _options(self) -> SessionOptions:
-        return SessionOptions(self.tag, self.attempt, self._must_end)
+        uploads = () if self.upload is None else (self.upload,)
+        return SessionOptions(
+            self.tag, self.attempt, self._must_end, uploads, self._is_own, self._upload_began
+        )
+
+    def _upload_began(self, upload: str) -> None:
+        self.upload = upload
+        self.record()
 
     def _must_end(self) -> bool:
         return self.stopped.is_set() or time.monotonic() > self.held_until

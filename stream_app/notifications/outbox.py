@@ -40,6 +40,19 @@ UNREADABLE_RETRY = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
+class OthersAtPath:
+    """What other jobs do at a path of a destination that they share.
+
+    Attributes:
+        is_newer: whether a job that was requested later was sent there.
+        is_sending: whether a job is being sent there.
+    """
+
+    is_newer: bool
+    is_sending: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ExpiredDelivery:
     """A delivery whose claim has expired, with its new status."""
 
@@ -195,6 +208,17 @@ class Outbox:
                 progress=progress,
             )
         )
+
+    async def others_at(self, notification: Notification, *, place: str, path: str) -> OthersAtPath:
+        """Return what the deliveries of other jobs do at a path of the destination of this delivery."""
+        rows = await self._execute(
+            sql.OTHERS_AT_PATH,
+            job_id=notification.job_id,
+            address=notification.address,
+            place=place,
+            path=path,
+        )
+        return OthersAtPath(**rows[0]._mapping)
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
         """Start the back-off of a host that did not answer: ``first``, doubled with each further failure."""

@@ -216,6 +216,20 @@ RECORD = text(
     """
 ).bindparams(bindparam("progress", type_=JSONB))
 
+OTHERS_AT_PATH = text(
+    f"""
+    SELECT coalesce(bool_or(other.status = 'sent' AND theirs.created_at > own.created_at), false) AS is_newer,
+           coalesce(bool_or(other.status = 'sending' AND other.lease_until > now()), false) AS is_sending
+    FROM export_jobs AS own
+    JOIN deliveries AS other ON other.job_id <> own.id AND other.channel = '{Channel.DESTINATION}'
+        AND lower(other.address) = lower(:address)
+        AND other.progress ->> 'place' = :place AND other.progress ->> 'path' = :path
+    JOIN export_jobs AS theirs ON theirs.id = other.job_id
+    WHERE own.id = :job_id
+    """
+)
+"""Whether a newer job was sent to a path of a destination, and whether any other job is being sent there."""
+
 RESEND = text(
     f"""
     UPDATE deliveries

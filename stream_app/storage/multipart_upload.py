@@ -32,7 +32,7 @@ _ALL = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT
 
 
 class MultipartUpload:
-    """An open multipart upload. :meth:`add` takes its parts in order."""
+    """An open multipart upload. :meth:`add` takes its parts in order. ``id`` is the one of the store."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class MultipartUpload:
         self._parts: list[Future[tuple[str, str | None]]] = []
         self._failure: BaseException | None = None
         self._size = 0
-        self._id = checksums.call(lambda method: self._create(headers, method))
+        self.id = checksums.call(lambda method: self._create(headers, method))
 
     def _create(self, headers: Headers, method: ChecksumMethod) -> str:
         checked: Headers = {**_ALL} if method is ChecksumMethod.CHECKSUM else {}
@@ -87,7 +87,7 @@ class MultipartUpload:
             headers: Headers = {**method.headers(_view(data))}
             # The library wants bytes, but uses only length and content.
             content: bytes = data  # type: ignore[assignment]
-            etag = self._client._upload_part(self._bucket, self._key, content, headers, self._id, number)
+            etag = self._client._upload_part(self._bucket, self._key, content, headers, self.id, number)
             return etag, crc32(_view(data)) if method is ChecksumMethod.CHECKSUM else None
 
         try:
@@ -142,7 +142,7 @@ class MultipartUpload:
             self._key,
             body=tostring(document),
             headers=headers,
-            query_params={"uploadId": self._id},
+            query_params={"uploadId": self.id},
         )
         if b"<Error" in answer.data:  # S3 can send an error after the status 200
             raise MinioException(f"the upload could not be completed: {answer.data.decode(errors='replace')}")
@@ -158,7 +158,7 @@ class MultipartUpload:
         """Abort the upload. Errors are ignored, because the upload can be complete already."""
         client = self._client.with_retries(None, CLEAN_UP_SECONDS)
         with suppress(*STORE_ERRORS, ExporterError):
-            client._abort_multipart_upload(self._bucket, self._key, self._id)
+            client._abort_multipart_upload(self._bucket, self._key, self.id)
 
 
 def _view(data: Part) -> bytes | memoryview:

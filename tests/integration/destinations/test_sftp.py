@@ -1,15 +1,17 @@
 """Files are sent to a real SFTP server, through its faults: one set of complete files, or none."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import asyncssh
 import pytest
 
 from stream_app.destinations.errors import DestinationError, TransferInterrupted
+from stream_app.destinations.progress import place_of
 from stream_app.destinations.session import OutgoingFile, SessionOptions, open_session
 from stream_app.settings import Settings
-from tests.integration.destinations.conftest import Depot, names, on_sftp
+from tests.integration.destinations.conftest import DAY, Depot, names, on_sftp
 from tests.sftp_servers import PASSWORD, AsyncSsh, SftpServer, encrypted_key
 from tests.waiting import until
 
@@ -115,6 +117,51 @@ def test_an_old_file_gets_its_name_again_if_only_the_second_rename_is_refused(
     assert sftp.files() == {"in/a.csv": b"first"}
 
 
+def test_an_old_file_gets_its_name_again_by_the_next_attempt_if_the_connection_ended_between_the_renames(
+    sftp: SftpServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sftp.faults(refused="posix-rename")
+    (sftp.root / "in").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (sftp.root / "in" / name).write_bytes(b"first")
+    rename = asyncssh.SFTPClient.rename
+
+    async def lose(self: asyncssh.SFTPClient, old: str, new: str) -> None:
+        if not new.endswith(".old"):
+            raise asyncssh.SFTPConnectionLost("lost")
+        await rename(self, old, new)
+
+    monkeypatch.setattr(asyncssh.SFTPClient, "rename", lose)
+    with (
+        open_session(on_sftp(sftp), settings, SessionOptions("t", 1, lambda: False)) as session,
+        pytest.raises(DestinationError),
+    ):
+        session.put(SECOND, iter([b"second"]))
+    monkeypatch.undo()
+    (aside,) = set(sftp.files()) - {"in/b.csv"}
+    assert aside.endswith(".old")
+    with open_session(on_sftp(sftp), settings, SessionOptions("t", 2, lambda: False)) as session:
+        for other in ("b.csv", "c.csv"):
+            session.remove_leftovers(other)
+        assert set(sftp.files()) == {aside, "in/b.csv"}
+        session.remove_leftovers("a.csv")
+    assert sftp.files() == {"in/a.csv": b"first", "in/b.csv": b"first"}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_old_file_with_the_name_of_the_version_before(
+    sftp: SftpServer, settings: Settings, is_there: bool
+) -> None:
+    """It is removed only if there is a file in its place."""
+    (sftp.root / "in").mkdir()
+    (sftp.root / "in/.t-1.old").write_bytes(b"first")
+    if is_there:
+        (sftp.root / "in/a.csv").write_bytes(b"second")
+    with open_session(on_sftp(sftp), settings, SessionOptions("t", 2, lambda: False)) as session:
+        session.remove_leftovers("a.csv")
+    assert sftp.files() == {"in/a.csv": b"second" if is_there else b"first"}
+
+
 def test_a_file_does_not_get_its_name_after_the_transfer_was_stopped(
     sftp: SftpServer, settings: Settings
 ) -> None:
@@ -125,6 +172,43 @@ def test_a_file_does_not_get_its_name_after_the_transfer_was_stopped(
     with open_session(on_sftp(sftp), settings, options) as session, pytest.raises(TransferInterrupted):
         session.put(SECOND, iter([b"second"]))
     assert sftp.files() == {"in/a.csv": b"first"}
+
+
+async def test_jobs_that_share_a_path_are_sent_in_turn_and_never_replace_a_newer_one(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp, path="{dataset}-{number}.{extension}", manifest="never"))
+    newer = await depot.job("acme", b"newer", created_at=DAY + timedelta(hours=1))
+    assert (await depot.sent(newer)).status == "sent"
+    older = await depot.job("acme", b"older")
+    sending = (
+        "UPDATE deliveries SET status = :status, lease_until = now() + interval '1 hour' WHERE job_id = :id"
+    )
+    await depot.run(sending, status="sending", id=newer)
+    async with depot.working():
+        row = await depot.tried(older)
+        assert row.reason == "another export is being sent to the same path"
+        await depot.run(sending, status="sent", id=newer)
+        await depot.hurry()
+        row = await depot.ended(older)
+    assert (row.status, row.reason) == ("failed", "replaced by a newer export, which has the same path")
+    assert sftp.files() == {"in/ledger-1.csv": b"newer"}
+
+
+async def test_a_retry_sends_a_file_again_that_another_job_has_replaced(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    destination = on_sftp(sftp, path="{number}.{extension}", manifest="never")
+    depot.use(destination)
+    newer = await depot.job("acme", b"one", b"two", b"three", created_at=DAY + timedelta(hours=1))
+    (sftp.root / "in").mkdir()
+    (sftp.root / "in/1.csv").write_bytes(b"one")
+    (sftp.root / "in/2.csv").write_bytes(b"old")
+    progress = {"place": place_of(destination), "zone": "UTC", "files": 2, "bytes": 6}
+    change = "UPDATE deliveries SET attempts = 1, progress = CAST(:p AS jsonb) WHERE job_id = :id"
+    await depot.run(change, id=newer, p=json.dumps(progress))
+    assert (await depot.sent(newer)).status == "sent"
+    assert sftp.files() == {"in/1.csv": b"one", "in/2.csv": b"two", "in/3.csv": b"three"}
 
 
 async def test_nothing_is_sent_to_a_server_with_another_host_key(depot: Depot, sftp: SftpServer) -> None:

@@ -15,7 +15,7 @@ from stream_app.datasets.destinations import Destination
 from stream_app.destinations import transfer as transfers
 from stream_app.destinations.errors import DestinationError, TransferInterrupted
 from stream_app.destinations.s3 import S3Session
-from stream_app.destinations.session import OutgoingFile
+from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import Transfer
 from stream_app.settings import Settings
@@ -69,7 +69,7 @@ def discarded(monkeypatch: pytest.MonkeyPatch) -> Any:
             tag="t",
             attempt=2,
             done=done,
-            file_done=lambda: None,
+            record=lambda: None,
         )
 
     return made
@@ -147,3 +147,27 @@ def test_a_file_on_an_sftp_server_that_cannot_be_read_is_in_doubt(
         _path=lambda path: path, _sftp=SimpleNamespace(getsize=lambda path: path), _call=refuse
     )
     assert session.has(file("a")) is found
+
+
+@pytest.mark.parametrize(
+    ("path", "uploads", "aborted"), [("own/a", ("1",), ["0", "1"]), ("a", ("1",), ["1"]), ("a", (), [])]
+)
+def test_uploads_of_others_to_a_shared_path_are_not_aborted(
+    path: str, uploads: tuple[str, ...], aborted: list[str]
+) -> None:
+    class Client:
+        def __init__(self) -> None:
+            self.aborted: list[str] = []
+
+        def _list_multipart_uploads(self, _: str, prefix: str) -> SimpleNamespace:
+            found = [SimpleNamespace(object_name=prefix, upload_id=number) for number in ("0", "1")]
+            return SimpleNamespace(uploads=found)
+
+        def _abort_multipart_upload(self, _bucket: str, _key: str, upload: str) -> None:
+            self.aborted.append(upload)
+
+    session, client = object.__new__(S3Session), Client()
+    options = SessionOptions("t", 2, lambda: False, uploads, lambda path: path.startswith("own/"))
+    session.__dict__.update(_client=client, _bucket="acme", _prefix="in", _options=options)
+    session.remove_leftovers(path)
+    assert client.aborted == aborted
