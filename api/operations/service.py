@@ -84,7 +84,7 @@ class QueueMetrics:
         """Return all metrics in the text format of Prometheus.
 
         While the database is unavailable, the numbers of the queue are missing and ``exporter_queue_read``
-        is 0.
+        is 0. If only the deliveries cannot be counted in time, only their number is missing.
         """
         async with self._counting:
             if time.monotonic() >= self._valid_until:
@@ -104,7 +104,6 @@ class QueueMetrics:
         try:
             backlog = await read_backlog(self._engine)
             schedules = (await count_schedules(self._engine)).by_state()
-            deliveries = await count_deliveries(self._engine)
             paused = anonymous(pause.scope for pause in await PauseStore(self._engine).all())
         except Retryable as error:
             log.warning("metrics.queue_read_failed", error=str(error))
@@ -112,4 +111,12 @@ class QueueMetrics:
             metrics.set_operations(None, None, ())
         else:
             metrics.set_queue(backlog.jobs, backlog.oldest)
-            metrics.set_operations(schedules, deliveries.waiting, paused)
+            metrics.set_operations(schedules, await self._deliveries_waiting(), paused)
+
+    async def _deliveries_waiting(self) -> int | None:
+        """Return how many deliveries wait, or ``None`` if they cannot be counted."""
+        try:
+            return (await count_deliveries(self._engine)).waiting
+        except Retryable as error:
+            log.warning("metrics.deliveries_read_failed", error=str(error))
+            return None

@@ -94,6 +94,12 @@ class Delivery(Base):
         Index("deliveries_mails", "user_id", "created_at", postgresql_where=text("channel = 'mail'")),
         Index("deliveries_address", func.lower(text("address"))),
         Index("deliveries_sending", "lease_until", postgresql_where=text("status = 'sending'")),
+        Index(
+            "deliveries_lost",
+            "status",
+            "finished_at",
+            postgresql_where=text("status IN ('failed', 'ambiguous')"),
+        ),
     )
 
 

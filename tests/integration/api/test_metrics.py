@@ -1,6 +1,7 @@
 """``GET /metrics``: the queue in the database."""
 
 import asyncio
+import math
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.operations.service import QueueMetrics
 from stream_app.jobs.job_queries import BACKLOG
 from stream_app.jobs.models import ExportJob
+from stream_app.notifications import statistics
 from stream_app.settings import Settings
 from tests.integration.api.conftest import Harness, changed, client_of, running
 
@@ -85,6 +87,21 @@ async def test_concurrent_scrapes_share_one_count(api: Harness) -> None:
     queue_metrics._valid_until = 0
     assert unfinished(samples((await queue_metrics.render()).decode()))["pending", "ledger", "csv"] == 7
     assert all(b"exporter_queue_read 1.0" in answer for answer in first)
+
+
+async def test_deliveries_that_cannot_be_counted_hide_no_other_metric(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "TIMEOUT", "100ms")
+    await add(api.engine, 3)
+    async with api.engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE deliveries"))
+        found = samples((await QueueMetrics(api.engine).render()).decode())
+    assert found["exporter_queue_read", frozenset()] == 1
+    assert unfinished(found) == {("pending", "ledger", "csv"): 3}
+    assert math.isnan(found["exporter_deliveries_waiting", frozenset()])
+    found = samples((await QueueMetrics(api.engine).render()).decode())
+    assert found["exporter_deliveries_waiting", frozenset()] == 0
 
 
 async def test_the_other_metrics_are_served_without_the_database(api_settings: Settings) -> None:

@@ -1,15 +1,24 @@
 """Deliveries are inserted once, in the transaction that ends the job; and lost claims are settled."""
 
+import json
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from stream_app.jobs.states import Status
 from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.outbox import Outbox
+from stream_app.notifications.statistics import (
+    COUNT,
+    LOST,
+    DeliveryStatistics,
+    count_deliveries,
+    list_lost,
+)
 from tests.integration.notifications.conftest import Office, failed
 
 URL = "https://hooks.example.com/x"
@@ -145,3 +154,44 @@ async def test_only_deliveries_that_did_not_arrive_are_sent_again(office: Office
         "b@example.com",
         "c@example.com",
     }
+
+
+@pytest.mark.parametrize("statement", [COUNT, LOST], ids=["count", "lost"])
+async def test_no_statistic_reads_the_deliveries_that_were_sent(
+    office: Office, statement: TextClause
+) -> None:
+    """The table has millions of rows that were sent, and each scrape of the metrics counts."""
+    async with office.engine.begin() as connection:
+        for setting in ("enable_seqscan", "enable_indexonlyscan"):  # an index of all rows is no better
+            await connection.execute(text(f"SET LOCAL {setting} = off"))
+        plan = await connection.scalar(text(f"EXPLAIN (FORMAT JSON) {statement}"))
+    written = json.dumps(plan)
+    assert "Seq Scan" not in written
+    used = set(re.findall(r'"Index Name": "(\w+)"', written))
+    assert "deliveries_lost" in used
+    assert used <= {"deliveries_due", "deliveries_in_turn", "deliveries_sending", "deliveries_lost"}
+
+
+async def test_deliveries_are_counted_by_their_state(office: Office) -> None:
+    job = await office.ended(*(f"{name}@example.com" for name in "abcdef"))
+    for name, change in {
+        "a": "status = 'pending', created_at = now() - interval '1 hour'",
+        "b": "status = 'sending', created_at = now() - interval '2 hours'",
+        "c": "status = 'failed', finished_at = now() - interval '6 days'",
+        "d": "status = 'failed', finished_at = now() - interval '8 days'",
+        "e": "status = 'ambiguous', finished_at = now() - interval '9 days'",
+        "f": "status = 'sent', finished_at = now()",
+    }.items():
+        await office.run(f"UPDATE deliveries SET {change} WHERE address = '{name}@example.com'")
+    found = await count_deliveries(office.engine)
+    assert (found.waiting, found.failed, found.ambiguous) == (2, 1, 1)
+    assert 7_200 <= found.oldest_seconds < 7_300
+    lost = await list_lost(office.engine)
+    assert [(row["export_job_id"], row["status"]) for row in lost] == [(job, "failed"), (job, "ambiguous")]
+    assert "address" not in lost[0]
+    assert "id" not in lost[0]
+
+
+async def test_no_delivery_is_a_count_of_zero(office: Office) -> None:
+    assert await count_deliveries(office.engine) == DeliveryStatistics(0, 0.0, 0, 0)
+    assert await list_lost(office.engine) == []
