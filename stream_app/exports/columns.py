@@ -132,6 +132,11 @@ class Column:
         return self.caption or self.name
 
     @property
+    def is_enum_domain(self) -> bool:
+        """Whether it is a domain over an enum. PostgreSQL has operators only for the enum."""
+        return self.kind is Kind.ENUM and self.declared not in ("", self.type)
+
+    @property
     def zone(self) -> TimeZone | None:
         """The time zone of the column's instants; ``None`` for UTC, or if it has none."""
         return self.shape.zone if self.shape is not None else None

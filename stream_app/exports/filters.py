@@ -149,13 +149,8 @@ def conditions(
 
 
 def comparable(target: ColumnElement[Any], column: Column) -> ColumnElement[Any]:
-    """Return the expression of a column as it can be compared with a value that is cast to its type.
-
-    PostgreSQL has no operators for domains over enums, but for the enum below.
-    """
-    if column.kind is Kind.ENUM and column.cast not in ("", column.type):
-        return cast(target, NamedType(column.cast))
-    return target
+    """Return the expression of a column as it can be compared with a value that is cast to its type."""
+    return cast(target, NamedType(column.cast)) if column.is_enum_domain else target
 
 
 def _condition(

@@ -271,7 +271,7 @@ async def _by_value(
     """Cut at values of a sample."""
     lead = source.all_columns[source.order_columns[0]]
     # "IS NULL" is also true for a composite value whose fields are all NULL.
-    if not lead.ordering or lead.data_type.fields:
+    if not lead.ordering or lead.data_type.fields or lead.is_enum_domain:
         return ALL_ROWS
     found = await snapshot.first(
         _HAS_INDEX.format(table=quote_text(_name(source)), column=quote_text(lead.name))

@@ -248,6 +248,12 @@ async def test_a_child_that_is_attached_meanwhile_is_in_no_range(
             ("id",),
         ),
         ("CREATE TABLE things (LIKE kept, p test_pair); CREATE INDEX ON things (p, id)", ("p", "id")),
+        (
+            "CREATE DOMAIN feeling AS test_mood; CREATE TABLE things (LIKE kept, m feeling); "
+            "INSERT INTO things SELECT *, (ARRAY['fine', 'low'])[1 + id / 3000]::test_mood FROM kept; "
+            "CREATE INDEX ON things (m, id)",
+            ("m", "id"),
+        ),
         ("CREATE TABLE things (LIKE kept); CREATE INDEX ON things (id) WHERE id > 10", ("id",)),
         ("CREATE TABLE things (id int PRIMARY KEY, t text)", ("id",)),
     ],
@@ -259,6 +265,7 @@ async def test_a_child_that_is_attached_meanwhile_is_in_no_range(
         "inheritance",
         "partitions",
         "composite",
+        "domain over an enum",
         "partial",
         "empty",
     ],
