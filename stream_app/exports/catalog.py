@@ -89,7 +89,7 @@ class SourceTable:
         search_path: schemas for the operators of its types and the functions of its view.
         has_computed_columns: whether reading can fail, because it is a view or query, or has virtual columns.
         has_row_security: whether row-level security can hide rows from the service's role.
-        fingerprint: a value that changes with each change of the columns.
+        fingerprint: a value that changes with each change of the columns, and with the first child.
         can_be_cut: whether several queries, each for a part of its rows, give the rows of one query.
         can_be_cut_by_page: whether PostgreSQL can read a range of its pages alone.
         size: its size; ``None`` if it is unknown.

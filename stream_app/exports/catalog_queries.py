@@ -14,10 +14,18 @@ _ATTRIBUTES = """pg_catalog.string_agg(
 def fingerprint_expression(table: str) -> str:
     """Return an SQL expression whose value changes with each change of the table's columns.
 
+    It changes also when a table without children gets the first one: from then on its rows cannot be cut.
+
     ``table`` is SQL whose value is the full name of the table.
     """
     return f"""(
-        SELECT pg_catalog.hashtextextended({_ATTRIBUTES}, 0)::text
+        SELECT pg_catalog.hashtextextended(
+            {_ATTRIBUTES} || CASE WHEN EXISTS (
+                SELECT FROM pg_catalog.pg_inherits AS child
+                WHERE child.inhparent = pg_catalog.to_regclass({table})
+            ) THEN ';children' ELSE '' END,
+            0
+        )::text
         FROM pg_catalog.pg_attribute AS f
         WHERE f.attrelid = pg_catalog.to_regclass({table}) AND f.attnum > 0 AND NOT f.attisdropped
     )"""

@@ -125,12 +125,7 @@ class RowRange:
         """Return the query for those of ``rows`` that are in the range."""
         if self == RowRange():
             return rows
-        # The table had no child at first. One that is attached meanwhile must not be in the later ranges.
-        chosen = rows.select
-        for origin in rows.select.get_final_froms():
-            if isinstance(origin, TableClause):
-                chosen = chosen.with_hint(origin, "ONLY", "postgresql")
-        return replace(rows, select=chosen.where(literal_column(self.condition)))
+        return narrowed(rows, self.condition)
 
     def _conditions(self) -> Iterator[str]:
         if self.first_page is not None:
@@ -146,6 +141,19 @@ class RowRange:
             yield f"{name} > {quote_text(self.after)}::{self.type}"
         if self.until is not None:
             yield f"{name} <= {quote_text(self.until)}::{self.type}"
+
+
+def narrowed(rows: RowQuery, condition: str) -> RowQuery:
+    """Return the query for those of ``rows`` that fulfil the condition of a range.
+
+    The table had no child when its rows were cut. One that is attached meanwhile must not be in the later
+    ranges: PostgreSQL looks up children anew for each statement.
+    """
+    chosen = rows.select
+    for origin in rows.select.get_final_froms():
+        if isinstance(origin, TableClause):
+            chosen = chosen.with_hint(origin, "ONLY", "postgresql")
+    return replace(rows, select=chosen.where(literal_column(condition)))
 
 
 ALL_ROWS = (RowRange(),)

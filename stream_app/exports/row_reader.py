@@ -3,18 +3,17 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import literal_column
 
 from stream_app.exports.catalog import SourceTable
 from stream_app.exports.formats.base import Format
 from stream_app.exports.parallel_reader import ParallelReader
 from stream_app.exports.query import CopyStatement, RowQuery
-from stream_app.exports.ranges import RowRange, plan_ranges
+from stream_app.exports.ranges import RowRange, narrowed, plan_ranges
 from stream_app.exports.snapshot import Sink, Snapshot
 from stream_app.exports.snapshot_checks import check_storage
 from stream_app.exports.source import Source
@@ -123,8 +122,7 @@ class RowReader:
 
     def _statement_with_condition(self) -> CopyStatement:
         """Return the statement with a place for the condition of a range: to render it takes long."""
-        rows = replace(self.rows, select=self.rows.select.where(literal_column(_CONDITION)))
-        return CopyStatement.of(rows, self.output, self.options)
+        return CopyStatement.of(narrowed(self.rows, _CONDITION), self.output, self.options)
 
     def _join(self, shared: str, number: int) -> AbstractAsyncContextManager[Snapshot]:
         return self.source.snapshot(

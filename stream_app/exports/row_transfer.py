@@ -13,6 +13,7 @@ from stream_app.exports.snapshot import CHUNK_BYTES, Snapshot
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ExportProgress
 from stream_app.exports.watched_sinks import limited, watched
+from stream_app.exports.writing_errors import writing_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class RowTransfer:
 
         def write() -> Written:
             try:
-                with ordinary_errors():
+                with ordinary_errors(), writing_errors():
                     return writer.write(iter(pipe))
             finally:
                 pipe.close_reader()
@@ -73,9 +74,11 @@ class RowTransfer:
             self.progress.waits_since = None
             pipe.finish()
             writing = writing or begin()
-            # The transaction must not stay open during the rest of the upload.
+            # The transaction must not stay open during the rest of the upload, unless more rows follow.
             if ends:
                 await self.snapshot.end()
+            else:
+                await self.snapshot.allow_pause()
             return await asyncio.shield(writing)
         except BaseException as error:
             pipe.fail(error)
@@ -95,9 +98,12 @@ class RowTransfer:
         deleted = await self.run(deletions, ends=False)
         try:
             live = await self.run(rows)
-            listing = asyncio.get_running_loop().run_in_executor(
-                self.threads, writer.with_deletions, live, deleted
-            )
+
+            def write() -> Written:
+                with writing_errors():
+                    return writer.with_deletions(live, deleted)
+
+            listing = asyncio.get_running_loop().run_in_executor(self.threads, write)
             try:
                 return await asyncio.shield(listing)
             except BaseException:

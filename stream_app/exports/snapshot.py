@@ -16,7 +16,12 @@ from stream_app.exports.message_too_long import MessageTooLong
 from stream_app.exports.query_plan import QueryPlan
 from stream_app.exports.row_description import DescribedColumn, DescriptionReader
 from stream_app.exports.source_errors import DRIVER_ERRORS, SnapshotNotShared, is_temporary
-from stream_app.exports.source_session import INDEXES_ONLY, search_path_sql, shared_settings
+from stream_app.exports.source_session import (
+    IDLE_LIMIT,
+    INDEXES_ONLY,
+    search_path_sql,
+    shared_settings,
+)
 
 CHUNK_BYTES = 256 * 2**10
 """Bytes that are joined to one chunk, because passing a chunk to another thread is expensive."""
@@ -87,6 +92,10 @@ class Snapshot:
             await self.connection.execute("COMMIT", timeout=10)
         except DRIVER_ERRORS:
             terminate(self.connection)
+
+    async def allow_pause(self) -> None:
+        """Let the transaction have no statement for as long as one can take: rows wait for an upload."""
+        await self._set({IDLE_LIMIT: quote_text(f"{max(self.seconds, 1):.0f}s")})
 
     async def estimate(self, sql: str) -> int:
         """Return the number of rows that the planner expects."""

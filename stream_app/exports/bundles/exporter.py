@@ -49,6 +49,7 @@ from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportResult, ExportTask
 from stream_app.exports.watched_sinks import limited, watched
 from stream_app.exports.windows import check_window_columns
+from stream_app.exports.writing_errors import writing_errors
 from stream_app.storage.object_store import StoredObject
 from streaming_exporter.errors import Rejected
 
@@ -150,7 +151,7 @@ class _BundleExport:
 
         def write() -> StoredObject:
             try:
-                with ordinary_errors():
+                with ordinary_errors(), writing_errors():
                     return writer.write(feed)
             finally:
                 feed.close_reader()

@@ -5,7 +5,8 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,13 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
+from stream_app.exports import source_session
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.row_reader import ParallelReading, RowReader
 from stream_app.exports.source import Source
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult
 from stream_app.settings import Settings
-from stream_app.storage.object_store import ObjectStore
+from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
@@ -171,6 +173,22 @@ async def test_a_failure_leaves_no_file_of_either_kind(orders: Orders, database:
     with pytest.raises((Rejected, Retryable)):
         await orders.run(dataset={"table": f"{orders.dataset.table}_view"})
     assert orders.keys() == []
+
+
+async def test_a_slow_upload_of_the_deletions_does_not_end_the_snapshot(
+    orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction has no statement until the first file is complete."""
+    monkeypatch.setattr(source_session, "IDLE_SECONDS", 1)
+    put = ObjectStore.put
+
+    def slowly(store: ObjectStore, key: str, chunks: Iterator[bytes], **options: Any) -> StoredObject:
+        if "-deleted" in key:
+            time.sleep(1.5)
+        return put(store, key, chunks, **options)
+
+    monkeypatch.setattr(ObjectStore, "put", slowly)
+    assert await orders.ids(await orders.run()) == {"rows": [1, 8], "deletions": [3, 4, 7]}
 
 
 async def test_many_deletions_leave_the_snapshot_open_for_the_rows(

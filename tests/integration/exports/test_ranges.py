@@ -9,15 +9,21 @@ import pytest
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports import ranges as ranges_module
+from stream_app.exports import row_reader
 from stream_app.exports import source as source_module
 from stream_app.exports.catalog import Catalog
+from stream_app.exports.pipeline import Exporter
 from stream_app.exports.query import RowQuery, row_query
 from stream_app.exports.ranges import RowRange, plan_ranges
+from stream_app.exports.row_reader import ParallelReading
 from stream_app.exports.source import Source
 from stream_app.exports.source_errors import SnapshotLost
 from stream_app.exports.sql_text import render
+from stream_app.exports.task import ExportProgress
+from stream_app.settings import Settings
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import ExportRequest
+from tests.integration.exports.conftest import task_for
 from tests.waiting import until_async
 
 Cut = Callable[..., Awaitable[tuple[tuple[RowRange, ...], list[list[Any]], list[Any]]]]
@@ -227,6 +233,59 @@ async def test_a_child_that_is_attached_meanwhile_is_in_no_range(
         parts = [[tuple(row) for row in await snapshot.fetch(_text(one.apply(rows)))] for one in ranges]
     assert len(ranges) > 5
     assert _joined(parts) == whole
+
+
+@pytest.mark.parametrize("order", [(), ("id",)])
+async def test_a_child_that_is_attached_while_the_table_is_read_is_in_no_file(
+    schema: str,
+    database: asyncpg.Connection,
+    settings: Settings,
+    exporter_of: Callable[..., Exporter],
+    monkeypatch: pytest.MonkeyPatch,
+    order: tuple[str, ...],
+) -> None:
+    """All ranges of an export over several connections leave it out, as the first one does."""
+    await database.execute("""
+        CREATE TABLE things (id int PRIMARY KEY, t text);
+        INSERT INTO things SELECT i, repeat('x', 30) FROM generate_series(1, 5000) AS i;
+        CREATE TABLE child (id int PRIMARY KEY, t text);
+        INSERT INTO child SELECT i, 'child' FROM generate_series(1, 9000) AS i;
+        ANALYZE things
+    """)
+    cut: list[int] = []
+
+    async def planned(*arguments: Any, **options: Any) -> tuple[RowRange, ...]:
+        ranges = await plan_ranges(*arguments, **options)
+        cut.append(len(ranges))
+        await database.execute("ALTER TABLE child INHERIT things")
+        return ranges
+
+    monkeypatch.setattr(row_reader, "plan_ranges", planned)
+    dataset = Dataset(name="things", table=f"{schema}.things", order=order)
+    source = Source(settings, connections=4)
+    try:
+        reading = ParallelReading(2, min_bytes=0, range_bytes=16_384)
+        exporter = exporter_of(dataset, sources=source, reading=reading)
+        result = await exporter.run(task_for(_request(dataset)), ExportProgress())
+    finally:
+        await source.close()
+    assert cut[0] > 5
+    assert result.row_count == 5000
+
+
+async def test_a_table_with_its_first_child_is_described_anew(
+    schema: str, database: asyncpg.Connection, source: Source
+) -> None:
+    """Its description says that its rows can be cut: the ranges would leave out the rows of the child."""
+    await database.execute("CREATE TABLE things (id int PRIMARY KEY)")
+    table = await Catalog(source).table(Dataset(name="things", table=f"{schema}.things"))
+    assert table.can_be_cut
+    unchanged = []
+    for sql in ("SELECT 1", "CREATE TABLE child () INHERITS (things)", "DROP TABLE child"):
+        await database.execute(sql)
+        async with source.snapshot("test", initial_sql=table.fingerprint_sql) as snapshot:
+            unchanged.append(await table.is_unchanged(snapshot))
+    assert unchanged == [True, False, True]
 
 
 @pytest.mark.parametrize(

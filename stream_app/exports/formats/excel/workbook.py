@@ -42,6 +42,7 @@ from stream_app.exports.formats.excel.sheet_layout import (
     style_header,
     widths_of,
 )
+from stream_app.exports.formats.excel.sheet_titles import SheetTitles
 from stream_app.exports.formats.file_words import FileWords
 from stream_app.exports.formats.filter_words import FilterWords
 from stream_app.messages.catalogue import text
@@ -151,7 +152,7 @@ class WorkbookBuilder:
         else:
             book = Workbook()
             sheet = cast(Worksheet, book.active)
-            sheet.title = re.sub(r"[\[\]:*?/\\']", "_", dataset)[:31]
+            sheet.title = SheetTitles().add(dataset)
         properties = book.properties
         properties.title = properties.title or self._document.heading
         zone = self._document.options.timezone

@@ -249,6 +249,21 @@ def test_rows_roll_over_to_further_sheets(count: int, sheets: list[int]) -> None
     assert tally.rows == count
 
 
+@pytest.mark.parametrize(
+    ("dataset", "titles"),
+    [
+        ("history", ["history (2)", "history (2) (2)"]),
+        ("History", ["History (2)", "History (2) (2)"]),
+        ("'a'", ["_a_", "_a_ (2)"]),
+    ],
+)
+def test_no_sheet_has_a_title_that_excel_refuses(dataset: str, titles: list[str]) -> None:
+    """Excel calls a workbook with a sheet ``History`` damaged, in any case of letters."""
+    facts = Document(dataset, (TEXT,), Options(), AS_OF)
+    content, _ = workbook(facts, [["a"], ["b"]], last_row=2)
+    assert load_workbook(io.BytesIO(content)).sheetnames == titles
+
+
 def test_the_same_rows_make_the_same_file() -> None:
     doc = document(NUMBER, filters={"kind": "proof", "note": "\x01"})
     first, _ = workbook(doc, [["1"]])
