@@ -1,10 +1,11 @@
 """The services that all calls share, built once when the API starts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import httpx2
 from fastapi import Depends, Request
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.auth.authenticator import Authenticator
 from api.auth.signing_keys import Keys, PublishedKeys, SharedSecret
+from api.background import keep_running
 from api.files.download_audit import DownloadAudit
 from api.jobs.live_updates import LiveUpdates
 from api.jobs.reader import JobReader
@@ -127,12 +129,23 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
         live_updates = LiveUpdates(job_queries)
-        listening = listen(
-            settings, live_updates.on_notify, application=f"{NAME}-live-updates", channel=CHANGES_CHANNEL
-        )
-        background = (monitor.run(), watcher.run(), relay.run(), store.clock.run(), live_updates.run())
-        for work in (*background, metrics.measure_loop_lag(), listening):
-            await stack.enter_async_context(_running(work))
+        background: dict[str, Callable[[], Awaitable[object]]] = {
+            "source_monitor": monitor.run,
+            "datasets_watcher": watcher.run,
+            "outbox_relay": relay.run,
+            "database_clock": store.clock.run,
+            "live_updates": live_updates.run,
+            "loop_lag": metrics.measure_loop_lag,
+            "listener": partial(
+                listen,
+                settings,
+                live_updates.on_notify,
+                application=f"{NAME}-live-updates",
+                channel=CHANGES_CHANNEL,
+            ),
+        }
+        for name, work in background.items():
+            await stack.enter_async_context(keep_running(name, work))
         yield ApiServices(
             settings=settings,
             datasets=datasets,
@@ -202,18 +215,6 @@ async def _open_keys(stack: AsyncExitStack, settings: Settings) -> Keys:
         return SharedSecret(settings.jwt_secret.get_secret_value())
     http = await stack.enter_async_context(httpx2.AsyncClient(timeout=5))
     return PublishedKeys(settings.jwt_jwks_url, http)
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run ``work`` in the background until the end of the block."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _services(request: Request) -> ApiServices:

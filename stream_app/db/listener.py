@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-import asyncpg
 import structlog
 from sqlalchemy import DDL, FromClause, event
 
@@ -18,6 +17,9 @@ _LOCK = "SELECT pg_try_advisory_lock_shared($1)"
 
 log = structlog.get_logger(__name__)
 
+
+RETRY_SECONDS = 1.0
+"""Seconds until a connection that failed is tried again."""
 
 LOCK_SECONDS = 30.0
 """Seconds until a lock that was not free is tried again."""
@@ -45,9 +47,10 @@ async def listen(
     while True:
         try:
             connection = await connect_to(settings, application=application)
-        except (TimeoutError, OSError, asyncpg.PostgresError) as error:
-            log.warning("listener.connect_failed", error=str(error))
-            await asyncio.sleep(1)
+        except (ValueError, OSError, *DRIVER_ERRORS) as error:
+            # For example, a failover: every server that is reached is still a replica.
+            log.warning("listener.connect_failed", error=str(error) or type(error).__name__)
+            await asyncio.sleep(RETRY_SECONDS)
             continue
         lost = asyncio.Event()
         try:

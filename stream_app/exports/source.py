@@ -393,7 +393,7 @@ class Source:
         try:
             with self._starting():
                 return await pool.acquire(timeout=seconds)
-        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (ValueError, *DRIVER_ERRORS) as error:
             found = connection_error(error, self.name)
             if isinstance(found, Outage) and (
                 not isinstance(error, TimeoutError) or self.wanted <= self.connections

@@ -6,7 +6,9 @@ import asyncpg
 import pytest
 
 from stream_app.db.sqlstates import Meaning, meaning_of
+from stream_app.exports.source import Source
 from stream_app.exports.source_errors import connection_error, is_lost_connection, statement_error
+from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 
 KINDS: dict[str, Any] = {
@@ -36,6 +38,32 @@ def test_no_error_has_the_message_of_the_server(code: str) -> None:
     assert [str(item) for item in made if isinstance(item, Rejected) and SECRET in str(item)] == []
     assert isinstance(made[0], MEANT[meaning_of(code)])
     assert isinstance(made[0], Outage) == (meaning_of(code) is Meaning.OUTAGE)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        asyncpg.TargetServerAttributeNotMatched("None of the hosts match the target attribute requirement"),
+        asyncpg.InternalClientError("unforeseen"),
+        asyncpg.exceptions.ClientConfigurationError("invalid passfile"),
+        ConnectionRefusedError(),
+        ValueError("invalid port"),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+async def test_a_source_to_which_no_connection_is_possible_is_away(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    """No attempt at a job counts as failed meanwhile. During a failover every server can be a replica."""
+
+    async def connect(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    source = Source(Settings(_env_file=None), connections=1)
+    with pytest.raises(Outage):
+        await source.fetch("SELECT 1")
+    assert source.away_since is not None
 
 
 def test_the_reason_of_a_lost_connection_counts() -> None:
