@@ -200,7 +200,7 @@ class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
     tick_lead_seconds: Seconds = Field(
         60,
         description="How far a tick can be ahead of the clock of the state database. Ticks further ahead are "
-        "ignored",
+        "dead letters, and start only what is due by that clock",
     )
     retention_days: Days = Field(7, description="Time that files are kept")
     history_days: int = Field(

@@ -109,7 +109,8 @@ class Scheduler:
     async def handle(self, messages: Sequence[EventT[bytes]]) -> None:
         """Start the runs that are due at each tick of a batch, in order.
 
-        A tick from the future is dead-lettered.
+        A tick that is too far ahead of the database's clock is dead-lettered. What is due by that clock
+        starts nevertheless, so that a wrong clock does not stop all schedules.
 
         Raises:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
@@ -123,6 +124,7 @@ class Scheduler:
             if moment - now > timedelta(seconds=self.settings.tick_lead_seconds):
                 log.warning("tick.rejected", at=moment.isoformat(), source=event.source, now=now.isoformat())
                 refused.append((message, _ahead(moment, now)))
+                moments.add(now)
             else:
                 moments.add(moment)
         for moment in sorted(moments):
