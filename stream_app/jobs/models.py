@@ -202,9 +202,10 @@ class ExportJob(Base):
             postgresql_where=text("schedule_id IS NOT NULL"),
         ),
         Index("export_jobs_unpublished", "id", postgresql_where=text("outcome IS NOT NULL")),
+        # Without the lease, too: PostgreSQL also counts the column of an index without the row.
         Index(
-            "export_jobs_unadmitted",
-            "lease_until",
+            "export_jobs_unadmitted_since",
+            "created_at",
             postgresql_where=text(f"{WAITING} AND admitted_at IS NULL"),
         ),
         Index("export_jobs_expiry", "expires_at", postgresql_where=text("status = 'completed'")),

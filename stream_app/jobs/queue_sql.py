@@ -109,7 +109,8 @@ MARK_ADMITTED = Statement(
 )
 """Admits jobs whose ``export.accepted`` Kafka has. A job that is locked is skipped: its request admits it."""
 
-# The pause doubles each time, with the job's age, up to :longest.
+# The pause doubles each time, with the job's age, up to :longest. The rows are few, so they are sorted: an
+# index over the lease would be changed by each heartbeat of every running job.
 UNADMITTED = text(
     """
     UPDATE export_jobs AS job

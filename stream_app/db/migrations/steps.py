@@ -51,6 +51,12 @@ def create_index(name: str, table: str, columns: Sequence[str | TextClause], **o
         op.create_index(name, table, columns, postgresql_concurrently=True, if_not_exists=True, **options)
 
 
+def drop_index(name: str, table: str) -> None:
+    """Drop an index without blocking the table. It waits until every transaction that uses it has ended."""
+    with op.get_context().autocommit_block():
+        op.drop_index(name, table_name=table, postgresql_concurrently=True, if_exists=True)
+
+
 def alter_table(table: str, *actions: str) -> None:
     """Alter a table in one statement. It waits for the lock only shortly, and is repeated.
 

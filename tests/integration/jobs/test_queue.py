@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.claim import AttemptProgress
+from stream_app.jobs.queue_sql import RENEW
 from stream_app.jobs.states import Status
 from tests.integration.jobs.jobs import Jobs, completed, ids
 
@@ -106,6 +107,40 @@ async def test_renewing_keeps_the_lease_and_returns_cancelled_and_lost_jobs(jobs
     job = await jobs.queries.get(kept)
     assert job is not None
     assert (job.row_count, job.estimated_rows) == (5, 100)
+
+
+async def test_a_heartbeat_changes_no_index(jobs: Jobs) -> None:
+    """Otherwise each heartbeat of each running job would write an entry into every index of the table."""
+    await jobs.admit()
+    (claim,) = await jobs.store.claim("w", 1)
+    updated = text(
+        "SELECT pg_stat_get_xact_tuples_updated(oid), pg_stat_get_xact_tuples_hot_updated(oid) "
+        "FROM pg_class WHERE oid = 'export_jobs'::regclass"
+    )
+    async with jobs.engine.begin() as connection:
+        before, hot_before = (await connection.execute(updated)).one()
+        for rows in range(3):
+            values = {
+                "worker": "w", "lease": jobs.store.lease, "ids": [claim.job_id], "attempts": [claim.attempt],
+                "rows": [rows], "estimates": [9], "stages": [None],
+            }  # fmt: skip
+            assert await RENEW.fetch(connection, values)
+        after, hot_after = (await connection.execute(updated)).one()
+    assert (after - before, hot_after - hot_before) == (3, 3)
+
+
+async def test_jobs_that_are_not_admitted_are_taken_in_turn(jobs: Jobs) -> None:
+    """The one that waits longest for its turn comes first, whichever is older."""
+    placed = [await jobs.admit(admitted=False) for _ in range(4)]
+    for rank, job_id in enumerate(reversed(placed)):
+        async with jobs.engine.begin() as connection:
+            await connection.execute(
+                text("UPDATE export_jobs SET lease_until = now() - CAST(:late AS interval) WHERE id = :id"),
+                {"late": timedelta(seconds=60 - rank), "id": job_id},
+            )
+    taken = [event.job_id for _ in placed for event in await jobs.store.take_unadmitted(1)]
+    assert taken == placed[::-1]
+    assert await jobs.store.take_unadmitted() == []
 
 
 async def test_a_failed_attempt_is_retried_when_it_is_due(jobs: Jobs) -> None:
