@@ -78,7 +78,7 @@ def worker() -> None:
 def migrate(as_json: AsJson = False) -> None:
     """Create or upgrade the tables of the service.
 
-    They are in EXPORTER_DATABASE_URL.
+    They are in EXPORTER_DATABASE_URL. Tables that a newer version has upgraded are left as they are.
     """
     from stream_app.db.engine import outages_are_retryable
     from stream_app.db.migrations import upgrade
@@ -87,10 +87,17 @@ def migrate(as_json: AsJson = False) -> None:
     settings = _settings()
     try:
         with outages_are_retryable():
-            upgrade(settings)
+            newer = upgrade(settings)
     except ExporterError as error:
         raise _failed(error) from error
-    typer.echo(json.dumps({"migrated": True}) if as_json else "The tables are up to date.")
+    if as_json:
+        typer.echo(json.dumps({"migrated": newer is None, "newer_revision": newer}))
+    elif newer is not None:
+        typer.echo(
+            f"The tables are newer than this version: they have revision {newer}. Nothing was changed."
+        )
+    else:
+        typer.echo("The tables are up to date.")
 
 
 @cli.command()

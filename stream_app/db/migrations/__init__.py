@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
+NEWER = "newer_revision"
+"""Attribute of the configuration: the revision of the tables, if this version does not know it."""
+
 
 def config(settings: Settings) -> "Config":
     """Return Alembic's configuration, without a file."""
@@ -23,11 +26,19 @@ def config(settings: Settings) -> "Config":
     return configuration
 
 
-def upgrade(settings: Settings, revision: str = "head") -> None:
-    """Upgrade the tables to ``revision``. Of several processes one migrates, and the others wait."""
+def upgrade(settings: Settings, revision: str = "head") -> str | None:
+    """Upgrade the tables to ``revision``. Of several processes one migrates, and the others wait.
+
+    Returns:
+        The revision of the tables if a newer version has migrated them, otherwise None. Such tables are not
+        changed: this version works with them.
+    """
     from alembic import command
 
-    command.upgrade(config(settings), revision)
+    configuration = config(settings)
+    command.upgrade(configuration, revision)
+    newer: str | None = configuration.attributes.get(NEWER)
+    return newer
 
 
 def missing(current: str | None) -> list[str]:
@@ -35,5 +46,13 @@ def missing(current: str | None) -> list[str]:
 
     The name of each migration's file begins with its revision, and revisions are in the order of their names.
     """
-    revisions = {path.name.partition("_")[0] for path in (HERE / "versions").glob("[0-9]*_*.py")}
-    return sorted((revision for revision in revisions if revision > (current or "")), reverse=True)
+    return sorted((revision for revision in _revisions() if revision > (current or "")), reverse=True)
+
+
+def is_newer(current: str | None) -> bool:
+    """Return whether the tables have a revision of a newer version: it is after all that are known."""
+    return current is not None and current > max(_revisions())
+
+
+def _revisions() -> set[str]:
+    return {path.name.partition("_")[0] for path in (HERE / "versions").glob("[0-9]*_*.py")}

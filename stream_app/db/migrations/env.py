@@ -9,9 +9,11 @@ from typing import Any
 
 import structlog
 from alembic import context
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, pool
 
 from stream_app.db.engine import create_engine
+from stream_app.db.migrations import NEWER, is_newer
 from stream_app.jobs.models import Base
 from stream_app.notifications import models as _notifications  # noqa: F401 - its tables are in the metadata
 from stream_app.schedules import models as _schedules  # noqa: F401 - its tables are in the metadata
@@ -33,6 +35,13 @@ UNLIMITED = """
 
 
 def _migrate(connection: Connection) -> None:
+    current = max(MigrationContext.configure(connection).get_current_heads(), default=None)
+    connection.rollback()  # ends the transaction of the read
+    if is_newer(current):
+        # Alembic would fail, because it has no file of this revision, and so stop a rollback of programs.
+        context.config.attributes[NEWER] = current
+        log.info("migration.skipped", revision=current, reason="a newer version has migrated the tables")
+        return
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

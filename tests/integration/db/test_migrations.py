@@ -68,6 +68,16 @@ async def test_a_migration_that_failed_at_any_statement_is_finished_by_the_next_
     await _assert_as_modelled(empty_settings)
 
 
+async def test_tables_of_a_newer_version_are_left_as_they_are(empty_settings: Settings) -> None:
+    """A rollback runs the migration of the version before, which has no file of their revision."""
+    assert await asyncio.to_thread(upgrade, empty_settings, "0001") is None
+    async with _session(empty_settings) as session:
+        await session.execute("UPDATE alembic_version SET version_num = '9999'")
+        assert await asyncio.to_thread(upgrade, empty_settings) == "9999"
+        assert await session.fetchval("SELECT version_num FROM alembic_version") == "9999"
+        assert await session.fetchval("SELECT to_regclass('schedule_gaps')") is None
+
+
 async def test_the_build_of_an_index_has_no_time_out(
     empty_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from alembic.script import ScriptDirectory
 
-from stream_app.db.migrations import HERE, missing
+from stream_app.db.migrations import HERE, is_newer, missing
 
 
 def test_missing_revisions_are_those_of_the_chain_of_migrations() -> None:
@@ -12,4 +12,8 @@ def test_missing_revisions_are_those_of_the_chain_of_migrations() -> None:
     assert missing(None) == missing("") == chain
     for place, revision in enumerate(chain):
         assert missing(revision) == chain[:place]
-    assert missing(f"{int(chain[0]) + 1:04}") == []
+        assert not is_newer(revision)
+    newer = f"{int(chain[0]) + 1:04}"
+    assert missing(newer) == []
+    assert is_newer(newer)
+    assert not is_newer(None)
