@@ -21,6 +21,8 @@ from producers.tokens import sign_token
 from stream_app.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
+APP = create_app(SETTINGS)
+APP.state.services = None  # a refused call causes no queries
 
 
 def models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -43,9 +45,7 @@ def routes(router: Any) -> Iterator[APIRoute]:
 
 def test_every_model_of_a_body_refuses_unknown_fields() -> None:
     """V17: this holds for all calls, also for future ones."""
-    bodies = [
-        route.body_field.field_info.annotation for route in routes(create_app(SETTINGS)) if route.body_field
-    ]
+    bodies = [route.body_field.field_info.annotation for route in routes(APP) if route.body_field]
     found = {model for body in bodies for model in models(body)}
     assert {Order, ScheduleOrder, SchedulePatch} <= found
     assert [model for model in found if model.model_config.get("extra") != "forbid"] == []
@@ -88,10 +88,8 @@ async def test_the_error_names_the_field_and_the_most_similar_one() -> None:
 
 
 async def _answer(method: str, path: str, **request: Any) -> httpx2.Response:
-    app = create_app(SETTINGS)
-    app.state.services = None  # a refused body causes no queries
     headers = {"Authorization": f"Bearer {sign_token(SETTINGS, 'u', ())}"}
-    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(APP, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
         return await client.request(method, path, **request)
 
@@ -107,7 +105,7 @@ async def test_an_unknown_parameter_is_refused() -> None:
 
 BODIES = sorted(
     (method.upper(), path)
-    for path, item in create_app(SETTINGS).openapi()["paths"].items()
+    for path, item in APP.openapi()["paths"].items()
     for method, call in item.items()
     if "requestBody" in call
 )
@@ -131,7 +129,7 @@ async def test_a_body_that_is_no_json_has_the_same_error_as_before() -> None:
 
 TEXTS = [
     (path, parameter["name"])
-    for path, item in create_app(SETTINGS).openapi()["paths"].items()
+    for path, item in APP.openapi()["paths"].items()
     for parameter in item.get("get", {}).get("parameters", ())
     if parameter["in"] == "query"
 ]
