@@ -37,33 +37,46 @@ roles = st.lists(st.sampled_from(ROLES), unique=True, max_size=3).map(tuple)
 some_roles = st.none() | st.lists(st.sampled_from(ROLES), unique=True, min_size=1, max_size=2).map(tuple)
 
 
+masks = st.none() | st.sampled_from(["null", "hash", "email", "last4"])
+some_columns = st.none() | st.lists(st.sampled_from(COLUMNS), unique=True, min_size=1).map(tuple)
+orders = st.none() | st.lists(st.sampled_from(COLUMNS), unique=True, max_size=3).map(tuple)
+owners = st.none() | st.just("c_owner")
+times = st.none() | st.just("c_time")
+
+
 @st.composite
-def column_settings(draw: st.DrawFn) -> ColumnSettings:
-    mask = draw(st.none() | st.sampled_from(["null", "hash", "email", "last4"]))
+def _column_settings(draw: st.DrawFn) -> ColumnSettings:
+    mask = draw(masks)
     return ColumnSettings(mask=mask, unmasked_for=draw(roles) if mask else (), roles=draw(some_roles))
+
+
+# Made once: hypothesis would examine those that are made in a function for each example.
+column_settings = st.dictionaries(st.sampled_from(COLUMNS), _column_settings(), max_size=4)
+scopes = st.dictionaries(
+    st.sampled_from(["own", "organisation", "region"]),
+    st.builds(
+        Scope, column=st.sampled_from(COLUMNS), claim=st.sampled_from(["sub", "org", "a.b"]), roles=some_roles
+    ),
+    max_size=2,
+)
+sessions = st.dictionaries(
+    st.just("app.tenant"), st.builds(SessionValue, claim=st.sampled_from(["org", "t"]))
+)
 
 
 @st.composite
 def datasets(draw: st.DrawFn, name: str = "orders") -> Dataset:
-    columns = draw(st.none() | st.lists(st.sampled_from(COLUMNS), unique=True, min_size=1).map(tuple))
-    scope = st.builds(
-        Scope, column=st.sampled_from(COLUMNS), claim=st.sampled_from(["sub", "org", "a.b"]), roles=some_roles
-    )
     return Dataset(
         name=name,
         table=f"t_{name}",
-        owner=draw(st.none() | st.just("c_owner")),
-        time=draw(st.none() | st.just("c_time")),
-        columns=columns,
-        order=draw(st.none() | st.lists(st.sampled_from(COLUMNS), unique=True, max_size=3).map(tuple)),
+        columns=draw(some_columns),
+        owner=draw(owners),
+        time=draw(times),
+        order=draw(orders),
         roles=draw(some_roles),
-        column_settings=draw(st.dictionaries(st.sampled_from(COLUMNS), column_settings(), max_size=4)),
-        scopes=draw(st.dictionaries(st.sampled_from(["own", "organisation", "region"]), scope, max_size=2)),
-        session=draw(
-            st.dictionaries(
-                st.just("app.tenant"), st.builds(SessionValue, claim=st.sampled_from(["org", "t"]))
-            )
-        ),
+        column_settings=draw(column_settings),
+        scopes=draw(scopes),
+        session=draw(sessions),
     )
 
 

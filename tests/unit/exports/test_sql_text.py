@@ -1,5 +1,6 @@
 """Statements of a known form: their text is the one that SQLAlchemy writes for them alone."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -42,21 +43,34 @@ def table(owner: str) -> SourceTable:
     )
 
 
+@cache  # hypothesis would examine a new one for each example
 def values(column: Column) -> st.SearchStrategy[Any]:
     known = SCALARS.get(column.base)
     texts = TEXTS | ODD | DAYS
     return (texts if known is None else known | texts) | st.none() | st.booleans() | st.integers(-9, 9)
 
 
+@cache
+def several_values(column: Column) -> st.SearchStrategy[list[Any]]:
+    return st.lists(values(column), min_size=1, max_size=30)
+
+
+@cache
+def some_operators(column: Column) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(operators(column)), min_size=1, max_size=2)
+
+
+some_columns = st.lists(st.sampled_from(COLUMNS), max_size=3, unique=True)
+
+
 @st.composite
 def filters(draw: st.DrawFn) -> dict[str, Any]:
     """Filters with any operators of columns of all types. Some of their values are refused."""
     wanted: dict[str, Any] = {}
-    for column in draw(st.lists(st.sampled_from(COLUMNS), max_size=3, unique=True)):
+    for column in draw(some_columns):
         tests = {}
-        for operator in draw(st.lists(st.sampled_from(operators(column)), min_size=1, max_size=2)):
-            one = values(column)
-            tests[operator] = draw(st.lists(one, min_size=1, max_size=30)) if operator in LISTS else draw(one)
+        for operator in draw(some_operators(column)):
+            tests[operator] = draw((several_values if operator in LISTS else values)(column))
         if "is_null" in tests:
             tests["is_null"] = draw(st.booleans())
         wanted[column.name] = tests
