@@ -231,7 +231,7 @@ def _not_too_deep(values: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-Values = Annotated[dict[str, Any], AfterValidator(_not_too_deep)]
+Values = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_not_too_deep)]
 """Values of filters or parameters, by name."""
 
 
@@ -254,14 +254,14 @@ class ExportRequest(RequestIdentity):
     """
 
     name: Name = None
-    filters: Values = Field(default_factory=dict, max_length=50)
+    filters: Values = Field(default_factory=dict)
     columns: list[str] | None = Field(None, min_length=1, max_length=1600)
     options: Options = Options()
     split: Split | None = None
     consistency: Literal["snapshot", "part"] = "snapshot"
     encrypt: Encrypt | None = None
     scope: Scope = "own"
-    parameters: Values = Field(default_factory=dict, max_length=50)
+    parameters: Values = Field(default_factory=dict)
     claims: Claims = Field(default_factory=dict, max_length=50)
     priority: Literal["high", "normal", "low"] = "normal"
     recipients: list[str] = Field(default_factory=list, max_length=50)

@@ -363,7 +363,10 @@ async def rerun_export(
     summary="Cancel a job",
     status_code=202,
     response_model=Accepted,
-    responses={202: {"description": "The cancellation is recorded"}, **problem_responses(401, 404, 500, 503)},
+    responses={
+        202: {"description": "The cancellation is recorded"},
+        **problem_responses(401, 403, 404, 500, 503),
+    },
 )
 async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Accepted:
     """A running job is stopped. The response has the status before the cancellation."""

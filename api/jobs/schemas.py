@@ -110,7 +110,6 @@ class Order(BaseModel):
     filters: Annotated[
         Values | None,
         Field(
-            max_length=50,
             description="`{column: value}` or `{column: {operator: value}}`. A date is its whole day, by "
             "`options.timezone`, or else the time zone of the dataset, or else UTC",
         ),
@@ -138,9 +137,7 @@ class Order(BaseModel):
     scope: Annotated[
         Scope | None, Field(description="`own`, `all`, or a scope of the dataset. Default: `own`")
     ] = None
-    parameters: Annotated[
-        Values | None, Field(max_length=50, description="Values of the parameters of the dataset")
-    ] = None
+    parameters: Annotated[Values | None, Field(description="Values of the parameters of the dataset")] = None
     recipients: Annotated[
         list[str] | None, Field(max_length=50, description=f"{RECIPIENTS} when the job ends")
     ] = None

@@ -114,14 +114,14 @@ class SchedulePatch(BaseModel):
 
     format: Word | None = None
     name: Name = None
-    filters: Annotated[Values | None, Field(max_length=50)] = None
+    filters: Values | None = None
     columns: Annotated[list[str] | None, Field(min_length=1, max_length=1600)] = None
     options: OrderOptions | None = None
     split: OrderSplit | None = None
     consistency: Literal["snapshot", "part"] | None = None
     encrypt: OrderEncrypt | None = None
     scope: Scope | None = None
-    parameters: Annotated[Values | None, Field(max_length=50)] = None
+    parameters: Values | None = None
     schedule: When | None = None
     time_of_day: TimeOfDay = None
     day: Day = None

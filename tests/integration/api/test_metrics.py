@@ -89,14 +89,13 @@ async def test_concurrent_scrapes_share_one_count(api: Harness) -> None:
     assert all(b"exporter_queue_read 1.0" in answer for answer in first)
 
 
-async def test_deliveries_that_cannot_be_counted_hide_no_other_metric(
-    api: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(statistics, "TIMEOUT", "100ms")
+async def test_deliveries_that_cannot_be_counted_hide_no_other_metric(api: Harness) -> None:
     await add(api.engine, 3)
     async with api.engine.begin() as connection:
         await connection.execute(text("LOCK TABLE deliveries"))
-        found = samples((await QueueMetrics(api.engine).render()).decode())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(statistics, "TIMEOUT", "100ms")
+            found = samples((await QueueMetrics(api.engine).render()).decode())
     assert found["exporter_queue_read", frozenset()] == 1
     assert unfinished(found) == {("pending", "ledger", "csv"): 3}
     assert math.isnan(found["exporter_deliveries_waiting", frozenset()])
