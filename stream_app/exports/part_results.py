@@ -12,6 +12,13 @@ from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected
 
+_OF_FIRST_PART = frozenset({"filters", "parameters"})
+"""What only the first part says about the origin of the rows.
+
+These values are the same for all parts, and they can be large: the holder of the job reads the results of
+hundreds of parts at once.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
@@ -20,7 +27,7 @@ class PartResult:
     Attributes:
         files: its files, numbered from 1.
         as_of: the time of the snapshot that it read.
-        origin: describes the origin of the rows, as in a manifest.
+        origin: describes the origin of the rows, as in a manifest. The first part has all of it.
     """
 
     files: tuple[ExportedFile, ...]
@@ -28,9 +35,14 @@ class PartResult:
     origin: Mapping[str, Any]
 
     @classmethod
-    def of(cls, result: ExportResult) -> Self:
-        """Return the result of the export of a part."""
-        return cls(result.files, result.as_of, result.manifest)
+    def of(cls, result: ExportResult, number: int) -> Self:
+        """Return the result of the export of the part ``number``."""
+        origin = {
+            name: value
+            for name, value in result.manifest.items()
+            if number == 1 or name not in _OF_FIRST_PART
+        }
+        return cls(result.files, result.as_of, origin)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -98,7 +110,7 @@ def write_combined(
     Args:
         storage: the object store.
         key: the key of the manifest.
-        parts: the parts.
+        parts: the parts, with the first one first: it describes the origin of the rows.
         files: their files, see :func:`combined_files`.
         facts: what the manifest says about the job beside that.
     """

@@ -86,7 +86,7 @@ class PartRunner:
             log.warning("leftovers.not_removed", job_id=str(claim.job_id), error=str(error))
 
     async def _complete(self, claim: PartClaim, result: ExportResult) -> None:
-        content = PartResult.of(result).to_json()
+        content = PartResult.of(result, claim.number).to_json()
         keys = [file.key for file in result.files]
         held = await retry_until_possible(self.parts.complete, claim, content, rows=result.row_count)
         # An answer that was lost: the part was completed, and its job has ended before the repeated call.

@@ -1,16 +1,20 @@
 """The files of the parts of an export, as one list."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic_core import from_json, to_json
 
-from stream_app.exports.part_results import PartResult, check_columns, combined_files
-from stream_app.exports.task import ExportedFile
+from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
+from stream_app.exports.task import ExportedFile, ExportResult
 from stream_app.storage.listing import part_of_key, part_prefix
+from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import Rejected
+
+AS_OF = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def part(number: int, *rows: int, day: int = 26, extension: str = "csv.gz") -> PartResult:
@@ -66,6 +70,35 @@ def test_a_result_is_the_same_after_it_was_stored() -> None:
     result = part(1, 5, 5)
     stored: dict[str, Any] = from_json(to_json(result.to_json()))
     assert PartResult.from_json(stored) == result
+
+
+def test_the_values_of_filters_are_stored_once_and_the_manifest_has_them() -> None:
+    """The results of all parts are read at once, and filters can have many values."""
+    filters, parameters = {"id": list(range(50_000))}, {"region": ["x" * 50_000]}
+    files = part(1, 5).files
+    manifest = {"columns": [], "filters": filters, "parameters": parameters, "scope": "all", "warnings": {}}
+    result = ExportResult(5, 9, "sha", "b", "k", "text/csv", "f", AS_OF, manifest, files)
+    stored = [to_json(PartResult.of(result, number).to_json()) for number in (1, 2, 3)]
+    assert len(stored[0]) > 300_000
+    assert max(map(len, stored[1:])) < 1_000
+    parts = [PartResult.from_json(from_json(item)) for item in stored]
+    check_columns(parts)
+    written: list[bytes] = []
+
+    class Store:
+        bucket = "b"
+
+        def put(self, key: str, chunks: Iterator[bytes], **_: object) -> StoredObject:
+            written.extend(chunks)
+            return StoredObject(key, len(written[0]), "sha")
+
+    write_combined(cast(ObjectStore, Store()), "k", parts, combined_files(parts, max_files=9), {})
+    (content,) = written
+    assert {name: from_json(content)[name] for name in ("filters", "parameters", "scope")} == {
+        "filters": filters,
+        "parameters": parameters,
+        "scope": "all",
+    }
 
 
 def test_objects_tell_their_part_and_no_two_attempts_have_one_name() -> None:
