@@ -5,8 +5,8 @@ from alembic import op
 
 from stream_app.db.migrations.steps import create_index, drop_index
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 TABLE = "export_jobs"
 OLD, NEW = "export_jobs_unadmitted", "export_jobs_unadmitted_since"
