@@ -22,7 +22,7 @@ from stream_app.exports.source import Source
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests import durations
-from tests.measurement import processes_unmeasured
+from tests.measurement import unmeasured
 from tests.state_databases import TEMPLATE, StateDatabases, create_database, database
 from tests.waiting import FACTOR
 
@@ -105,12 +105,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _spread(items)
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, trylast=True)  # within the one of pytest-cov, which stops its own measurement
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Do not measure the processes that a test with the mark ``no_cover`` starts, as the test itself."""
+    """Do not measure a test with the mark ``no_cover`` and the processes that it starts."""
     if item.get_closest_marker("no_cover") is None:
         return (yield)
-    with processes_unmeasured():
+    with unmeasured():
         return (yield)
 
 

@@ -13,22 +13,20 @@ import pytest
 
 @contextmanager
 def unmeasured() -> Iterator[None]:
-    """Measure neither this process during the block nor the processes that start in it."""
-    running = coverage.Coverage.current()
-    with processes_unmeasured():
-        if running is not None:
-            running.stop()
-        try:
-            yield
-        finally:
-            if running is not None and coverage.Coverage.current() is None:
-                running.start()
+    """Measure neither this process during the block nor the processes that start in it.
 
-
-@contextmanager
-def processes_unmeasured() -> Iterator[None]:
-    """Do not measure the processes that start during the block."""
+    Several measurements run in a process of pytest-xdist, because each process that starts has one. The mark
+    ``no_cover`` alone stops the latest, and the one before it goes on.
+    """
+    stopped: list[coverage.Coverage] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
             patch.delenv(name)
-        yield
+        while (running := coverage.Coverage.current()) is not None:
+            running.stop()
+            stopped.append(running)
+        try:
+            yield
+        finally:
+            for each in reversed(stopped):
+                each.start()
