@@ -59,11 +59,12 @@ class Transfer:
             FileUnavailable: a file cannot be read, or is not what the job wrote.
             TransferInterrupted: it was stopped.
         """
+        self._count_sent()
         options = self._options()
         with open_session(self.destination, self.settings, options) as session:
             self.done = self._still_there(session, options)
-            self.sent = sum(file.size for file in self.outgoing[: self.done])
-            if self.done:
+            self._count_sent()
+            if self.done:  # its old file, if the attempt that has sent it died before it could remove that
                 self._remove_leftovers(session, self.outgoing[self.done - 1])
             pairs = zip(self.files[self.done :], self.outgoing[self.done :], strict=True)
             for file, outgoing in pairs:
@@ -81,6 +82,9 @@ class Transfer:
                 outgoing, content = self.manifest
                 self._remove_leftovers(session, outgoing)
                 session.put(outgoing, iter([content]))
+
+    def _count_sent(self) -> None:
+        self.sent = sum(file.size for file in self.outgoing[: self.done])
 
     @property
     def shares_paths(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from stream_app.datasets.destinations import S3Destination
 from stream_app.destinations import s3
-from stream_app.destinations.errors import TransferInterrupted
+from stream_app.destinations.errors import DestinationError, TransferInterrupted
 from stream_app.destinations.session import OutgoingFile, SessionOptions, open_session
 from stream_app.storage.multipart_upload import MultipartUpload
 from tests.integration.destinations.conftest import Depot, OtherStore, names, on_s3
@@ -173,6 +173,35 @@ async def test_an_object_is_not_replaced_after_the_transfer_was_stopped(
         session.put(file, iter([content]))
     assert other_store.files() == {"in/a.csv": b"first"}
     assert other_store.service.client()._list_multipart_uploads("acme", prefix="in/a.csv").uploads == []
+
+
+async def test_a_retry_aborts_the_recorded_upload_and_no_other_one_to_a_shared_path(
+    depot: Depot, other_store: OtherStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = other_store.service.client()
+    key, began = "in/shared.csv", list[str]()
+    of_another = client._create_multipart_upload("acme", key, {})
+
+    def die(*_: object) -> None:
+        raise OSError("the worker dies")
+
+    def uploads() -> set[str | None]:
+        return {upload.upload_id for upload in client._list_multipart_uploads("acme", prefix=key).uploads}
+
+    file = OutgoingFile("shared.csv", "shared.csv", "text/csv", len(LARGE), "")
+    destination = on_s3(other_store, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(MultipartUpload, "add", die)
+        patch.setattr(MultipartUpload, "abort", lambda _: None)
+        first = SessionOptions("t", 1, lambda: False, (), lambda _: False, began.append)
+        with open_session(destination, depot.settings, first) as session, pytest.raises(DestinationError):
+            session.put(file, iter([LARGE]))
+    assert uploads() == {of_another, *began} != {of_another}
+    second = SessionOptions("t", 2, lambda: False, tuple(began), lambda _: False)
+    with open_session(destination, depot.settings, second) as session:
+        session.remove_leftovers("shared.csv")
+    assert uploads() == {of_another}
+    client._abort_multipart_upload("acme", key, of_another)
 
 
 async def test_only_objects_with_its_own_content_are_removed_with_a_job_where_jobs_share_paths(
