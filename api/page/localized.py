@@ -51,9 +51,22 @@ def localized_html(path: Path, language: str) -> bytes:
 
 
 @cache
+def only_in_html(folder: Path) -> frozenset[str]:
+    """Return the keys of the messages that the HTML in ``folder`` has and no script names."""
+    scripts = "".join(path.read_text("utf-8") for path in folder.glob("*.js"))
+    places = _PLACE.findall((folder / "index.html").read_text("utf-8"))
+    return frozenset(key for key in places if "." in key and key not in scripts)
+
+
+@cache
 def messages_json(language: str, part: str | None = None) -> bytes:
-    """Return the messages of the page, or of a part of it, as a JSON object by their keys."""
-    found: dict[str, Message] = page_messages(language, part)
+    """Return the messages of the page, or of a part of it, as a JSON object by their keys.
+
+    Those that only the HTML has are in it already.
+    """
+    in_html = only_in_html(Path(__file__).parent / "static")
+    known = page_messages(language, part)
+    found: dict[str, Message] = {key: own for key, own in known.items() if key not in in_html}
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
 
 

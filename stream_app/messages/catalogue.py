@@ -23,6 +23,7 @@ PAGE_PARTS = ("page.", "warnings.", "errors.")
 PARTS_ON_DEMAND = {
     "destinations": ("page.destinations.",),
     "operations": ("page.operations.", "page.dead_letters.", "findings."),
+    "provider": ("page.provider.",),
 }
 """Parts of the page that only some users need, with the beginnings of their keys."""
 

@@ -15,6 +15,8 @@ import pytest
 from babel.dates import format_date
 from playwright.sync_api import Locator, expect
 
+from api.schedules.schemas import ScheduleOrder
+from dev.postgres import STATE
 from producers.tokens import sign_token
 from stream_app.exports.columns import Kind
 from stream_app.exports.relative_dates import resolve_filters
@@ -35,6 +37,16 @@ MARKUP = (
     "CREATE OR REPLACE VIEW shop.markup AS SELECT n AS id, (enum_range(NULL::shop.mark))[n % 2 + 1] AS mark,"
     " '{}'::text AS \"<b>title</b>\" FROM generate_series(1, 10) n"
 )
+
+
+OF_OTHER_SCHEDULES = {"parameters", "destination", "window_from", "active"}
+"""Fields of a request for a schedule that other tests have, or that a duplicate does not take over."""
+
+OF_ONE_SCHEDULE = {
+    "id", "name", "window_from", "created_at", "granted_until", "last_run", "next_run", "next_runs",
+    "failures",
+}  # fmt: skip
+"""Fields of a schedule that a duplicate has its own values of: its name, times and counters."""
 
 
 def sent(visit: Visit, press: str = "Export") -> dict[str, Any]:
@@ -159,13 +171,26 @@ def test_a_schedule_has_days_and_times_of_its_own_zone(visit: Visit, customer: s
 def test_a_schedule_of_another_program_keeps_its_zones(
     visit: Visit, system: System, settings: Settings
 ) -> None:
-    """Its files have times in UTC, and the form says so. A change of its name does not change them."""
-    token = sign_token(settings, f"zones-{uuid4().hex[:8]}", roles=[])
+    """Its files have times in UTC, and the form says so. A change of its name does not change them.
+
+    A duplicate has everything that the schedule has, also numbers that browsers round, and fields without a
+    control in the form.
+    """
+    token = sign_token(settings, f"zones-{uuid4().hex[:8]}", roles=["exports:all"])
     headers = {"Authorization": f"Bearer {token}"}
-    own = {"schedule": "daily", "time_of_day": "07:00", "timezone": "Asia/Tokyo"}
+    own = {"schedule": "weekly", "day": 2, "time_of_day": "07:00", "timezone": "Asia/Tokyo"}
     moment = {"gte": "2026-01-05T09:30[Asia/Tokyo]"}
-    body = {"export_type": "orders", "format": "csv", "filters": {"placed_at": moment}, **own}
-    system.client.post("/exports/schedules", json=body, headers=headers).raise_for_status()
+    numbers = {"lt": 1234567890123456789, "not_in": [9007199254740993, 1]}
+    body = {
+        "export_type": "orders", "format": "csv", "name": "Orders", "columns": ["id", "placed_at"],
+        "filters": {"placed_at": moment, "id": numbers}, "scope": "all", "options": {"header": False},
+        "split": {"bytes": 5_400_000}, "consistency": "part", "encrypt": {"zip_password": True}, **own,
+        "delay": 600, "catch_up": "all", "recipients": ["ada@example.com"],
+        "webhook": "https://hooks.example.com/orders",
+    }  # fmt: skip
+    assert body.keys() | {"window"} == ScheduleOrder.model_fields.keys() - OF_OTHER_SCHEDULES
+    made = system.client.post("/exports/schedules", json=body, headers=headers)
+    assert made.status_code == 201, made.text
     visit.sign_in(token)
     page = visit.page
     page.locator("#schedule-list > li").get_by_role("button", name="Edit").click()
@@ -177,13 +202,34 @@ def test_a_schedule_of_another_program_keeps_its_zones(
     with page.expect_request(lambda request: request.method == "PATCH") as change:
         page.get_by_role("button", name="Save changes").click()
     changed = json.loads(change.value.post_data or "")
-    assert changed["filters"] == {"placed_at": moment}
+    texts = {"lt": "1234567890123456789", "not_in": ["9007199254740993", "1"]}
+    assert changed["filters"] == {"placed_at": moment, "id": texts}
     assert changed["timezone"] == "Asia/Tokyo"
     assert "timezone" not in (changed["options"] or {})
+    card = page.locator("#schedule-list > li")
+    expect(card.get_by_role("heading")).to_contain_text("Another")
+    windowed = {"filters": {"id": numbers}, "window": "previous_period"}
+    path = f"/exports/schedules/{made.json()['id']}"
+    system.client.patch(path, json=windowed, headers=headers).raise_for_status()
+    page.reload()
+    card.get_by_role("button", name="Duplicate").click()
+    expect(page.locator(".estimate")).to_contain_text("in the last period: ")  # the button stays in its place
+    page.get_by_role("button", name=re.compile("^Schedule and mail")).click()
+    expect(card).to_have_count(2)
+    found = system.client.get("/exports/schedules", headers=headers).json()["schedules"]
+    copy, original = [{name: one[name] for name in one.keys() - OF_ONE_SCHEDULE} for one in found]
+    assert original["filters"] == {"id": numbers}
+    assert copy == original | {"filters": {"id": texts}}
+    assert copy["options"] == body["options"]
+    kept = ("delay", "catch_up", "webhook", "consistency", "split")
+    assert {name: copy[name] for name in kept} == {name: body[name] for name in kept}
 
 
 def test_the_days_of_a_run_stay_days(visit: Visit, system: System, customer: str) -> None:
-    """Whole days between two times are shown and sent as days, in the zone of the export."""
+    """Whole days between two times are shown and sent as days, in the zone of the export.
+
+    The form has no window of a schedule's run, and says so.
+    """
     days = {"gte": "2025-12-31T23:00:00Z", "lt": "2026-01-31T23:00:00Z"}
     body = {
         "export_type": "orders", "format": "csv", "filters": {"placed_at": days},
@@ -191,9 +237,16 @@ def test_the_days_of_a_run_stay_days(visit: Visit, system: System, customer: str
     }  # fmt: skip
     headers = {"Authorization": f"Bearer {customer}"}
     made = system.client.post("/exports/jobs", json=body, headers=headers).raise_for_status().json()
+    system.ended(made["export_job_id"])
+    window = json.dumps({"from": days["gte"], "to": days["lt"], "timezone": "Europe/Berlin"})
+    change = f"UPDATE export_jobs SET \"window\" = '{window}' WHERE id = '{made['export_job_id']}'"
+    psql(system.stack, change, database=STATE)
     visit.sign_in(customer)
     card = visit.page.locator(f"#job-{made['export_job_id']}")
     card.get_by_role("button", name="Edit and run again").click()
+    expect(visit.page.locator("#builder").get_by_role("alert")).to_contain_text(
+        "not only those of 1 Jan 2026"
+    )
     row = visit.page.locator(".filter")
     expect(row).to_have_count(1)
     expect(row.get_by_label("Condition")).to_have_value("between")
@@ -243,6 +296,15 @@ def test_files_begin_in_the_language_and_the_locale_of_the_browser(visit: Visit,
     language.select_option("en")
     page.get_by_label("Format").select_option("excel")
     expect(language).to_have_value("en")  # what was chosen stays
+    page.wait_for_timeout(2500)
+    print(
+        "DBG",
+        page.locator("#builder .alert").all_inner_texts(),
+        page.locator(".estimate").inner_text(),
+        page.evaluate(
+            '[...document.querySelectorAll("#builder :invalid")].map(e => e.outerHTML + e.validationMessage)'
+        ),
+    )
     with page.expect_response(lambda answer: answer.url.endswith("/exports/jobs")) as made:
         page.get_by_role("button", name=texts("page.form.export"), exact=True).click()
     options = json.loads(made.value.request.post_data or "")["options"]

@@ -37,6 +37,10 @@ def operator(settings: Settings) -> str:
     return sign_token(settings, f"operator-{uuid4().hex[:6]}", ["exports:operate"])
 
 
+LARGE = 1234567890123456789
+"""A whole number that browsers would round to 1234567890123456800."""
+
+
 @pytest.fixture
 def resumed(system: System) -> Iterator[None]:
     """Leave no pause to other tests."""
@@ -136,7 +140,7 @@ def test_dead_letters_and_doctor_on_a_phone(
 ) -> None:
     """P19: only administrators see the content; redrive and discard ask first."""
     name = uuid4().hex[:8]
-    put_aside(settings, f'{{"secret": "{name}"}}'.encode(), f"not a CloudEvent, got '{name}'")
+    put_aside(settings, f'{{"secret": "{name}", "id": {LARGE}}}'.encode(), f"not a CloudEvent, got '{name}'")
     store = system.stack.settings()["EXPORTER_S3_ENDPOINT"]
     admin = sign_token(settings, "the-admin", ["exports:admin"])
     with visiting(browser, system.api.url, store, **PHONE) as visit:
@@ -152,6 +156,7 @@ def test_dead_letters_and_doctor_on_a_phone(
             if sees:
                 look.click()
                 expect(card.locator("pre")).to_contain_text(name)
+                expect(card.locator("pre")).to_contain_text(f'"id": {LARGE}')
             visit.assert_fits()
             visit.shot(f"operations-letters-{'admin' if sees else 'operator'}", full_page=True)
             if not sees:

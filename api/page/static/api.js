@@ -2,13 +2,14 @@
 
 import { begins, goes } from "./connection.js";
 import { problemText, t } from "./messages.js";
-import { session } from "./session.js";
+import { compareClocks, session } from "./session.js";
 
 const BASE = new URL("..", import.meta.url);
 const TIMEOUT = 20_000; // milliseconds for an answer
 const PAUSES = [1000, 3000]; // milliseconds before each further attempt of a call that can be repeated
 const SILENCE = 12_000; // milliseconds without an event, after which a stream is dead; the service sends some every 5 s
 const GATEWAY = new Set([502, 503, 504]);
+const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g; // texts and numbers of JSON
 
 /** A failed call; `message` is for people. `away`: there was no answer, so trying again can help. */
 export class Failure extends Error {
@@ -30,7 +31,7 @@ export const unique = () => Array.from(crypto.getRandomValues(new Uint8Array(16)
 
 /** The user of a token, as the service reads it. */
 export async function userOf(token) {
-  const { user_id: id, roles: given, expires_at: ends } = await call("GET", "exports/me", { token });
+  const { user_id: id, roles: given, expires_at: ends } = await call("GET", "exports/me", { token, timed: true });
   const roles = new Set(given);
   const admin = roles.has("exports:admin");
   const operator = admin || roles.has("exports:operate");
@@ -96,8 +97,19 @@ async function once(method, path, read, { body, headers, signal, token = session
   throw failure;
 }
 
-/** The JSON of a response, or null if there is none. */
-export const call = (method, path, options) => send(method, path, { ...options, read: (answer) => (answer.status === 204 ? null : answer.json()) });
+/** The value of a JSON text. A whole number that would be rounded is a text with `mark` before it; requests can have texts, too. */
+export function parse(text, mark = "") {
+  return JSON.parse(text.replace(TOKENS, (token) => (/^-?\d{16,}$/.test(token) && !Number.isSafeInteger(+token) ? `"${mark}${token}"` : token)));
+}
+
+/** The JSON of a response, or null if there is none. `timed`: it tells the time of the service. */
+export function call(method, path, { timed, ...options } = {}) {
+  const read = async (answer) => {
+    if (timed) compareClocks(answer.headers.get("date"));
+    return answer.status === 204 ? null : parse(await answer.text());
+  };
+  return send(method, path, { ...options, read });
+}
 
 /** Server-sent events as {id, type, data}, until the connection ends. `opened` is called when it starts. */
 export async function* events(path, { last, opened, signal }) {

@@ -39,6 +39,7 @@ export class Builder {
     this.timer = 0;
     this.changes = 0;
     this.editing = null;
+    this.kept = {}; // what a copy takes over and the form does not have
     const changed = () => this.changed();
 
     this.editingText = h("span");
@@ -186,6 +187,7 @@ export class Builder {
   /** Empty the form for the next export: nothing of the last one can slip into it. */
   reset() {
     this.edits(null);
+    this.kept = {};
     this.name.value = "";
     this.useDataset({ keep: false });
     this.mail.value = "";
@@ -254,6 +256,7 @@ export class Builder {
     const encrypt = this.encryption.read();
     const destination = this.destination?.read();
     const scope = this.scope.value || "own";
+    const { consistency, webhook } = this.kept;
     const name = this.name.value.trim();
     if (this.hasZone && this.fileZone() !== this.ownZone) options.timezone = this.fileZone();
     return {
@@ -268,13 +271,16 @@ export class Builder {
       ...(destination && { destination }),
       ...(Object.keys(parameters).length && { parameters }),
       ...(scope !== "own" && { scope }),
+      ...(consistency && { consistency }),
+      ...(webhook && { webhook }),
     };
   }
 
   /** Return the body that creates a schedule. */
   readSchedule() {
     const addresses = this.addresses();
-    return { ...this.read(), ...this.repeat.read(), ...(addresses.length && { email_recipients: addresses }) };
+    const { delay, catch_up } = this.kept;
+    return { ...this.read(), ...this.repeat.read(), ...(delay && { delay }), ...(catch_up && { catch_up }), ...(addresses.length && { email_recipients: addresses }) };
   }
 
   /** Return the body that gives the schedule all values of the form: what the form does not have is removed. */
@@ -305,6 +311,7 @@ export class Builder {
     const inZone = wanted.map(([name, tests]) => [name, inDays(tests, this.effectiveZone())]);
     gone.push(...this.filters.write(Object.fromEntries(inZone)), ...this.parameters.write(job.parameters));
     if (job.destination && !this.destination?.write(job.destination)) gone.push(destinationOf(job.destination));
+    if (!keepsOwner) this.kept = job;
     const whose = keepsOwner ? "" : this.keepOwner(job);
     this.name.value = job.name ?? "";
     if (job.schedule) this.mail.value = (job.email_recipients ?? []).join("\n");
@@ -313,7 +320,8 @@ export class Builder {
     this.encryption.write(job.encrypt);
     this.columnsBox.open = Boolean(job.columns);
     this.changed();
-    const texts = [whose, gone.length && t("page.form.left_out", { names: gone.join(", ") })];
+    const all = job.window?.from && t("page.form.without_window", { window: span(job.window) });
+    const texts = [whose, all, gone.length && t("page.form.left_out", { names: gone.join(", ") })];
     say(this.problem, texts.filter(Boolean).join(". "));
     this.form.parentElement.scrollIntoView({ block: "start" });
     this.dataset.focus({ preventScroll: true });
@@ -333,11 +341,12 @@ export class Builder {
 
   /** What was entered, as far as it is, for `restore`. */
   draft() {
-    return { order: this.read(), mail: this.mail.value, repeat: this.repeat.active ? this.repeat.read() : null, editing: this.editing };
+    return { order: this.read(), mail: this.mail.value, repeat: this.repeat.active ? this.repeat.read() : null, kept: this.kept, editing: this.editing };
   }
 
-  restore({ order, mail, repeat, editing }) {
+  restore({ order, mail, repeat, kept, editing }) {
     this.fill({ ...order, user_id: this.user.id });
+    this.kept = kept ?? {};
     this.mail.value = mail;
     this.mailBox.open = Boolean(mail);
     if (repeat) this.repeat.write(repeat);

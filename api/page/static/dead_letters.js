@@ -1,12 +1,14 @@
 // Messages that could not be read: look at them, redrive them, discard them.
 
-import { call } from "./api.js";
+import { call, parse } from "./api.js";
 import { alert, busy, button, choice, field, h, nameWith, twice } from "./dom.js";
 import { update } from "./live_list.js";
 import { t } from "./messages.js";
 import { moment, size } from "./words.js";
 
 const STATES = ["new", "redriving", "redriven", "discarded"];
+const MARK = "\ue000"; // of numbers that a browser would round: a character that no message has
+const LARGE_NUMBER = new RegExp(`"${MARK}(-?\\d+)"`, "g");
 const nameOf = (state) => t(`page.dead_letters.states.${state}`);
 
 export class DeadLetters {
@@ -59,7 +61,7 @@ export class DeadLetters {
         button(t("page.dead_letters.look"), (pressed) =>
           busy(pressed, problem, async () => {
             const { key, headers, value } = await call("GET", `exports/dead-letters/${letter.id}`);
-            content.textContent = JSON.stringify({ key, headers, value: parsed(value) }, null, 2);
+            content.textContent = JSON.stringify({ key, headers, value: parsed(value) }, null, 2).replace(LARGE_NUMBER, "$1");
             content.hidden = false;
           })),
       twice(handled ? t("page.dead_letters.redrive_again") : t("page.dead_letters.redrive"), t("page.dead_letters.redrive_question"), act("redrive")),
@@ -83,7 +85,7 @@ export class DeadLetters {
 
 function parsed(value) {
   try {
-    return JSON.parse(value);
+    return parse(value, MARK);
   } catch {
     return value;
   }

@@ -30,12 +30,14 @@ export class Division {
   read() {
     const number = this.number.valueAsNumber;
     if (!this.by.value || Number.isNaN(number)) return null;
-    return this.by.value === "bytes" ? { bytes: number * MEGABYTE } : { rows: number };
+    if (this.by.value === "rows") return { rows: number };
+    return { bytes: number === this.given?.shown ? this.given.bytes : number * MEGABYTE };
   }
 
   write(split) {
     this.by.value = split?.rows ? "rows" : split?.bytes ? "bytes" : "";
     if (split) this.number.value = split.rows ?? Math.max(LEAST, Math.round(split.bytes / MEGABYTE));
+    this.given = split?.bytes && { bytes: split.bytes, shown: this.number.valueAsNumber };
     this.element.open = Boolean(split);
     this.show();
   }

@@ -1,13 +1,13 @@
 // The list of exports: live, newest first.
 
-import { Failure, call, events } from "./api.js";
+import { Failure, call, events, parse } from "./api.js";
 import { isAway } from "./connection.js";
 import { alert, busy, button, byId, choice, h, nameButtons, report, say, twice } from "./dom.js";
 import { Password } from "./encryption.js";
 import { FileList, download, several } from "./files.js";
 import { destinationModule, labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
-import { PAGE } from "./session.js";
+import { PAGE, now } from "./session.js";
 import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status } from "./words.js";
 import { warnings } from "./warnings.js";
 
@@ -201,7 +201,7 @@ export class Jobs {
         for await (const event of events("exports/events", { last, opened, signal: this.life.signal })) {
           last = event.id ?? last;
           wait = 1000;
-          if (event.type === "job") this.offer(JSON.parse(event.data));
+          if (event.type === "job") this.offer(parse(event.data));
         }
       } catch (error) {
         if (error.name === "AbortError") return;
@@ -303,7 +303,7 @@ class Card {
     const before = this.job;
     if (before && order(before) > order(job)) return; // an answer that was overtaken
     this.job = job;
-    this.seen = Date.now();
+    this.seen = now();
     const stops = job.cancel_requested && UNFINISHED.has(job.status);
     this.state.textContent = stops ? t("page.jobs.cancelling") : status(isRemoved(job) ? "removed" : job.status);
     this.element.dataset.status = job.status;
@@ -348,7 +348,7 @@ class Card {
       const done = job.row_count ?? 0;
       const all = Math.max(job.estimated_rows ?? 0, done);
       const rate = (done / Math.max(100, this.seen - since)) * 1000;
-      const seconds = (Date.now() - since) / 1000;
+      const seconds = Math.max(0, now() - since) / 1000;
       if (done && all > done) {
         this.bar.max = all;
         this.bar.value = done;

@@ -11,7 +11,7 @@ import { Schedules } from "./schedules.js";
 import { PAGE, SessionClock, payload, returned, session } from "./session.js";
 import { clockTime, moment } from "./words.js";
 
-const provider = () => import("./openid.js").catch(() => Promise.reject(Object.assign(new Error(t("page.problems.unreachable")), { away: true })));
+const provider = () => part("provider", () => import("./openid.js"));
 const DRAFT = "exports.draft"; // the form, while the user is at the provider
 const RETRY = 5000; // milliseconds until the next attempt to open the page
 
@@ -266,7 +266,7 @@ async function resume(tokens) {
 
 async function begun() {
   const query = returned();
-  how = await persist(() => call("GET", "page/sign-in.json", { token: null }));
+  how = await persist(() => call("GET", "page/sign-in.json", { token: null, timed: true }));
   prepare();
   const { token, rest } = session;
   try {

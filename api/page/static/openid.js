@@ -4,7 +4,7 @@
 // verifier wait in this tab's storage, so only the tab that began can finish.
 
 import { t } from "./messages.js";
-import { PAGE, payload } from "./session.js";
+import { PAGE, now, payload } from "./session.js";
 
 const FLOW = "exports.flow";
 const FLOW_TIME = 30 * 60_000; // milliseconds in which users sign in
@@ -56,7 +56,7 @@ export async function finish(oidc, query) {
   const grant = { grant_type: "authorization_code", code: query.get("code"), redirect_uri: PAGE, code_verifier: flow.verifier };
   const tokens = await exchange(oidc, provider, grant);
   const claims = payload(tokens.id);
-  const known = claims && claims.iss === oidc.issuer && [claims.aud].flat().includes(oidc.client_id) && claims.exp > Date.now() / 1000 - SKEW;
+  const known = claims && claims.iss === oidc.issuer && [claims.aud].flat().includes(oidc.client_id) && claims.exp > now() / 1000 - SKEW;
   if (!known || claims.nonce !== flow.nonce) throw new SignInFailure("foreign");
   if (!payload(tokens.access)) throw new SignInFailure("unreadable");
   return tokens;

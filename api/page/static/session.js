@@ -6,6 +6,18 @@ const WARNING = 5 * 60_000; // milliseconds before the end of the session
 const AHEAD = 60_000; // a renewal begins this long before the warning
 const AGAIN = 10_000; // milliseconds between attempts to renew
 const CHECK = 1000;
+const EXACT = 3000; // milliseconds: the service has whole seconds, and renews them once a second
+
+let ahead = 0; // milliseconds by which the browser's clock is ahead of the service
+
+/** The time of the service in milliseconds. Its times are compared with it: the browser's clock can be wrong. */
+export const now = () => Date.now() - ahead;
+
+/** Compare the clocks. `date` is that of an answer. */
+export function compareClocks(date) {
+  const difference = Date.now() - Date.parse(date);
+  ahead = Math.abs(difference) > EXACT ? difference : 0;
+}
 
 export const session = {
   get token() {
@@ -39,10 +51,10 @@ export class SessionClock {
 
   /** `ends` is in milliseconds; `renewable` is whether there is a refresh token. */
   start(ends, renewable) {
-    const left = ends - Date.now();
+    const left = ends - now();
     this.ends = ends;
     this.renewable = renewable;
-    this.next = ends - Math.min(WARNING + AHEAD, left / 4);
+    this.next = Math.max(now() + AGAIN, ends - Math.min(WARNING + AHEAD, left / 4));
     this.failed = false;
     clearInterval(this.timer);
     this.timer = setInterval(() => this.look(), CHECK);
@@ -55,10 +67,11 @@ export class SessionClock {
   }
 
   look() {
-    const now = Date.now();
-    if (this.renewable && now >= this.next) this.attempt();
-    else if (now >= this.ends) this.end();
-    if (now >= this.ends - WARNING && now < this.ends && (!this.renewable || this.failed)) this.warn(this.ends);
+    const left = this.ends - now();
+    if (this.renewable) {
+      if (now() >= this.next) this.attempt();
+    } else if (left <= 0) this.end();
+    if (left <= WARNING && left > 0 && (!this.renewable || this.failed)) this.warn(this.ends);
   }
 
   /** Renew the session now. Return whether it goes on. */
@@ -68,7 +81,7 @@ export class SessionClock {
   }
 
   async tryIt() {
-    this.next = Date.now() + AGAIN;
+    this.next = now() + AGAIN;
     try {
       const ends = await this.renew();
       if (ends) this.start(ends, true);
@@ -76,7 +89,7 @@ export class SessionClock {
       return Boolean(ends);
     } catch {
       this.failed = true;
-      if (Date.now() >= this.ends) this.renewable = false;
+      if (now() >= this.ends) this.renewable = false;
       return false;
     }
   }

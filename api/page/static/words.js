@@ -2,6 +2,7 @@
 
 import { columnOf, zoneOf } from "./labels.js";
 import { has, locale, t } from "./messages.js";
+import { now } from "./session.js";
 
 const DATE = { day: "numeric", month: "short", year: "numeric" };
 const SIZES = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
@@ -48,7 +49,7 @@ export const clockTime = (time) => clock.format(new Date(time));
 
 export const date = (text) => day.format(new Date(text));
 
-const isToday = (moment) => moment.toDateString() === new Date().toDateString();
+const isToday = (moment) => moment.toDateString() === new Date(now()).toDateString();
 
 /** The text of a message whose name the service gives, or else the name. */
 const named = (group, name) => (has(`${group}.${name}`) ? t(`${group}.${name}`) : name);

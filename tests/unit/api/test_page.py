@@ -10,7 +10,7 @@ from api.app import create_app
 from api.page.compressed_files import accepts_gzip
 from api.page.localized import OF_DESTINATIONS, OF_OPERATORS, OF_PROVIDER
 from api.page.routes import PAGE_FILES
-from stream_app.messages.catalogue import PARTS_ON_DEMAND, page_messages
+from stream_app.messages.catalogue import PARTS_ON_DEMAND, page_messages, text
 from stream_app.settings import Settings
 
 PAGE = [path for path in PAGE_FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]
@@ -133,14 +133,25 @@ async def test_the_page_is_in_the_language_of_the_user(headers: dict[str, str], 
     """The one that was chosen on the page, or else that of the browser. Caches keep them apart."""
     async with client() as browser:
         answer = await browser.get("/", headers=headers)
-        texts = (await browser.get(f"/page/messages/{language}.json")).json()
     assert f'<html lang="{language}">' in answer.text
     assert f'page/messages/{language}.json"' in answer.text
     assert f'value="{language}" lang="{language}" selected' in answer.text
-    assert f">{texts['page.sign_in.title']}</h1>" in answer.text
+    assert f">{text(language, 'page.sign_in.title')}</h1>" in answer.text
     assert answer.headers["Content-Language"] == language
     assert {"Accept-Language", "Cookie"} <= set(answer.headers["Vary"].split(", "))
     assert "{{" not in answer.text
+
+
+async def test_scripts_have_all_messages_that_they_name() -> None:
+    """Those that only the HTML has are not sent again. A script can make keys from their beginnings."""
+    async with client() as browser:
+        sent = (await browser.get("/page/messages/de.json")).json().keys()
+    scripts = "".join(path.read_text() for path in SCRIPTS)
+    begins = tuple(re.findall(r"`(page\.[\w.]+)\$\{", scripts))
+    named = {key for key in page_messages("de") if f'"{key}"' in scripts or key.startswith(begins)}
+    assert begins
+    assert named <= sent
+    assert "page.sign_in.title" not in sent
 
 
 @pytest.mark.parametrize("part", PARTS_ON_DEMAND)
