@@ -148,14 +148,13 @@ class PersonalDataEraser:
 
         Args:
             user_id: the user.
-            wait_seconds: how long to wait for jobs that have not ended.
+            wait_seconds: how long to wait each time for jobs that have not ended.
 
         Raises:
             Rejected: jobs of the user have not ended.
             Retryable: the database or the object store is away. Call it again: it continues with the rest.
         """
-        until = time.monotonic() + wait_seconds
-        await self._wait_for_ends(user_id, until)
+        await self._wait_for_ends(user_id, wait_seconds)
         await self._execute(FORGOTTEN_OUTCOMES)
         await self._execute(_UNSUBSCRIPTIONS, user_id=user_id)
         for statement in _OPERATIONS:
@@ -163,7 +162,7 @@ class PersonalDataEraser:
         schedules = len(await self._execute(_SCHEDULES, user_id=user_id))
         emptied = files = 0
         while await self._execute(_ANY, user_id=user_id):
-            await self._wait_for_ends(user_id, until)
+            await self._wait_for_ends(user_id, wait_seconds)
             while rows := await self._execute(_ENDED, user_id=user_id):
                 for key in [row.file_path for row in rows if row.file_path and row.status == "completed"]:
                     await self._remove(key)
@@ -171,8 +170,9 @@ class PersonalDataEraser:
                 emptied += await self._empty(user_id, [row.id for row in rows])
         return ErasureResult(jobs=emptied, files=files, schedules=schedules)
 
-    async def _wait_for_ends(self, user_id: str, until: float) -> None:
-        """Wait until all jobs of the user have ended, or until ``until`` by :func:`time.monotonic`."""
+    async def _wait_for_ends(self, user_id: str, seconds: float) -> None:
+        """Wait until all jobs of the user have ended, for ``seconds`` at the longest."""
+        until = time.monotonic() + seconds
         while jobs := await self.unfinished(user_id):
             if time.monotonic() >= until:
                 raise Rejected(f"{len(jobs)} jobs of this user have not ended", code="jobs_unfinished")

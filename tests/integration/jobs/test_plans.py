@@ -182,6 +182,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "claim, renew, release": hand_one_back,
         "admit, cancel": cancel,
         "unpublished": store.unheld.take_unpublished,
+        "unadmitted": store.take_unadmitted,
         "exhausted": store.unheld.seal_exhausted,
         "expired": store.unheld.seal_expired,
         "early cancellations": store.unheld.apply_early_cancellations,
