@@ -244,6 +244,10 @@ def rerun(
         Path | None, typer.Option(metavar="DIR", help="Follow the new job, then download its file into DIR")
     ] = None,
     overwrite: Overwrite = False,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="The same key again is the same new job. Default: a new key"),
+    ] = None,
     user_id: AsUser = None,
     token: Token = None,
     api_url: ApiUrl = None,
@@ -260,7 +264,7 @@ def rerun(
         role = job_commands.ADMIN if output else job_commands.OPERATE
         settings = load_settings()
         with job_commands.open_api(settings, api_url, token, user_id, role=role) as api:
-            accepted = api.call("POST", f"/exports/jobs/{job_id}:rerun")
+            accepted = job_commands.rerun(api, job_id, idempotency_key)
         new, is_followed = UUID(accepted["export_job_id"]), watch or output is not None
         if not as_json:
             typer.echo(new)

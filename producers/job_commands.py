@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import typer
 
@@ -17,7 +17,7 @@ from stream_app.settings import Settings
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
 from streaming_exporter.downloads import fetch_all
-from streaming_exporter.errors import ApiError, JobEnded, UsageError
+from streaming_exporter.errors import ApiError, JobEnded, PublishError, UsageError
 from streaming_exporter.events import CsvOptions, ExportRequest, Options, PdfOptions
 from streaming_exporter.file_warnings import warning_texts
 from streaming_exporter.publisher import Publisher
@@ -148,15 +148,54 @@ def parse_request(data: dict[str, Any]) -> ExportRequest:
 
 
 async def publish_request(settings: Settings, request: ExportRequest, job_id: UUID | None) -> UUID:
-    """Publish a request; return the id of the job."""
+    """Publish a request; return the id of the job.
+
+    Raises:
+        PublishError: Kafka did not confirm it. The text has the option that repeats the same request.
+    """
     async with Publisher(settings) as publisher:
-        return (await publisher.request(request, job_id)).job_id
+        try:
+            return (await publisher.request(request, job_id)).job_id
+        except PublishError as error:
+            raise _repeatable(
+                error, f"repeat it with --job-id {error.job_id}, so that it is one job"
+            ) from error
 
 
 async def publish_cancellation(settings: Settings, job_id: UUID) -> None:
-    """Publish the cancellation of a job."""
+    """Publish the cancellation of a job.
+
+    Raises:
+        PublishError: Kafka did not confirm it.
+    """
     async with Publisher(settings) as publisher:
-        await publisher.cancel(job_id)
+        try:
+            await publisher.cancel(job_id)
+        except PublishError as error:
+            raise _repeatable(error, "repeat the command, which does no harm") from error
+
+
+def rerun(api: Client, job_id: UUID, idempotency_key: str | None) -> dict[str, Any]:
+    """Run a job again; return the id and the status of the new job, as the API does.
+
+    Raises:
+        ApiError: the API refused the call, or its answer was lost. Then the text says how to repeat it.
+    """
+    key = idempotency_key or str(uuid4())
+    try:
+        return api.call("POST", f"/exports/jobs/{job_id}:rerun", idempotency_key=key)
+    except ApiError as error:
+        if not error.is_in_doubt:
+            raise
+        text = f"{error}; repeat it with --idempotency-key {key}, so that it is one job"
+        raise ApiError(text, status=error.status, is_in_doubt=True) from error
+
+
+def _repeatable(error: PublishError, advice: str) -> PublishError:
+    """Return the error with the advice, if the event can have arrived."""
+    if not error.is_in_doubt:
+        return error
+    return PublishError(f"{error}; {advice}", job_id=error.job_id, is_in_doubt=True)
 
 
 def check_existence(

@@ -1,9 +1,10 @@
 """Parses the responses of the HTTP API, for both clients."""
 
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 
 MAX_WAIT = 30
 """The longest time in seconds that the API lets a call wait for the end of a job."""
+
+READS = frozenset({"GET", "HEAD"})
+"""Methods of calls that change nothing."""
+
+GATEWAY_ERRORS = frozenset({408, 500, 502, 504})
+"""Statuses with which a proxy says that the answer of the API was lost. Those of the API have a code."""
+
+NOT_KNOWN = "it is not known whether it has done what the call asks for"
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
 
 UNFINISHED = ("pending", "processing")
 """The states in which a job has not ended."""
@@ -131,13 +142,18 @@ def read_password(document: dict[str, Any], url: str) -> str:
 
 
 def order_of(
-    request: ExportRequest, idempotency_key: str | None, *, wait: int = 0
+    request: ExportRequest, idempotency_key: str | None = None, *, wait: int = 0
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the body and the headers of ``POST /exports/jobs``."""
-    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    """Return the body and the headers of ``POST /exports/jobs``. Without a key the headers have a new one."""
+    headers = key_headers(idempotency_key)
     if wait:
         headers["Prefer"] = f"wait={wait}"
     return request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"}), headers
+
+
+def key_headers(idempotency_key: str | None) -> dict[str, str]:
+    """Return the header with the key, or with a new one: after an answer that was lost it has to be known."""
+    return {IDEMPOTENCY_KEY: str(uuid4()) if idempotency_key is None else idempotency_key}
 
 
 def call_timeout(seconds: float) -> "httpx2.Timeout":
@@ -195,7 +211,7 @@ def read_job(document: dict[str, Any], url: str) -> Job:
         raise not_the_api(url) from error
 
 
-def raise_for_problem(response: "httpx2.Response") -> None:
+def raise_for_problem(response: "httpx2.Response", method: str = "GET") -> None:
     """Raise :class:`ApiError` for an answer from 400 on, with the text of its problem document."""
     if response.status_code < 400:
         return
@@ -208,7 +224,31 @@ def raise_for_problem(response: "httpx2.Response") -> None:
         text = f"the API answered {response.status_code} {response.reason_phrase}"
     if response.status_code == 401:
         text += "; pass a token as --token or EXPORTER_TOKEN (exporter token --user-id … makes one)"
-    raise ApiError(text, status=response.status_code, problem_code=code)
+    is_in_doubt = code == "in_doubt"
+    if response.status_code in GATEWAY_ERRORS and code is None and method not in READS:
+        is_in_doubt = True
+        text += f"; {NOT_KNOWN}"
+    raise ApiError(
+        text,
+        status=response.status_code,
+        problem_code=code,
+        retry_after=read_retry_after(response.headers.get("retry-after")),
+        is_in_doubt=is_in_doubt,
+    )
+
+
+def read_retry_after(value: str | None) -> float | None:
+    """Return the seconds of a header ``Retry-After``, which is a number or a time; ``None`` for others."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdecimal():
+        return float(value[:9])
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (zoned - datetime.now(UTC)).total_seconds())
 
 
 def not_the_api(url: str) -> ApiError:
@@ -216,9 +256,22 @@ def not_the_api(url: str) -> ApiError:
     return ApiError(f"{hide_credentials(url)} does not answer as the exporter's API does", status=200)
 
 
-def unreachable(url: str, error: Exception) -> ApiError:
-    """Return the error for a server that does not answer. It has no status."""
+def unreachable(url: str, error: Exception, method: str = "GET") -> ApiError:
+    """Return the error for a call without an answer. It has no status.
+
+    If the call changes something, and it is not certain that the API did not get it, the error says so.
+    """
+    import httpx2
+
+    unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError,
+        httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL)  # fmt: skip
+    reason = str(error) or type(error).__name__
+    if method not in READS and not isinstance(error, unsent):
+        return ApiError(
+            f"the API at {hide_credentials(url)} was called, and its answer was lost ({reason}); {NOT_KNOWN}",
+            is_in_doubt=True,
+        )
     return ApiError(
-        f"the API at {hide_credentials(url)} cannot be reached ({error}); check that it runs there, "
+        f"the API at {hide_credentials(url)} cannot be reached ({reason}); check that it runs there, "
         "or give the right URL (--api-url or EXPORTER_PUBLIC_URL)"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from streaming_exporter.api_answers import (
+    IDEMPOTENCY_KEY,
     MAX_WAIT,
     Job,
     JobFile,
@@ -18,6 +19,7 @@ from streaming_exporter.api_answers import (
     call_timeout,
     file_path,
     jobs_path,
+    key_headers,
     order_of,
     raise_for_problem,
     read_document,
@@ -41,7 +43,8 @@ class AsyncExportClient:
     """Calls one API server with one bearer token; ``async with AsyncExportClient(url, token) as client``.
 
     Every method raises :class:`~streaming_exporter.errors.ApiError` where the server cannot be reached or
-    refuses the call. The error's ``status`` is the HTTP status, or ``None`` where there was no answer.
+    refuses the call. The error's ``status`` is the HTTP status, or ``None`` where there was no answer. If
+    its ``is_in_doubt`` is set, the answer was lost, and the server can have done what it was asked to do.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -81,7 +84,8 @@ class AsyncExportClient:
         Args:
             request: what to export. ``user_id`` is ignored, because the token names the user.
                 ``priority`` and ``claims`` must not be set: the API gives them itself.
-            idempotency_key: repeated calls with the same key and request submit one job.
+            idempotency_key: repeated calls with the same key and request submit one job. Default: a new key.
+                An error has it as ``idempotency_key``: with it the call can be repeated after a lost answer.
         """
         answer = await self._request("POST", "/exports/jobs", *order_of(request, idempotency_key))
         return UUID(read_document(answer, self.url)["export_job_id"])
@@ -101,7 +105,11 @@ class AsyncExportClient:
         document = read_document(answer, self.url)
         if answer.status_code == 200:
             return read_job(document, self.url)
-        return read_job(await self.record(UUID(document["export_job_id"])), self.url)
+        try:
+            return read_job(await self.record(UUID(document["export_job_id"])), self.url)
+        except ApiError as error:
+            error.idempotency_key = order[1][IDEMPOTENCY_KEY]
+            raise
 
     async def cancel(self, job_id: UUID) -> None:
         """Cancel an unfinished job. If the job is completed, remove its file."""
@@ -171,8 +179,8 @@ class AsyncExportClient:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
     async def rerun(self, job_id: UUID, *, idempotency_key: str | None = None) -> UUID:
-        """Run a job again: a new job with the same request; return its id."""
-        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        """Run a job again: a new job with the same request; return its id. The key is as for ``submit``."""
+        headers = key_headers(idempotency_key)
         answer = await self._request("POST", f"/exports/jobs/{job_id}:rerun", headers=headers)
         return UUID(read_document(answer, self.url)["export_job_id"])
 
@@ -199,7 +207,7 @@ class AsyncExportClient:
         Args:
             request: as for :meth:`submit`.
         """
-        return await self.call("POST", "/exports/jobs:estimate", order_of(request, None)[0])
+        return await self.call("POST", "/exports/jobs:estimate", order_of(request)[0])
 
     async def password(self, job_id: UUID) -> str:
         """Return the password of the zip archives of a job. The API shows it once: keep it."""
@@ -304,9 +312,24 @@ class AsyncExportClient:
             is_cancelled.set()
             raise
 
-    async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Make any call; return its JSON object, which is empty if the response has no content."""
-        return read_document(await self._request(method, path, body), self.url)
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Make any call; return its JSON object, which is empty if the response has no content.
+
+        Args:
+            method: the method, such as ``POST``.
+            path: the path, with its query.
+            body: the JSON object that is sent.
+            idempotency_key: for calls that take one: the same key and body again have one effect.
+        """
+        headers = None if idempotency_key is None else key_headers(idempotency_key)
+        return read_document(await self._request(method, path, body, headers), self.url)
 
     async def _request(
         self,
@@ -324,8 +347,14 @@ class AsyncExportClient:
                 method, path, json=body, headers=headers, timeout=call_timeout(seconds)
             )
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise unreachable(self.url, error) from error
-        raise_for_problem(response)
+            failure = unreachable(self.url, error, method)
+            failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
+            raise failure from error
+        try:
+            raise_for_problem(response, method)
+        except ApiError as failure:
+            failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
+            raise
         return response
 
 

@@ -15,6 +15,7 @@ class                   what happens
 """
 
 from collections.abc import Iterable
+from uuid import UUID
 
 
 class ExporterError(Exception):
@@ -128,9 +129,18 @@ class InDoubt(Retryable):
 
 
 class PublishError(Retryable):
-    """Kafka did not acknowledge an event in time; it can be published again with the same id."""
+    """Kafka did not acknowledge an event in time; it can be published again with the same id.
+
+    ``job_id`` is the job that the event is about; ``None`` where it is about none. If ``is_in_doubt``, the
+    event can have arrived. A request that is published again with this ``job_id`` is the same job.
+    """
 
     code = "kafka_unavailable"
+
+    def __init__(self, message: str, *, job_id: UUID | None = None, is_in_doubt: bool = False) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.is_in_doubt = is_in_doubt
 
 
 class UsageError(ExporterError):
@@ -139,18 +149,41 @@ class UsageError(ExporterError):
     code = "usage"
 
 
+PASSING = frozenset({408, 425, 429})
+"""Statuses below 500 of a call that can succeed later: time-out, too early, too many calls."""
+
+
 class ApiError(ExporterError):
     """The API could not be reached (``status`` is ``None``), or refused the call with an HTTP status.
 
     ``problem_code`` is the code in its answer, such as ``unknown_dataset``; ``None`` where it has none.
+    ``retry_after`` is the seconds after which the API wants the next call; ``None`` where it does not say.
+    If ``is_in_doubt``, the API can have done what it was asked to do: its answer was lost. A request that is
+    made again with ``idempotency_key``, if there is one, is the same job.
     """
 
     code = "api_error"
 
-    def __init__(self, message: str, *, status: int | None = None, problem_code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        problem_code: str | None = None,
+        retry_after: float | None = None,
+        is_in_doubt: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.problem_code = problem_code
+        self.retry_after = retry_after
+        self.is_in_doubt = is_in_doubt
+        self.idempotency_key: str | None = None
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same call can succeed later."""
+        return self.status is None or self.status >= 500 or self.status in PASSING
 
 
 class JobEnded(ExporterError):

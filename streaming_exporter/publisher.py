@@ -81,9 +81,13 @@ class Publisher:
         """Publish ``event``; returns once every in-sync replica has it.
 
         Raises:
-            PublishError: Kafka did not acknowledge it in time.
+            PublishError: Kafka did not acknowledge it in time. The error has the ``job_id`` of the event.
         """
-        await self.publish_raw(self._settings.topic(event.topic), event.key, event.encode())
+        try:
+            await self.publish_raw(self._settings.topic(event.topic), event.key, event.encode())
+        except PublishError as error:
+            error.job_id = event.job_id
+            raise
 
     async def publish_raw(
         self, topic: str, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
@@ -106,14 +110,16 @@ class Publisher:
                 await producer.send_and_wait(topic, value, key=key, headers=list(headers))
         except (KafkaError, Retryable, OSError, TimeoutError) as error:
             await self._note_failure(producer)
-            raise self._failure(error) from error
+            is_in_doubt = producer is not None and not isinstance(error, _refusals())
+            raise self._failure(error, is_in_doubt=is_in_doubt) from error
         self._failures = 0
 
     async def request(self, request: RequestIdentity, job_id: UUID | None = None) -> Event:
         """Request an export; returns the event, which has the job's id in ``job_id``.
 
         Raises:
-            PublishError: Kafka did not acknowledge it in time.
+            PublishError: Kafka did not acknowledge it in time. The error has the ``job_id``: with it, another
+                call requests the same job, whether or not the first event has arrived.
         """
         event = request_event(request, job_id=job_id, source=self._source)
         await self.publish(event)
@@ -206,10 +212,20 @@ class Publisher:
             raise
         return producer
 
-    def _failure(self, error: BaseException) -> PublishError:
+    def _failure(self, error: BaseException, *, is_in_doubt: bool = False) -> PublishError:
         log.warning("event.publish_failed: %r", error)
         reason = str(error) or type(error).__name__
+        done = "confirm the event" if is_in_doubt else "take the event"
+        doubt = "it is not known whether it arrived; " if is_in_doubt else ""
         return PublishError(
-            f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event ({reason}); "
-            "check that it runs there, or set EXPORTER_KAFKA_BOOTSTRAP_SERVERS to the right address"
+            f"Kafka at {self._settings.kafka_bootstrap_servers} did not {done} ({reason}); {doubt}"
+            "check that it runs there, or set EXPORTER_KAFKA_BOOTSTRAP_SERVERS to the right address",
+            is_in_doubt=is_in_doubt,
         )
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return the errors of aiokafka after which an event has certainly not arrived, also after retries."""
+    from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, TopicAuthorizationFailedError
+
+    return (InvalidTopicError, MessageSizeTooLargeError, TopicAuthorizationFailedError)

@@ -159,7 +159,10 @@ class Relay:
             if isinstance(result, Exception):
                 raise result
         if late and batch.failure is None:
-            batch.failure = PublishError(f"Kafka did not take {len(late):,} events in time")
+            batch.failure = PublishError(
+                f"Kafka did not confirm the events of {len(late):,} jobs in time; they are published again",
+                is_in_doubt=True,
+            )
         return batch
 
     async def _publish_job(self, entries: Sequence[Entry], batch: _Batch) -> None:
