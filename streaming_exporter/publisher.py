@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
-from streaming_exporter.errors import PublishError, Retryable
+from streaming_exporter.errors import PublishError, Retryable, Unreadable
 from streaming_exporter.events import Event, RequestIdentity, Topic, cancel_event, request_event
 from streaming_exporter.kafka_settings import KafkaSettings
 
@@ -86,7 +86,8 @@ class Publisher:
         try:
             await self.publish_raw(self._settings.topic(event.topic), event.key, event.encode())
         except PublishError as error:
-            error.job_id = event.job_id
+            with suppress(Unreadable):  # a tick is about no job
+                error.job_id = event.job_id
             raise
 
     async def publish_raw(

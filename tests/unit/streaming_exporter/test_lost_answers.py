@@ -1,6 +1,7 @@
 """An answer that is lost is never reported as a no, and its error has what makes another call harmless."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,6 +21,7 @@ from producers.__main__ import cli
 from streaming_exporter import AsyncExportClient, ExportClient, ExportRequest
 from streaming_exporter.api_answers import read_retry_after
 from streaming_exporter.errors import ApiError, PublishError
+from streaming_exporter.events import tick_event
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.publisher import Publisher
 
@@ -75,6 +77,9 @@ async def test_an_event_without_a_confirmation_is_in_doubt(
         assert caught.value.is_in_doubt
         assert str(caught.value.job_id).encode() == producer.keys[-1]
     assert producer.keys[1:] == [str(JOB).encode()] * 2
+    with pytest.raises(PublishError, match=DOUBT) as caught:
+        await publisher.publish(tick_event(datetime.now(UTC), source="/test"))
+    assert caught.value.job_id is None, "a tick is about no job"
 
 
 @pytest.mark.parametrize("error", [MessageSizeTooLargeError(), TopicAuthorizationFailedError()], ids=repr)
