@@ -1,7 +1,8 @@
 """Reads the dead-letter topic, and publishes its messages again to their original topics."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -135,7 +136,7 @@ async def newest(
     return list(kept), number
 
 
-async def read(settings: Settings, selection: Selection) -> AsyncIterator[DeadLetter]:
+async def read(settings: Settings, selection: Selection) -> AsyncGenerator[DeadLetter, None]:
     """Yield the selected letters that exist now, in the order of each partition.
 
     Raises:
@@ -235,10 +236,8 @@ async def mark_all(settings: Settings, selection: Selection, mark: Mark) -> list
     """
     import asyncio
 
-    return [
-        RedriveResult(letter, await asyncio.to_thread(mark, letter))
-        async for letter in read(settings, selection)
-    ]
+    async with aclosing(read(settings, selection)) as found:
+        return [RedriveResult(letter, await asyncio.to_thread(mark, letter)) async for letter in found]
 
 
 async def redrive(
@@ -252,8 +251,8 @@ async def redrive(
     """Publish letters unchanged to their original topics, one after the other, and report each result.
 
     Repetitions do no harm, because the id of a request names its job. Letters stay on the dead-letter topic.
-    With ``dry`` nothing is published. ``mark`` lets the API publish a letter and mark it. If no API answers,
-    this publishes the letters itself, without a mark.
+    With ``dry`` nothing is published. ``mark`` lets the API publish a letter and mark it. After
+    :class:`CannotMark` this publishes the letters itself, without a mark. Other errors of ``mark`` end it.
 
     Raises:
         PublishError: Kafka does not answer; the letters that were reported as published are on their topics.
@@ -261,8 +260,11 @@ async def redrive(
     import asyncio
 
     topics = redrive_topics(settings)
-    async with Publisher(settings, client_id="exporter-redrive") as publisher:
-        async for letter in read(settings, selection):
+    async with (
+        Publisher(settings, client_id="exporter-redrive") as publisher,
+        aclosing(read(settings, selection)) as found,
+    ):
+        async for letter in found:
             problem = redrive_problem(letter, topics)
             if problem is None and mark is not None:
                 try:

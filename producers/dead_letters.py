@@ -75,6 +75,20 @@ class Chosen:
             )
         return letters.Selection(ids=parsed) if parsed else _selection(settings, *filters)
 
+    def allow_unmarked(self, error: Exception) -> None:
+        """Say that the letters are published without a mark, because of ``error``.
+
+        Raises:
+            UsageError: letters that were redriven or discarded before can be among them, and nobody asked for
+                those: they were neither named nor is ``--again`` given.
+        """
+        if not self.again and not self.letter_ids:
+            raise UsageError(
+                f"the marks cannot be read: {error}. Letters that were redriven or discarded before can be "
+                "among these: name the letters by their ids; --again publishes all the same"
+            ) from error
+        typer.secho(f"Published without a mark, because no API did it: {error}", fg="yellow", err=True)
+
     def marker(self, settings: Any, action: str) -> AbstractContextManager[Any]:
         """Return :func:`marker` for ``action`` at the API of the options."""
         return marker(settings, self.api_url, self.token, action, again=self.again)
@@ -173,8 +187,9 @@ def redrive(
     """Publish dead letters again where they came from.
 
     They are unchanged, so their reason must have been mended first.
-    The API marks each as redriven and refuses it the next time. If no API answers, they are published without
-    a mark. The id of a request names its job, so publishing it twice starts one job. Dead letters stay.
+    The API marks each as redriven and refuses it the next time. If no API answers, only letters that are
+    given by their ids, or with --again, are published, without a mark. The id of a request names its job, so
+    publishing it twice starts one job. Dead letters stay.
     """
     import asyncio
 
@@ -204,9 +219,9 @@ def redrive(
                 if not dry:
                     mark = stack.enter_context(chosen.marker(settings, "redrive"))
             except UsageError as error:  # there is no token for the API here
-                _say_unmarked(error)
+                chosen.allow_unmarked(error)
             redriving = letters.redrive(
-                settings, selection, dry=dry, report=report, mark=mark and _with_fallback(mark)
+                settings, selection, dry=dry, report=report, mark=mark and _with_fallback(mark, chosen)
             )
             asyncio.run(redriving)
         verb = "to be published" if dry else "published"
@@ -268,16 +283,12 @@ def marker(
         yield mark
 
 
-NO_API = (None, 401, 403, 404, 405)
-"""Statuses that say that no API can mark letters: no answer, no permission, or an API without these calls."""
+NO_API = (None, 404, 405)
+"""Statuses that say that no API can mark letters: no answer, or an API without these calls."""
 
 
-def _say_unmarked(error: Exception) -> None:
-    typer.secho(f"Published without a mark, because no API did it: {error}", fg="yellow", err=True)
-
-
-def _with_fallback(mark: Any) -> Any:
-    """Return ``mark``, which says so if no API can mark letters."""
+def _with_fallback(mark: Any, options: Chosen) -> Any:
+    """Return ``mark``. If no API can mark letters, it says so, or refuses to go on without the marks."""
     from producers.dead_letter_topic import CannotMark
     from streaming_exporter.errors import ApiError
 
@@ -287,7 +298,7 @@ def _with_fallback(mark: Any) -> Any:
         except ApiError as error:
             if error.status not in NO_API:
                 raise
-            _say_unmarked(error)
+            options.allow_unmarked(error)
             raise CannotMark from error
         return problem
 

@@ -98,13 +98,15 @@ async def test_dead_letters_are_listed_shown_and_published_again(letters: Letter
     (dry,) = await letters.told("redrive", outage["id"], "--dry-run")
     assert (dry["done"], dry["dry_run"]) == ("published", True)
     assert len(await letters.requests()) == before
-    await letters.run("redrive", "--error", "NOTIFY")
+    await letters.run("redrive", "--error", "NOTIFY", code=2)  # no API says what was discarded
+    assert len(await letters.requests()) == before
+    await letters.run("redrive", "--error", "NOTIFY", "--again")
     published = (await letters.requests())[before:]
     (again,) = published
     assert (again.key, again.value, list(again.headers)) == (b"k", event.encode(), headers)
 
     # Truncated messages, and messages of foreign topics, are not published.
-    told = {letter["error"]: letter for letter in await letters.told("redrive", "--all", code=1)}
+    told = {letter["error"]: letter for letter in await letters.told("redrive", "--all", "--again", code=1)}
     assert "only the beginning of its" in told["too large"]["problem"]
     assert "not a topic of this service" in told["a forgery"]["problem"]
     assert {told[name]["done"] for name in ("too large", "a forgery")} == {"refused"}
