@@ -26,6 +26,8 @@ INTERVAL = 0.25
 ADMISSION_SECONDS = 30.0
 """Time-out of the admission: the API does not know a request until a worker has admitted it."""
 OUTAGE_SECONDS = 15.0
+MAX_PAUSE_SECONDS = 60.0
+"""The longest pause that an answer with ``Retry-After`` makes."""
 EXISTENCE_SECONDS = 3.0
 """Time in which the job of a request that was published just before a command is on record."""
 
@@ -41,30 +43,45 @@ def follow(
 ) -> Job:
     """Poll a job until it has ended; call ``show`` with each response (``None``: not admitted yet).
 
+    A refusal that can pass (too many calls, a time-out, an error of the server) is an outage, and so is an
+    answer that there is no such job after the job was seen: it comes from a proxy whose API is away.
+    ``Retry-After`` is kept to, and time that the API asks for does not count as an outage.
+
     Raises:
         JobEnded: the job ended without a file.
         ApiError: no worker admitted the request in time, or the API refused or was unavailable too long.
     """
-    started = reached = time.monotonic()
+    reached = time.monotonic()
+    unknown_since: float | None = None
+    is_known = False
     while True:
-        now = time.monotonic()
+        now, pause = time.monotonic(), interval
         try:
             job = api.job(job_id)
+            if job is None and is_known:
+                raise ApiError(f"the API does not know the job {job_id} any more", status=404)
         except ApiError as error:
-            if (error.status is not None and error.status < 500) or now - reached > outage_seconds:
+            is_passing = error.is_passing or (is_known and error.status == 404)
+            if not is_passing or now - reached > outage_seconds:
                 raise
+            if error.retry_after is not None:
+                pause = max(interval, min(error.retry_after, MAX_PAUSE_SECONDS))
+                reached += pause
         else:
             reached = now
-            if job is None and now - started > admission_seconds:
+            unknown_since = None if job is not None else unknown_since or now
+            if unknown_since is not None and now - unknown_since > admission_seconds:
                 raise ApiError(
                     f"no worker has admitted the request within {admission_seconds:g} s. Check that a worker "
                     "is running (exporter worker) and that the token belongs to the user of the job. "
                     f"The request is not lost. To follow it: exporter watch {job_id}"
                 )
             show(job)
-            if job is not None and job.finished:
-                return _with_file(job)
-        time.sleep(interval)
+            if job is not None:
+                is_known = True
+                if job.finished:
+                    return _with_file(job)
+        time.sleep(pause)
 
 
 def record_with_delivery(api: Client, job_id: UUID) -> dict[str, Any]:

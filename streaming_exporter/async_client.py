@@ -247,6 +247,7 @@ class AsyncExportClient:
             if following.must_poll:
                 with suppress(ApiError):
                     if (found := await self.job(job_id)) is not None:
+                        following.note_job()
                         yield found
                         if found.finished:
                             return

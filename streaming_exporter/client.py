@@ -241,6 +241,7 @@ class ExportClient:
             if following.must_poll:
                 with suppress(ApiError):
                     if (found := self.job(job_id)) is not None:
+                        following.note_job()
                         yield found
                         if found.finished:
                             return

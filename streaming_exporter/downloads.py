@@ -26,6 +26,9 @@ TRIES = 3
 
 PAUSE_SECONDS = 1.0
 
+MAX_PAUSE_SECONDS = 60.0
+"""The longest pause that an answer with ``Retry-After`` makes."""
+
 
 def fetch_all(
     api: Client,
@@ -143,10 +146,14 @@ class _Download:
     def _fill(self, part: Part) -> None:
         """Download what is missing in the part; try again while there is progress."""
         for number in range(1, TRIES + 1):
-            before = part.size
+            before, pause = part.size, PAUSE_SECONDS
             try:
                 self._continue(part)
                 return
+            except ApiError as error:  # the API gives the link to the file
+                if not error.is_passing or number == TRIES or self.progress.is_stopped:
+                    raise
+                pause = max(PAUSE_SECONDS, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))
             except DownloadError:
                 after = part.size
                 # Bytes of an earlier try can be damaged, and are removed then: the file begins anew.
@@ -154,7 +161,7 @@ class _Download:
                 is_last = number == TRIES or self.progress.is_stopped
                 if is_last or (after <= before and not begins_anew):
                     raise
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(pause)
 
     def _continue(self, part: Part) -> None:
         """Write what is missing to the part, and verify it."""
@@ -172,7 +179,7 @@ class _Download:
                         done += len(chunk)
                         part.write(chunk)
                         digest.update(chunk)
-        except DownloadError:
+        except (ApiError, DownloadError):
             if not self.progress.is_stopped:
                 self.progress.add(-done)
             raise

@@ -12,6 +12,12 @@ SILENCE_SECONDS = 45.0
 
 MAX_PAUSE_SECONDS = 15.0
 
+MAX_ASKED_SECONDS = 60.0
+"""The longest pause that an answer with ``Retry-After`` makes."""
+
+UNKNOWN_SECONDS = 15.0
+"""How long an API that does not know a job any more, which it has shown before, counts as away."""
+
 
 class Following:
     """What is known of a job that is followed: its last event, failures in a row, the time that is left."""
@@ -39,6 +45,9 @@ class Following:
         self._admitted_by = clock() + admission
         self._last = ""
         self._failures = 0
+        self._asked_pause = 0.0
+        self._is_known = False
+        self._unknown_since: float | None = None
         self._fields: dict[str, list[str]] = {}
 
     @property
@@ -74,7 +83,12 @@ class Following:
         if fields.get("event") != ["job"]:
             return None
         self._last, self._failures = fields.get("id", [self._last])[-1], 0
+        self.note_job()
         return Job.model_validate_json("\n".join(fields.get("data", [])))
+
+    def note_job(self) -> None:
+        """Note that the API knows the job."""
+        self._is_known, self._unknown_since = True, None
 
     def failed(self, error: Exception) -> None:
         """Note a failure.
@@ -83,10 +97,23 @@ class Following:
             ApiError: ``error``, if another call cannot succeed.
         """
         self._fields = {}
-        if isinstance(error, ApiError) and error.status is not None:
-            is_early = error.status == 404 and self._clock() < self._admitted_by
-            if not is_early and error.status != 429 and error.status < 500:
-                raise error
+        if not isinstance(error, ApiError):
+            return
+        if not error.is_passing and not (error.status == 404 and self._can_come_back()):
+            raise error
+        self._asked_pause = min(error.retry_after or 0.0, MAX_ASKED_SECONDS)
+
+    def _can_come_back(self) -> bool:
+        """Return whether a job that the API does not know can be known to it later.
+
+        It is not admitted yet, or the answer is that of a proxy whose API is away.
+        """
+        now = self._clock()
+        if not self._is_known:
+            return now < self._admitted_by
+        if self._unknown_since is None:
+            self._unknown_since = now
+        return now - self._unknown_since < UNKNOWN_SECONDS
 
     def pause(self) -> float:
         """Return the seconds before the next try.
@@ -96,7 +123,8 @@ class Following:
         """
         self._failures += 1
         self._check_time()
-        seconds = min(MAX_PAUSE_SECONDS, 0.125 * 2.0 ** min(self._failures, 10))
+        seconds = max(self._asked_pause, min(MAX_PAUSE_SECONDS, 0.125 * 2.0 ** min(self._failures, 10)))
+        self._asked_pause = 0.0
         if self._deadline is None:
             return seconds
         return min(seconds, max(0.0, self._deadline - self._clock()))

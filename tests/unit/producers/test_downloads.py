@@ -308,6 +308,19 @@ def test_what_is_there_already_is_not_fetched_again(server: FakeServer, api: Cli
     assert not [path for path, _ in server.seen if path.startswith("/store")]
 
 
+@pytest.mark.parametrize("status", [408, 425, 429, 502, 503])
+def test_an_api_that_is_away_for_a_moment_does_not_end_a_download(
+    server: FakeServer, api: Client, tmp_path: Path, status: int
+) -> None:
+    server.add(f"{PATH}/files/1", status, {"title": "later"}, **{"Retry-After": "0"})
+    listed(server)
+    served(server)
+    steps: list[tuple[int, int]] = []
+    fetch_all(api, JOB, tmp_path, lambda done, total: steps.append((done, total)))
+    assert found(tmp_path) == ALL
+    assert steps[-1] == (sum(map(len, CONTENTS)),) * 2
+
+
 def test_an_error_of_the_api_passes(server: FakeServer, api: Client, tmp_path: Path) -> None:
     server.add(f"{PATH}/files?limit=1000", 410, {"title": "Gone", "detail": "The file has expired"})
     with pytest.raises(ApiError, match="The file has expired"):

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -121,6 +122,55 @@ def test_an_outage_of_the_api_has_a_time_out(server: FakeServer, api: Client) ->
     server.add(PATH, 503, {"title": "Service Unavailable", "detail": "away"})
     with pytest.raises(ApiError, match="away"):
         watch(api, outage_seconds=0.05)
+
+
+def test_a_job_that_was_seen_and_is_unknown_for_a_moment_is_followed_on(
+    server: FakeServer, api: Client
+) -> None:
+    """A proxy answers 404 while the API behind it is away, also long after the time of the admission."""
+    server.add(PATH, 200, record("processing"))
+    server.add(PATH, 404, b"default backend - 404")
+    server.add(PATH, 404, b"default backend - 404")
+    server.add(PATH, 200, record("completed"))
+    job, seen = watch(api, admission_seconds=0)
+    assert (job.status, seen) == ("completed", ["processing", "completed"])
+
+
+def test_a_job_that_was_seen_and_stays_unknown_is_an_error(server: FakeServer, api: Client) -> None:
+    server.add(PATH, 200, record("processing"))
+    server.add(PATH, 404, {"title": "Not Found"})
+    with pytest.raises(ApiError, match=r"does not know the job .* any more"):
+        watch(api, outage_seconds=0.05)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_an_answer_that_can_pass_does_not_end_the_watch(server: FakeServer, api: Client, status: int) -> None:
+    server.add(PATH, status, {"title": "later"})
+    server.add(PATH, 200, record("processing"))
+    server.add(PATH, status, {"title": "later"})
+    server.add(PATH, 200, record("completed"))
+    assert watch(api)[1] == ["processing", "completed"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_time_that_the_api_asks_for_is_waited_and_is_no_outage(
+    server: FakeServer, api: Client, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock only moves with the pauses."""
+    clock, pauses = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        pauses.append(seconds)
+
+    fake = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+    monkeypatch.setattr(job_commands, "time", fake)
+    for _ in range(3):
+        server.add(PATH, status, {"title": "later"}, **{"Retry-After": "20"})
+    server.add(PATH, status, {"title": "later"}, **{"Retry-After": "86400"})
+    server.add(PATH, 200, record("completed"))
+    assert watch(api)[1] == ["completed"]
+    assert pauses == [20, 20, 20, 60]
 
 
 def test_a_refused_token_is_not_tried_again(server: FakeServer, api: Client) -> None:

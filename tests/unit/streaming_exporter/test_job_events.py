@@ -11,6 +11,7 @@ import pytest
 
 from streaming_exporter import AsyncExportClient, ExportClient
 from streaming_exporter.errors import ApiError
+from streaming_exporter.job_events import MAX_ASKED_SECONDS, UNKNOWN_SECONDS, Following
 
 JOB = uuid4()
 BROKEN = 0
@@ -94,3 +95,45 @@ async def test_an_unknown_job_is_an_error_unless_it_can_still_be_admitted(is_asy
             await follow(url, is_async=is_async)
         assert unknown.value.status == 404
         assert await follow(url, is_async=is_async, admission=20) == ["completed"]
+
+
+@both
+async def test_a_job_that_was_seen_and_is_unknown_for_a_moment_is_followed_on(is_async: bool) -> None:
+    """A proxy answers 404 while the API behind it is away."""
+    streams = [(200, event(1, "pending")), (404, ""), (200, event(2, "completed"))]
+    async with answering(streams, job=(404, "")) as (url, _):
+        assert await follow(url, is_async=is_async) == ["pending", "completed"]
+
+
+def test_a_job_that_stays_unknown_ends_the_following() -> None:
+    now = [0.0]
+    following = Following(JOB, timeout=None, admission=0, clock=lambda: now[0])
+    unknown = ApiError("unknown", status=404)
+    with pytest.raises(ApiError, match="unknown"):
+        following.failed(unknown)
+    following.note_job()
+    following.failed(unknown)
+    now[0] = UNKNOWN_SECONDS
+    with pytest.raises(ApiError, match="unknown"):
+        following.failed(unknown)
+    following.note_job()
+    following.failed(unknown)
+
+
+@pytest.mark.parametrize("status", [None, 408, 425, 429, 500, 502, 503, 504])
+def test_a_refusal_that_can_pass_does_not_end_the_following(status: int | None) -> None:
+    Following(JOB, timeout=None, admission=0).failed(ApiError("later", status=status))
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 410])
+def test_a_refusal_that_stays_ends_the_following(status: int) -> None:
+    with pytest.raises(ApiError, match="no"):
+        Following(JOB, timeout=None, admission=9).failed(ApiError("no", status=status))
+
+
+@pytest.mark.parametrize(("asked", "least"), [(None, 0.25), (7.0, 7.0), (86_400.0, MAX_ASKED_SECONDS)])
+def test_the_time_that_the_api_asks_for_is_waited_once(asked: float | None, least: float) -> None:
+    following = Following(JOB, timeout=None, admission=0)
+    following.failed(ApiError("later", status=429, retry_after=asked))
+    assert following.pause() == least
+    assert following.pause() == 0.5
