@@ -3,6 +3,9 @@ import type { components } from "./schema.js";
 /** The problem document of the API (RFC 9457). */
 export type Problem = components["schemas"]["ProblemDocument"];
 
+/** Statuses below 500 of a call that can succeed later: time-out, too early, too many calls. */
+const PASSING: ReadonlySet<number> = new Set([408, 425, 429]);
+
 /** The API refused a call, or did not answer: then `status` is 0. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
@@ -20,7 +23,7 @@ export class ApiError extends Error {
 
   /** Whether the same call can succeed later. */
   get retryable(): boolean {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return this.status === 0 || PASSING.has(this.status) || this.status >= 500;
   }
 }
 
