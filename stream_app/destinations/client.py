@@ -1,6 +1,7 @@
 """The delivery client of destinations: sends the files of a job, and keeps its claim while it does."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,7 +98,8 @@ class DestinationClient:
         destination = self._datasets.destination(notification.address)
         if destination is None:
             # Another worker possibly has a newer datasets file.
-            raise DeliveryFailed(f"there is no destination {notification.address!r} any more")
+            text = f"there is no destination {notification.address!r} any more"
+            raise DeliveryFailed(text, host_called=False)
         return destination
 
     async def _transfer(
@@ -110,7 +112,8 @@ class DestinationClient:
         try:
             files = await self._list(notification)
         except Retryable as error:
-            raise DeliveryFailed("the list of files cannot be read", detail=str(error)) from error
+            text = "the list of files cannot be read"
+            raise DeliveryFailed(text, host_called=False, detail=str(error)) from error
         if not files:
             raise DeliveryRefused("the record of the job has no file")
         facts = facts_of(notification, requested, progress)
@@ -121,10 +124,15 @@ class DestinationClient:
         except ValueError as error:
             raise DeliveryRefused(f"the files cannot be stored at this destination: {error}") from error
 
-        located = replace(progress, path=whole_path(destination, outgoing[0].path))
-
         def record() -> None:
-            known = replace(located, files=transfer.done, sent=transfer.sent, upload=transfer.upload)
+            known = replace(
+                progress,
+                files=transfer.done,
+                sent=transfer.sent,
+                path=_path_of(transfer),
+                upload=transfer.upload,
+                writing=notification.attempt,
+            )
             renewed = asyncio.run_coroutine_threadsafe(self._renew(notification, known), loop)
             if not renewed.result():
                 raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
@@ -167,31 +175,15 @@ class DestinationClient:
             DeliveryRefused: it cannot be sent.
         """
         if self._stopping:
-            raise DeliveryFailed(STOPPED)
-        progress = replace(progress, path=whole_path(transfer.destination, transfer.outgoing[0].path))
+            raise DeliveryFailed(STOPPED, host_called=False)
         self._running.add(transfer)
-
-        async def renew() -> bool:
-            known = replace(progress, files=transfer.done, sent=transfer.sent, upload=transfer.upload)
-            return await self._outbox.renew(notification, known.as_json())
-
-        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
-            # Before the first byte: all attempts must use the same paths.
-            transfer.held_until = self._held_until()
-            if not await self._renew(notification, replace(progress, files=transfer.done)):
-                raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
-            if transfer.shares_paths and await self._is_replaced(notification, progress):
-                heartbeat.cancel()
-                has_sent = notification.attempt > 1 and bool(notification.progress)
-                left = await self._discard(notification, transfer, progress) if has_sent else None
-                raise DeliveryRefused(_joined(REPLACED, left))
-            await self._in_thread(transfer.run)
+            progress = await self._begin(notification, transfer, progress)
+            await self._send_in_claim(notification, transfer, progress)
         except TransferInterrupted as error:
             raise DeliveryFailed(STOPPED if self._stopping else str(error)) from error
         except DestinationError as error:
             if error.is_permanent:
-                heartbeat.cancel()
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
             raise DeliveryFailed(
@@ -201,7 +193,6 @@ class DestinationClient:
             ) from error
         except FileUnavailable as error:
             if error.lost:
-                heartbeat.cancel()
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
             raise DeliveryFailed(str(error), detail=error.detail) from error
@@ -214,24 +205,57 @@ class DestinationClient:
         finally:
             transfer.stopped.set()
             self._running.discard(transfer)
-            heartbeat.cancel()
 
-    async def _is_replaced(self, notification: Notification, progress: DeliveryProgress) -> bool:
-        """Return whether a newer job was sent to the path of this one, which must not replace it.
+    async def _begin(
+        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
+    ) -> DeliveryProgress:
+        """Record that the attempt begins to write, and its paths, which all attempts must use.
 
-        The progress with the path is recorded before. So of two jobs at least one finds the other.
+        Returns:
+            The progress as it was recorded.
 
         Raises:
-            DeliveryFailed: another job is being sent there, so files of both would be mixed.
+            DeliveryFailed: the claim is lost, or another job is being sent to the same path.
+            DeliveryRefused: a newer job was sent to the same path, which this one must not replace.
         """
-        path = progress.path or ""
+        transfer.held_until = self._held_until()
+        progress = replace(progress, files=transfer.done, path=_path_of(transfer))
+        begun = replace(progress, writing=notification.attempt)
+        if not transfer.shares_paths:
+            is_held = await self._renew(notification, begun)
+        else:
+            try:
+                others = await self._outbox.begin_at_path(notification, progress.as_json())
+            except Retryable as error:
+                text = "the deliveries of other jobs cannot be read"
+                raise DeliveryFailed(text, host_called=False, detail=str(error)) from error
+            if others.is_writing:
+                raise DeliveryFailed(BUSY, host_called=False)
+            if others.is_newer:
+                left = await self._discard(notification, transfer, progress)
+                raise DeliveryRefused(_joined(REPLACED, left))
+            transfer.others_wrote = others.wrote
+            is_held = others.is_held
+        if not is_held:
+            text = "the claim of the delivery is lost, or the job was removed"
+            raise DeliveryFailed(text, host_called=False)
+        return begun
+
+    async def _send_in_claim(
+        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
+    ) -> None:
+        """Run the transfer in a thread, and renew the claim while it runs."""
+
+        async def renew() -> bool:
+            known = replace(progress, files=transfer.done, sent=transfer.sent, upload=transfer.upload)
+            return await self._outbox.renew(notification, known.as_json())
+
+        # It begins after the start was recorded, so that it does not replace that by older progress.
+        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
-            others = await self._outbox.others_at(notification, place=progress.place, path=path)
-        except Retryable as error:
-            raise DeliveryFailed("the deliveries of other jobs cannot be read", detail=str(error)) from error
-        if others.is_sending:
-            raise DeliveryFailed(BUSY)
-        return others.is_newer
+            await self._in_thread(transfer.run)
+        finally:
+            heartbeat.cancel()
 
     async def _heartbeat(
         self, notification: Notification, transfer: Transfer, renew: Callable[[], Awaitable[bool]]
@@ -246,6 +270,9 @@ class DestinationClient:
         pause = self._outbox.lease.total_seconds() / RENEWALS
         while True:
             await asyncio.sleep(pause)
+            if time.monotonic() > transfer.held_until:  # the worker was frozen
+                transfer.stopped.set()
+                return
             renewed_until = self._held_until()
             held = True
             try:
@@ -276,9 +303,7 @@ class DestinationClient:
         Raises:
             DeliveryRefused: always.
         """
-        left = None
-        if notification.attempt > 1 and notification.progress:
-            left = await self._remove_sent(notification, requested, destination, progress)
+        left = await self._remove_sent(notification, requested, destination, progress)
         raise DeliveryRefused(_joined(reason, left))
 
     async def retract(self, notification: Notification) -> str | None:
@@ -300,6 +325,8 @@ class DestinationClient:
         progress: DeliveryProgress,
     ) -> str | None:
         """Remove what the attempts have sent; return a text on what is left of it."""
+        if not progress.writing:
+            return None
         try:
             transfer = await self._transfer(notification, requested, destination, progress)
         except (DeliveryFailed, DeliveryRefused):
@@ -311,21 +338,35 @@ class DestinationClient:
     ) -> str | None:
         """Remove the files that were sent, so that no part of the job is left. Errors are only logged.
 
-        Before it removes a file, it records that no file is complete. So a repeated delivery sends all.
+        Before it removes a file, it records that no file is complete. So a repeated delivery sends all. Files
+        of other jobs at shared paths stay, even with the same content. Nothing is removed for a delivery that
+        has not begun to write.
 
         Returns:
             A text for the owner of the job if complete files are left, else ``None``.
         """
-        none = replace(progress, files=0, sent=0).as_json()
+        if not progress.writing:
+            return None
+        none = replace(progress, files=0, sent=0, path=_path_of(transfer)).as_json()
         self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
         transfer.stopped.clear()
         transfer.held_until = self._held_until()
 
+        if transfer.shares_paths:
+            others = await retry_until_possible(
+                self._outbox.begin_at_path, notification, none, is_removal=True
+            )
+            transfer.kept = math.inf if others.is_writing else others.files
+            none |= {} if others.is_writing else {"writing": notification.attempt}
+            is_held = others.is_held
+        else:
+            is_held = await retry_until_possible(self._outbox.record, notification, none)
+        if not is_held:
+            return None  # another worker has the delivery
+
         async def renew() -> bool:
             return await self._outbox.record(notification, none)
 
-        if not await retry_until_possible(renew):
-            return None  # another worker has the delivery
         # Without a claim, another worker would send the files while they are removed.
         heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
@@ -362,6 +403,11 @@ class DestinationClient:
         while page := await self._files.list(job, after=files[-1].number if files else 0, limit=PAGE):
             files += page
         return files
+
+
+def _path_of(transfer: Transfer) -> str:
+    """Return where the first file is stored, with the prefix of the destination."""
+    return whole_path(transfer.destination, transfer.outgoing[0].path)
 
 
 def _left(files: int) -> str | None:

@@ -23,6 +23,7 @@ class DeliveryProgress:
         sent: bytes of these files and of the file that is being sent.
         path: where the first file is stored, with the prefix of the destination.
         upload: the unfinished upload of a file in S3, where other jobs have the same path.
+        writing: the last attempt that has begun to write or to remove files; 0 if none has.
     """
 
     place: str
@@ -32,6 +33,7 @@ class DeliveryProgress:
     sent: int = 0
     path: str | None = None
     upload: str | None = None
+    writing: int = 0
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
@@ -46,6 +48,7 @@ class DeliveryProgress:
                 known.get("bytes", 0),
                 known.get("path"),
                 known.get("upload"),
+                known.get("writing", 1),  # versions before did not record it
             )
         rhythm = notification.rhythm
         schedule = rhythm.name if rhythm is not None else None
@@ -63,6 +66,7 @@ class DeliveryProgress:
             "bytes": self.sent,
             "path": self.path,
             "upload": self.upload,
+            "writing": self.writing,
         }
 
 

@@ -32,6 +32,7 @@ class SessionOptions:
         uploads: the unfinished uploads that earlier attempts of the delivery have recorded.
         is_own: returns whether only this delivery writes to a path.
         upload_began: called with the id of each upload to a path that others write to, before its first part.
+        is_single: whether the delivery has one file and no manifest.
     """
 
     tag: str
@@ -40,6 +41,7 @@ class SessionOptions:
     uploads: tuple[str, ...] = ()
     is_own: Callable[[str], bool] = lambda _: True
     upload_began: Callable[[str], None] = lambda _: None
+    is_single: bool = False
 
     def check(self) -> None:
         """Check that the transfer can go on.

@@ -107,7 +107,8 @@ class SftpSession:
         """Remove the temporary files of earlier attempts in the folder of ``path``. Errors are ignored.
 
         A session lists a folder once, because a folder can have many files. The old file of an attempt that
-        died before it had put the new one in its place gets its name again.
+        died before it had put the new one in its place gets its name again. Old files of version 0.2.0, whose
+        names do not tell their paths, stay where the delivery has several files.
         """
         target = self._path(path)
         folder = posixpath.dirname(target)
@@ -117,7 +118,8 @@ class SftpSession:
                 self._remove_temporary_files(folder)
             for item in sorted(self._aside[folder], key=itemgetter(0), reverse=True):
                 _, digest, aside = item
-                if digest not in (None, _digest(target)):
+                is_its = digest == _digest(target) if digest is not None else self._options.is_single
+                if not is_its:
                     continue
                 self._aside[folder].remove(item)
                 with suppress(asyncssh.SFTPError):
@@ -258,6 +260,7 @@ class SftpSession:
                 if self._call(self._sftp.getsize(path)) != file.size:
                     return False
                 for offset in range(0, file.size, READ_BLOCK):
+                    self._options.check()  # a large file takes long
                     digest.update(self._call(block(offset)))
             except _GONE:
                 return False

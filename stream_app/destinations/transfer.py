@@ -29,6 +29,9 @@ class Transfer:
         sent: bytes of these files, and of the file that is being sent.
         record: called after each complete file, and after an upload has begun that must be recorded.
         upload: the unfinished upload of a file, where other jobs have the same path.
+        others_wrote: whether other jobs possibly have written to the paths since the delivery was planned.
+        kept: how many files, from the first on, :meth:`discard` leaves at paths that other jobs have too,
+            because another delivery was sent there. Its content can be equal, so a comparison cannot tell.
         removed: how many of the ``done`` files :meth:`discard` has removed.
         held_until: the time of ``time.monotonic()`` from which another worker can have the delivery. A worker
             that was frozen must not replace the files of that worker.
@@ -47,6 +50,8 @@ class Transfer:
     record: Callable[[], None]
     upload: str | None = None
     sent: int = 0
+    others_wrote: bool = True
+    kept: float = 0
     removed: int = 0
     stopped: Event = field(default_factory=Event)
     held_until: float = math.inf
@@ -99,6 +104,8 @@ class Transfer:
 
         Where jobs share paths, another job can have replaced them since an earlier attempt has sent them.
         """
+        if not self.others_wrote:
+            return self.done  # to read large files again takes long
         for number, file in enumerate(self.outgoing[: self.done]):
             options.check()
             if not self._is_ours(session, file):
@@ -109,7 +116,8 @@ class Transfer:
         """Remove what was sent, because the rest cannot be sent any more. The manifest is removed first.
 
         An attempt can end after a file got its name and before that was recorded, so all files are looked at.
-        Where jobs share paths, those stay that another job has written, or that the service cannot read.
+        Where jobs share paths, those stay that another job has written, or that the service cannot read, and
+        the first :attr:`kept`.
 
         Raises:
             DestinationError: the destination failed, or has files that cannot be read.
@@ -121,7 +129,8 @@ class Transfer:
             for number, file in reversed(list(enumerate(files))):
                 options.check()
                 self._remove_leftovers(session, file)
-                is_ours = self._is_ours(session, file)
+                is_kept = number < self.kept and not self._is_own(file.path)
+                is_ours = False if is_kept else self._is_ours(session, file)
                 if is_ours is None:
                     unreadable += 1
                     continue
@@ -147,7 +156,13 @@ class Transfer:
     def _options(self) -> SessionOptions:
         uploads = () if self.upload is None else (self.upload,)
         return SessionOptions(
-            self.tag, self.attempt, self._must_end, uploads, self._is_own, self._upload_began
+            self.tag,
+            self.attempt,
+            self._must_end,
+            uploads,
+            self._is_own,
+            self._upload_began,
+            is_single=len(self.outgoing) == 1 and self.manifest is None,
         )
 
     def _upload_began(self, upload: str) -> None:

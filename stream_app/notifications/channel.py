@@ -10,9 +10,9 @@ from streaming_exporter.errors import ExporterError
 class DeliveryFailed(ExporterError):
     """The delivery certainly did not arrive, and can be retried.
 
-    ``host_unreachable``: the host did not answer, so other deliveries to it would fail too. ``retry_after``:
-    the receiver asks not to be called before. ``detail`` is for the operators' log, ``str(error)`` is for the
-    owner of the job.
+    ``host_unreachable``: the host did not answer, so other deliveries to it would fail too. ``host_called``:
+    whether the host was called at all; if not, nothing is known of it. ``retry_after``: the receiver asks not
+    to be called before. ``detail`` is for the operators' log, ``str(error)`` is for the owner of the job.
     """
 
     code = "undelivered"
@@ -22,11 +22,13 @@ class DeliveryFailed(ExporterError):
         message: str,
         *,
         host_unreachable: bool = False,
+        host_called: bool = True,
         retry_after: timedelta = timedelta(0),
         detail: str | None = None,
     ) -> None:
         super().__init__(message)
         self.host_unreachable = host_unreachable
+        self.host_called = host_called
         self.retry_after = retry_after
         self.detail = detail or message
 

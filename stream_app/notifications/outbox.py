@@ -24,6 +24,7 @@ from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.notifications import outbox_sql as sql
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
 from stream_app.notifications.notification import Notification, Recipient
+from stream_app.notifications.shared_paths import OthersAtPath, begin_at_path
 
 log = structlog.get_logger(__name__)
 
@@ -37,19 +38,6 @@ FIRST_PAIR = ("", "")
 
 UNREADABLE_RETRY = timedelta(minutes=5)
 """Delay after which a delivery that this version cannot read is due again, for another version."""
-
-
-@dataclass(frozen=True, slots=True)
-class OthersAtPath:
-    """What other jobs do at a path of a destination that they share.
-
-    Attributes:
-        is_newer: whether a job that was requested later was sent there.
-        is_sending: whether a job is being sent there.
-    """
-
-    is_newer: bool
-    is_sending: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +197,16 @@ class Outbox:
             )
         )
 
-    async def others_at(self, notification: Notification, *, place: str, path: str) -> OthersAtPath:
-        """Return what the deliveries of other jobs do at a path of the destination of this delivery."""
-        rows = await self._execute(
-            sql.OTHERS_AT_PATH,
-            job_id=notification.job_id,
-            address=notification.address,
-            place=place,
-            path=path,
+    async def begin_at_path(
+        self, notification: Notification, progress: Mapping[str, Any], *, is_removal: bool = False
+    ) -> OthersAtPath:
+        """Let a delivery begin to write to a path that other jobs have too, or to remove its files there.
+
+        See :func:`~stream_app.notifications.shared_paths.begin_at_path`.
+        """
+        return await begin_at_path(
+            self._autocommit, notification, progress, lease=self.lease, is_removal=is_removal
         )
-        return OthersAtPath(**rows[0]._mapping)
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
         """Start the back-off of a host that did not answer: ``first``, doubled with each further failure."""

@@ -197,12 +197,14 @@ _TO = f"""(
 )"""
 """Condition for the deliveries to one address. The case of a mail address does not matter."""
 
-# The files of a job that is no longer completed are removed, or will be in a moment.
+# The files of a job that is no longer completed are removed, or will be in a moment. After the end of a claim
+# another job can have begun to write to the same path, so an old claim is not renewed.
 RENEW = text(
     """
     UPDATE deliveries AS delivery SET lease_until = now() + :lease, progress = coalesce(:progress, progress)
     FROM export_jobs AS job
     WHERE delivery.id = :id AND delivery.attempts = :attempt AND delivery.status = 'sending'
+        AND delivery.lease_until >= now()
         AND job.id = delivery.job_id AND job.status = 'completed' AND job.outcome IS NULL
         AND (job.cancel_requested_at IS NULL OR job.expires_at > now())
     RETURNING delivery.id
@@ -215,20 +217,6 @@ RECORD = text(
     WHERE id = :id AND attempts = :attempt AND status = 'sending' RETURNING id
     """
 ).bindparams(bindparam("progress", type_=JSONB))
-
-OTHERS_AT_PATH = text(
-    f"""
-    SELECT coalesce(bool_or(other.status = 'sent' AND theirs.created_at > own.created_at), false) AS is_newer,
-           coalesce(bool_or(other.status = 'sending' AND other.lease_until > now()), false) AS is_sending
-    FROM export_jobs AS own
-    JOIN deliveries AS other ON other.job_id <> own.id AND other.channel = '{Channel.DESTINATION}'
-        AND lower(other.address) = lower(:address)
-        AND other.progress ->> 'place' = :place AND other.progress ->> 'path' = :path
-    JOIN export_jobs AS theirs ON theirs.id = other.job_id
-    WHERE own.id = :job_id
-    """
-)
-"""Whether a newer job was sent to a path of a destination, and whether any other job is being sent there."""
 
 RESEND = text(
     f"""

@@ -197,7 +197,7 @@ class Sender:
                 await retry_until_possible(
                     self._outbox.host_unreachable, notification.host, FIRST_RETRY_DELAY, MAX_RETRY_DELAY
                 )
-            elif notification.host:
+            elif error.host_called and notification.host:
                 await retry_until_possible(self._outbox.host_answered, notification.host)
             return await self._postpone(channel, client, notification, error, bound)
         except DeliveryRefused as error:

@@ -148,18 +148,27 @@ def test_an_old_file_gets_its_name_again_by_the_next_attempt_if_the_connection_e
     assert sftp.files() == {"in/a.csv": b"first", "in/b.csv": b"first"}
 
 
-@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    ("is_there", "is_single", "expected"),
+    [
+        (True, True, {"in/a.csv": b"second"}),
+        (False, True, {"in/a.csv": b"first"}),
+        (True, False, {"in/a.csv": b"second", "in/.t-1.old": b"first"}),
+        (False, False, {"in/.t-1.old": b"first"}),
+    ],
+)
 def test_an_old_file_with_the_name_of_the_version_before(
-    sftp: SftpServer, settings: Settings, is_there: bool
+    sftp: SftpServer, settings: Settings, is_there: bool, is_single: bool, expected: dict[str, bytes]
 ) -> None:
-    """It is removed only if there is a file in its place."""
+    """It is removed only if there is a file in its place, and left if it can be that of another path."""
     (sftp.root / "in").mkdir()
     (sftp.root / "in/.t-1.old").write_bytes(b"first")
     if is_there:
         (sftp.root / "in/a.csv").write_bytes(b"second")
-    with open_session(on_sftp(sftp), settings, SessionOptions("t", 2, lambda: False)) as session:
+    options = SessionOptions("t", 2, lambda: False, is_single=is_single)
+    with open_session(on_sftp(sftp), settings, options) as session:
         session.remove_leftovers("a.csv")
-    assert sftp.files() == {"in/a.csv": b"second" if is_there else b"first"}
+    assert sftp.files() == expected
 
 
 def test_a_file_does_not_get_its_name_after_the_transfer_was_stopped(

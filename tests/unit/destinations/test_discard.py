@@ -171,3 +171,23 @@ def test_uploads_of_others_to_a_shared_path_are_not_aborted(
     session.__dict__.update(_client=client, _bucket="acme", _prefix="in", _options=options)
     session.remove_leftovers(path)
     assert client.aborted == aborted
+
+
+def test_the_comparison_of_a_large_file_ends_when_the_transfer_is_stopped() -> None:
+    stops = iter([False, True])
+    read: list[int] = []
+
+    def call(answer: Any) -> Any:
+        if isinstance(answer, int):
+            return answer
+        answer.close()
+        read.append(1)
+        return b"x"
+
+    session = object.__new__(SftpSession)
+    options = SessionOptions("t", 1, lambda: next(stops))
+    sftp = SimpleNamespace(getsize=lambda _: 3 * 2**20)
+    session.__dict__.update(_path=lambda path: path, _sftp=sftp, _call=call, _options=options)
+    with pytest.raises(TransferInterrupted):
+        session.has(OutgoingFile("a", "a", "text/csv", 3 * 2**20, ""))
+    assert read == [1]

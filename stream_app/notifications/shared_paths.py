@@ -1,0 +1,133 @@
+"""Deliveries of several jobs that share paths at a destination: one of them at a time writes there.
+
+A delivery that begins to write or to remove files writes the number of its attempt into its progress
+(``writing``). It does so in a transaction that holds an advisory lock for the place and the path, and only if
+no other delivery writes there. So two cannot write at the same time: the second transaction waits for the
+commit of the first, and then reads what it has written. Of several that wait, one always goes on.
+
+A delivery writes as long as it is ``sending``, its claim is alive, and the attempt is the noted one. A worker
+ends its transfer before its claim ends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from stream_app.db.engine import Connections, transaction
+from stream_app.notifications import outbox_sql as sql
+from stream_app.notifications.models import Channel
+from stream_app.notifications.notification import Notification
+
+_LOCK = text(
+    "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:place AS text) || ' ' || CAST(:path AS text), 0))"
+)
+
+_OTHER = f"""other.job_id <> :job_id AND other.channel = '{Channel.DESTINATION}'
+    AND lower(other.address) = lower(:address) AND other.progress ->> 'place' = :place"""
+
+# Both parts read few rows, however many deliveries the destination has had: the first uses the index of
+# deliveries that are being sent, the second that of the jobs by their time of creation.
+_NOW = text(
+    f"""
+    SELECT EXISTS (
+        SELECT FROM deliveries AS other
+        WHERE other.status = 'sending' AND other.lease_until > now() AND {_OTHER}
+            AND other.progress ->> 'path' = :path
+            AND other.progress ->> 'writing' = CAST(other.attempts AS text)
+    ) AS is_writing, EXISTS (
+        SELECT FROM export_jobs AS own
+        JOIN export_jobs AS theirs ON (theirs.created_at, theirs.id) > (own.created_at, own.id)
+        JOIN deliveries AS other ON other.job_id = theirs.id AND other.status = 'sent' AND {_OTHER}
+            AND other.progress ->> 'path' = :path
+        WHERE own.id = :job_id
+    ) AS is_newer
+    """
+)
+
+# A job can be sent again long after its creation, so all deliveries to the destination are read. Version
+# 0.2.0 recorded no path. Only attempts after the first, and removals, need this.
+_BEFORE = text(
+    f"""
+    SELECT coalesce(max(coalesce(theirs.file_count, 1)) FILTER (WHERE other.status IN ('sent', 'sending')), 0)
+               AS files,
+           coalesce(bool_or(other.finished_at IS NULL OR other.finished_at >= own.created_at), false) AS wrote
+    FROM deliveries AS own
+    JOIN deliveries AS other ON {_OTHER} AND coalesce(other.progress ->> 'path', :path) = :path
+        AND coalesce(other.progress ->> 'writing', '1') <> '0'
+    LEFT JOIN export_jobs AS theirs ON theirs.id = other.job_id
+    WHERE own.id = :id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OthersAtPath:
+    """What other jobs do, and have done, at a path of a destination that they share with a delivery.
+
+    Attributes:
+        is_writing: whether files of another job are being written or removed there.
+        is_newer: whether a job that was requested later was sent there.
+        files: the largest number of files of a job that was sent there. Only for later attempts and removals.
+        wrote: whether a job possibly has written there since the delivery was planned. Only for these, too.
+        is_held: whether the delivery has begun, or for a removal whether its progress was recorded; else its
+            claim is lost, or another job forbids it.
+    """
+
+    is_writing: bool
+    is_newer: bool
+    files: int
+    wrote: bool
+    is_held: bool
+
+
+async def begin_at_path(
+    connections: Connections,
+    notification: Notification,
+    progress: Mapping[str, Any],
+    *,
+    lease: timedelta,
+    is_removal: bool,
+) -> OthersAtPath:
+    """Let a delivery begin to write to a path that other jobs have too, or to remove its files there.
+
+    A delivery does not begin while another one writes, nor to write after a newer job was sent. A removal
+    begins nevertheless: files at shared paths must stay then.
+
+    Args:
+        connections: connections to the state database.
+        notification: the claimed delivery.
+        progress: its progress, with the place and the path. If it begins, it is recorded with ``writing``.
+        lease: how long its claim holds from now on.
+        is_removal: whether it removes files. A removal does not need the files of the job.
+
+    Raises:
+        Retryable: the database is away.
+        InDoubt: the connection was lost during the commit.
+    """
+    where = {
+        "job_id": notification.job_id,
+        "address": notification.address,
+        "place": progress["place"],
+        "path": progress["path"],
+    }
+    async with transaction(connections) as connection:
+        await connection.execute(_LOCK, {"place": where["place"], "path": where["path"]})
+        now = (await connection.execute(_NOW, where)).one()
+        files, wrote, is_held = 0, False, False
+        if is_removal or notification.attempt > 1:
+            found = (await connection.execute(_BEFORE, {**where, "id": notification.delivery_id})).one()
+            files, wrote = found.files, found.wrote
+        begins = not now.is_writing and (is_removal or not now.is_newer)
+        if begins or is_removal:
+            values = {
+                "id": notification.delivery_id,
+                "attempt": notification.attempt,
+                "lease": lease,
+                "progress": {**progress, "writing": notification.attempt} if begins else progress,
+            }
+            statement = sql.RECORD if is_removal else sql.RENEW
+            is_held = bool((await connection.execute(statement, values)).all())
+    return OthersAtPath(now.is_writing, now.is_newer, files, wrote, is_held)

@@ -1,0 +1,173 @@
+"""Deliveries of jobs that share a path: one at a time writes there, and none removes the files of others."""
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from stream_app.datasets.destinations import Destination
+from stream_app.destinations.progress import place_of
+from stream_app.destinations.transfer import Transfer
+from stream_app.notifications.models import Channel
+from stream_app.notifications.notification import Notification
+from stream_app.notifications.outbox import Outbox
+from tests.integration.destinations.conftest import DAY, Depot, OtherStore, on_s3, on_sftp
+from tests.sftp_servers import SftpServer
+
+SHARED = "{dataset}-{number}.{extension}"
+LATER = DAY + timedelta(hours=1)
+REPLACED = "replaced by a newer export, which has the same path"
+BUSY = "another export is being sent to the same path"
+
+
+@pytest.fixture(params=["sftp", "s3"])
+def place(
+    request: pytest.FixtureRequest, sftp: SftpServer, other_store: OtherStore, tmp_path: Path
+) -> tuple[Destination, Any]:
+    """A destination whose jobs share paths, and what returns its files."""
+    if request.param == "sftp":
+        return on_sftp(sftp, path=SHARED, manifest="never"), sftp
+    return on_s3(other_store, tmp_path, path=SHARED, manifest="never"), other_store
+
+
+async def tried_before(depot: Depot, job: UUID, destination: Destination, **progress: Any) -> None:
+    """Let an attempt of a delivery have ended with this progress."""
+    known = {"place": place_of(destination), "zone": "UTC", "path": "in/ledger-1.csv", **progress}
+    await depot.run(
+        "UPDATE deliveries SET attempts = 1, progress = CAST(:p AS jsonb) WHERE job_id = :id",
+        id=job,
+        p=json.dumps(known),
+    )
+
+
+async def send_on(depot: Depot, job: UUID) -> None:
+    """Let the last attempt of a delivery be still in progress."""
+    await depot.run(
+        """
+        UPDATE deliveries SET status = 'sending', lease_until = now() + interval '1 hour'
+        WHERE job_id = :id
+        """,
+        id=job,
+    )
+
+
+@pytest.mark.parametrize("writing", [0, 1], ids=["has not begun", "has begun"])
+@pytest.mark.parametrize("end", ["replaced", "expired", "given up"])
+async def test_the_file_of_a_sent_job_stays_when_another_one_with_equal_content_ends(
+    depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, writing: int, end: str
+) -> None:
+    destination, store = place
+    depot.use(destination)
+    is_older = end == "replaced"
+    sent = await depot.job("acme", b"equal", created_at=LATER if is_older else DAY)
+    assert (await depot.sent(sent)).status == "sent"
+    other = await depot.job("acme", b"equal", b"more", created_at=DAY if is_older else LATER)
+    await tried_before(depot, other, destination, files=writing, writing=writing)
+    if end == "expired":
+        await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=other)
+    elif end == "given up":
+        await depot.give_up(other)
+
+        def fail(_: Transfer) -> None:
+            raise OSError("no reason")
+
+        monkeypatch.setattr(Transfer, "run", fail)
+    row = await depot.sent(other)
+    assert row.status == "failed"
+    assert "could not be removed" not in row.reason
+    assert (row.reason == REPLACED) is is_older
+    assert store.files() == {"in/ledger-1.csv": b"equal"}
+
+
+async def test_files_stay_when_a_job_ends_while_another_one_is_being_sent_to_their_paths(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    destination = on_sftp(sftp, path=SHARED, manifest="never")
+    depot.use(destination)
+    writing = await depot.job("acme", b"equal", b"more", created_at=LATER)
+    assert (await depot.sent(writing)).status == "sent"
+    await send_on(depot, writing)
+    gone = await depot.job("acme", b"equal", b"more")
+    await tried_before(depot, gone, destination, files=2, writing=1)
+    await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=gone)
+    assert (await depot.sent(gone)).status == "failed"
+    assert sftp.files() == {"in/ledger-1.csv": b"equal", "in/ledger-2.csv": b"more"}
+
+
+async def claimed(depot: Depot, *jobs: UUID) -> tuple[Outbox, list[Notification]]:
+    """Claim the deliveries of jobs; return them in the order of the jobs."""
+    outbox = Outbox(depot.engine, worker="w", lease=timedelta(hours=1))
+    found = {item.job_id: item for item in await outbox.claim(Channel.DESTINATION, len(jobs))}
+    return outbox, [found[job] for job in jobs]
+
+
+PROGRESS = {"place": "p", "path": "a.csv", "zone": "UTC"}
+
+
+async def test_exactly_one_of_several_deliveries_that_start_together_begins(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    """The others wait, and begin when its claim has ended, also without its end."""
+    depot.use(on_sftp(sftp))
+    outbox, items = await claimed(depot, *[await depot.job("acme", b"a") for _ in range(4)])
+    found = await asyncio.gather(*(outbox.begin_at_path(item, PROGRESS) for item in items))
+    assert sorted((item.is_held, item.is_writing) for item in found) == [(False, True)] * 3 + [(True, False)]
+    first = next(item for item, others in zip(items, found, strict=True) if others.is_held)
+    await depot.run(
+        "UPDATE deliveries SET lease_until = now() - interval '1 second' WHERE id = :id", id=first.delivery_id
+    )
+    left = [item for item in items if item is not first]
+    found = await asyncio.gather(*(outbox.begin_at_path(item, PROGRESS) for item in left))
+    assert sorted(item.is_held for item in found) == [False, False, True]
+    assert not await outbox.renew(first, PROGRESS)  # its worker was frozen, and another job writes now
+
+
+async def test_an_attempt_that_has_not_begun_keeps_no_other_one_from_the_path(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    """Two deliveries that are retried at the same time must not wait for each other."""
+    depot.use(on_sftp(sftp))
+    jobs = [await depot.job("acme", b"a") for _ in range(2)]
+    await depot.run("UPDATE deliveries SET attempts = 1")
+    outbox, (first, second) = await claimed(depot, *jobs)
+    for item in (first, second):  # the attempts before have written
+        assert await outbox.record(item, {**PROGRESS, "writing": 1})
+    assert (await outbox.begin_at_path(first, PROGRESS)).is_held
+    assert not (await outbox.begin_at_path(second, PROGRESS)).is_held
+
+
+async def test_a_delivery_that_waits_for_another_one_leaves_the_back_off_of_the_host(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    destination = on_sftp(sftp, path=SHARED, manifest="never")
+    depot.use(destination)
+    writing = await depot.job("acme", b"a")
+    await depot.sent(writing)
+    await send_on(depot, writing)
+    waiting = await depot.job("acme", b"a")
+    await depot.run("INSERT INTO receiver_hosts VALUES ('destination:acme', 3, now() - interval '1 second')")
+    async with depot.working():
+        assert (await depot.tried(waiting)).reason == BUSY
+    async with depot.engine.connect() as connection:
+        assert await connection.scalar(text("SELECT failures FROM receiver_hosts")) == 3
+
+
+@pytest.mark.parametrize("wrote", [True, False])
+async def test_complete_files_are_read_again_only_if_another_job_has_written_to_their_paths(
+    depot: Depot, sftp: SftpServer, wrote: bool
+) -> None:
+    """A job that has failed since then can have replaced and removed them."""
+    destination = on_sftp(sftp, path=SHARED, manifest="never")
+    depot.use(destination)
+    other = await depot.job("acme", b"x")
+    await tried_before(depot, other, destination, writing=int(wrote))
+    await depot.run("UPDATE deliveries SET status = 'failed', finished_at = now() + interval '1 second'")
+    job = await depot.job("acme", b"a", b"b", created_at=LATER)
+    await tried_before(depot, job, destination, files=1, writing=1)
+    assert (await depot.sent(job)).status == "sent"
+    assert sftp.files() == {"in/ledger-2.csv": b"b"} | ({"in/ledger-1.csv": b"a"} if wrote else {})
