@@ -39,7 +39,7 @@ _NOW = text(
             AND other.progress ->> 'writing' = CAST(other.attempts AS text)
     ) AS is_writing, EXISTS (
         SELECT FROM export_jobs AS own
-        JOIN export_jobs AS theirs ON (theirs.created_at, theirs.id) > (own.created_at, own.id)
+        JOIN export_jobs AS theirs ON theirs.created_at > own.created_at
         JOIN deliveries AS other ON other.job_id = theirs.id AND other.status = 'sent' AND {_OTHER}
             AND other.progress ->> 'path' = :path
         WHERE own.id = :job_id

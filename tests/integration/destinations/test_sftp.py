@@ -210,11 +210,15 @@ async def test_a_retry_sends_a_file_again_that_another_job_has_replaced(
     destination = on_sftp(sftp, path="{number}.{extension}", manifest="never")
     depot.use(destination)
     newer = await depot.job("acme", b"one", b"two", b"three", created_at=DAY + timedelta(hours=1))
-    (sftp.root / "in").mkdir()
-    (sftp.root / "in/1.csv").write_bytes(b"one")
-    (sftp.root / "in/2.csv").write_bytes(b"old")
+    later = "UPDATE deliveries SET not_before = now() + interval '1 hour' WHERE job_id = :id"
+    await depot.run(later, id=newer)
+    older = await depot.job("acme", b"one", b"old")
+    assert (await depot.sent(older)).status == "sent"
     progress = {"place": place_of(destination), "zone": "UTC", "files": 2, "bytes": 6}
-    change = "UPDATE deliveries SET attempts = 1, progress = CAST(:p AS jsonb) WHERE job_id = :id"
+    change = (
+        "UPDATE deliveries SET attempts = 1, not_before = now(), progress = CAST(:p AS jsonb) "
+        "WHERE job_id = :id"
+    )
     await depot.run(change, id=newer, p=json.dumps(progress))
     assert (await depot.sent(newer)).status == "sent"
     assert sftp.files() == {"in/1.csv": b"one", "in/2.csv": b"two", "in/3.csv": b"three"}
