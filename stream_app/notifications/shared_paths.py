@@ -11,7 +11,7 @@ ends its transfer before its claim ends.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -29,20 +29,21 @@ _OTHER = f"""other.job_id <> :job_id AND other.channel = '{Channel.DESTINATION}'
     AND lower(other.address) = lower(:address) AND other.progress ->> 'place' = :place"""
 
 # Both parts read few rows, however many deliveries the destination has had: the first uses the index of
-# deliveries that are being sent, the second that of the jobs by their time of creation.
+# deliveries that are being sent, the second that of the jobs by their time of creation. The time is a
+# parameter, and the jobs are read first, because PostgreSQL cannot estimate the conditions on the progress.
 _NOW = text(
     f"""
+    WITH later AS MATERIALIZED (SELECT id FROM export_jobs WHERE created_at > :requested_at)
     SELECT EXISTS (
         SELECT FROM deliveries AS other
         WHERE other.status = 'sending' AND other.lease_until > now() AND {_OTHER}
             AND other.progress ->> 'path' = :path
             AND other.progress ->> 'writing' = CAST(other.attempts AS text)
     ) AS is_writing, EXISTS (
-        SELECT FROM export_jobs AS own
-        JOIN export_jobs AS theirs ON theirs.created_at > own.created_at
-        JOIN deliveries AS other ON other.job_id = theirs.id AND other.status = 'sent' AND {_OTHER}
-            AND other.progress ->> 'path' = :path
-        WHERE own.id = :job_id
+        SELECT FROM later CROSS JOIN LATERAL (
+            SELECT * FROM deliveries WHERE job_id = later.id OFFSET 0
+        ) AS other
+        WHERE other.status = 'sent' AND {_OTHER} AND other.progress ->> 'path' = :path
     ) AS is_newer
     """
 )
@@ -113,9 +114,12 @@ async def begin_at_path(
         "place": progress["place"],
         "path": progress["path"],
     }
+    requested = notification.requested
+    # Without its record, a job counts as older than all others.
+    requested_at = requested.at if requested is not None else datetime.min.replace(tzinfo=UTC)
     async with transaction(connections) as connection:
         await connection.execute(_LOCK, {"place": where["place"], "path": where["path"]})
-        now = (await connection.execute(_NOW, where)).one()
+        now = (await connection.execute(_NOW, {**where, "requested_at": requested_at})).one()
         files, wrote, is_held = 0, False, False
         if is_removal or notification.attempt > 1:
             found = (await connection.execute(_BEFORE, {**where, "id": notification.delivery_id})).one()
