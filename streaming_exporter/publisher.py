@@ -173,13 +173,23 @@ class Publisher:
 
         A call that is cancelled does not end that attempt: aiokafka would leave a connection open, and under
         load calls that take less time than an attempt would never connect.
+
+        Raises:
+            Retryable: the publisher was closed meanwhile.
         """
         if self._producer is not None:
             return self._producer
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(self._note_connection)
-        return await asyncio.shield(self._connecting)
+        connecting = self._connecting
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            call = asyncio.current_task()
+            if connecting.cancelled() and call is not None and not call.cancelling():
+                raise Retryable("the publisher was closed") from None
+            raise
 
     def _note_connection(self, task: "asyncio.Task[AIOKafkaProducer]") -> None:
         """Keep the producer of an attempt that has ended. Those who wait for it have its error."""

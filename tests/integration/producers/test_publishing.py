@@ -87,6 +87,29 @@ async def test_a_call_that_is_cancelled_while_it_connects_leaves_no_connection_o
     assert [str(warning.message) for warning in caught] == []
 
 
+async def test_a_call_that_connects_learns_that_its_publisher_was_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming_exporter.publisher.CLOSE_SECONDS", 0.05)
+    called = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(keep_silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        silent = settings.model_copy(update={"kafka_bootstrap_servers": f"127.0.0.1:{port}"})
+        publisher = Publisher(silent)
+        call = asyncio.create_task(publisher.request(REQUEST))
+        async with at_most(30):
+            await called.wait()
+            await publisher.close()
+            with pytest.raises(PublishError, match="the publisher was closed"):
+                await call
+
+
 async def published(publisher: Publisher, event: Event) -> bool:
     try:
         await publisher.publish(event)
