@@ -82,8 +82,13 @@ def _message(request: Request, item: dict[str, Any]) -> str:
 
 
 async def _on_recursion_error(request: Request, error: Exception) -> Response:
-    """Answer a body with more levels than Python can show: its JSON was just read with the same limit."""
-    log.warning("request.failed", path=loggable(request.url.path), error=str(error))
+    """Answer a body with more levels than Python can show: its JSON was just read with the same limit.
+
+    A call without a body cannot be the cause. Its error is one of the service.
+    """
+    if getattr(request.scope.get("route"), "body_field", None) is None:
+        raise error
+    log.warning("request.failed", path=loggable(request.url.path), exc_info=error)
     problem = Problem(400, "invalid_json", "The body has too many levels of objects and lists")
     return problem.response(request_id(request))
 

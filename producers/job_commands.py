@@ -17,7 +17,7 @@ from stream_app.settings import Settings
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
 from streaming_exporter.downloads import fetch_all
-from streaming_exporter.errors import ApiError, JobEnded, PublishError, UsageError
+from streaming_exporter.errors import RETRYABLE_STATUSES, ApiError, JobEnded, PublishError, UsageError
 from streaming_exporter.events import CsvOptions, ExportRequest, Options, PdfOptions
 from streaming_exporter.file_warnings import warning_texts
 from streaming_exporter.publisher import Publisher
@@ -45,7 +45,8 @@ def follow(
 
     A refusal that can pass (too many calls, a time-out, an error of the server) is an outage, and so is an
     answer that there is no such job after the job was seen: it comes from a proxy whose API is away.
-    ``Retry-After`` is kept to, and time that the API asks for does not count as an outage.
+    ``Retry-After`` is kept to. The time for which the API asks because of too many calls does not count as an
+    outage, and an outage lasts for at least two of the times for which the API asks.
 
     Raises:
         JobEnded: the job ended without a file.
@@ -61,11 +62,12 @@ def follow(
             if job is None and is_known:
                 raise ApiError(f"the API does not know the job {job_id} any more", status=404)
         except ApiError as error:
-            is_passing = error.is_passing or (is_known and error.status == 404)
-            if not is_passing or now - reached > outage_seconds:
-                raise
             if error.retry_after is not None:
                 pause = max(interval, min(error.retry_after, MAX_PAUSE_SECONDS))
+            can_pass = error.is_retryable or (is_known and error.status == 404)
+            if not can_pass or now - reached > max(outage_seconds, 2 * pause):
+                raise
+            if error.status in RETRYABLE_STATUSES:
                 reached += pause
         else:
             reached = now

@@ -85,7 +85,7 @@ class NewKind:
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class Timing:
     """When a schedule runs, and which rows each run has."""
 
     at: TimeOfDay = None
@@ -117,7 +117,7 @@ class Cleared:
         return found
 
 
-def body_of(kind: Kind | NewKind, rhythm: Rhythm, content: Content, receivers: Receivers) -> dict[str, Any]:
+def body_of(kind: Kind | NewKind, timing: Timing, content: Content, receivers: Receivers) -> dict[str, Any]:
     """Return the body of a call with what was given to a command. Nothing else is in it.
 
     Raises:
@@ -127,13 +127,13 @@ def body_of(kind: Kind | NewKind, rhythm: Rhythm, content: Content, receivers: R
         "export_type": kind.export_type if isinstance(kind, Kind) else None,
         "format": kind.file_format,
         "schedule": kind.when,
-        "time_of_day": rhythm.at,
-        "day": rhythm.day,
-        "timezone": rhythm.timezone,
-        "window": rhythm.window,
-        "delay": rhythm.delay,
-        "catch_up": rhythm.catch_up,
-        **content.fields(rhythm.file_timezone),
+        "time_of_day": timing.at,
+        "day": timing.day,
+        "timezone": timing.timezone,
+        "window": timing.window,
+        "delay": timing.delay,
+        "catch_up": timing.catch_up,
+        **content.fields(timing.file_timezone),
         "email_recipients": receivers.recipients or None,
         "webhook": receivers.webhook,
         "destination": receivers.destination,

@@ -46,14 +46,14 @@ class Api:
 @grouped
 def create(
     kind: options.Kind,
-    rhythm: options.Rhythm,
+    timing: options.Timing,
     content: Content,
     receivers: Receivers,
     api: Api,
 ) -> None:
     """Create a schedule; print its id and its next runs."""
     with exit_on_error():
-        schedule = _call("POST", "", options.body_of(kind, rhythm, content, receivers), api)
+        schedule = _call("POST", "", options.body_of(kind, timing, content, receivers), api)
         if not api.as_json:
             typer.echo(schedule["id"])
         _show_next(schedule, as_json=api.as_json)
@@ -64,7 +64,7 @@ def create(
 def edit(
     schedule_id: ScheduleId,
     kind: options.NewKind,
-    rhythm: options.Rhythm,
+    timing: options.Timing,
     content: Content,
     receivers: Receivers,
     clear: options.Cleared,
@@ -76,7 +76,7 @@ def edit(
     kind.
     """
     with exit_on_error():
-        body = options.body_of(kind, rhythm, content, receivers) | clear.fields()
+        body = options.body_of(kind, timing, content, receivers) | clear.fields()
         if not body:
             raise UsageError("nothing to change: give at least one option, such as --name or --at")
         _show_next(_call("PATCH", f"/{schedule_id}", body, api), as_json=api.as_json)
@@ -87,7 +87,7 @@ def edit(
 def duplicate(
     schedule_id: ScheduleId,
     kind: options.NewKind,
-    rhythm: options.Rhythm,
+    timing: options.Timing,
     content: Content,
     receivers: Receivers,
     clear: options.Cleared,
@@ -101,7 +101,7 @@ def duplicate(
     """
     with exit_on_error():
         known = _call("GET", f"/{schedule_id}", None, api)
-        body = options.copy_of(known, options.body_of(kind, rhythm, content, receivers) | clear.fields())
+        body = options.copy_of(known, options.body_of(kind, timing, content, receivers) | clear.fields())
         schedule = _call("POST", "", body, api, user_id=known["user_id"])
         if not api.as_json:
             typer.echo(schedule["id"])

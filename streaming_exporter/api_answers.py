@@ -21,9 +21,6 @@ MAX_WAIT = 30
 READS = frozenset({"GET", "HEAD"})
 """Methods of calls that change nothing."""
 
-GATEWAY_ERRORS = frozenset({408, 500, 502, 504})
-"""Statuses with which a proxy says that the answer of the API was lost. Those of the API have a code."""
-
 NOT_KNOWN = "it is not known whether it has done what the call asks for"
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -225,7 +222,9 @@ def raise_for_problem(response: "httpx2.Response", method: str = "GET") -> None:
     if response.status_code == 401:
         text += "; pass a token as --token or EXPORTER_TOKEN (exporter token --user-id … makes one)"
     is_in_doubt = code == "in_doubt"
-    if response.status_code in GATEWAY_ERRORS and code is None and method not in READS:
+    # Errors of the API have a code. A proxy sends others, also after it has sent the call to the API.
+    is_of_proxy = code is None and (response.status_code >= 500 or response.status_code == 408)
+    if is_of_proxy and method not in READS:
         is_in_doubt = True
         text += f"; {NOT_KNOWN}"
     raise ApiError(

@@ -1,5 +1,6 @@
 """The hidden files that downloads are written to before they get their names. Each has one writer."""
 
+import errno
 import os
 import secrets
 import sys
@@ -15,6 +16,9 @@ else:
 
 OPEN_TRIES = 10
 """How often a part is opened that other downloads rename or remove at the same time."""
+
+HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+"""Errors of a lock that another process has. The others say that the folder has no locks."""
 
 LOCKED_BYTE = 2**62
 """Where Windows locks a part: behind its content, which others can read then."""
@@ -94,7 +98,7 @@ class Part:
 
 
 def _open_locked(path: Path) -> BinaryIO | None:
-    """Return the part, locked; ``None`` where another download has the lock, or the folder has no locks."""
+    """Return the part, locked where the folder has locks; ``None`` where another download has the lock."""
     for _ in range(OPEN_TRIES):
         file = open(path, "r+b", opener=_open_or_make)  # noqa: SIM115
         if not _lock(file):
@@ -111,7 +115,7 @@ def _open_or_make(path: str, flags: int) -> int:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Lock a file; return whether that succeeds at once."""
+    """Lock a file; return whether no other download has the lock. Some network folders have no locks."""
     try:
         if sys.platform == "win32":
             file.seek(LOCKED_BYTE)
@@ -119,8 +123,8 @@ def _lock(file: BinaryIO) -> bool:
             file.seek(0)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in HELD
     return True
 
 

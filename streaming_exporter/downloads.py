@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from uuid import UUID
 
 from streaming_exporter.api_answers import JobFile
@@ -86,13 +86,28 @@ class _Progress:
         self._total = total
         self._report = report
         self._done = 0
-        self.is_stopped = False
-        """Whether all downloads must end: one has failed, or the caller has cancelled them."""
+        self._stopped = Event()
         self._lock = Lock()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether all downloads must end: one has failed, or the caller has cancelled them."""
+        return self._stopped.is_set()
 
     def stop(self) -> None:
         """Make all downloads end."""
-        self.is_stopped = True
+        self._stopped.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, and report the progress each second: the report of a cancelled download raises.
+
+        Raises:
+            DownloadError: another download has failed, also during the pause.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._stopped.wait(min(1.0, left))
+            self.add(0)
 
     def add(self, count: int) -> None:
         """Count more bytes; fewer, where a download begins anew.
@@ -107,7 +122,7 @@ class _Progress:
             try:
                 self._report(self._done, self._total)
             except BaseException:
-                self.is_stopped = True
+                self.stop()
                 raise
 
 
@@ -151,7 +166,7 @@ class _Download:
                 self._continue(part)
                 return
             except ApiError as error:  # the API gives the link to the file
-                if not error.is_passing or number == TRIES or self.progress.is_stopped:
+                if not error.is_retryable or number == TRIES or self.progress.is_stopped:
                     raise
                 pause = max(PAUSE_SECONDS, min(error.retry_after or 0.0, MAX_PAUSE_SECONDS))
             except DownloadError:
@@ -161,7 +176,7 @@ class _Download:
                 is_last = number == TRIES or self.progress.is_stopped
                 if is_last or (after <= before and not begins_anew):
                     raise
-            time.sleep(pause)
+            self.progress.pause(pause)
 
     def _continue(self, part: Part) -> None:
         """Write what is missing to the part, and verify it."""

@@ -149,7 +149,7 @@ class UsageError(ExporterError):
     code = "usage"
 
 
-PASSING = frozenset({408, 425, 429})
+RETRYABLE_STATUSES = frozenset({408, 425, 429})
 """Statuses below 500 of a call that can succeed later: time-out, too early, too many calls."""
 
 
@@ -181,9 +181,9 @@ class ApiError(ExporterError):
         self.idempotency_key: str | None = None
 
     @property
-    def is_passing(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether the same call can succeed later."""
-        return self.status is None or self.status >= 500 or self.status in PASSING
+        return self.status is None or self.status >= 500 or self.status in RETRYABLE_STATUSES
 
 
 class JobEnded(ExporterError):

@@ -8,7 +8,7 @@ from streaming_exporter.api_answers import Job
 from streaming_exporter.errors import ApiError
 
 SILENCE_SECONDS = 45.0
-"""A stream that is silent for so long is broken: the API sends a comment every 15 s."""
+"""A stream that is silent for so long is broken: the API sends something every 5 s."""
 
 MAX_PAUSE_SECONDS = 15.0
 
@@ -99,7 +99,7 @@ class Following:
         self._fields = {}
         if not isinstance(error, ApiError):
             return
-        if not error.is_passing and not (error.status == 404 and self._can_come_back()):
+        if not error.is_retryable and not (error.status == 404 and self._can_come_back()):
             raise error
         self._asked_pause = min(error.retry_after or 0.0, MAX_ASKED_SECONDS)
 

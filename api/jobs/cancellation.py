@@ -24,9 +24,9 @@ async def cancel_job(services: ApiServices, user: User, job: ExportJob) -> None:
         async with services.store.transaction() as connection:
             await services.store.unheld.cancel(connection, job.id)
         publish_cancellation(services, job.id, by=user.id)
-    elif job.status not in UNFINISHED or not (
-        await cancel_unfinished(services, job.id, by=user.id) or await _was_cancelled(services, job.id)
-    ):
+        return
+    is_cancelled = job.status in UNFINISHED and await cancel_unfinished(services, job.id, by=user.id)
+    if not is_cancelled and not await _was_cancelled(services, job.id):
         raise Problem(403, "role_missing", "Removing the files of other users needs the role exports:admin")
 
 
@@ -54,11 +54,13 @@ def publish_cancellation(services: ApiServices, job_id: UUID, *, by: str) -> Non
 
 
 async def _was_cancelled(services: ApiServices, job_id: UUID) -> bool:
-    """Return whether an earlier call has ended the job as cancelled and no worker has applied that yet."""
+    """Return whether the job has ended as cancelled, also if no worker has applied that yet.
+
+    So a call that is repeated because its answer was lost has the same answer.
+    """
     job = await services.job_queries.get(job_id)
-    return (
-        job is not None
-        and job.status in UNFINISHED
-        and job.outcome is not None
-        and job.outcome.get("status") == Status.CANCELLED
-    )
+    if job is None:
+        return False
+    if job.status in UNFINISHED:
+        return job.outcome is not None and job.outcome.get("status") == Status.CANCELLED
+    return job.status == Status.CANCELLED

@@ -296,15 +296,7 @@ def test_files_begin_in_the_language_and_the_locale_of_the_browser(visit: Visit,
     language.select_option("en")
     page.get_by_label("Format").select_option("excel")
     expect(language).to_have_value("en")  # what was chosen stays
-    page.wait_for_timeout(2500)
-    print(
-        "DBG",
-        page.locator("#builder .alert").all_inner_texts(),
-        page.locator(".estimate").inner_text(),
-        page.evaluate(
-            '[...document.querySelectorAll("#builder :invalid")].map(e => e.outerHTML + e.validationMessage)'
-        ),
-    )
+    expect(page.locator(".estimate")).not_to_be_empty()  # the button stays in its place
     with page.expect_response(lambda answer: answer.url.endswith("/exports/jobs")) as made:
         page.get_by_role("button", name=texts("page.form.export"), exact=True).click()
     options = json.loads(made.value.request.post_data or "")["options"]

@@ -7,7 +7,7 @@ import { compareClocks, session } from "./session.js";
 const BASE = new URL("..", import.meta.url);
 const TIMEOUT = 20_000; // milliseconds for an answer
 const PAUSES = [1000, 3000]; // milliseconds before each further attempt of a call that can be repeated
-const SILENCE = 12_000; // milliseconds without an event, after which a stream is dead; the service sends some every 5 s
+const SILENCE = 12_000; // milliseconds without an event; the service sends some every 5 s
 const GATEWAY = new Set([502, 503, 504]);
 const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g; // texts and numbers of JSON
 
@@ -97,15 +97,16 @@ async function once(method, path, read, { body, headers, signal, token = session
   throw failure;
 }
 
-/** The value of a JSON text. A whole number that would be rounded is a text with `mark` before it; requests can have texts, too. */
+/** The value of a JSON text. A whole number that would be rounded is a text with `mark` before it. */
 export function parse(text, mark = "") {
   return JSON.parse(text.replace(TOKENS, (token) => (/^-?\d{16,}$/.test(token) && !Number.isSafeInteger(+token) ? `"${mark}${token}"` : token)));
 }
 
 /** The JSON of a response, or null if there is none. `timed`: it tells the time of the service. */
 export function call(method, path, { timed, ...options } = {}) {
+  const asked = Date.now();
   const read = async (answer) => {
-    if (timed) compareClocks(answer.headers.get("date"));
+    if (timed) compareClocks(answer.headers.get("date"), asked);
     return answer.status === 204 ? null : parse(await answer.text());
   };
   return send(method, path, { ...options, read });

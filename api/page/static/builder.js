@@ -311,7 +311,7 @@ export class Builder {
     const inZone = wanted.map(([name, tests]) => [name, inDays(tests, this.effectiveZone())]);
     gone.push(...this.filters.write(Object.fromEntries(inZone)), ...this.parameters.write(job.parameters));
     if (job.destination && !this.destination?.write(job.destination)) gone.push(destinationOf(job.destination));
-    if (!keepsOwner) this.kept = job;
+    if (!keepsOwner) this.kept = job.user_id === this.user.id ? job : { ...job, webhook: null };
     const whose = keepsOwner ? "" : this.keepOwner(job);
     this.name.value = job.name ?? "";
     if (job.schedule) this.mail.value = (job.email_recipients ?? []).join("\n");

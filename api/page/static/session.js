@@ -6,17 +6,18 @@ const WARNING = 5 * 60_000; // milliseconds before the end of the session
 const AHEAD = 60_000; // a renewal begins this long before the warning
 const AGAIN = 10_000; // milliseconds between attempts to renew
 const CHECK = 1000;
-const EXACT = 3000; // milliseconds: the service has whole seconds, and renews them once a second
+const EXACT = 3000; // milliseconds: `date` has whole seconds
 
 let ahead = 0; // milliseconds by which the browser's clock is ahead of the service
 
 /** The time of the service in milliseconds. Its times are compared with it: the browser's clock can be wrong. */
 export const now = () => Date.now() - ahead;
 
-/** Compare the clocks. `date` is that of an answer. */
-export function compareClocks(date) {
-  const difference = Date.now() - Date.parse(date);
-  ahead = Math.abs(difference) > EXACT ? difference : 0;
+/** Compare the clocks. `date` is that of an answer to a call at `asked`. */
+export function compareClocks(date, asked) {
+  const time = Date.parse(date);
+  const behind = Date.now() - time;
+  ahead = asked - time > EXACT ? asked - time : behind < -EXACT ? behind : 0;
 }
 
 export const session = {

@@ -77,7 +77,7 @@ async function append(part: string, file: JobFile, options: Options): Promise<vo
     const handle = await open(part, continues ? "a" : "w", 0o644);
     try {
       for await (const chunk of response.body ?? []) {
-        limit.allow(Infinity); // the disk and the caller can take their time
+        limit.allow(Infinity); // the time that the disk and the caller need does not count
         await handle.write(chunk as Uint8Array);
         done += (chunk as Uint8Array).byteLength;
         options.onProgress?.(file, done);

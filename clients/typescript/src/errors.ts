@@ -4,7 +4,7 @@ import type { components } from "./schema.js";
 export type Problem = components["schemas"]["ProblemDocument"];
 
 /** Statuses below 500 of a call that can succeed later: time-out, too early, too many calls. */
-const PASSING: ReadonlySet<number> = new Set([408, 425, 429]);
+const RETRYABLE_STATUSES: ReadonlySet<number> = new Set([408, 425, 429]);
 
 /** The API refused a call, or did not answer: then `status` is 0. */
 export class ApiError extends Error {
@@ -23,7 +23,7 @@ export class ApiError extends Error {
 
   /** Whether the same call can succeed later. */
   get retryable(): boolean {
-    return this.status === 0 || PASSING.has(this.status) || this.status >= 500;
+    return this.status === 0 || RETRYABLE_STATUSES.has(this.status) || this.status >= 500;
   }
 }
 

@@ -32,7 +32,7 @@ export interface Answer {
 
 const TRIES = 3;
 
-/** A stream that is silent for so long is broken: the API sends a comment every 15 s. */
+/** A stream that is silent for so long is broken: the API sends something every 5 s. */
 const SILENCE_MS = 45_000;
 
 /** Makes calls with the token; a repeatable one again when the network or the service fails. */
@@ -98,14 +98,14 @@ export class Http {
       for (;;) {
         limit.allow(silenceMs);
         const part = await this.reached(call, () => body.next());
-        limit.allow(Infinity); // the caller can take its time with what it got
+        limit.allow(Infinity); // the time that the caller needs for a part does not count
         if (part.done) return;
         yield part.value;
       }
     } finally {
       limit.abort();
       limit.release();
-      body.return?.().catch(() => undefined); // a `fetch` of the caller's own can be deaf to signals
+      body.return?.().catch(() => undefined); // a `fetch` of the caller's own can ignore signals
     }
   }
 

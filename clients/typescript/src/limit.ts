@@ -24,7 +24,7 @@ export class Limit {
     this.controller.abort();
   }
 
-  /** Leave nothing behind: the signal of a caller can be that of many calls. */
+  /** Remove the timer and the listener. A caller can use one signal for many calls. */
   release(): void {
     clearTimeout(this.timer);
     this.caller?.removeEventListener("abort", this.stop);

@@ -302,6 +302,10 @@ async def test_an_operator_cancels_a_running_job_and_repeats_the_call_for_a_wait
     assert all(event.type == "export.requested" for event in await api.published(running))
     cancelled = [event.type for event in await api.published(waiting)].count(EventType.CANCEL_REQUESTED)
     assert cancelled == 1
+    await api.set(waiting, status="cancelled", outcome=None)  # a worker has applied it
+    async with api.user(OPERATE) as operator:
+        answer = await operator.delete(f"/exports/jobs/{waiting}")
+    assert answer.status_code == 202, "the answer of an earlier call was lost"
 
 
 async def test_a_slow_list_ends_and_names_what_makes_it_faster(

@@ -24,6 +24,7 @@ from stream_app.storage.object_store import ObjectStore, StoredObject
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
+from tests.waiting import patient
 
 WINDOW = {
     "column": "placed_at",
@@ -179,12 +180,12 @@ async def test_a_slow_upload_of_the_deletions_does_not_end_the_snapshot(
     orders: Orders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transaction has no statement until the first file is complete."""
-    monkeypatch.setattr(source_session, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(source_session, "IDLE_SECONDS", int(patient(1)))
     put = ObjectStore.put
 
     def slowly(store: ObjectStore, key: str, chunks: Iterator[bytes], **options: Any) -> StoredObject:
         if "-deleted" in key:
-            time.sleep(1.5)
+            time.sleep(patient(1) + 0.5)
         return put(store, key, chunks, **options)
 
     monkeypatch.setattr(ObjectStore, "put", slowly)

@@ -33,7 +33,7 @@ from stream_app.worker.dispatcher import Dispatcher
 from streaming_exporter.events import Event, ExportRequest, request_event
 from tests.integration.jobs.jobs import Jobs
 from tests.tcp_proxy import TcpProxy, proxied
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 JOBS = 12
 SLOTS = 3
@@ -166,10 +166,10 @@ async def test_a_source_that_is_away_holds_up_only_its_own_jobs(
     await until_async(lambda: service.sources["crm"].wanted or service.sources["crm"].away_since)
     near = await service.request("near")
     seconds = await service.ended(near)
-    assert seconds < alone + 0.5 + 2.5, "the slots of slow exports are free after half a second"
+    assert seconds < alone + patient(3), "the slots of slow exports are free after half a second"
     assert service.sources["default"].away_since is None
     again = await service.ended(await service.request("near"))
-    assert again < alone + 3
+    assert again < alone + patient(3)
     await until_async(lambda: service.monitor.states()["crm"] == "unavailable", within=20)
     assert service.monitor.states()["default"] == "ok"
     service.proxy.refuses = service.proxy.is_silent = False
@@ -185,7 +185,7 @@ async def test_a_slow_source_holds_up_only_its_own_jobs(service: Service) -> Non
     alone = await service.ended(await service.request("near"))
     slow = await service.request("slow", SLOTS + 1)
     await until_async(lambda: service.dispatcher.running)
-    assert await service.ended(await service.request("near")) < alone + 0.5 + 2.5
+    assert await service.ended(await service.request("near")) < alone + patient(3)
     assert service.dispatcher.running == 1, "as many as the source has connections for"
     assert service.dispatcher.slots_in_use == 0
     assert service.sources["crm"].away_since is None

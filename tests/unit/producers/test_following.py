@@ -152,25 +152,39 @@ def test_an_answer_that_can_pass_does_not_end_the_watch(server: FakeServer, api:
     assert watch(api)[1] == ["processing", "completed"]
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_the_time_that_the_api_asks_for_is_waited_and_is_no_outage(
-    server: FakeServer, api: Client, status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The clock only moves with the pauses."""
-    clock, pauses = [0.0], list[float]()
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between calls. The clock only moves with them."""
+    clock, made = [0.0], list[float]()
 
     def sleep(seconds: float) -> None:
         clock[0] += seconds
-        pauses.append(seconds)
+        made.append(seconds)
 
     fake = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
     monkeypatch.setattr(job_commands, "time", fake)
+    return made
+
+
+def test_the_time_that_the_api_asks_for_is_waited_and_is_no_outage(
+    server: FakeServer, api: Client, pauses: list[float]
+) -> None:
     for _ in range(3):
-        server.add(PATH, status, {"title": "later"}, **{"Retry-After": "20"})
-    server.add(PATH, status, {"title": "later"}, **{"Retry-After": "86400"})
+        server.add(PATH, 429, {"title": "later"}, **{"Retry-After": "20"})
+    server.add(PATH, 429, {"title": "later"}, **{"Retry-After": "86400"})
     server.add(PATH, 200, record("completed"))
     assert watch(api)[1] == ["completed"]
     assert pauses == [20, 20, 20, 60]
+
+
+@pytest.mark.parametrize(("asked", "made"), [("5", [5, 5, 5, 5]), ("20", [20, 20, 20]), ("86400", [60] * 3)])
+def test_an_outage_that_asks_for_pauses_has_a_time_out(
+    server: FakeServer, api: Client, pauses: list[float], asked: str, made: list[float]
+) -> None:
+    server.add(PATH, 503, {"title": "Service Unavailable", "detail": "away"}, **{"Retry-After": asked})
+    with pytest.raises(ApiError, match="away"):
+        watch(api)
+    assert pauses == made
 
 
 def test_a_refused_token_is_not_tried_again(server: FakeServer, api: Client) -> None:

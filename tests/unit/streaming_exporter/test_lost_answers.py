@@ -157,6 +157,8 @@ LOST_ANSWERS = [
     httpx2.WriteTimeout("too late"),
     httpx2.Response(504, text="<html>"),
     httpx2.Response(502, text="<html>"),
+    httpx2.Response(503, text="upstream connect error or disconnect/reset before headers"),
+    httpx2.Response(524, text="<html>"),
 ]
 CHANGES: list[tuple[str, tuple[Any, ...]]] = [
     ("submit", (REQUEST,)), ("submit_and_wait", (REQUEST,)), ("rerun", (JOB,)),
