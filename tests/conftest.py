@@ -101,14 +101,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         _be_patient(item)
         if item.nodeid.startswith(UNMEASURED):
-            item.add_marker(pytest.mark.no_cover)
+            item.add_marker(pytest.mark.unmeasured)
     _spread(items)
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)  # within the one of pytest-cov, which stops its own measurement
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Do not measure a test with the mark ``no_cover`` and the processes that it starts."""
-    if item.get_closest_marker("no_cover") is None:
+    """Do not measure a test with the mark ``unmeasured`` and the processes that it starts."""
+    if item.get_closest_marker("unmeasured") is None:
         return (yield)
     with unmeasured():
         return (yield)

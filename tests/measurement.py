@@ -16,7 +16,8 @@ def unmeasured() -> Iterator[None]:
     """Measure neither this process during the block nor the processes that start in it.
 
     Several measurements run in a process of pytest-xdist, because each process that starts has one. The mark
-    ``no_cover`` alone stops the latest, and the one before it goes on.
+    ``no_cover`` of pytest-cov stops only the latest, and starts it again within a block that this function
+    has stopped. Blocks can be nested.
     """
     stopped: list[coverage.Coverage] = []
     with pytest.MonkeyPatch.context() as patch:

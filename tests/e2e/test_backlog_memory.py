@@ -12,7 +12,7 @@ from tests.e2e.deployment import Deployment, request
 from tests.e2e.test_memory import MEGABYTE, memory
 from tests.waiting import at_most
 
-pytestmark = [pytest.mark.slow, pytest.mark.no_cover]  # the measurement of coverage takes memory too
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]  # the measurement of coverage takes memory too
 
 REQUESTS, VALUES = 200, 10_000
 """80 MB on Kafka, which take several times as much memory when they are decoded."""

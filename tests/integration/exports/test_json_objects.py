@@ -144,7 +144,7 @@ async def test_every_type(
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@pytest.mark.no_cover  # the test above reaches the same lines
+@pytest.mark.unmeasured  # the test above reaches the same lines
 @pytest.mark.slow
 @settings(max_examples=10, **QUICK)
 @given(drawn=values(4))

@@ -110,7 +110,7 @@ async def test_the_first_and_the_last_instants_stay_in_utc(database: asyncpg.Con
         assert text.removesuffix(" BC").endswith("+00:00")
 
 
-@pytest.mark.no_cover  # the first test reaches the same lines
+@pytest.mark.unmeasured  # the first test reaches the same lines
 @pytest.mark.slow
 async def test_every_zone_has_the_times_of_the_server(database: asyncpg.Connection, instants: str) -> None:
     """PostgreSQL's functions take some names for abbreviations, without summer time."""

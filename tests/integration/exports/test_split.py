@@ -153,7 +153,7 @@ VARIED = "'v' || n || '-' || repeat(md5(n::text), 1 + n % 3)"
 
 BYTE_CASES = [
     *((name, "none", MIB) for name in FORMATS if name != "pdf"),
-    pytest.param("pdf", "none", MIB, marks=pytest.mark.no_cover),  # it takes long
+    pytest.param("pdf", "none", MIB, marks=pytest.mark.unmeasured),  # it takes long
     ("csv", "gzip", MIB),
     ("csv", "zstd", MIB),
     ("json", "gzip", MIB),

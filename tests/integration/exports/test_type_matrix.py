@@ -347,7 +347,7 @@ async def test_every_type_in_every_format(matrix: Matrix, tmp_path: Path, drawn:
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@pytest.mark.no_cover  # the test above reaches the same lines
+@pytest.mark.unmeasured  # the test above reaches the same lines
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES, **QUICK)
 @given(drawn=values(MORE_ROWS))

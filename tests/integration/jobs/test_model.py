@@ -284,7 +284,7 @@ def completed(claim: Claim, expired: bool) -> LifecycleData:
     )
 
 
-@pytest.mark.no_cover  # the other tests of the folder reach the same lines
+@pytest.mark.unmeasured  # the other tests of the folder reach the same lines
 async def test_every_interleaving_keeps_the_promises(engine: AsyncEngine) -> None:
     class Here(Life):
         pass

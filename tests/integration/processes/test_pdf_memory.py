@@ -11,7 +11,9 @@ from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.pdf.format import PdfFormat
 from streaming_exporter.events import Options
 
-pytestmark = pytest.mark.no_cover  # the measurement takes memory too, and tests of the format reach the lines
+pytestmark = (
+    pytest.mark.unmeasured
+)  # the measurement takes memory too, and tests of the format reach the lines
 
 AS_OF = datetime(2026, 1, 31, 13, 30, tzinfo=UTC)
 KEY = Column("id", "integer", "int4", Kind.INTEGER)
