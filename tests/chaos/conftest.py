@@ -22,7 +22,7 @@ def prepare(stack: Stack) -> dict[str, str]:
     return {"EXPORTER_DATASETS_FILE": str(datasets)}
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")  # the scope of a package without __init__.py is the session
 def _unmeasured() -> Iterator[None]:
     """Measure no coverage: a killed worker cannot save what it measured, and other tests reach the lines."""
     with unmeasured():

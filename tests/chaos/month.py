@@ -170,10 +170,11 @@ class Month:
 
 
 def month(seed: int, *, points: Sequence[str], alone: Sequence[str], workers: int, tickers: int) -> Month:
-    """Plan a month. At each of ``points`` a worker dies once; at those in ``alone`` with one recipient.
+    """Plan a month. At each of ``points`` workers die twice; at those in ``alone`` with one recipient.
 
-    The other deaths come at times of the clock. All faults end before the month does, so that the tests can
-    check that the remaining work is done.
+    Twice, because another death of the worker can come between a commit and the point after it. The other
+    deaths come at times of the clock. All faults end before the month does, so that the tests can check that
+    the remaining work is done.
     """
     random = Random(seed)
     orders = _orders(random)
@@ -252,14 +253,19 @@ def _deaths(
     alone: Sequence[str],
     silence: datetime,
 ) -> dict[UUID, str]:
-    deaths = {}
-    for point in points:
+    deaths: dict[UUID, str] = {}
+    for point in (*points, *points):
         at = _some_time(random, 0.05, 0.6)
         while silence - timedelta(days=1) < at < silence + 2 * GREAT_SILENCE:
             at = _some_time(random, 0.05, 0.6)
         candidates = [order for order in orders if point not in alone or len(order.recipients) == 1]
         run, order = min(
-            ((run, order) for order in candidates for run in order.runs() if run > at),
+            (
+                (run, order)
+                for order in candidates
+                for run in order.runs()
+                if run > at and job_of(order, run) not in deaths
+            ),
             key=lambda found: (found[0], found[1].id),
         )
         deaths[job_of(order, run)] = point
