@@ -233,6 +233,7 @@ def test_again_repeats_the_request(visit: Visit, system: System, anybody: str) -
     first = visit.page.locator(f"#job-{made['export_job_id']}")
     for shown in (f"id ≤ {LARGE}", f"id none of 9007199254740993, -{LARGE}"):
         expect(first).to_contain_text(shown)
+    expect(first.locator(".state")).to_have_text("Ready")  # its buttons stay in their places from now on
     first.get_by_role("button", name="Edit and run again").click()
     expect(visit.page.get_by_label("Dataset")).to_be_focused()
     with visit.page.expect_request(

@@ -112,6 +112,7 @@ def test_periods_are_relative_to_the_day_of_the_export(visit: Visit, customer: s
     assert body["filters"] == {"placed_at": {"gte": "start_of_month-1mo", "lt": "start_of_month"}}
     card = visit.page.locator("#job-list > li").first
     expect(card).to_contain_text(re.compile(r"placed_at: last month \(1 \w+ \d{4} to \d\d \w+ \d{4}\)"))
+    expect(card.locator(".state")).to_have_text("Ready")  # its buttons stay in their places from now on
     card.get_by_role("button", name="Edit and run again").click()
     expect(visit.page.get_by_label("Value for placed_at").locator("option:checked")).to_have_text(
         "last month"
