@@ -79,8 +79,8 @@ class Chosen:
         """Say that the letters are published without a mark, because of ``error``.
 
         Raises:
-            UsageError: letters that were redriven or discarded before can be among them, and nobody asked for
-                those: they were neither named nor is ``--again`` given.
+            UsageError: neither ids nor ``--again`` are given. Without marks, letters that were redriven or
+                discarded before would be published too.
         """
         if not self.again and not self.letter_ids:
             raise UsageError(

@@ -210,18 +210,22 @@ async def test_ranges_by_page_join_to_the_rows_of_one_scan(
     assert _joined(parts) == whole
 
 
+TABLE_AND_CHILD = """
+    CREATE TABLE things (id int PRIMARY KEY, t text);
+    INSERT INTO things SELECT i, repeat('x', 30) FROM generate_series(1, 5000) AS i;
+    CREATE TABLE child (id int PRIMARY KEY, t text);
+    INSERT INTO child SELECT i, 'child' FROM generate_series(1, 9000) AS i;
+    ANALYZE things
+"""
+"""The child is attached to the table by the tests."""
+
+
 @pytest.mark.parametrize("order", [(), ("id",)])
 async def test_a_child_that_is_attached_meanwhile_is_in_no_range(
     schema: str, database: asyncpg.Connection, source: Source, order: tuple[str, ...]
 ) -> None:
     """The snapshot sees the rows of the child, and PostgreSQL looks up children anew for each statement."""
-    await database.execute("""
-        CREATE TABLE things (id int PRIMARY KEY, t text);
-        INSERT INTO things SELECT i, repeat('x', 30) FROM generate_series(1, 5000) AS i;
-        CREATE TABLE child (id int PRIMARY KEY, t text);
-        INSERT INTO child SELECT i, 'child' FROM generate_series(1, 9000) AS i;
-        ANALYZE things
-    """)
+    await database.execute(TABLE_AND_CHILD)
     dataset = Dataset(name="things", table=f"{schema}.things", order=order)
     table = await Catalog(source).table(dataset)
     rows = row_query(table, _request(dataset))
@@ -245,13 +249,7 @@ async def test_a_child_that_is_attached_while_the_table_is_read_is_in_no_file(
     order: tuple[str, ...],
 ) -> None:
     """All ranges of an export over several connections leave it out, as the first one does."""
-    await database.execute("""
-        CREATE TABLE things (id int PRIMARY KEY, t text);
-        INSERT INTO things SELECT i, repeat('x', 30) FROM generate_series(1, 5000) AS i;
-        CREATE TABLE child (id int PRIMARY KEY, t text);
-        INSERT INTO child SELECT i, 'child' FROM generate_series(1, 9000) AS i;
-        ANALYZE things
-    """)
+    await database.execute(TABLE_AND_CHILD)
     cut: list[int] = []
 
     async def planned(*arguments: Any, **options: Any) -> tuple[RowRange, ...]:

@@ -52,7 +52,7 @@ class Reader:
 
 @dataclass
 class Opened:
-    """A snapshot that lets the writer end when it is told what follows."""
+    """A snapshot that records its calls. Each call allows the writer to end."""
 
     writer: Writer
     told: list[str] = field(default_factory=list)

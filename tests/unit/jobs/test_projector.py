@@ -133,7 +133,7 @@ def test_no_event_extends_the_retention(completed_at: datetime | None) -> None:
 
 
 def test_a_shorter_retention_changes_no_expiry_that_was_promised_before() -> None:
-    """An earlier time would mean that somebody has removed the file."""
+    """The record of a file that was removed has an earlier time."""
     promised = completed(expires_at=NOW + 3 * KEPT).lifecycle.model_copy(update={"status": Status.EXPIRED})
     assert believed(lifecycle_event(EventType.EXPIRED, promised)).expires_at == NOW + 3 * KEPT
 

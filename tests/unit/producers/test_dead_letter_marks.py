@@ -50,7 +50,7 @@ AWAY = "http://127.0.0.1:1"
     "chosen", [["--all"], ["--since", "1h"], ["--error", "bad"], ["--topic", "exports.requests"]]
 )
 @pytest.mark.parametrize("status", [None, 404, 405])
-def test_without_an_api_letters_that_nobody_named_need_again(
+def test_without_an_api_a_redrive_without_ids_needs_again(
     server: FakeServer, published: list[str], chosen: list[str], status: int | None
 ) -> None:
     server.add(PATH, status or 404, {"title": "no"})
