@@ -89,8 +89,8 @@ class StageTimes:
 @contextmanager
 def stage_span(name: str, wait: WaitTimer, attributes: Attributes, times: StageTimes) -> Iterator[None]:
     """Open a span for a stage that calls another system. ``wait`` measures its waiting for other stages."""
-    began = times.begin(name, wait)
     with tracing.span(name, kind="CLIENT", attributes=attributes) as span:
+        began = times.begin(name, wait)
         try:
             yield
         finally:

@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult, StaticSampler
 from structlog.testing import capture_logs
 
 from stream_app.exports.stage_spans import StageTimes, TimedChunks, TimedSink, rendering_span, stage_span
@@ -160,6 +160,25 @@ async def test_spans_of_phases_have_their_working_time(memory: InMemorySpanExpor
     assert waited["source"] >= 0.05  # type: ignore[operator]
     assert times.seconds() == pytest.approx(busy, abs=0.001), "the log and the job's record have the same"
     assert times.running == frozenset()
+
+
+def test_a_stage_is_never_busy_for_longer_than_its_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SlowSampler(StaticSampler):
+        """Needs a moment for each span that begins, as the first span of a process does."""
+
+        def should_sample(self, *_: object, **__: object) -> SamplingResult:
+            time.sleep(0.05)
+            return SamplingResult(Decision.RECORD_AND_SAMPLE)
+
+    spans = turn_on(monkeypatch, SlowSampler(Decision.RECORD_AND_SAMPLE))
+    times = StageTimes()
+    with stage_span("source", TimedChunks(iter(())), {}, times):
+        pass
+    assert list(rendering_span(iter([b"a"]), TimedChunks(iter(())), times)) == [b"a"]
+    for span in spans.get_finished_spans():
+        busy = dict(span.attributes or {})["exporter.busy_seconds"]
+        lasted = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
+        assert busy <= lasted + 0.005, span.name  # type: ignore[operator]
 
 
 def test_the_end_of_a_process_does_not_wait_for_the_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
