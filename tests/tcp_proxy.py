@@ -11,6 +11,7 @@ class TcpProxy:
 
     Attributes:
         is_silent: whether all bytes are swallowed, in old and new connections, which stay open.
+        loses_answers: whether the bytes of the server are swallowed.
         refuses: whether new connections are closed at once.
     """
 
@@ -18,6 +19,7 @@ class TcpProxy:
         self._target = host, port
         self._connections: set[asyncio.Task[None]] = set()
         self.is_silent = False
+        self.loses_answers = False
         self.refuses = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,16 +28,18 @@ class TcpProxy:
             writer.close()
             return
         inner, outer = await asyncio.open_connection(*self._target)
-        for copy in (self._copy(reader, outer), self._copy(inner, writer)):
+        for copy in (self._copy(reader, outer), self._copy(inner, writer, is_answer=True)):
             task = asyncio.create_task(copy)
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
+    ) -> None:
         try:
             with suppress(OSError):
                 while content := await reader.read(65_536):
-                    if not self.is_silent:
+                    if not self.is_silent and not (is_answer and self.loses_answers):
                         writer.write(content)
                         await writer.drain()
         finally:

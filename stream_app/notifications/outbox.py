@@ -8,9 +8,13 @@ can drop repetitions by their id, and so are files to a destination, because the
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
+from secrets import token_hex
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +29,7 @@ from stream_app.notifications import outbox_sql as sql
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
 from stream_app.notifications.notification import Notification, Recipient
 from stream_app.notifications.shared_paths import OthersAtPath, begin_at_path
+from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
 
@@ -74,8 +79,12 @@ class Outbox:
 
     def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
         self._autocommit = autocommitting(engine)
-        self._worker = worker
         self.lease = lease
+        # Each claim has a name of its own: the process that had the name of the worker before has other ones.
+        process = f"{worker}/{token_hex(4)}"
+        self._claims = (f"{process}/{number}" for number in count(1))
+        self._lost: dict[str, float] = {}
+        """The claims whose answers were lost, and until when such a claim can still be committed."""
         self._after: dict[Channel, tuple[str, str]] = {}
         """The last pair (user, host) of each channel that the last claim read."""
 
@@ -86,15 +95,16 @@ class Outbox:
 
         All workers together send at most ``user_slots`` deliveries of one user and ``host_slots`` to one host
         at a time. Two workers that claim at the same moment can exceed that by one claim.
+
+        What an earlier claim has taken whose answer was lost is due again before.
         """
+        await self._return_lost()
         after = self._after.get(channel, FIRST_PAIR)
-        rows = await self._execute(
-            sql.CLAIM,
+        rows = await self._claim(
             channel=channel,
             limit=limit,
             user_slots=user_slots,
             host_slots=host_slots,
-            worker=self._worker,
             lease=self.lease,
             after_user=after[0],
             after_host=after[1],
@@ -110,14 +120,39 @@ class Outbox:
                 notifications.append(Notification.from_row(row._asdict()))
             except Exception:  # the claim is committed, and the other deliveries must be sent
                 log.exception("delivery.read_failed", delivery=str(row.delivery_id), job_id=str(row.job_id))
-                await self._execute(
-                    sql.POSTPONE,
-                    id=row.delivery_id,
-                    attempt=row.attempts,
-                    delay=UNREADABLE_RETRY,
-                    reason="this version of the service cannot read the delivery",
-                )
+                with suppress(Retryable):  # the claim expires
+                    await self._execute(
+                        sql.POSTPONE,
+                        id=row.delivery_id,
+                        attempt=row.attempts,
+                        delay=UNREADABLE_RETRY,
+                        reason="this version of the service cannot read the delivery",
+                    )
         return notifications
+
+    async def _claim(self, **values: Any) -> Sequence[Row[Any]]:
+        """Claim under a name of its own, and remember the name if the answer is lost."""
+        claim = next(self._claims)
+        with outages_are_retryable():
+            async with self._autocommit.connect() as connection:
+                try:
+                    return (await connection.execute(sql.CLAIM, {**values, "worker": claim})).all()
+                except BaseException:
+                    self._lost[claim] = time.monotonic() + self.lease.total_seconds()
+                    raise
+
+    async def _return_lost(self) -> None:
+        """Make due again what claims have taken whose answers were lost.
+
+        A mail would be ambiguous otherwise, although nothing was sent. It is repeated for a while, because
+        the server can commit a claim after its connection was lost.
+        """
+        if not self._lost:
+            return
+        now = time.monotonic()
+        if found := await self._execute(sql.RETURN_LOST, claims=list(self._lost)):
+            log.warning("delivery.claim_returned", deliveries=len(found))
+        self._lost = {claim: until for claim, until in self._lost.items() if until > now}
 
     async def finish(
         self, notification: Notification, status: DeliveryStatus, reason: str | None = None

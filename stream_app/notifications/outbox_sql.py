@@ -180,6 +180,22 @@ LAST_PROGRESS = text(
     """
 )
 
+# Nothing of such a claim was begun, because its worker did not get the answer. Meanwhile another worker can
+# have settled it. Each state has its own partial index.
+RETURN_LOST = text(
+    """
+    UPDATE deliveries
+    SET status = 'pending', lease_until = NULL, finished_at = NULL,
+        reason = CASE WHEN status = 'sending' THEN reason END
+    WHERE id = ANY (array(
+        SELECT id FROM deliveries WHERE status = 'sending' AND worker = ANY (CAST(:claims AS text[]))
+        UNION ALL
+        SELECT id FROM deliveries WHERE status = 'ambiguous' AND worker = ANY (CAST(:claims AS text[]))
+    )) AND status IN ('sending', 'ambiguous')
+    RETURNING id
+    """
+)
+
 SETTLE_EXPIRED = text(
     f"""
     UPDATE deliveries

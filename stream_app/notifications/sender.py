@@ -1,6 +1,7 @@
 """Sends the deliveries that are due in the outbox: claim, send, record the result."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from stream_app.notifications.channel import (
     Interruptible,
     Retractable,
 )
-from stream_app.notifications.models import Channel, DeliveryStatus
+from stream_app.notifications.models import READ_BY_PEOPLE, Channel, DeliveryStatus
 from stream_app.notifications.notification import Notification
 from stream_app.notifications.outbox import Outbox
 from stream_app.observability import metrics, tracing
@@ -58,6 +59,12 @@ SETTLE_SECONDS = 5.0
 REST_SECONDS = 5.0
 """Time-out of closing the connections when the worker stops."""
 
+STOPPED = "the worker was stopped before it began"
+
+CRASHED = "an internal error; the log of the service has the details"
+
+NOT_RETRACTED = "what was sent before was possibly not removed"
+
 FIRST_RETRY_DELAY = timedelta(seconds=5)
 MAX_RETRY_DELAY = timedelta(minutes=15)
 
@@ -88,6 +95,7 @@ class Sender:
         self._hash = AddressHash.of(settings)
         self._poll = poll
         self._tasks: set[asyncio.Task[None]] = set()
+        self._claiming = {channel: asyncio.Lock() for channel in Channel}
         self._draining = False
 
     async def run(self, channel: Channel) -> None:
@@ -96,8 +104,9 @@ class Sender:
         slots = SLOTS[channel]
         while not self._draining:
             running = {task for task in running if not task.done()}
-            notifications = await self._claim(channel, slots - len(running))
-            running |= {self._start(channel, client, notification) for notification in notifications}
+            async with self._claiming[channel]:
+                notifications = await self._claim(channel, slots - len(running))
+                running |= {self._start(channel, client, notification) for notification in notifications}
             if not running and client is not None:
                 await client.close_idle()
             if len(running) < slots:
@@ -125,25 +134,34 @@ class Sender:
     async def drain(self) -> None:
         """Stop claiming, and wait for the deliveries in progress, each of which has its own time-out."""
         self._draining = True
+        until = time.monotonic() + self._settings.delivery_timeout_seconds + SETTLE_SECONDS
         for client in self._clients.values():
             if isinstance(client, Interruptible):
                 client.interrupt()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                for lock in self._claiming.values():
+                    async with lock:
+                        pass  # what the last claim has taken is due again
         if self._tasks:
-            timeout = self._settings.delivery_timeout_seconds + SETTLE_SECONDS
-            await asyncio.wait(self._tasks, timeout=timeout)
+            await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
         with suppress(TimeoutError):
             async with asyncio.timeout(REST_SECONDS):
                 for client in self._clients.values():
                     await client.close_idle()
 
     async def _claim(self, channel: Channel, limit: int) -> list[Notification]:
+        """Claim deliveries. Those that come while the worker stops are due again, because it begins none."""
         try:
-            return await self._outbox.claim(
+            found = await self._outbox.claim(
                 channel, limit, user_slots=USER_SLOTS[channel], host_slots=HOST_SLOTS
             )
+            while self._draining and found:
+                await self._outbox.postpone(found.pop(), timedelta(0), STOPPED)
         except Retryable as error:
             log.warning("delivery.claim_failed", error=str(error))
             return []
+        return found
 
     def _start(
         self, channel: Channel, client: DeliveryClient | None, notification: Notification
@@ -211,10 +229,10 @@ class Sender:
         except Exception as error:
             tracing.current_span().record_error(error)
             bound.exception("delivery.crashed")
-            status, reason = (
-                DeliveryStatus.AMBIGUOUS,
-                "an internal error; the log of the service has the details",
-            )
+            if channel not in READ_BY_PEOPLE:  # its receiver can drop a repetition
+                failure = DeliveryFailed(CRASHED, host_called=False, detail=repr(error))
+                return await self._postpone(channel, client, notification, failure, bound)
+            status, reason = DeliveryStatus.AMBIGUOUS, CRASHED
         if await retry_until_possible(self._outbox.finish, notification, status, reason):
             metrics.count_delivery(channel, status)
             bound.info(f"delivery.{status}", reason=reason, **({"error": detail} if detail else {}))
@@ -242,7 +260,11 @@ class Sender:
         if client is not None and isinstance(client, Retractable):
             progress = await retry_until_possible(self._outbox.progress_if_last, notification, delay)
             if progress is not None:
-                left = await client.retract(replace(notification, progress=progress))
+                try:
+                    left = await client.retract(replace(notification, progress=progress))
+                except Exception:  # it must end nevertheless
+                    bound.exception("delivery.retract_crashed")
+                    left = NOT_RETRACTED
                 reason = "; ".join(filter(None, (reason, left)))
         outcome = await retry_until_possible(self._outbox.postpone, notification, delay, reason)
         if outcome == DeliveryStatus.FAILED:

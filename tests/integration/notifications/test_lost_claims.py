@@ -1,0 +1,117 @@
+"""What was claimed and never begun is sent: the answer was lost, the worker stopped, or a client crashed."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from stream_app.app import create_sender
+from stream_app.db.engine import create_engine
+from stream_app.notifications.models import Channel
+from stream_app.notifications.outbox import Outbox
+from stream_app.notifications.webhook import WebhookClient
+from stream_app.settings import Settings
+from streaming_exporter.errors import Retryable
+from tests.integration.notifications.conftest import Office
+from tests.integration.notifications.servers import mail_server, receiver
+from tests.tcp_proxy import proxied
+from tests.waiting import until_async
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'deliveries'::regclass AND NOT granted"
+
+
+@pytest.mark.parametrize("is_settled", [False, True], ids=["at once", "after another worker has settled it"])
+async def test_what_a_claim_has_taken_whose_answer_was_lost_is_claimed_again(
+    office: Office, is_settled: bool
+) -> None:
+    job = await office.ended("a@example.com")
+    url = office.settings.database_url.get_secret_value()
+    async with proxied(url) as (proxy, through):
+        settings = Settings(_env_file=None, **office.settings.model_dump() | {"database_url": through})
+        engine = create_engine(settings, application="lossy", command_timeout=None)
+        outbox = Outbox(engine, worker="w", lease=timedelta(seconds=0 if is_settled else 60))
+        try:
+            assert await outbox.claim(Channel.WEBHOOK, 1) == []
+            proxy.loses_answers = True
+            claim = asyncio.create_task(outbox.claim(Channel.MAIL, 1))
+
+            async def is_claimed() -> bool:
+                return await office.statuses(job) == {"a@example.com": "sending"}
+
+            await until_async(is_claimed)
+            await proxy.drop()
+            with pytest.raises(Retryable):
+                await claim
+            proxy.loses_answers = False
+            if is_settled:
+                await Outbox(office.engine).settle_expired()
+                assert await office.statuses(job) == {"a@example.com": "ambiguous"}
+            (again,) = await outbox.claim(Channel.MAIL, 1)
+        finally:
+            await engine.dispose()
+    assert (again.job_id, again.attempt) == (job, 2)
+    (row,) = await office.rows(job)
+    assert (row.status, row.finished_at) == ("sending", None)
+
+
+async def test_a_lost_claim_of_a_process_does_not_touch_what_the_one_before_has_sent(office: Office) -> None:
+    """In a container, the next process has the same name: its host, and the number 1."""
+    job = await office.ended("a@example.com")
+    before, after = (Outbox(office.engine, worker="pod-1", lease=timedelta(seconds=60)) for _ in range(2))
+    (mail,) = await before.claim(Channel.MAIL, 1)
+    after._lost = {next(after._claims): 0.0 for _ in range(3)}
+    assert await after.claim(Channel.MAIL, 1) == []
+    assert await office.statuses(job) == {"a@example.com": "sending"}
+    assert mail.attempt == 1
+
+
+async def test_what_is_claimed_while_the_worker_stops_is_due_again(office: Office) -> None:
+    job = await office.ended("a@example.com")
+    async with mail_server() as server:
+        settings = Settings(_env_file=None, **office.settings.model_dump() | {"smtp_port": server.port})
+        sender = create_sender(settings, office.engine, office.storage, "w", poll=0.05)
+        async with office.engine.begin() as blocking:
+            await blocking.execute(text("LOCK TABLE deliveries"))
+            running = asyncio.create_task(sender.run(Channel.MAIL))
+
+            async def is_claiming() -> bool:
+                async with office.engine.connect() as connection:
+                    return bool(await connection.scalar(text(WAITING)))
+
+            await until_async(is_claiming)
+            draining = asyncio.create_task(sender.drain())
+            await asyncio.sleep(0.1)
+            assert not draining.done(), "the claim is still running"
+        await draining
+        (row,) = await office.rows(job)
+        await running
+        assert server.mails == []
+    assert (row.status, row.attempts, row.reason) == (
+        "pending", 1, "the worker was stopped before it began",
+    )  # fmt: skip
+
+
+async def test_a_webhook_whose_client_crashes_is_sent_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload, crashes = WebhookClient.payload, [KeyError("x")]
+
+    def crash(client: WebhookClient, notification: Any) -> dict[str, Any]:
+        if crashes:
+            raise crashes.pop()
+        return payload(client, notification)
+
+    monkeypatch.setattr(WebhookClient, "payload", crash)
+    async with receiver() as hooks, office.working(webhook_allow_private=True, smtp_host=None):
+        url = f"http://127.0.0.1:{hooks.port}/"
+        job = await office.ended(webhook=url)
+        row = await office.tried(job)
+        assert (row.status, row.reason) == (
+            "pending", "an internal error; the log of the service has the details",
+        )  # fmt: skip
+        await office.run("UPDATE deliveries SET not_before = now()")
+        await office.settled(job)
+    assert await office.statuses(job) == {url: "sent"}
+    assert len(hooks.calls) == 1
