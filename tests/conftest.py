@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -63,6 +64,16 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+_configure_logs = structlog.configure
+
+
+def _configure_without_cache(**settings: Any) -> None:
+    """Configure structlog, whose cached loggers would keep this configuration in all later tests."""
+    _configure_logs(**settings | {"cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_without_cache
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
@@ -256,6 +267,14 @@ def _collected() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _same_logs() -> Iterator[None]:
+    """Give the next test the configuration of structlog that this one has found."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from stream_app.periodic import repeat
@@ -31,7 +30,6 @@ async def calls(*results: Exception | None) -> int:
 
 
 async def test_a_step_that_fails_is_logged_and_called_again() -> None:
-    structlog.reset_defaults()
     with capture_logs() as logs:
         made = await calls(None, Outage("away"), ValueError("bug"), None)
     assert made == 5

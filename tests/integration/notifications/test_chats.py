@@ -8,7 +8,6 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-import structlog
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
@@ -215,9 +214,7 @@ async def test_the_url_of_a_chat_is_in_no_log_and_no_metric(
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", root.level)
-    before = structlog.get_config()
     configure(office.settings.model_copy(update={"log_level": "DEBUG"}))
-    structlog.configure(**before)  # without the cache of loggers, which other tests cannot undo
     root.handlers[:] = [caplog.handler]
     with capture_logs() as logs:
         async with receiver() as hooks, office.working(**OPEN, delivery_timeout_seconds=0.5):
