@@ -1,7 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: demo unit test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest site release-notes
+.PHONY: demo unit packages test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest site release-notes
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -30,11 +30,14 @@ unit: $(READY) ## Run the unit tests, which need no services: the inner loop (AR
 	@$(PYTEST) $(if $(filter file,$(origin TEST_PROCESSES)),--numprocesses logical) -p no:schemathesis -m "not slow" \
 		$(or $(ARGS),tests/unit)
 
-test: $(READY) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
+test: packages $(READY) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: $(READY) ## Run every test, slow ones too, with new random inputs and order (EXPLORE=0: the same); print the coverage
+test-all: packages $(READY) ## Run every test, slow ones too, with new random inputs and order (EXPLORE=0: the same); print the coverage
 	@$(PYTEST) $(if $(filter 0,$(EXPLORE)),-p no:randomly,--hypothesis-profile=explore) --cov --cov-report=term:skip-covered $(ARGS)
+
+packages:
+	@./requirements/system.sh
 
 up: $(READY) ## Run the service on this machine until Ctrl-C (PORT=, WORKERS=, ROWS=)
 	@$(PYTHON_ENV) -m dev up --port $(PORT) --workers $(WORKERS) --rows $(ROWS)

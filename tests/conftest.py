@@ -73,7 +73,7 @@ def _configure_without_cache(**settings: Any) -> None:
     _configure_logs(**settings | {"cache_logger_on_first_use": False})
 
 
-structlog.configure = _configure_without_cache
+structlog.configure = _configure_without_cache  # type: ignore[assignment] # all calls name the settings
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]

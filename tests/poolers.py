@@ -20,7 +20,7 @@ SSL_REQUEST, GSS_REQUEST, CANCEL = 80877103, 80877104, 80877102
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 POOLERS = ["door", "pgbouncer"] if PGBOUNCER else ["door"]
-"""The poolers that can be tested. pgbouncer is a system package, which ``.ci/run`` installs."""
+"""The poolers that can be tested. pgbouncer is a system package, which ``make test`` installs."""
 
 
 @asynccontextmanager

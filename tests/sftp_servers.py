@@ -20,7 +20,7 @@ import asyncssh
 from dev.process import Child, free_ports, is_open
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-"""The server of OpenSSH, a system package, which ``.ci/run`` installs."""
+"""The server of OpenSSH, a system package, which ``make test`` installs."""
 
 PASSWORD = "correct horse"
 
