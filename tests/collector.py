@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from tests.waiting import until
+from tests.waiting import WITHIN, until
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Collector:
         """The OpenTelemetry variables with which a process sends its spans here."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
 
-    def trace(self, trace_id: str, *names: str, within: float = 20) -> dict[str, Seen]:
+    def trace(self, trace_id: str, *names: str, within: float = WITHIN) -> dict[str, Seen]:
         """Wait for the spans of these names in a trace and return them by name; each occurs once."""
         found: list[Seen] = []
 

@@ -1,5 +1,9 @@
 """Keeps exports running as long as a test needs: their view waits for a lock that the test holds."""
 
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -39,3 +43,26 @@ class Gate:
     async def open(self) -> None:
         """Let all exports continue. A second call has no effect."""
         self._connection.terminate()
+
+
+@contextmanager
+def closed_gate(url: str) -> Iterator[Callable[[], None]]:
+    """As :class:`Gate`, for tests that are no coroutines; yield the function that opens the gate.
+
+    It runs in a thread of its own, because a browser has the event loop of the thread of its tests.
+    """
+    gate = Gate(url)
+    with ThreadPoolExecutor(1) as thread:
+        runner = thread.submit(asyncio.Runner).result()
+
+        def open_gate() -> None:
+            thread.submit(runner.run, gate.open()).result()
+
+        try:
+            thread.submit(runner.run, gate.__aenter__()).result()
+            try:
+                yield open_gate
+            finally:
+                open_gate()
+        finally:
+            thread.submit(runner.close).result()

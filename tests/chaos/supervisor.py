@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
 from dev.stack import ROOT, Stack
 from tests.chaos.respawning import keep_worker
 from tests.waiting import until
@@ -136,7 +134,8 @@ class Supervisor:
         return pid
 
     def _wait_for_end(self, pid: int) -> None:
-        until(lambda: not psutil.pid_exists(pid), within=READY_SECONDS)
+        """Wait until the keeper has noted the end of the worker, and removed its ready file."""
+        until(lambda: pid in self._ends(), within=READY_SECONDS)
 
 
 def _name(pid: int) -> str:

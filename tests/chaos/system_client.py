@@ -17,7 +17,7 @@ from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import Event, Topic
 from tests.stacks import settings_of
 from tests.topics import events_on, messages_on, offsets_of_jobs
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 Job = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ class SystemClient:
         Raises:
             OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it is away.
         """
-        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=5)
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=patient(5))
         try:
             rows: list[Job] = await connection.fetch(sql, *values)
             return rows

@@ -15,6 +15,7 @@ from tests.chaos.supervisor import Supervisor
 from tests.chaos.system_client import SystemClient, has_ended
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
+from tests.waiting import patient
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -80,7 +81,7 @@ async def test_jobs_continue_at_once_in_a_rolling_restart(
             if event.type is EventType.STARTED and event.lifecycle.attempt == line["attempt"] + 1
         )
         assert again is not None
-        assert again - datetime.fromisoformat(line["timestamp"]) < timedelta(seconds=3)
+        assert again - datetime.fromisoformat(line["timestamp"]) < timedelta(seconds=patient(3))
     assert {job["status"] for job in jobs.values()} == {"completed"}
     assert {job["failures"] for job in jobs.values()} == {0}
     assert sum(job["attempt"] for job in jobs.values()) == len(orders) + taken

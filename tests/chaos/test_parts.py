@@ -79,6 +79,24 @@ async def both_at_work(client: SystemClient, job_id: UUID, dying: str) -> list[M
     return found
 
 
+async def killed_at_work(
+    client: SystemClient, workers: Supervisor, job_id: UUID, dying: str
+) -> list[Mapping[str, Any]]:
+    """Kill the worker while it runs a part; return the parts that it leaves.
+
+    A worker runs no part for a moment after each one. So it is frozen first, until it is seen with a part.
+    """
+    number = workers.names().index(dying)
+    while True:
+        await both_at_work(client, job_id, dying)
+        pid = await asyncio.to_thread(workers.freeze, number)
+        left = await parts(client, job_id)
+        if any((row["worker"], row["status"]) == (dying, "processing") for row in left):
+            await asyncio.to_thread(workers.kill, number)
+            return left
+        workers.thaw(pid)
+
+
 async def finished(client: SystemClient, job_id: UUID) -> tuple[Mapping[str, Any], list[str]]:
     """Wait for the end, check the files, and return the job and the keys of its files."""
     job = (await client.until([job_id], has_ended, within=90))[job_id]
@@ -111,11 +129,8 @@ async def test_a_killed_worker_costs_its_parts(stack: Stack, settings: dict[str,
             job = (await client.until([request.job_id], lambda job: bool(job["worker"]), within=60))[
                 request.job_id
             ]
-            names = workers.names()
-            dying = next(name for name in names if name != job["worker"])
-            await both_at_work(client, request.job_id, dying)
-            await asyncio.to_thread(workers.kill, names.index(dying))
-            left = await parts(client, request.job_id)
+            dying = next(name for name in workers.names() if name != job["worker"])
+            left = await killed_at_work(client, workers, request.job_id, dying)
             job, keys = await finished(client, request.job_id)
     assert (job["attempt"], job["failures"]) == (1, 0)
     lost = {row["number"] for row in left if (row["worker"], row["status"]) == (dying, "processing")}

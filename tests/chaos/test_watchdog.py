@@ -21,6 +21,9 @@ from tests.waiting import until, until_async
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
+IN_ORDER = True
+"""Workers that get stuck on purpose start last, because outages could end them before."""
+
 STUCK = 5.0
 
 
@@ -49,8 +52,10 @@ def ready(worker: AppProcess) -> bool:
     return is_ready(worker._ready_file)
 
 
-async def ended(stack: Stack, *, transactional: bool = False, within: float = 60) -> None:
-    """Submit an invalid request, and wait until its job has failed."""
+async def ended(
+    stack: Stack, *, transactional: bool = False, within: float = 60, worker: AppProcess | None = None
+) -> None:
+    """Submit an invalid request, and wait until its job has failed. ``worker`` is started if it ends."""
     settings = stack.settings()
     event = request_event(ExportRequest(user_id="w", export_type="ledger", format="none"), source="/t")
     options = {"transactional_id": f"t-{uuid4()}"} if transactional else {}
@@ -65,7 +70,13 @@ async def ended(stack: Stack, *, transactional: bool = False, within: float = 60
     database = await asyncpg.connect(settings["EXPORTER_DATABASE_URL"])
     try:
         has_failed = "SELECT status = 'failed' FROM export_jobs WHERE id = $1"
-        await until_async(lambda: database.fetchval(has_failed, event.job_id), within=within)
+
+        async def look() -> bool:
+            if worker is not None and not worker.running:
+                await asyncio.to_thread(worker.start)
+            return bool(await database.fetchval(has_failed, event.job_id))
+
+        await until_async(look, within=within)
     finally:
         await database.close()
 
@@ -90,9 +101,7 @@ def test_a_worker_recovers_after_the_death_of_a_broker(stack: Stack, worker: App
     until(lambda: not worker._ready_file.exists())
     stack.kafka.restart()
     until(lambda: ready(worker) or not worker.running, otherwise=worker.child.tail)
-    if not worker.running:
-        worker.start()
-    asyncio.run(ended(stack))
+    asyncio.run(ended(stack, worker=worker))
 
 
 UNREAD = "is not read on from"
@@ -116,6 +125,7 @@ SABOTAGE = {
 
 SCRIPT = """
 import asyncio
+import os
 import stream_app.app as wiring
 create = wiring.create_app
 
@@ -124,9 +134,8 @@ def create_app(settings):
 
     @app.task
     async def sabotage():
-        while not settings.ready_file.exists():
+        while not os.path.exists(os.environ["SABOTAGE"]):
             await asyncio.sleep(0.1)
-        await asyncio.sleep(1)
         {sabotage}
 
     return app
@@ -139,15 +148,16 @@ cli(["worker"])
 
 @pytest.fixture(scope="module")
 def sabotaged(stack: Stack) -> Iterator[dict[str, AppProcess]]:
-    """Start workers that get stuck a second after they are ready; return them by their reason."""
-    workers = {}
+    """Start workers that get stuck when all of them are ready; return them by their reason."""
+    workers, now = {}, stack.run_dir / "sabotage"
     for number, (reason, sabotage) in enumerate(SABOTAGE.items()):
-        env = {**stack.environment(), **impatient(stack)}
+        env = {**stack.environment(), **impatient(stack), "SABOTAGE": str(now)}
         worker = AppProcess(f"sabotaged-{number}", ["-"], env, stack.run_dir)
         worker._argv = [worker._argv[0], "-c", SCRIPT.format(sabotage=sabotage)]
         workers[reason] = worker
     with ThreadPoolExecutor(len(workers)) as pool:
         list(pool.map(lambda worker: worker.start(), workers.values()))
+    now.touch()
     yield workers
     for worker in workers.values():
         worker.kill()

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from dev.process import Child, ManagedProcess, free_ports
+from tests.waiting import patient
 
 FOLDER = Path(__file__).parents[1] / "node"
 AUDIENCE = "https://exports.example.com"
@@ -44,7 +45,7 @@ class IdentityProvider(ManagedProcess):
         if node is None or not (FOLDER / "node_modules").is_dir():
             pytest.fail("Node.js with npm is needed (Debian, Ubuntu: apt-get install npm), then: make setup")
         argv = [node, "identity_provider.js", str(self._port), self.page, str(self._key)]
-        self.wait_ready(Child(self.name, argv, self.log, cwd=FOLDER), 30)
+        self.wait_ready(Child(self.name, argv, self.log, cwd=FOLDER), patient(30))
 
     def is_ready(self) -> bool:
         try:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from dev.postgres import SOURCE
 from dev.stack import Stack
-from tests.gate import gated
+from tests.gate import KEY, gated
 
 GATED_ROWS = 500
 """The number of rows of "gated". An export waits at the last one while the gate is closed."""
+
+GATED_READING = 200
+"""The row of 300 at which an export of "readings" waits while the gate is closed."""
 
 TABLES = f"""
     CREATE SCHEMA shop;
@@ -30,7 +33,8 @@ TABLES = f"""
     CREATE VIEW shop.gated AS {gated("shop.orders", at=GATED_ROWS)};
     CREATE VIEW shop.slow AS SELECT n AS id, pg_sleep(0.02)::text AS waited FROM generate_series(1, 500) n;
     CREATE VIEW shop.readings AS
-    SELECT n AS id, repeat('x', 2000) AS filler, pg_sleep(0.015)::text AS waited
+    SELECT n AS id, repeat('x', 2000) AS filler, pg_sleep(0.015)::text AS waited,
+           CASE WHEN n = {GATED_READING} THEN pg_advisory_xact_lock_shared({KEY})::text END AS gate
     FROM generate_series(1, 300) n;
     CREATE TYPE shop.mark AS ENUM ('plain', '<img src=x onerror=alert(1)>');
     CREATE VIEW shop.markup AS

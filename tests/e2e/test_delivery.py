@@ -40,7 +40,7 @@ def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) ->
     (mail,) = mails_to(system, "reader@example.com")
     assert re.fullmatch(rf"Export of ledger, \d+ \w+ \d{{4}}: {done['row_count']:,} rows", mail["Subject"])
     (link,) = re.findall(r"\S+/exports/links/\S+", body(mail))
-    with httpx2.Client(base_url=system.api.address) as anybody:
+    with httpx2.Client(base_url=system.api.address, timeout=30) as anybody:
         answer = anybody.get(urlsplit(link).path)
         assert answer.status_code == 307, answer.text
         content = httpx2.get(answer.headers["location"]).content
@@ -84,7 +84,7 @@ async def _forget(system: System, job: str) -> None:
 def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System) -> None:
     """S15: one command does it, and cancels a running export first."""
     user = {"Authorization": f"Bearer {system.stack.token('forget-me', 'exports:all')}"}
-    with httpx2.Client(base_url=system.api.address, headers=user) as client:
+    with httpx2.Client(base_url=system.api.address, headers=user, timeout=30) as client:
         asked = {"export_type": "ledger", "format": "csv", "scope": "all", "recipients": ["f@example.com"]}
         job = client.post("/exports/jobs", json=asked).json()["export_job_id"]
         system.ended(job)

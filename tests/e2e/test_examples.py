@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +26,9 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 EXAMPLES = ROOT / "examples"
 USER = "user-1"
+
+get, post = partial(httpx2.get, timeout=30), partial(httpx2.post, timeout=30)
+"""Calls, with more time than the library's default: the first one of a program can take seconds."""
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def answers(url: str, log: Path) -> None:
 
     def call() -> bool:
         try:
-            return httpx2.get(url).status_code < 500
+            return get(url).status_code < 500
         except httpx2.TransportError:
             return False
 
@@ -80,11 +84,11 @@ def get_file(url: str, job: str, log: Path) -> bytes:
     """Wait until the job of a program that answers in JSON is completed; return its file."""
     path = f"{url}/exports/{job}"
     until(
-        lambda: httpx2.get(path).json()["status"] == "completed",
+        lambda: get(path).json()["status"] == "completed",
         within=60,
-        otherwise=lambda: f"{httpx2.get(path).text}\n{log.read_text()}",
+        otherwise=lambda: f"{get(path).text}\n{log.read_text()}",
     )
-    return httpx2.get(f"{path}/file", follow_redirects=True).raise_for_status().content
+    return get(f"{path}/file", follow_redirects=True).raise_for_status().content
 
 
 def test_fastapi_closes_a_month_and_exports_it(
@@ -96,9 +100,9 @@ def test_fastapi_closes_a_month_and_exports_it(
     serve = ("-m", "uvicorn", "app:app", "--port", str(port))
     with running(EXAMPLES / "fastapi", log, env, sys.executable, *serve):
         answers(f"{url}/docs", log)
-        assert httpx2.post(f"{url}/months/2026-13:close").status_code == 422
-        closed = httpx2.post(f"{url}/months/2025-10:close").raise_for_status().json()
-        assert httpx2.post(f"{url}/months/2025-10:close").json() == closed
+        assert post(f"{url}/months/2026-13:close").status_code == 422
+        closed = post(f"{url}/months/2025-10:close").raise_for_status().json()
+        assert post(f"{url}/months/2025-10:close").json() == closed
         assert get_file(url, closed["job_id"], log).startswith(b"PK"), "a workbook"
 
 
@@ -116,7 +120,7 @@ def test_django_has_a_button_progress_and_a_download(
     with (
         running(folder, log, env, *manage, "runserver", "--noreload", str(port)),
         running(folder, relay_log, env, *manage, "relay_exports"),
-        httpx2.Client(base_url=url, follow_redirects=True) as browser,
+        httpx2.Client(base_url=url, follow_redirects=True, timeout=30) as browser,
     ):
         answers(url, log)
         token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get("/").text)
@@ -139,11 +143,11 @@ def test_node_follows_events_and_receives_a_signed_webhook(variables: dict[str, 
     hook, log = f"http://127.0.0.1:{port}/hook", tmp_path / "log"
     token = {"Authorization": f"Bearer {variables['EXPORTER_TOKEN']}"}
     path = f"{variables['EXPORTER_PUBLIC_URL']}/exports/webhook-secret"
-    secret = httpx2.get(path, params={"url": hook}, headers=token).raise_for_status().json()["secret"]
+    secret = get(path, params={"url": hook}, headers=token).raise_for_status().json()["secret"]
     env = {**variables, "SHOP_WEBHOOK_URL": hook, "SHOP_WEBHOOK_SECRETS": secret}
     with running(folder, log, env, "node", "webhook.mjs", str(port)):
         answers(hook, log)
-        forged = httpx2.post(hook, json={"type": "export.completed"}, headers={"webhook-id": "1"})
+        forged = post(hook, json={"type": "export.completed"}, headers={"webhook-id": "1"})
         assert forged.status_code == 401
         said = run("node", "export.mjs", str(tmp_path / "files"), folder=folder, env=env)
         (file,) = (tmp_path / "files").iterdir()
@@ -159,5 +163,5 @@ def test_spring_asks_over_kafka_and_hears_the_outcome(variables: dict[str, str],
     jar = ("java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-jar", "target/shop.jar")
     with running(folder, log, {**variables, "PORT": str(port)}, *jar):
         answers(f"{url}/exports/{uuid4()}", log)
-        job = httpx2.post(f"{url}/exports").raise_for_status().json()["job_id"]
+        job = post(f"{url}/exports").raise_for_status().json()["job_id"]
         assert get_file(url, job, log).startswith(b"id,")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from psutil import Process
 
 from dev.stack import Stack
 from stream_app.kafka.brokers import Brokers
@@ -15,6 +16,7 @@ from streaming_exporter.kafka_connection import ensure_topics, tls_context
 from streaming_exporter.publisher import Publisher
 from tests.e2e.deployment import Deployment
 from tests.e2e.listeners import PASSWORD, Certificates, SecuredKafka, TokenServer
+from tests.waiting import until_async
 
 pytestmark = pytest.mark.slow
 
@@ -80,10 +82,13 @@ def oauth(broker: SecuredKafka, certificates: Certificates, token_address: str) 
 
 
 @pytest.fixture
-async def closed_in_order() -> AsyncIterator[None]:
-    """Give the event loop time to close refused TLS connections."""
+async def closed_in_order(broker: SecuredKafka) -> AsyncIterator[None]:
+    """Wait until the event loop has closed the refused TLS connections."""
     yield
-    await asyncio.sleep(0.3)
+    ports = {broker.mtls_port, broker.oauth_port}
+    await until_async(
+        lambda: not any(item.raddr and item.raddr.port in ports for item in Process().net_connections("tcp"))
+    )
 
 
 def settings_of(variables: dict[str, str], **changed: str | None) -> Settings:
@@ -117,7 +122,11 @@ async def _ask(own: Deployment) -> None:
         await publisher.publish(event)
     await own.has({event.job_id}, within=60)
     brokers = Brokers(own.settings, client_id="t")
-    assert (await brokers.group()).is_stable
+
+    async def stable() -> bool:
+        return (await brokers.group()).is_stable
+
+    await until_async(stable)
     assert (await brokers.ends([(own.settings.topic(Topic.EVENTS), 0)])).keys()
     await brokers.close()
 

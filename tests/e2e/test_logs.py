@@ -13,8 +13,8 @@ OUTCOMES = {"job.completed", "job.failed", "job.cancelled"}
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
-    """Return all lines of a log. A line that is not JSON fails the test."""
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    """Return all complete lines of a log. A line that is not JSON fails the test."""
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 async def about(system: System, job_id: str, wanted: set[str]) -> list[dict[str, Any]]:

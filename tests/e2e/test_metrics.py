@@ -8,10 +8,11 @@ import asyncpg
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from streaming_exporter.events import Topic
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
-from tests.e2e.test_requests import publish, request
-from tests.waiting import until_async
+from tests.e2e.test_requests import dead_letters, publish, request
+from tests.waiting import until, until_async
 
 
 def scrape(url: str) -> dict[str, float]:
@@ -34,8 +35,14 @@ def summed(found: dict[str, float], name: str, label: str) -> float:
     return sum(value for sample, value in found.items() if sample.startswith(name) and label in sample)
 
 
+async def unreadable_requests(system: System) -> int:
+    """Return the number of requests on the topic of dead letters."""
+    letters = await dead_letters(system)
+    return sum(dict(letter.headers)["topic"] == Topic.REQUESTS.encode() for letter in letters)
+
+
 async def test_exports_and_deliveries_are_counted(system: System) -> None:
-    before = scrape(system.metrics)
+    letters, before = await unreadable_requests(system), scrape(system.metrics)
     reader = "secret-reader@example.com"
     good = [
         request(export_type="ledger", scope="all", user_id="secret-user", recipients=recipients)
@@ -48,11 +55,14 @@ async def test_exports_and_deliveries_are_counted(system: System) -> None:
         assert system.ended(event.id)["status"] == "completed"
     assert system.ended(bad.id)["status"] == "failed"
     sent = "exporter_deliveries_total channel=mail outcome=sent"
+    unreadable = "exporter_dead_letters_total topic=exports.requests"
     lag = "exporter_consumer_lag topic=exports.requests"
 
     def look() -> dict[str, float] | None:
         found = scrape(system.metrics)
-        return found if found.get(sent, 0) > before.get(sent, 0) and found[lag] == 0 else None
+        told = all(found.get(name, 0) > before.get(name, 0) for name in (sent, unreadable))
+        idle = found[lag] == found["exporter_slots_running"] == 0
+        return found if told and idle else None
 
     after = await until_async(look)
     assert gained(before, after, sent) == 1
@@ -71,7 +81,6 @@ async def test_exports_and_deliveries_are_counted(system: System) -> None:
             "exporter_export_duration_seconds_count format=csv",
             "exporter_export_bytes_count format=csv",
             "exporter_export_rows_per_second_count format=csv",
-            "exporter_dead_letters_total topic=exports.requests",
         )
     } == {
         "exporter_jobs_ended_total dataset=ledger format=csv state=completed": 3,
@@ -83,11 +92,11 @@ async def test_exports_and_deliveries_are_counted(system: System) -> None:
         "exporter_export_duration_seconds_count format=csv": 3,
         "exporter_export_bytes_count format=csv": 3,
         "exporter_export_rows_per_second_count format=csv": 3,
-        "exporter_dead_letters_total topic=exports.requests": 1,
     }
+    # A worker reads it again if the group changes before its offset is committed.
+    assert gained(before, after, unreadable) == await unreadable_requests(system) - letters
     assert gained(before, after, "exporter_event_loop_lag_seconds_count") > 0
     assert after["exporter_slots"] == 4
-    assert after["exporter_slots_running"] == 0
     await until_async(lambda: scrape(system.metrics)["exporter_worker_ready"] == 1)
     told = " ".join(after)
     for private in ("secret-user", "a-users-own-word", reader, good[0].id):
@@ -106,7 +115,8 @@ async def test_running_jobs_are_in_the_queue(system: System) -> None:
     found = await until_async(look)
     assert found[running] == 1
     assert found["exporter_queue_read"] == 1
-    assert scrape(system.metrics)["exporter_slots_running"] == 1
+    # The slot of a job that another test has cancelled can be in use for a moment.
+    await until_async(lambda: scrape(system.metrics)["exporter_slots_running"] == 1)
     assert system.client.delete(f"/exports/jobs/{job_id}").status_code == 202
     assert system.ended(job_id)["status"] == "cancelled"
 
@@ -123,7 +133,8 @@ async def test_failures_are_counted(system: System) -> None:
     )
     await state.close()
     theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {cut_off}'"
-    assert "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}")
+    # The session begins some time after the claim.
+    await until_async(lambda: "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}"))
     wanted = {
         "leases": ("exporter_leases_lost_total", ""),
         "claims": ("exporter_claims_total", "attempt=later"),
@@ -162,6 +173,6 @@ async def test_scrapes_that_hang_or_end_early_affect_no_export(system: System) -
 def test_a_worker_works_although_its_metrics_port_is_taken(system: System) -> None:
     port = str(urlsplit(system.metrics).port)
     second = system.stack.start_worker(settings=system.extra | {"EXPORTER_METRICS_PORT": port})
-    assert second.is_ready()
     assert "metrics.listen_failed" in second.log.read_text()
+    until(second.is_ready)  # a busy machine can delay its heartbeat for a moment
     second.stop()

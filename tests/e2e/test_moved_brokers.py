@@ -101,7 +101,7 @@ async def test_all_clients_find_brokers_whose_addresses_changed(
             return True
 
         event = request()
-        assert await publish()
+        await until_async(publish)
         await own.has({event.job_id})
 
         broker.stop()

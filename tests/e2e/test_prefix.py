@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream_app.kafka.brokers import Brokers
+from stream_app.kafka.brokers import Brokers, Group
 from streaming_exporter.events import Topic
 from tests.e2e.conftest import System
 from tests.e2e.deployment import Deployment, request
 from tests.topics import messages_on
+from tests.waiting import until_async
 
 
 @pytest.fixture
@@ -39,7 +40,12 @@ async def test_two_deployments_on_one_cluster(system: System, own: Deployment) -
         assert mine.key in told
         assert theirs.key not in told
         brokers = Brokers(own.settings, client_id="t")
-        group = await brokers.group()
+
+        async def stable() -> Group | None:
+            found = await brokers.group()
+            return found if found.is_stable else None
+
+        group = await until_async(stable)
         await brokers.close()
         assert len(group.members) == 1
         assert {topic for topic, _ in group.committed} <= {own.settings.topic(topic) for topic in Topic}

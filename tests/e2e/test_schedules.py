@@ -118,7 +118,7 @@ async def let_it_be_due(system: System, schedule_id: str) -> None:
 def finished_runs(system: System, schedule_id: str) -> list[dict[str, Any]]:
     token = system.stack.token(USER)
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=system.api.url, headers=headers) as client:
+    with httpx2.Client(base_url=system.api.url, headers=headers, timeout=30) as client:
 
         def look() -> list[dict[str, Any]] | None:
             runs: list[dict[str, Any]] = client.get(f"/exports/schedules/{schedule_id}/runs").json()["runs"]
