@@ -26,13 +26,13 @@ from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
-from stream_app.exports.catalog import Catalog
-from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.live_datasets import datasets_watcher, open_datasets
-from stream_app.exports.source_monitor import SourceMonitor
-from stream_app.exports.sources import PoolSize, SourceFinder, Sources, call_pools
+from stream_app.exports.sources.monitor import SourceMonitor
+from stream_app.exports.sources.registry import PoolSize, SourceFinder, Sources, call_pools
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries

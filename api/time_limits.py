@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from stream_app.datasets.typed_values import Kind, value_mismatch
-from stream_app.exports.relative_dates import resolve_filters
-from stream_app.exports.whole_days import day_of, without_zone
+from stream_app.exports.filters.relative_dates import resolve_filters
+from stream_app.exports.filters.whole_days import day_of, without_zone
 
 EXPECTED = "a time such as 2026-01-31T13:30:00Z, a date, or a relative time such as today or now-7d"
 LATEST = datetime.max.replace(tzinfo=UTC)

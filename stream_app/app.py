@@ -20,16 +20,16 @@ from stream_app.db.kept_connections import KeptConnections
 from stream_app.db.listener import listen
 from stream_app.db.table_check import check_tables
 from stream_app.destinations.client import DestinationClient
-from stream_app.exports.catalog import Catalog
-from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.framing_process import end_idle
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.live_datasets import datasets_watcher, open_datasets
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source_monitor import SourceMonitor
-from stream_app.exports.sources import Sources, export_pools
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources.monitor import SourceMonitor
+from stream_app.exports.sources.registry import Sources, export_pools
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.queue import JobQueue

@@ -19,7 +19,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from dev.postgres import SOURCE, STATE
 from dev.stack import Stack
 from stream_app.db.engine import create_engine
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests import durations

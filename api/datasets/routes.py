@@ -18,10 +18,10 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.retention import retention_of
 from stream_app.datasets.rights import ALL, has_own_rows, usable_scopes, visible_dataset
 from stream_app.exports.columns import Column
-from stream_app.exports.filters import operators
+from stream_app.exports.filters.conditions import operators
 from stream_app.exports.format_options import options_of
-from stream_app.exports.presentation import settings_of
-from stream_app.exports.rights import read_visible
+from stream_app.exports.queries.presentation import settings_of
+from stream_app.exports.tables.rights import read_visible
 from streaming_exporter.errors import Rejected, Retryable
 
 CATALOGUE_SECONDS = 2.0

@@ -16,16 +16,16 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset, of_member
 from stream_app.exports.bundles.archive import member_compression
 from stream_app.exports.bundles.requests import settled_member
-from stream_app.exports.catalog import SourceTable
-from stream_app.exports.compression import CompressedFile, Compression, compression_for
+from stream_app.exports.files.compression import CompressedFile, Compression, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.plugins import ordinary_errors
-from stream_app.exports.presentation import shown_rows
-from stream_app.exports.query import CopyStatement, RowQuery, row_query
-from stream_app.exports.refused_values import naming_refused_value
-from stream_app.exports.rights import shows_planner_numbers, use_all_visible, use_visible
-from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.presentation import shown_rows
+from stream_app.exports.queries.row_query import CopyStatement, RowQuery, row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.reading.refused_values import naming_refused_value
+from stream_app.exports.sources.snapshot import Snapshot
+from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.rights import shows_planner_numbers, use_all_visible, use_visible
 from stream_app.exports.task import ExportLimits, RowLimit
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest

@@ -20,13 +20,13 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset
 from stream_app.exports.bundles.requests import shown_member
-from stream_app.exports.catalog import SourceTable
-from stream_app.exports.compression import compression_for
+from stream_app.exports.files.compression import compression_for
 from stream_app.exports.format_options import refuse_foreign_options
 from stream_app.exports.formats.base import Format
-from stream_app.exports.presentation import shown_rows
-from stream_app.exports.query import row_query
-from stream_app.exports.rights import use_all_visible, use_visible
+from stream_app.exports.queries.presentation import shown_rows
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.rights import use_all_visible, use_visible
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job

@@ -7,7 +7,7 @@ from api.error_meanings import meaning_of
 from api.operations.schemas import Diagnosis
 from api.services import ApiServices
 from stream_app.datasets.bundles import sources_of
-from stream_app.exports.source_monitor import UNAVAILABLE
+from stream_app.exports.sources.monitor import UNAVAILABLE
 from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.jobs.job_statistics import QueuePosition, ago
 from stream_app.jobs.models import ExportJob

@@ -22,10 +22,10 @@ from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.rights import find_dataset
 from stream_app.datasets.typed_values import TEMPORAL
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.format_options import kept_options
-from stream_app.exports.rights import read_visible
-from stream_app.exports.windows import check_window_columns
+from stream_app.exports.queries.windows import check_window_columns
+from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.rights import read_visible
 from stream_app.jobs.submission import (
     REQUEST_COLUMNS,
     NewJob,

@@ -10,11 +10,11 @@ from uuid import uuid4
 
 from bench.context import Context
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Source
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportTask
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest

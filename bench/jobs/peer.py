@@ -18,10 +18,10 @@ from celery.contrib.testing.worker import start_worker
 
 from bench.jobs.ours import DATASET
 from stream_app.datasets.file import load_datasets
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

@@ -9,10 +9,10 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import has_own_rows
 from stream_app.doctor.findings import State
 from stream_app.doctor.remarks import Remark
-from stream_app.exports.catalog import Catalog
-from stream_app.exports.filters import conditions
-from stream_app.exports.query import reference
-from stream_app.exports.whole_days import day_zone
+from stream_app.exports.filters.conditions import conditions
+from stream_app.exports.filters.whole_days import day_zone
+from stream_app.exports.queries.row_query import reference
+from stream_app.exports.tables.catalog import Catalog
 from streaming_exporter.errors import ExporterError, Rejected
 from streaming_exporter.events import ExportRequest
 

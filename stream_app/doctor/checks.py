@@ -16,7 +16,7 @@ from stream_app.doctor.state_database import check_state_database
 from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.formats.registry import FORMAT_PLUGINS
-from stream_app.exports.masks import MASK_PLUGINS
+from stream_app.exports.masks.registry import MASK_PLUGINS
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

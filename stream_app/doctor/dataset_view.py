@@ -16,16 +16,16 @@ from stream_app.datasets.file import DatasetsFile, load_datasets
 from stream_app.datasets.format_choice import allowed_formats
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import ALL, OWN, has_own_rows, usable_scopes
-from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.columns import Column
-from stream_app.exports.filters import operators
+from stream_app.exports.filters.conditions import operators
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.mask import HASH_KEYS
-from stream_app.exports.presentation import settings_of
-from stream_app.exports.query import row_query
-from stream_app.exports.rights import visible_table
-from stream_app.exports.sources import PoolSize, Sources
-from stream_app.exports.sql_text import render
+from stream_app.exports.masks.base import HASH_KEYS
+from stream_app.exports.queries.presentation import settings_of
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.sources.registry import PoolSize, Sources
+from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.rights import visible_table
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest

@@ -18,14 +18,14 @@ from stream_app.doctor.bundles_check import check_bundles, check_filters
 from stream_app.doctor.findings import State
 from stream_app.doctor.refusals import refusal_text
 from stream_app.doctor.remarks import Remark
-from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.columns import quote_name
-from stream_app.exports.deletions import DELETION_KINDS
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.hash_keys import hash_keys
-from stream_app.exports.masks import needs_keys
-from stream_app.exports.source import Source
-from stream_app.exports.sources import PoolSize, Sources
+from stream_app.exports.masks.hash_keys import hash_keys
+from stream_app.exports.masks.registry import needs_keys
+from stream_app.exports.queries.deletions import DELETION_KINDS
+from stream_app.exports.sources.registry import PoolSize, Sources
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog, SourceTable
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError, Rejected
 

@@ -4,7 +4,7 @@ import asyncpg
 
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.query_text import parse_query
-from stream_app.exports.query_catalog import UnusableQuery, describing_sql
+from stream_app.exports.tables.query_catalog import UnusableQuery, describing_sql
 from streaming_exporter.errors import ExporterError
 
 

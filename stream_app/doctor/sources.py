@@ -6,8 +6,8 @@ from stream_app.datasets.file import DatasetsFile, DatasetsFileError, load_datas
 from stream_app.datasets.models import DEFAULT_SOURCE
 from stream_app.datasets.source_urls import url_or_fault
 from stream_app.doctor.findings import Finding, FindingFactory
-from stream_app.exports.source import Source
-from stream_app.exports.sources import PoolSize, Sources, export_pools
+from stream_app.exports.sources.registry import PoolSize, Sources, export_pools
+from stream_app.exports.sources.source import Source
 from stream_app.settings import Settings
 
 _ROLE = """

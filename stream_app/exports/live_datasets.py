@@ -5,9 +5,9 @@ from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
-from stream_app.exports.masks import MASK_PLUGINS
+from stream_app.exports.masks.registry import MASK_PLUGINS
 from stream_app.exports.plugins import log_plugins
-from stream_app.exports.sources import Sources
+from stream_app.exports.sources.registry import Sources
 from stream_app.observability import metrics
 from stream_app.settings import Settings
 

@@ -14,21 +14,21 @@ import structlog
 
 from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import quote_text
-from stream_app.exports.compression import compression_for
-from stream_app.exports.deletions import has_deletions
+from stream_app.exports.files.compression import compression_for
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.query import RowQuery, row_query
-from stream_app.exports.ranges import RowRange, plan_ranges
-from stream_app.exports.rights import shows_planner_numbers, use_visible
-from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.snapshot_checks import check_row_count, check_storage, check_table
-from stream_app.exports.source import Source
-from stream_app.exports.source_errors import SnapshotNotShared
-from stream_app.exports.source_session import IDLE_SECONDS
-from stream_app.exports.sources import SourceFinder
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.deletions import has_deletions
+from stream_app.exports.queries.row_query import RowQuery, row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.reading.ranges import RowRange, plan_ranges
+from stream_app.exports.reading.snapshot_checks import check_row_count, check_storage, check_table
+from stream_app.exports.sources.errors import SnapshotNotShared
+from stream_app.exports.sources.registry import SourceFinder
+from stream_app.exports.sources.session import IDLE_SECONDS
+from stream_app.exports.sources.snapshot import Snapshot
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.rights import shows_planner_numbers, use_visible
 from stream_app.exports.task import ExportTask
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
-from stream_app.exports.manifest import too_many_files, write_manifest
+from stream_app.exports.files.manifest import too_many_files, write_manifest
 from stream_app.exports.task import ExportedFile, ExportResult
 from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 from stream_app.storage.object_store import ObjectStore

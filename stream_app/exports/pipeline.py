@@ -21,35 +21,36 @@ from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
 from stream_app.exports.bundles.exporter import export_bundle
-from stream_app.exports.catalog import Catalog, SourceTable
-from stream_app.exports.compression import Compression, compression_for
-from stream_app.exports.copied_rows import RowEnds
-from stream_app.exports.deletions import (
+from stream_app.exports.files.compression import Compression, compression_for
+from stream_app.exports.files.copied_rows import RowEnds
+from stream_app.exports.files.encryption import encryption_for
+from stream_app.exports.files.file_limit import FileLimit
+from stream_app.exports.files.file_writer import FileKind, FileWriter
+from stream_app.exports.files.passwords import FilePasswords
+from stream_app.exports.formats.base import Format
+from stream_app.exports.preparation import document_of, prepared
+from stream_app.exports.queries.deletions import (
     deletions_request,
     has_deletions,
     live_request,
     require_visible,
 )
-from stream_app.exports.encryption import encryption_for
-from stream_app.exports.file_limit import FileLimit
-from stream_app.exports.file_passwords import FilePasswords
-from stream_app.exports.file_writer import FileKind, FileWriter
-from stream_app.exports.formats.base import Format
-from stream_app.exports.largest_row import too_large_row
-from stream_app.exports.message_too_long import MessageTooLong
-from stream_app.exports.preparation import document_of, prepared
-from stream_app.exports.presentation import settled_options
-from stream_app.exports.ranges import RowRange
-from stream_app.exports.refused_values import naming_refused_value
-from stream_app.exports.rights import use_visible
-from stream_app.exports.row_estimate import estimating
-from stream_app.exports.row_reader import ParallelReading, RowReader
-from stream_app.exports.row_transfer import RowStream, RowTransfer
-from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.snapshot_checks import check_row_count, check_table
-from stream_app.exports.source import Source
-from stream_app.exports.source_errors import SnapshotNotShared
-from stream_app.exports.sources import SourceFinder
+from stream_app.exports.queries.presentation import settled_options
+from stream_app.exports.queries.windows import check_window_columns
+from stream_app.exports.reading.largest_row import too_large_row
+from stream_app.exports.reading.ranges import RowRange
+from stream_app.exports.reading.refused_values import naming_refused_value
+from stream_app.exports.reading.row_estimate import estimating
+from stream_app.exports.reading.row_reader import ParallelReading, RowReader
+from stream_app.exports.reading.row_transfer import RowStream, RowTransfer
+from stream_app.exports.reading.snapshot_checks import check_row_count, check_table
+from stream_app.exports.sources.errors import SnapshotNotShared
+from stream_app.exports.sources.message_too_long import MessageTooLong
+from stream_app.exports.sources.registry import SourceFinder
+from stream_app.exports.sources.snapshot import Snapshot
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.rights import use_visible
 from stream_app.exports.task import (
     ExportLimits,
     ExportProgress,
@@ -57,7 +58,6 @@ from stream_app.exports.task import (
     ExportTask,
     RowLimit,
 )
-from stream_app.exports.windows import check_window_columns
 from stream_app.storage.object_store import ObjectStore
 from stream_app.time_zones import TimeZone
 from streaming_exporter.errors import Outage, Rejected

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqlalchemy.util import LRUCache
 
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.formats.base import Document, Format
-from stream_app.exports.presentation import presented, title_of
-from stream_app.exports.query import CopyStatement, RowQuery, row_query
-from stream_app.exports.ranges import RowRange
+from stream_app.exports.queries.presentation import presented, title_of
+from stream_app.exports.queries.row_query import CopyStatement, RowQuery, row_query
+from stream_app.exports.reading.ranges import RowRange
+from stream_app.exports.tables.catalog import SourceTable
 from stream_app.time_zones import TimeZone
 from streaming_exporter.events import ExportRequest
 
@@ -39,7 +39,7 @@ async def prepared(
         part: the part of the rows that is wanted.
 
     Raises:
-        Rejected: as :func:`~stream_app.exports.query.row_query` and :meth:`.CopyStatement.of`.
+        Rejected: as :func:`~stream_app.exports.queries.row_query.row_query` and :meth:`.CopyStatement.of`.
     """
 
     def prepare() -> tuple[RowQuery, CopyStatement]:

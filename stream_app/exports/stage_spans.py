@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from stream_app.exports.snapshot import Sink
+from stream_app.exports.sources.snapshot import Sink
 from stream_app.observability import tracing
 from stream_app.observability.tracing import Attributes, Span
 

@@ -10,9 +10,9 @@ from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.db.statements import Statement
-from stream_app.exports.compression import COMPRESSIONS
+from stream_app.exports.files.compression import COMPRESSIONS
+from stream_app.exports.files.media_types import outer_media_type
 from stream_app.exports.formats.base import Format
-from stream_app.exports.media_types import outer_media_type
 from stream_app.jobs.states import OUTCOMES, Status, predecessors
 from stream_app.jobs.summary import ENDED_COLUMNS, EndedJob
 from stream_app.storage.listing import ATTEMPTS_PREFIX

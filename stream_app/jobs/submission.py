@@ -27,7 +27,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.rights import check_rows, find_dataset
 from stream_app.db.statements import Record
-from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS, MISSING
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs

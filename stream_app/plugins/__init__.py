@@ -15,7 +15,7 @@ from stream_app.exports.formats.base import (
     line_starts,
 )
 from stream_app.exports.formats.rendering import as_text, base64, iso_time
-from stream_app.exports.mask import Mask, text_of
+from stream_app.exports.masks.base import Mask, text_of
 from stream_app.exports.plugins import INTERFACE
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Options

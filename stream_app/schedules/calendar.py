@@ -27,8 +27,8 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from stream_app.exports.columns import Kind
-from stream_app.exports.local_time import DAY, exists, instant, start_of, wall_of
-from stream_app.exports.relative_dates import as_filter_value
+from stream_app.exports.filters.local_time import DAY, exists, instant, start_of, wall_of
+from stream_app.exports.filters.relative_dates import as_filter_value
 from stream_app.time_zones import check_zone_name
 from streaming_exporter.errors import Rejected
 

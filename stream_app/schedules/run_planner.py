@@ -12,8 +12,8 @@ from stream_app.datasets.bundle_requests import filters_by_dataset
 from stream_app.datasets.bundles import Bundle, has_windows, members_of
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
-from stream_app.exports.relative_dates import resolve_filters, resolve_parameters
-from stream_app.exports.whole_days import day_zone, with_zone
+from stream_app.exports.filters.relative_dates import resolve_filters, resolve_parameters
+from stream_app.exports.filters.whole_days import day_zone, with_zone
 from stream_app.jobs.submission import NewJob, RequestValidator
 from stream_app.schedules.calendar import Calendar, CatchUp, Run, Window, Windowing, earliest_start, plan
 from stream_app.schedules.grants import SchedulePermissions, dataset_of

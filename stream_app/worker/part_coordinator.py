@@ -12,10 +12,10 @@ from typing import NoReturn
 
 import structlog
 
-from stream_app.exports.manifest import too_many_files
+from stream_app.exports.files.manifest import too_many_files
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
 from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
-from stream_app.exports.source_errors import SnapshotLost, TableLocked, time_limit_exceeded
+from stream_app.exports.sources.errors import SnapshotLost, TableLocked, time_limit_exceeded
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.part_claim import PartsState, PlannedPart

@@ -8,7 +8,7 @@ import structlog
 
 from stream_app.exports.part_results import PartResult
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source_errors import TableLocked
+from stream_app.exports.sources.errors import TableLocked
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask, TaskPart
 from stream_app.jobs.part_claim import PartClaim
 from stream_app.jobs.parts import PartStore

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from stream_app.datasets.bundles import sources_of
 from stream_app.datasets.models import Dataset
-from stream_app.exports.source import Source
-from stream_app.exports.sources import SourceFinder
+from stream_app.exports.sources.registry import SourceFinder
+from stream_app.exports.sources.source import Source
 
 TRIAL_SECONDS = 10.0
 """Seconds between two claims of a job of a source that does not answer.

@@ -24,8 +24,8 @@ from stream_app.destinations.client import DestinationClient
 from stream_app.destinations.s3 import S3Session
 from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import Transfer
-from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.reading.pipe import BytePipe
 from stream_app.exports.task import ExportTask
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue

@@ -19,7 +19,7 @@ from api.schedules.schemas import ScheduleOrder
 from dev.postgres import STATE
 from producers.tokens import sign_token
 from stream_app.exports.columns import Kind
-from stream_app.exports.relative_dates import resolve_filters
+from stream_app.exports.filters.relative_dates import resolve_filters
 from stream_app.notifications.request_words import PERIODS
 from stream_app.settings import Settings
 from tests.e2e.browser import Visit

@@ -14,7 +14,7 @@ from dev.stack import Stack
 from stream_app.db.engine import create_engine
 from stream_app.db.migrations import upgrade
 from stream_app.db.table_check import check_tables
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
 from stream_app.settings import Settings
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from streaming_exporter.errors import ExporterError

@@ -8,7 +8,7 @@ from typer.main import get_command
 
 from api.app import create_app
 from producers.__main__ import cli
-from stream_app.exports.filters import COMPARISONS, LISTS, TEXTUAL
+from stream_app.exports.filters.conditions import COMPARISONS, LISTS, TEXTUAL
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
 from streaming_exporter.events import EventType, Topic

@@ -17,8 +17,8 @@ from isal import isal_zlib
 from stream_app.exports.bundles.manifest import archive_manifest
 from stream_app.exports.bundles.members import BundleFacts, Member, Members, WrittenMember, unique_names
 from stream_app.exports.bundles.readme import readme
-from stream_app.exports.compression import CompressedFile, Compression, compression_for
-from stream_app.exports.encryption import OWNER_ONLY, PIECE, ZIP_SUFFIX, ZIP_TYPE
+from stream_app.exports.files.compression import CompressedFile, Compression, compression_for
+from stream_app.exports.files.encryption import OWNER_ONLY, PIECE, ZIP_SUFFIX, ZIP_TYPE
 from stream_app.exports.formats.base import Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
 from stream_app.exports.stage_spans import StageTimes, TimedChunks, rendering_span

@@ -26,30 +26,30 @@ from stream_app.datasets.rights import check_rows, of_member, visible_dataset
 from stream_app.exports.bundles.members import ROW_SECURITY, BundleFacts, Member, MemberFeed
 from stream_app.exports.bundles.requests import settled_member
 from stream_app.exports.bundles.writer import BundleWriter
-from stream_app.exports.catalog import SourceTable
-from stream_app.exports.compression import compression_for
-from stream_app.exports.encryption import encryption_for
+from stream_app.exports.files.compression import compression_for
+from stream_app.exports.files.encryption import encryption_for
+from stream_app.exports.files.writing_errors import writing_errors
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.excel.format import ExcelFormat
-from stream_app.exports.largest_row import too_large_row
-from stream_app.exports.message_too_long import MessageTooLong
-from stream_app.exports.pipe import PipeClosed
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.preparation import document_of, prepared
-from stream_app.exports.presentation import label_for, settled_options
-from stream_app.exports.refused_values import naming_refused_value
-from stream_app.exports.rights import use_all_visible
-from stream_app.exports.row_estimate import estimated_rows
-from stream_app.exports.row_reader import ParallelReading, RowReader
-from stream_app.exports.snapshot import Snapshot, single_value
-from stream_app.exports.snapshot_checks import check_row_count, check_storage, check_table
-from stream_app.exports.source import Source
-from stream_app.exports.source_errors import source_errors, time_limit_exceeded
+from stream_app.exports.queries.presentation import label_for, settled_options
+from stream_app.exports.queries.windows import check_window_columns
+from stream_app.exports.reading.largest_row import too_large_row
+from stream_app.exports.reading.pipe import PipeClosed
+from stream_app.exports.reading.refused_values import naming_refused_value
+from stream_app.exports.reading.row_estimate import estimated_rows
+from stream_app.exports.reading.row_reader import ParallelReading, RowReader
+from stream_app.exports.reading.snapshot_checks import check_row_count, check_storage, check_table
+from stream_app.exports.reading.watched_sinks import limited, watched
+from stream_app.exports.sources.errors import source_errors, time_limit_exceeded
+from stream_app.exports.sources.message_too_long import MessageTooLong
+from stream_app.exports.sources.snapshot import Snapshot, single_value
+from stream_app.exports.sources.source import Source
 from stream_app.exports.stage_spans import TimedSink, stage_span
+from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.rights import use_all_visible
 from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportResult, ExportTask
-from stream_app.exports.watched_sinks import limited, watched
-from stream_app.exports.windows import check_window_columns
-from stream_app.exports.writing_errors import writing_errors
 from stream_app.storage.object_store import StoredObject
 from streaming_exporter.errors import Rejected
 

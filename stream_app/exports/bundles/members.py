@@ -9,11 +9,11 @@ from threading import Lock
 from typing import Any, Self, TypeAlias
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.formats.base import Document
-from stream_app.exports.pipe import BytePipe, PipeClosed
-from stream_app.exports.query import CopyStatement, RowQuery
-from stream_app.exports.source import Source
+from stream_app.exports.queries.row_query import CopyStatement, RowQuery
+from stream_app.exports.reading.pipe import BytePipe, PipeClosed
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import SourceTable
 from streaming_exporter.events import ExportRequest
 
 ROW_SECURITY = "row_level_security"

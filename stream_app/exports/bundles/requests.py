@@ -8,10 +8,10 @@ from stream_app.datasets.bundle_requests import member_request
 from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import of_member
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.formats.base import Format
-from stream_app.exports.presentation import shown_rows
-from stream_app.exports.query import RowQuery, row_query
+from stream_app.exports.queries.presentation import shown_rows
+from stream_app.exports.queries.row_query import RowQuery, row_query
+from stream_app.exports.tables.catalog import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

@@ -9,8 +9,8 @@ from stream_app.exports.bundles.archive import EXTENSION, MEDIA_TYPE, BundleArch
 from stream_app.exports.bundles.manifest import bundle_origin
 from stream_app.exports.bundles.members import BundleFacts, MemberFeed, Members, WrittenMember
 from stream_app.exports.bundles.workbook import bundle_workbook
-from stream_app.exports.compression import Compression
-from stream_app.exports.encryption import Encryption, ZipEncryption
+from stream_app.exports.files.compression import Compression
+from stream_app.exports.files.encryption import Encryption, ZipEncryption
 from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.stage_spans import TimedChunks, stage_span

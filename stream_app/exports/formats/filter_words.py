@@ -9,10 +9,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from stream_app.exports.columns import Column, Kind
+from stream_app.exports.filters.local_time import start_of
 from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.file_words import FileWords
-from stream_app.exports.identifiers import is_identifier
-from stream_app.exports.local_time import start_of
+from stream_app.exports.formats.identifiers import is_identifier
 from stream_app.messages.catalogue import text
 from stream_app.text_style import TextStyle
 

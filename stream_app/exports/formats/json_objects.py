@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
-from stream_app.exports.message_too_long import MessageTooLong
+from stream_app.exports.sources.message_too_long import MessageTooLong
 
 NULL = rb"\N"
 """NULL in COPY's text. No value is written so, because each backslash of a value is doubled."""

@@ -13,6 +13,7 @@ from sqlalchemy import Boolean, ColumnElement, Text, case, cast, literal_column
 
 from stream_app.exports.columns import Column, Kind, quote_text
 from stream_app.exports.formats.file_words import PLAIN_BOOLEANS
+from stream_app.exports.formats.identifiers import is_identifier
 from stream_app.exports.formats.rendering import as_text, column_sql
 from stream_app.exports.formats.zoned import (
     covered_text_sql,
@@ -21,7 +22,6 @@ from stream_app.exports.formats.zoned import (
     local_text_sql,
     offset_text_sql,
 )
-from stream_app.exports.identifiers import is_identifier
 from stream_app.locales import LocaleRules
 
 _NUMBERS = {Kind.INTEGER, Kind.NUMERIC, Kind.FLOAT}

@@ -10,14 +10,14 @@ from uuid import uuid4
 import asyncpg
 
 from stream_app.datasets.models import ColumnSettings, Dataset
-from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.columns import Column, quote_name
-from stream_app.exports.copied_rows import RowEnds
+from stream_app.exports.files.copied_rows import RowEnds
 from stream_app.exports.formats.base import Format
-from stream_app.exports.mask import HASH_KEYS, Mask
-from stream_app.exports.presentation import shown_rows
-from stream_app.exports.query import CopyStatement, row_query
-from stream_app.exports.source import Source
+from stream_app.exports.masks.base import HASH_KEYS, Mask
+from stream_app.exports.queries.presentation import shown_rows
+from stream_app.exports.queries.row_query import CopyStatement, row_query
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog, SourceTable
 from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest, Options
 

@@ -7,8 +7,8 @@ import pytest
 
 from stream_app.datasets.mask_names import is_mask_name
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.mask import Mask
-from stream_app.exports.masks import check_mask_class
+from stream_app.exports.masks.base import Mask
+from stream_app.exports.masks.registry import check_mask_class
 from stream_app.exports.plugins import INTERFACE
 from stream_app.plugins.conformance.cases import NAMES, TEXTS, VALUES
 from stream_app.plugins.conformance.database import ConformanceDatabase

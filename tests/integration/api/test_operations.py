@@ -18,7 +18,7 @@ from api.operations import cancellations
 from producers.__main__ import cli
 from producers.tokens import sign_token
 from stream_app.db import engine as engine_module
-from stream_app.exports.source_monitor import UNAVAILABLE, SourceMonitor
+from stream_app.exports.sources.monitor import UNAVAILABLE, SourceMonitor
 from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.worker_registry import WorkerRegistry
 from streaming_exporter.events import EventType

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.files.passwords import FilePasswords
 from tests.integration.api.conftest import Harness, order
 from tests.integration.api.test_jobs import place
 

@@ -10,9 +10,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from streaming_exporter.errors import InDoubt, PublishError
 from streaming_exporter.events import EventType
 from tests.integration.api.conftest import Harness, changed, order

@@ -16,7 +16,7 @@ from producers.tokens import sign_token
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope
 from stream_app.datasets.registry import Datasets
-from stream_app.exports.catalog import Catalog
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.schedules.models import Schedule, ScheduledExport
 from stream_app.schedules.store import ScheduleStore
 from stream_app.storage.object_store import ObjectStore

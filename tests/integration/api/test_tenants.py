@@ -13,7 +13,7 @@ import pytest
 
 from producers.tokens import sign_token
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import Catalog
+from stream_app.exports.tables.catalog import Catalog
 from tests.integration.api.conftest import Harness, order
 
 HIDDEN = ("hidden_", "secret-of-other-tenant")

@@ -17,11 +17,11 @@ import urllib3
 
 from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.listing import new_key_suffix, object_key

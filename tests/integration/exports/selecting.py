@@ -3,10 +3,10 @@
 from typing import Any
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import Catalog, SourceTable
-from stream_app.exports.query import row_query
-from stream_app.exports.source import Source
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog, SourceTable
 from streaming_exporter.events import ExportRequest
 
 

@@ -21,7 +21,7 @@ from stream_app.datasets.models import ColumnSettings, Dataset
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source_transactions import begun
+from stream_app.exports.sources.transactions import begun
 from stream_app.exports.task import ExportLimits
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected
@@ -48,7 +48,7 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         snapshot.as_of = AS_OF
         return snapshot
 
-    monkeypatch.setattr("stream_app.exports.source.begun", begun_at)
+    monkeypatch.setattr("stream_app.exports.sources.source.begun", begun_at)
 
 
 def comparable(name: str, content: bytes) -> object:

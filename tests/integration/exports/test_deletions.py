@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import source_session
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.row_reader import ParallelReading, RowReader
-from stream_app.exports.source import Source
+from stream_app.exports.reading.row_reader import ParallelReading, RowReader
+from stream_app.exports.sources import session as source_session
+from stream_app.exports.sources.source import Source
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore, StoredObject

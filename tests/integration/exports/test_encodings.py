@@ -14,9 +14,9 @@ from openpyxl import load_workbook
 from pydantic import SecretStr
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected

@@ -11,7 +11,7 @@ import pytest
 import pyzipper
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.task import ExportProgress

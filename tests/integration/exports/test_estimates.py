@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import row_estimate as run
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.reading import row_estimate as run
 from stream_app.exports.task import ExportProgress
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for

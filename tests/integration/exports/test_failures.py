@@ -18,7 +18,7 @@ from stream_app.exports.formats.csv import CsvFormat
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.plugins import PluginFailed
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ABORTS, ObjectStore

@@ -16,9 +16,9 @@ from stream_app.exports.formats import json as json_format
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.json import JsonFormat, NdjsonFormat
 from stream_app.exports.formats.json_objects import PIECE_BYTES, Form, ObjectWriter
-from stream_app.exports.message_too_long import MessageTooLong
-from stream_app.exports.query import CopyStatement, row_query
-from stream_app.exports.source import Source
+from stream_app.exports.queries.row_query import CopyStatement, row_query
+from stream_app.exports.sources.message_too_long import MessageTooLong
+from stream_app.exports.sources.source import Source
 from streaming_exporter.events import ExportRequest, Options
 from tests.integration.exports.selecting import described
 from tests.integration.exports.test_type_matrix import BUILT_IN

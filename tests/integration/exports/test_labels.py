@@ -156,7 +156,7 @@ async def test_without_options_labels_change_nothing(
     export: Export, dataset: Dataset, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same statement and the same file as for a dataset without labels."""
-    from stream_app.exports import snapshot
+    from stream_app.exports.sources import snapshot
 
     statements: list[str] = []
     copy = snapshot.Snapshot.copy

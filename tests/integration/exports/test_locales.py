@@ -24,7 +24,7 @@ from stream_app.datasets.models import ColumnSettings, Dataset
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import ROWS
 from stream_app.exports.formats.localized import printed_text
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.sql_text import render
 from stream_app.locales import find_locale
 from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import Export

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from stream_app.exports.filters import MAX_VALUES
+from stream_app.exports.filters.conditions import MAX_VALUES
 from tests.integration.exports.conftest import Export
 
 ODD = [

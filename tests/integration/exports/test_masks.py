@@ -13,14 +13,14 @@ from pypdf import PdfReader
 
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import ColumnSettings, Dataset
-from stream_app.exports.catalog import Catalog, SourceTable
 from stream_app.exports.columns import Kind
-from stream_app.exports.masks import MASKS
+from stream_app.exports.masks.registry import MASKS
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.query import row_query
-from stream_app.exports.rights import visible_table
-from stream_app.exports.source import Source
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.rights import visible_table
 from stream_app.keyed_hashes import derive_key
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

@@ -8,8 +8,8 @@ import pytest
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column
-from stream_app.exports.filters import operators
-from stream_app.exports.source import Source
+from stream_app.exports.filters.conditions import operators
+from stream_app.exports.sources.source import Source
 from streaming_exporter.errors import Rejected
 from tests.integration.exports.selecting import described, selected
 

@@ -10,8 +10,8 @@ from dev.sample import DATASETS
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.query import CopyStatement, row_query
-from stream_app.exports.source import Source
+from stream_app.exports.queries.row_query import CopyStatement, row_query
+from stream_app.exports.sources.source import Source
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import Export
 from tests.integration.exports.selecting import described

@@ -6,11 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.query import ownership_conditions, reference, row_query
-from stream_app.exports.source import Source
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.row_query import ownership_conditions, reference, row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.selecting import described, selected

@@ -17,17 +17,19 @@ import structlog
 from pydantic import SecretStr
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import preparation, ranges, source_session
-from stream_app.exports.catalog import Catalog
+from stream_app.exports import preparation
 from stream_app.exports.formats.base import Document
-from stream_app.exports.pipe import BytePipe
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.query import row_query
-from stream_app.exports.ranges import plan_ranges
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.source import Source
-from stream_app.exports.source_errors import SnapshotNotShared
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.reading import ranges
+from stream_app.exports.reading.pipe import BytePipe
+from stream_app.exports.reading.ranges import plan_ranges
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources import session as source_session
+from stream_app.exports.sources.errors import SnapshotNotShared
+from stream_app.exports.sources.snapshot import Snapshot
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

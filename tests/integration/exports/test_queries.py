@@ -12,11 +12,11 @@ import pytest
 from pypdf import PdfReader
 
 from stream_app.datasets.models import ColumnSettings, Dataset, Parameter, Scope
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Source
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits, ExportProgress
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Outage, Rejected
@@ -180,7 +180,7 @@ async def test_limits_estimates_windows_and_parts_of_a_query(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its rows are counted and estimated as those of a table; it has no parts, and a window waits for it."""
-    monkeypatch.setattr("stream_app.exports.row_estimate.ESTIMATE_AFTER", 0.0)
+    monkeypatch.setattr("stream_app.exports.reading.row_estimate.ESTIMATE_AFTER", 0.0)
     for dataset in pair:
         few = exporter_of(
             dataset, sources=source, catalog=Catalog(source), limits=ExportLimits(max_rows=299),
@@ -326,7 +326,7 @@ async def test_a_query_whose_table_is_locked_waits(
     source: Source, database: asyncpg.Connection, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The description needs the table's lock; a job waits for it, and no failure is counted."""
-    monkeypatch.setattr("stream_app.exports.catalog.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("stream_app.exports.tables.catalog.LOCK_SECONDS", 0.2)
     await database.execute("CREATE TABLE t (id int)")
     dataset = Dataset(name="q", query=f"select id from {schema}.t")
     async with database.transaction():

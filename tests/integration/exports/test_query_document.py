@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests.documents import BLOCKS

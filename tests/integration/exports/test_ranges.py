@@ -8,17 +8,17 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import ranges as ranges_module
-from stream_app.exports import row_reader
-from stream_app.exports import source as source_module
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.query import RowQuery, row_query
-from stream_app.exports.ranges import RowRange, plan_ranges
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Source
-from stream_app.exports.source_errors import SnapshotLost
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.row_query import RowQuery, row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.reading import ranges as ranges_module
+from stream_app.exports.reading import row_reader
+from stream_app.exports.reading.ranges import RowRange, plan_ranges
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources import source as source_module
+from stream_app.exports.sources.errors import SnapshotLost
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from streaming_exporter.errors import Retryable

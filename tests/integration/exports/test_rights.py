@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope
-from stream_app.exports.catalog import Catalog, SourceTable
-from stream_app.exports.query import row_query
-from stream_app.exports.relative_dates import resolve_request
-from stream_app.exports.rights import shows_planner_numbers, visible_table
-from stream_app.exports.source import Source
-from stream_app.exports.sql_text import render
+from stream_app.exports.filters.relative_dates import resolve_request
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.rights import shows_planner_numbers, visible_table
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest

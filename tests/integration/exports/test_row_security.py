@@ -13,15 +13,15 @@ from structlog.testing import capture_logs
 
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import ColumnSettings, Dataset, SessionValue
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.query import row_query
-from stream_app.exports.row_estimate import estimated_rows
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.session_values import session_values
-from stream_app.exports.source import Source
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.reading.row_estimate import estimated_rows
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources.session_values import session_values
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits, ExportProgress, TaskPart
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
@@ -141,7 +141,7 @@ async def test_counts_estimates_and_the_largest_row_have_the_settings(
 
 
 async def _rows(exporter: Exporter, dataset: Dataset) -> tuple[Any, Any]:
-    from stream_app.exports.query import row_query
+    from stream_app.exports.queries.row_query import row_query
 
     table = await exporter.catalog.table(dataset)
     return table, row_query(table, _request())

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 
 from stream_app.datasets.models import Dataset
 from stream_app.db.engine import connect_to
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
-from stream_app.exports.source_session import PINNED, PINNED_ON_LINUX, begin_script
+from stream_app.exports.sources.session import PINNED, PINNED_ON_LINUX, begin_script
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
@@ -219,7 +219,9 @@ async def test_the_transaction_ends_with_the_last_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R11: while a slow store receives the rest of a file, no transaction is open."""
-    monkeypatch.setattr("stream_app.exports.row_estimate.ESTIMATE_AFTER", 60)  # on a connection of its own
+    monkeypatch.setattr(
+        "stream_app.exports.reading.row_estimate.ESTIMATE_AFTER", 60
+    )  # on a connection of its own
     await database.execute("CREATE TABLE few AS SELECT 1 AS id")
     left: list[int] = []
 

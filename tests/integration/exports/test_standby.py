@@ -19,10 +19,10 @@ from dev import postgres
 from dev.postgres import PostgresService
 from stream_app.datasets.models import Dataset
 from stream_app.db.engine import create_engine
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Source
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage

@@ -10,7 +10,7 @@ import pytest
 from stream_app.db.engine import create_engine
 from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.findings import State
-from stream_app.exports.source_errors import source_errors
+from stream_app.exports.sources.errors import source_errors
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Outage, Rejected, Retryable

@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import ranges, row_reader
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
+from stream_app.exports.reading import ranges, row_reader
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress
 from streaming_exporter.errors import Outage, Rejected, Retryable
 from streaming_exporter.events import ExportRequest

@@ -14,10 +14,10 @@ import pytest
 from pydantic_core import from_json
 
 from stream_app.datasets.file import DatasetsFile, load_datasets
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.registry import check_format
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.sources import PoolSize, Sources
+from stream_app.exports.sources.registry import PoolSize, Sources
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.filters import MAX_RANGES
-from stream_app.exports.source import Source
+from stream_app.exports.filters.conditions import MAX_RANGES
+from stream_app.exports.sources.source import Source
 from tests.integration.exports.selecting import described, selected
 
 DAYS = [date(2026, 3, 29), date(2026, 10, 25), date(2026, 10, 31)]

@@ -10,7 +10,7 @@ import pytest
 from stream_app.exports.columns import Column, quote_name
 from stream_app.exports.formats.csv import CsvFormat
 from stream_app.exports.formats.json import NdjsonFormat
-from stream_app.exports.masks import MASKS
+from stream_app.exports.masks.registry import MASKS
 from stream_app.plugins import INTERFACE, Document, Mask, Tally
 from stream_app.plugins.conformance.cases import NAMES
 from stream_app.plugins.conformance.database import ConformanceDatabase

@@ -20,13 +20,13 @@ from sqlalchemy import text
 
 from stream_app.datasets.models import Dataset
 from stream_app.db.listener import listen
-from stream_app.exports.catalog import Catalog
-from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.row_reader import ParallelReading
-from stream_app.exports.source import Source
+from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportedFile, ExportLimits, ExportTask
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.models import ExportJob

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
-from stream_app.exports.sources import SourceFinder
+from stream_app.exports.sources.registry import SourceFinder
+from stream_app.exports.sources.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.settings import Settings

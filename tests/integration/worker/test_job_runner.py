@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
-from stream_app.exports.sources import SourceFinder
+from stream_app.exports.sources.registry import SourceFinder
+from stream_app.exports.sources.source import Source
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from stream_app.exports import part_planner
-from stream_app.exports import source as source_module
 from stream_app.exports.part_results import write_combined
+from stream_app.exports.sources import source as source_module
 from stream_app.exports.task import ExportResult
 from stream_app.worker import part_coordinator
 from streaming_exporter.errors import Outage

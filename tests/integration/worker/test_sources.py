@@ -18,12 +18,12 @@ from dev.stack import Stack
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.models import Dataset, SourceSettings
 from stream_app.datasets.registry import Datasets
-from stream_app.exports import source_monitor
-from stream_app.exports.catalog import Catalog
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source_monitor import SourceMonitor
-from stream_app.exports.sources import Sources, export_pools
+from stream_app.exports.sources import monitor as source_monitor
+from stream_app.exports.sources.monitor import SourceMonitor
+from stream_app.exports.sources.registry import Sources, export_pools
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits
 from stream_app.jobs.submission import RequestValidator, submit
 from stream_app.settings import Settings

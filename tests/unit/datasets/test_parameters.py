@@ -7,7 +7,7 @@ import pytest
 
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import parameter_texts
-from stream_app.exports.relative_dates import resolve_request
+from stream_app.exports.filters.relative_dates import resolve_request
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

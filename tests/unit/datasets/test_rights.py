@@ -21,11 +21,11 @@ from stream_app.datasets.rights import (
     usable_scopes,
     visible_dataset,
 )
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.query import row_query
-from stream_app.exports.rights import shows_planner_numbers, visible_table
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.rights import shows_planner_numbers, visible_table
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

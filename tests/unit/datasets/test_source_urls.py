@@ -7,7 +7,7 @@ import pytest
 from stream_app.datasets.file import DatasetsFile, DatasetsFileError, load_datasets
 from stream_app.datasets.models import Dataset, SourceSettings
 from stream_app.datasets.source_urls import source_urls
-from stream_app.exports.sources import Sources, call_pools, export_pools
+from stream_app.exports.sources.registry import Sources, call_pools, export_pools
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
 from tests.documents import ROOT

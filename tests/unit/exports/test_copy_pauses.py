@@ -5,7 +5,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from stream_app.exports.snapshot import CHUNK_BYTES, SMALL_COPY, Snapshot
+from stream_app.exports.sources.snapshot import CHUNK_BYTES, SMALL_COPY, Snapshot
 
 MESSAGE = 8 * 2**10
 """PostgreSQL sends so many bytes at a time."""
@@ -26,7 +26,7 @@ async def pauses_of(size: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, in
     async def sink(chunk: bytes) -> None:
         chunks.append(len(chunk))
 
-    monkeypatch.setattr("stream_app.exports.snapshot.asyncio.sleep", pause)
+    monkeypatch.setattr("stream_app.exports.sources.snapshot.asyncio.sleep", pause)
     moment = cast(Any, None)
     opened = Snapshot(MagicMock(copy_from_query=send), moment, moment, 60)
     await opened.copy("SELECT 1", {}, sink)

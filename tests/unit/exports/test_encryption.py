@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from stream_app.datasets.encryption import check_encryption
-from stream_app.exports.encryption import PIECE, AgeEncryption, Encryption, encryption_for
-from stream_app.exports.file_limit import FileLimit
-from stream_app.exports.file_passwords import FilePasswords
+from stream_app.exports.files.encryption import PIECE, AgeEncryption, Encryption, encryption_for
+from stream_app.exports.files.file_limit import FileLimit
+from stream_app.exports.files.passwords import FilePasswords
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import Encrypt, ExportRequest

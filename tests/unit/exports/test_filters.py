@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.filters import conditions, operators
-from stream_app.exports.query import reference
-from stream_app.exports.sql_text import render
+from stream_app.exports.filters.conditions import conditions, operators
+from stream_app.exports.queries.row_query import reference
+from stream_app.exports.queries.sql_text import render
 from streaming_exporter.errors import Rejected
 
 COLUMNS = {

@@ -3,7 +3,7 @@
 import pytest
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.identifiers import is_identifier
+from stream_app.exports.formats.identifiers import is_identifier
 
 IDENTIFIERS = [
     "id", "ID", "customer_id", "customerId", "userID", "order number", "order_no", "Rechnungsnummer",

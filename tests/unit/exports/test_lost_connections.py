@@ -6,8 +6,8 @@ from unittest.mock import MagicMock
 import asyncpg
 import pytest
 
-from stream_app.exports.snapshot import Snapshot
-from stream_app.exports.source_errors import is_lost_connection
+from stream_app.exports.sources.errors import is_lost_connection
+from stream_app.exports.sources.snapshot import Snapshot
 
 
 async def copy(error: Exception, *, is_closed: bool) -> None:

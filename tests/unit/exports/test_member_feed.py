@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 
 from stream_app.exports.bundles.members import AHEAD, MemberFeed
-from stream_app.exports.pipe import BytePipe, PipeClosed
+from stream_app.exports.reading.pipe import BytePipe, PipeClosed
 
 
 async def begun(feed: MemberFeed, content: bytes = b"x") -> BytePipe:

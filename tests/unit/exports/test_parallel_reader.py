@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.exports.parallel_reader import ParallelReader
-from stream_app.exports.snapshot import Sink, Snapshot
-from stream_app.exports.source_errors import NoFreeConnection
+from stream_app.exports.reading.parallel_reader import ParallelReader
+from stream_app.exports.sources.errors import NoFreeConnection
+from stream_app.exports.sources.snapshot import Sink, Snapshot
 from streaming_exporter.errors import Outage, Rejected
 from tests.waiting import at_most
 

@@ -3,10 +3,10 @@
 from typing import cast
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import SourceTable, TableSize
 from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import SourceTable, TableSize
 from streaming_exporter.events import ExportRequest
 
 

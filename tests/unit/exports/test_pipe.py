@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stream_app.exports.pipe import BytePipe, PipeClosed
+from stream_app.exports.reading.pipe import BytePipe, PipeClosed
 from tests.waiting import patient
 
 

@@ -13,7 +13,7 @@ import structlog
 from stream_app.doctor.findings import State
 from stream_app.doctor.plugins import check_plugins
 from stream_app.exports.formats.registry import FORMATS, MISSING, check_format
-from stream_app.exports.masks import MASKS, check_mask_class, mask_expression
+from stream_app.exports.masks.registry import MASKS, check_mask_class, mask_expression
 from stream_app.exports.plugins import (
     FORMATS_GROUP,
     MASKS_GROUP,

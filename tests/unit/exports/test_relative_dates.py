@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from stream_app.exports.columns import Kind
-from stream_app.exports.local_time import instant, start_of, wall_of
-from stream_app.exports.relative_dates import is_relative, resolve_filters
+from stream_app.exports.filters.local_time import instant, start_of, wall_of
+from stream_app.exports.filters.relative_dates import is_relative, resolve_filters
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 3, 30, 7, 15, 30, 500, tzinfo=UTC)

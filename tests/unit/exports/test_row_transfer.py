@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.exports.file_writer import FileWriter
+from stream_app.exports.files.file_writer import FileWriter
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.row_reader import RowReader
-from stream_app.exports.row_transfer import RowStream, RowTransfer
-from stream_app.exports.snapshot import Sink, Snapshot
-from stream_app.exports.source_errors import source_errors
+from stream_app.exports.reading.row_reader import RowReader
+from stream_app.exports.reading.row_transfer import RowStream, RowTransfer
+from stream_app.exports.sources.errors import source_errors
+from stream_app.exports.sources.snapshot import Sink, Snapshot
 from stream_app.exports.task import ExportProgress
 from stream_app.observability.metrics import ERRORS
 from streaming_exporter.errors import Retryable

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from stream_app.db.sqlstates import Meaning, meaning_of
-from stream_app.exports.source import Source
-from stream_app.exports.source_errors import connection_error, is_lost_connection, statement_error
+from stream_app.exports.sources.errors import connection_error, is_lost_connection, statement_error
+from stream_app.exports.sources.source import Source
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 

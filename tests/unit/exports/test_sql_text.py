@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Text, cast, func, literal, select
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports import sql_text
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind, kind_of
-from stream_app.exports.filters import LISTS, operators
-from stream_app.exports.query import reference, row_query
-from stream_app.exports.sql_text import MAX_VALUES, quoted, render, rendered
+from stream_app.exports.filters.conditions import LISTS, operators
+from stream_app.exports.queries import sql_text
+from stream_app.exports.queries.row_query import reference, row_query
+from stream_app.exports.queries.sql_text import MAX_VALUES, quoted, render, rendered
+from stream_app.exports.tables.catalog import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.type_shapes import SCALARS

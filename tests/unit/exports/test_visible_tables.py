@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[3]
 OWN = {
     "stream_app/doctor/bundles_check.py",
     "stream_app/doctor/datasets_check.py",
-    "stream_app/exports/catalog.py",
-    "stream_app/exports/rights.py",
+    "stream_app/exports/tables/catalog.py",
+    "stream_app/exports/tables/rights.py",
 }
 """The catalog itself, the module that adds the rights, and the checks of the datasets file for operators."""
 

@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from stream_app.datasets.models import Parameter
 from stream_app.exports.columns import Kind
-from stream_app.exports.relative_dates import resolve_filters, resolve_parameters
-from stream_app.exports.whole_days import Day, day_of, day_zone, joined, with_zone, without_zone, written_day
+from stream_app.exports.filters.relative_dates import resolve_filters, resolve_parameters
+from stream_app.exports.filters.whole_days import (
+    Day,
+    day_of,
+    day_zone,
+    joined,
+    with_zone,
+    without_zone,
+    written_day,
+)
 from streaming_exporter.errors import Rejected
 
 BERLIN, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")

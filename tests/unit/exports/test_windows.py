@@ -3,9 +3,9 @@
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.catalog import SourceTable
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.windows import check_window_columns
+from stream_app.exports.queries.windows import check_window_columns
+from stream_app.exports.tables.catalog import SourceTable
 from streaming_exporter.errors import Rejected
 
 TIMES = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}

@@ -8,9 +8,9 @@ import pytest
 
 from stream_app.exports.bundles.members import BundleFacts
 from stream_app.exports.bundles.writer import BundleWriter
-from stream_app.exports.compression import COMPRESSIONS
-from stream_app.exports.encryption import AgeEncryption, ZipEncryption
-from stream_app.exports.file_writer import FileKind
+from stream_app.exports.files.compression import COMPRESSIONS
+from stream_app.exports.files.encryption import AgeEncryption, ZipEncryption
+from stream_app.exports.files.file_writer import FileKind
 from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.task import ExportProgress, ExportTask

@@ -15,7 +15,7 @@ from producers.arguments import (
     parse_parameters,
 )
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.filters import operators
+from stream_app.exports.filters.conditions import operators
 from streaming_exporter.errors import UsageError
 
 

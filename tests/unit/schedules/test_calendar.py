@@ -9,7 +9,7 @@ from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.exports.local_time import DAY, exists, start_of, wall_of
+from stream_app.exports.filters.local_time import DAY, exists, start_of, wall_of
 from stream_app.schedules.calendar import DAYS, PERIODS, Calendar, Windowing, period_before, window_of
 from streaming_exporter.errors import Rejected
 

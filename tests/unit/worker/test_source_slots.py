@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.exports.source import Source
+from stream_app.exports.sources.source import Source
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
 from stream_app.worker import source_slots

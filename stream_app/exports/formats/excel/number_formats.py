@@ -2,7 +2,7 @@
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.file_words import PLAIN_BOOLEANS
-from stream_app.exports.identifiers import is_identifier
+from stream_app.exports.formats.identifiers import is_identifier
 from stream_app.locales import LocaleRules
 
 SHOWN_DIGITS = 2

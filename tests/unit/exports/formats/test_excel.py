@@ -17,7 +17,7 @@ from openpyxl import load_workbook
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.excel.format import ExcelFormat
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.sql_text import render
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Options
 

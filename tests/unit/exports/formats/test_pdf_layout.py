@@ -10,7 +10,7 @@ from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.format import PdfFormat
 from stream_app.exports.formats.pdf.layout import lay_out
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.sql_text import render
 from streaming_exporter.events import Options
 from tests.unit.exports.formats.test_pdf import AS_OF, ID, NOTE, pdf, texts
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.compression import COMPRESSIONS, CompressedFile
+from stream_app.exports.files.compression import COMPRESSIONS, CompressedFile
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.excel.archive import Archive
 from stream_app.exports.formats.parquet.format import ParquetFormat

@@ -6,7 +6,7 @@ import pytest
 
 from stream_app.exports.columns import KIND_OF_TYPE, Column, DataType, Kind
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.exports.sql_text import render
+from stream_app.exports.queries.sql_text import render
 from stream_app.time_zones import find_zone
 from streaming_exporter.events import Options
 

@@ -1,0 +1,1 @@
+"""Filters of a request: their values, and the SQL conditions. Pure."""

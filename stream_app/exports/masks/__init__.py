@@ -1,0 +1,1 @@
+"""Masks: SQL that replaces the values of columns for callers who must not see them. Pure."""

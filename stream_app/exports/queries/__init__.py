@@ -1,0 +1,1 @@
+"""The SQL of an export, and what it shows of rows. Pure."""

@@ -1,0 +1,360 @@
+"""Cuts the rows of an export into ranges, which several queries read instead of one.
+
+The rows of all ranges, one range after the other, are the rows of the whole query in the same order:
+
+- Without an order the rows are cut at pages of the table: PostgreSQL reads a table page by page.
+- With an order they are cut at values of the first column of the order. Rows with the same value are in the
+  same range, and NULL, which comes last, is a range of its own.
+
+Other queries stay in one range: those of views, foreign tables and partitioned tables, those without a
+suitable index, and those whose rows are stored in another order.
+"""
+
+import asyncio
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import asyncpg
+import structlog
+from sqlalchemy import ColumnElement, TableClause, func, literal_column, select, table, tablesample
+from sqlalchemy.sql.elements import quoted_name
+
+from stream_app.exports.columns import Column, Kind, quote_name, quote_text
+from stream_app.exports.queries.row_query import RowQuery, reference
+from stream_app.exports.queries.sql_text import render
+from stream_app.exports.sources.query_plan import QueryPlan
+from stream_app.exports.sources.snapshot import Snapshot
+from stream_app.exports.tables.catalog import SourceTable
+
+log = structlog.get_logger(__name__)
+
+SMALLEST_RANGE = 2**20
+"""Bytes of the smallest range: each range costs a round trip."""
+
+MOST_RANGES = 10_000
+"""The largest number of ranges. More of them make the ranges larger."""
+
+SAMPLED_PAGES = (300, 30_000)
+"""The fewest and the most pages that are read to find values to cut at."""
+
+PAGES_OF_A_RANGE = 8
+"""Pages that are read to find one value to cut at."""
+
+PAGES_OF_FILTERED_ROWS = 4_096
+"""The most pages of a range, unless there would be too many ranges."""
+
+ROWS_OF_A_RANGE = 4
+"""Rows of the sample, at least, between two values to cut at."""
+
+LONGEST_VALUE = 1_000
+"""Bytes of the longest value to cut at."""
+
+MOST_READS = 3.0
+"""How often each page can be read on average, because it has rows of several ranges. The rows of a table are
+often stored roughly in the order of a time or a serial number; rows in the order of a random key are not."""
+
+_MORE_TEXT: Mapping[Kind, int] = {
+    Kind.INTEGER: 3, Kind.FLOAT: 8, Kind.BOOLEAN: 3, Kind.UUID: 20, Kind.DATE: 6, Kind.TIME: 7,
+    Kind.TIMESTAMP: 16, Kind.TIMESTAMPTZ: 18,
+}  # fmt: skip
+"""How many bytes more a value has as text than PostgreSQL needs to store it."""
+
+_CAN_BE_TOASTED = frozenset({Kind.TEXT, Kind.JSON, Kind.BYTES, Kind.ARRAY, Kind.NUMERIC, Kind.OTHER})
+
+_WHOLE_TABLE = frozenset({"Seq Scan", "Gather"})
+_PAGE_BY_PAGE = frozenset({"Tid Range Scan"})
+
+_HAS_INDEX = """
+    SELECT pg_catalog.pg_relation_size(attribute.attrelid)
+           / pg_catalog.current_setting('block_size')::int AS pages,
+        EXISTS (
+            SELECT FROM pg_catalog.pg_index AS index
+            JOIN pg_catalog.pg_class AS class ON class.oid = index.indexrelid
+            JOIN pg_catalog.pg_am AS method ON method.oid = class.relam
+            JOIN pg_catalog.pg_opclass AS operators ON operators.oid = index.indclass[0]
+            WHERE index.indrelid = attribute.attrelid AND index.indisvalid AND index.indpred IS NULL
+            AND index.indkey[0] = attribute.attnum AND method.amname = 'btree' AND operators.opcdefault
+            AND index.indcollation[0] = attribute.attcollation
+        ) AS has_index
+    FROM pg_catalog.pg_attribute AS attribute
+    WHERE attribute.attrelid = {table}::pg_catalog.regclass AND attribute.attname = {column}
+"""
+"""The number of pages of a table, and whether an index has the order of one of its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """A range of an export's rows. Without any attribute it has all rows.
+
+    Attributes:
+        first_page: number of the first page; ``None`` if the rows are not cut at pages.
+        end_page: number of the page after the last one; ``None`` means no end.
+        column: name of the column that the rows are cut by; ``None`` if they are not cut by values.
+        type: SQL name of its type.
+        after: the rows have greater values than this; ``None`` means no lower bound.
+        until: the rows have no greater values than this; ``None`` means no upper bound.
+        is_null: the rows are those whose value is NULL. All other ranges with a column leave them out.
+    """
+
+    first_page: int | None = None
+    end_page: int | None = None
+    column: str | None = None
+    type: str | None = None
+    after: str | None = None
+    until: str | None = None
+    is_null: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the range as a JSON object."""
+        found = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in found.items() if value is not None and value is not False}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the range that :meth:`to_json` has written."""
+        return cls(**value)
+
+    @property
+    def condition(self) -> str:
+        """The SQL condition for the rows of the range."""
+        return " AND ".join(self._conditions()) or "true"
+
+    def apply(self, rows: RowQuery) -> RowQuery:
+        """Return the query for those of ``rows`` that are in the range."""
+        if self == RowRange():
+            return rows
+        return narrowed(rows, self.condition)
+
+    def _conditions(self) -> Iterator[str]:
+        if self.first_page is not None:
+            yield f"ctid >= '({self.first_page},0)'::pg_catalog.tid"
+        if self.end_page is not None:
+            yield f"ctid < '({self.end_page},0)'::pg_catalog.tid"
+        if self.column is None:
+            return
+        name = quote_name(self.column)
+        if self.is_null:
+            yield f"{name} IS NULL"
+        if self.after is not None:
+            yield f"{name} > {quote_text(self.after)}::{self.type}"
+        if self.until is not None:
+            yield f"{name} <= {quote_text(self.until)}::{self.type}"
+
+
+def narrowed(rows: RowQuery, condition: str) -> RowQuery:
+    """Return the query for those of ``rows`` that fulfil the condition of a range.
+
+    The table had no child when its rows were cut. One that is attached meanwhile must not be in the later
+    ranges: PostgreSQL looks up children anew for each statement.
+    """
+    chosen = rows.select
+    for origin in rows.select.get_final_froms():
+        if isinstance(origin, TableClause):
+            chosen = chosen.with_hint(origin, "ONLY", "postgresql")
+    return replace(rows, select=chosen.where(literal_column(condition)))
+
+
+ALL_ROWS = (RowRange(),)
+"""The only range of rows that cannot be cut."""
+
+
+async def plan_ranges(
+    snapshot: Snapshot,
+    source: SourceTable,
+    rows: RowQuery,
+    *,
+    target_bytes: int,
+    min_bytes: int = 0,
+    at_least: int = 1,
+) -> tuple[RowRange, ...]:
+    """Cut ``rows`` into ranges, in the order of the rows.
+
+    An export that is known to be small costs no round trip.
+
+    Args:
+        snapshot: a snapshot with the table. It can be used again whatever happens.
+        source: the table.
+        rows: the query.
+        target_bytes: approximate bytes of a range, as COPY writes them.
+        min_bytes: an export with fewer bytes is one range.
+        at_least: as many ranges, unless they would be smaller than :data:`SMALLEST_RANGE`.
+
+    Returns:
+        The ranges. A single one means that the rows cannot be cut or are too few.
+    """
+    known = source.size
+    # The pages can hold compressed values, and the table can have grown since.
+    if not source.can_be_cut or (known is not None and known.bytes < min_bytes / 4):
+        return ALL_ROWS
+    try:
+        async with snapshot.savepoint():
+            return await _planned(snapshot, source, rows, target_bytes, min_bytes, at_least)
+    except asyncpg.PostgresConnectionError:
+        raise
+    except (asyncpg.PostgresError, UnicodeError) as error:  # UnicodeError: a database without an encoding
+        # The statement of the export itself meets the same error, or can do without ranges.
+        log.info("export.cutting_failed", dataset=source.dataset.name, error=str(error))
+        return ALL_ROWS
+
+
+async def _planned(
+    snapshot: Snapshot, source: SourceTable, rows: RowQuery, target_bytes: int, min_bytes: int, at_least: int
+) -> tuple[RowRange, ...]:
+    plan = await snapshot.explain(await asyncio.to_thread(render, rows.select))
+    size = _bytes(plan, source, rows)
+    if size < min_bytes:
+        return ALL_ROWS
+    count = max(math.ceil(size / target_bytes), min(at_least, int(size // SMALLEST_RANGE)))
+    count = min(count, MOST_RANGES)
+    if count < 2:
+        return ALL_ROWS
+    if source.order_columns:
+        return await _by_value(snapshot, source, rows, count)
+    if source.can_be_cut_by_page and plan.node_types <= _WHOLE_TABLE:
+        return await _by_page(snapshot, source, rows, count)
+    return ALL_ROWS
+
+
+def _bytes(plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
+    """Estimate the bytes of the rows as COPY writes them."""
+    more = sum(1 + _MORE_TEXT.get(item.kind, 0) for item in rows.columns)
+    size = plan.rows * (plan.width + more)
+    known = source.size
+    if known is not None and known.rows > 0:
+        # The planner's width leaves out what is stored outside of the rows.
+        size += int(_toast_bytes(source, rows) * min(1.0, plan.rows / known.rows))
+    return size
+
+
+def _toast_bytes(source: SourceTable, rows: RowQuery) -> int:
+    """Return the bytes that are stored outside of all rows, if values of ``rows`` can be among them."""
+    known = source.size
+    can_be = known is not None and any(item.kind in _CAN_BE_TOASTED for item in rows.columns)
+    return known.toast_bytes if known is not None and can_be else 0
+
+
+def _most_reads(source: SourceTable, rows: RowQuery) -> float:
+    """Return how often each page of the table can be read on average.
+
+    To read a page once more costs little if most bytes of the exported rows are stored outside of it. It is
+    not known which of the columns has these bytes, so all that can have them must be exported.
+    """
+    outside, known = _toast_bytes(source, rows), source.size
+    can_have = {name for name, item in source.all_columns.items() if item.kind in _CAN_BE_TOASTED}
+    if not outside or known is None or not can_have <= {item.name for item in rows.columns}:
+        return MOST_READS
+    return MOST_READS * known.bytes / max(1, known.bytes - outside)
+
+
+async def _by_page(
+    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int
+) -> tuple[RowRange, ...]:
+    """Cut at pages."""
+    name = quote_text(_name(source))
+    found = await snapshot.first(f"""
+        SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass)
+               / pg_catalog.current_setting('block_size')::int AS pages
+    """)
+    pages = int(found["pages"]) if found else 0
+    # Where a filter drops most rows, the others can all be in a few pages.
+    count = max(count, min(pages // PAGES_OF_FILTERED_ROWS, MOST_RANGES))
+    step = max(1, math.ceil(pages / count))
+    starts = range(0, pages, step)
+    # The last range has no end: it costs nothing, and no page can be missed.
+    ranges = tuple(
+        RowRange(first_page=start, end_page=start + step if start + step < pages else None)
+        for start in starts
+    )
+    if len(ranges) < 2:
+        return ALL_ROWS
+    plan = await _plan_of_one(snapshot, rows, ranges)
+    return ranges if plan.node_types <= _PAGE_BY_PAGE else ALL_ROWS
+
+
+async def _by_value(
+    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int
+) -> tuple[RowRange, ...]:
+    """Cut at values of a sample."""
+    lead = source.all_columns[source.order_columns[0]]
+    # "IS NULL" is also true for a composite value whose fields are all NULL.
+    if not lead.ordering or lead.data_type.fields or lead.is_enum_domain:
+        return ALL_ROWS
+    found = await snapshot.first(
+        _HAS_INDEX.format(table=quote_text(_name(source)), column=quote_text(lead.name))
+    )
+    if found is None or not found["has_index"]:
+        return ALL_ROWS
+    fewest, most = SAMPLED_PAGES
+    wanted = max(fewest, min(PAGES_OF_A_RANGE * count, most))
+    percent = min(100.0, 100 * wanted / max(found["pages"], 1))
+    # In a thread, because a filter with many values takes long to render.
+    sql = await asyncio.to_thread(_sample_query, source, rows, lead, percent, count)
+    sampled = await snapshot.fetch(sql)
+    if not sampled or sampled[0]["reads"] > _most_reads(source, rows):
+        return ALL_ROWS
+    ranges = _between(lead, [row["bound"] for row in sampled])
+    plan = await _plan_of_one(snapshot, rows, ranges)
+    return ranges if plan.searches(lead.name) else ALL_ROWS
+
+
+def _name(source: SourceTable) -> str:
+    return f"{quote_name(source.schema)}.{quote_name(source.name)}"
+
+
+def _sample_query(source: SourceTable, rows: RowQuery, lead: Column, percent: float, count: int) -> str:
+    """Return the query for up to ``count`` - 1 values that cut a sample of the rows into equal parts.
+
+    Its column ``reads`` is the average number of parts that have rows in one page.
+    """
+    name = reference(lead.name)
+    origin = table(quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True))
+    sample = tablesample(origin, func.system(literal_column(f"{percent:.9f}")), seed=literal_column("0"))
+    value: ColumnElement[Any] = name.label("value")
+    page: ColumnElement[Any] = literal_column("(ctid::text::point)[0]").label("page")
+    number = func.row_number().over(order_by=name).label("number")
+    total = func.count().over().label("total")
+    values = select(value, page, number, total).select_from(sample).where(name.is_not(None))
+    if rows.select.whereclause is not None:
+        values = values.where(rows.select.whereclause)
+    parts = f"least({count}, total / {ROWS_OF_A_RANGE})"
+    return f"""
+        WITH sample AS MATERIALIZED (
+            SELECT value, number, page, (number - 1) * {parts} / total AS part,
+                   number * {parts} / total AS next_part, number = total AS is_last
+            FROM ({render(values)}) AS rows
+        )
+        SELECT bound, (
+            SELECT count(DISTINCT (page, part))::float8 / count(DISTINCT page) FROM sample
+        ) AS reads
+        FROM (
+            SELECT value::pg_catalog.text AS bound, number FROM sample
+            WHERE part <> next_part AND NOT is_last
+        ) AS bounds
+        WHERE pg_catalog.octet_length(bound) <= {LONGEST_VALUE}
+        ORDER BY number
+    """
+
+
+def _between(lead: Column, bounds: Sequence[str]) -> tuple[RowRange, ...]:
+    """Return the ranges between ``bounds``, which ascend."""
+    kept = list(dict.fromkeys(bounds))
+    if not kept:
+        return ALL_ROWS
+    # A cast to "name" cuts the value; "text" compares in the same way.
+    of_lead = RowRange(column=lead.name, type=lead.cast or lead.type)
+    ranges = [
+        replace(of_lead, after=after, until=until)
+        for after, until in zip([None, *kept], [*kept, None], strict=True)
+    ]
+    if lead.nullable:
+        ranges.append(replace(of_lead, is_null=True))
+    return tuple(ranges)
+
+
+async def _plan_of_one(snapshot: Snapshot, rows: RowQuery, ranges: Sequence[RowRange]) -> QueryPlan:
+    """Return the plan of one of the ranges, as the transactions that share a snapshot make it."""
+    one = ranges[len(ranges) // 2]
+    sql = await asyncio.to_thread(render, one.apply(rows).select)
+    return await snapshot.explain(sql, as_shared=True)

@@ -1,0 +1,68 @@
+"""Names the value of a filter that PostgreSQL refuses.
+
+The service itself checks values of the usual types. Those of other types, such as ``inet``, ranges or types
+of extensions, only PostgreSQL can read. Its message stays in the log, so further queries find the value.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from typing import Any
+
+from stream_app.datasets.typed_values import Kind, value_mismatch
+from stream_app.exports.columns import Column
+from stream_app.exports.filters.conditions import TEXTUAL
+from stream_app.exports.sources.errors import QUERY_REFUSED
+from stream_app.exports.sources.source import Source
+from stream_app.exports.tables.catalog import SourceTable
+from streaming_exporter.errors import ExporterError, Rejected
+
+MAX_TRIED = 100
+"""Values that are tried, each by a query."""
+
+_TRIED_KINDS = (Kind.OTHER, Kind.INTERVAL)
+"""Kinds whose values only PostgreSQL can read."""
+
+
+@asynccontextmanager
+async def naming_refused_value(
+    source: Source, table: SourceTable, filters: Mapping[str, Any]
+) -> AsyncIterator[None]:
+    """Replace the error of a query that PostgreSQL refuses, if a value of its filters is the reason.
+
+    Raises:
+        Rejected: it names the filter, the value and the type.
+    """
+    try:
+        yield
+    except Rejected as error:
+        if error.code != QUERY_REFUSED:
+            raise
+        found = None
+        with suppress(ExporterError):
+            found = await _refused_value(source, table, filters)
+        if found is None:
+            raise
+        raise found from error
+
+
+async def _refused_value(source: Source, table: SourceTable, filters: Mapping[str, Any]) -> Rejected | None:
+    for field, column, value in islice(_values(table, filters), MAX_TRIED):
+        try:
+            await source.fetch(f"SELECT CAST($1::pg_catalog.text AS {column.cast or column.type})", value)
+        except Rejected:
+            return value_mismatch(field, value, f"a value of type {column.type}")
+    return None
+
+
+def _values(table: SourceTable, filters: Mapping[str, Any]) -> Iterator[tuple[str, Column, str]]:
+    """Yield the values that only PostgreSQL can read, with their places."""
+    for name, wanted in filters.items():
+        column = table.filterable.get(name)
+        if column is None or column.kind not in _TRIED_KINDS:
+            continue
+        for operator, value in (wanted if isinstance(wanted, dict) else {"eq": wanted}).items():
+            field = f"filters.{name}.{operator}" if isinstance(wanted, dict) else f"filters.{name}"
+            for item in value if isinstance(value, list) else (value,):
+                if operator not in TEXTUAL and isinstance(item, str):
+                    yield field, column, item

@@ -1,0 +1,1 @@
+"""The source databases: their pools of connections, snapshots, sessions and errors."""

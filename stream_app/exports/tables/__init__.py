@@ -1,0 +1,1 @@
+"""The tables and queries of datasets, as the source database describes them and as callers see them."""
