@@ -139,7 +139,7 @@ def _load(entry: EntryPoint, base: type[Any]) -> Any:
         raise UnusablePlugin(f"{entry.value} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(item, base):
         raise UnusablePlugin(
-            f"{entry.value} must be a subclass of {base.__module__}.{base.__name__}, or an object of it"
+            f"{entry.value} must be a subclass of stream_app.plugins.{base.__name__}, or an object of it"
         )
     version = getattr(item, "interface", None)
     if version != INTERFACE or isinstance(version, bool):

@@ -108,7 +108,7 @@ def test_a_format_of_another_package_is_in_use(offer: Offer, offered: object) ->
         (UnnumberedFormat, "made for no version of the interface"),
         (FailingFormat, "cannot be loaded: OSError: no dictionary"),
         (UnfinishedFormat, "cannot be loaded: TypeError: .*abstract"),
-        (dict, r"must be a subclass of stream_app\.exports\.formats\.base\.Format"),
+        (dict, r"must be a subclass of stream_app\.plugins\.Format"),
         (changed(name="other"), "attribute name is 'other', and its entry point is 'lines'"),
         (changed(extension="../x"), "attribute extension is '../x'"),
         (changed(extension=None), "attribute extension is None"),
@@ -227,7 +227,7 @@ def test_a_mask_of_another_package_is_in_use(monkeypatch: pytest.MonkeyPatch) ->
     ("name", "offered", "reason"),
     [
         ("stars", mask_with(interface=0), "made for version 0"),
-        ("stars", LinesFormat, r"must be a subclass of stream_app\.exports\.mask\.Mask"),
+        ("stars", LinesFormat, r"must be a subclass of stream_app\.plugins\.Mask"),
         ("Stars", mask_with(name="Stars"), "name is 'Stars'"),
         ("stars", mask_with(keeps_type="yes"), "attribute keeps_type is 'yes'"),
         ("stars", mask_with(failing), "sql fails: KeyError: 'text'"),
