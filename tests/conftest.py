@@ -22,7 +22,7 @@ from stream_app.db.engine import create_engine
 from stream_app.exports.sources.source import Source
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from tests import durations
+from tests import built_once, durations
 from tests.measurement import unmeasured
 from tests.state_databases import TEMPLATE, StateDatabases, create_database, database
 from tests.waiting import FACTOR
@@ -53,6 +53,8 @@ USUAL = 0.05
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
+
+built_once.keep()
 
 # Imports and collected tests are no garbage. To look for it takes a fifth of the time of the collection.
 gc.disable()

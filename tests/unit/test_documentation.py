@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
 from api.app import create_app
 from producers.__main__ import cli
@@ -12,6 +11,7 @@ from stream_app.exports.filters.conditions import COMPARISONS, LISTS, TEXTUAL
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.settings import Settings
 from streaming_exporter.events import EventType, Topic
+from tests.built_once import command_of
 from tests.documents import DOCUMENTS
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert {path.name for path in DOCS.glob("*.md")} - linked <= {"licences.md"}
 
 
-@pytest.mark.parametrize("command", sorted(get_command(cli).list_commands(None)))  # type: ignore[attr-defined]
+@pytest.mark.parametrize("command", sorted(command_of(cli).list_commands(None)))  # type: ignore[attr-defined]
 def test_every_command_is_documented(command: str) -> None:
     assert f"`{command}`" in COMMANDS or f"`exporter {command}`" in COMMANDS
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import openpyxl
 import pytest
 import typer
-from typer.main import get_command
 
 from producers.__main__ import cli
 from stream_app.datasets.file import load_datasets
 from streaming_exporter.events import Topic
+from tests.built_once import command_of
 from tests.documents import BLOCKS, DOCUMENTS, ROOT, Block
 
 SHELLS = {"sh", "bash", "console"}
@@ -135,7 +135,7 @@ def test_commands_in_the_text_exist_with_their_options(path: Path, command: str)
         assert words[0] == "-m"
         assert find_spec(words[1])
     elif program == "exporter":
-        found = get_command(cli)
+        found = command_of(cli)
         while words and isinstance(found, typer.core.TyperGroup) and not words[0].startswith("-"):
             inner = found.get_command(typer.Context(found), name := words.pop(0))
             assert inner is not None, f"there is no command {name}"

@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
 from producers.__main__ import cli
 from stream_app.setting_sources import is_secret, known_variables
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
 from streaming_exporter.outbox.__main__ import DATABASE_URL as OUTBOX_DATABASE_URL
+from tests.built_once import command_of
 
 ROOT = Path(__file__).parents[2]
 GUIDES = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -28,7 +28,7 @@ def test_settings_commands_and_topics_exist(guide: str) -> None:
     settings = {*known_variables(Settings.model_fields), OUTBOX_DATABASE_URL}
     named = set(re.findall(r"\bEXPORTER_[A-Z0-9_]*[A-Z0-9]\b(?![*_])", text))
     assert named <= settings
-    commands = set(get_command(cli).list_commands(None))  # type: ignore[attr-defined]
+    commands = set(command_of(cli).list_commands(None))  # type: ignore[attr-defined]
     assert set(re.findall(r"`exporter ([a-z][a-z-]*)", text)) <= commands
     assert set(re.findall(r"`(exports\.[a-z-]+)`", text)) <= set(Topic)
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from producers.__main__ import cli
@@ -26,6 +25,7 @@ from streaming_exporter.errors import BadSettings, UsageError
 from streaming_exporter.file_secret import FileSecret
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.url_text import hide_credentials, scheme_and_hosts
+from tests.built_once import command_of
 
 FIELDS = Settings.model_fields
 SECRETS = sorted(name for name, field in FIELDS.items() if is_secret(field))
@@ -442,7 +442,7 @@ ARGUMENTS = {
 def commands() -> list[str]:
     """Return all commands, also those of groups."""
     found = []
-    whole: Any = get_command(cli)
+    whole: Any = command_of(cli)
     for name in whole.list_commands(None):
         group = getattr(whole.get_command(None, name), "commands", None)
         found += [name] if group is None else [f"{name} {one}" for one in group]

@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 import pytest
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from producers import console as plugins
@@ -14,6 +13,7 @@ from producers.__main__ import cli
 from streaming_exporter.errors import PublishError
 from streaming_exporter.events import Event, EventType
 from streaming_exporter.publisher import Publisher
+from tests.built_once import command_of
 
 ORDER = ["request", "--export-type", "ledger", "--format", "csv", "--user-id", "u"]
 
@@ -34,7 +34,7 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(cli, list(arguments), env=environment)
 
 
-COMMANDS: Any = get_command(cli)
+COMMANDS: Any = command_of(cli)
 GROUPS = [(name,) for name, command in COMMANDS.commands.items() if isinstance(command, TyperGroup)]
 
 
@@ -85,6 +85,7 @@ def test_a_package_without_its_dependencies_does_not_break_the_others(
         def load(self) -> Any:
             raise ImportError("No module named 'parts'")
 
+    command_of.cache_clear()  # other tests have loaded the commands of the packages
     monkeypatch.setattr(plugins, "_entries", lambda: [Broken()])
     assert run("--help").exit_code == 0
     result = run("broken")
@@ -92,6 +93,7 @@ def test_a_package_without_its_dependencies_does_not_break_the_others(
     assert "streaming-exporter-service[broken]" in result.output
     monkeypatch.setattr(Broken, "extras", ("many",))  # an entry point can name its extra
     assert "streaming-exporter-service[many]" in run("broken").output
+    command_of.cache_clear()
 
 
 def test_request_carries_every_field(published: list[Event]) -> None:

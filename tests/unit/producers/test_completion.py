@@ -6,17 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from producers.__main__ import cli
 from tests.unit.producers.fake_server import FakeServer
 
 EXPORTER = Path(sys.executable).with_name("exporter")
 JOBS = ["4f1c0de0-0000-4000-8000-000000000001", "5f1c0de0-0000-4000-8000-000000000002"]
 
 
-def complete(words: str, url: str) -> list[str]:
-    """Return what bash is offered after ``words``; the last of them is incomplete."""
-    variables = {
-        **os.environ,
+def variables(words: str, url: str) -> dict[str, str]:
+    """Return what bash sets to complete ``words``; the last of them is incomplete."""
+    return {
         "_EXPORTER_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
@@ -24,7 +25,20 @@ def complete(words: str, url: str) -> list[str]:
         "EXPORTER_JWT_SECRET": "0123456789abcdef0123456789abcdef",
         "EXPORTER_SETTINGS_FILE": os.devnull,
     }
-    done = subprocess.run([EXPORTER], env=variables, capture_output=True, text=True)
+
+
+def complete(words: str, url: str) -> list[str]:
+    """Return what the program offers."""
+    done = subprocess.run(
+        [EXPORTER], env={**os.environ, **variables(words, url)}, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def complete_here(words: str, url: str) -> list[str]:
+    """Return what the command offers in this process, which need not import it again."""
+    done = CliRunner().invoke(cli, env=variables(words, url), prog_name="exporter")
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -44,13 +58,23 @@ def complete(words: str, url: str) -> list[str]:
     ],
 )
 def test_names_and_ids_come_from_the_api(server: FakeServer, words: str, offered: list[str]) -> None:
+    serve(server)
+    assert complete_here(words, server.url) == offered
+
+
+def test_the_program_offers_them(server: FakeServer) -> None:
+    serve(server)
+    assert complete("exporter request --export-type le", server.url) == ["ledger"]
+
+
+def serve(server: FakeServer) -> None:
+    """Serve two datasets and a broken one, one format and two jobs."""
     names = [{"name": name, "label": None, "description": "rows"} for name in ("ledger", "orders")]
     broken = {"name": "broken", "label": None, "description": "rows", "error": "there is no such table"}
     formats = [{"name": "csv", "description": "for spreadsheets"}]
     server.add("/exports/datasets", 200, {"datasets": [*names, broken], "formats": formats})
     facts = {"export_type": "ledger", "format": "csv", "status": "completed", "created_at": "2026-11-24"}
     server.add("/exports/jobs?limit=30", 200, {"jobs": [{"export_job_id": job, **facts} for job in JOBS]})
-    assert complete(words, server.url) == offered
 
 
 def test_without_the_api_nothing_is_offered_and_nothing_is_printed() -> None:

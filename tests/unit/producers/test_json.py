@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from typer.core import TyperGroup
-from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from producers.__main__ import cli
 from streaming_exporter.events import Event
 from streaming_exporter.publisher import Publisher
+from tests.built_once import command_of
 from tests.unit.producers.fake_server import FakeServer
 
 PROCESSES = {"api", "worker", "tick", "up", "demo"}
@@ -32,7 +32,7 @@ def commands(group: Any, *names: str) -> Iterator[tuple[str, Any]]:
             yield " ".join((*names, name)), command
 
 
-COMMANDS = dict(commands(get_command(cli)))
+COMMANDS = dict(commands(command_of(cli)))
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - PROCESSES))
