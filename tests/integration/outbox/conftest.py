@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -60,9 +61,12 @@ async def store(outbox: Settings) -> AsyncIterator[SqlAlchemyStore]:
     await opened.close()
 
 
-def relay_of(store: SqlAlchemyStore, settings: Settings, *, batch_entries: int = 500) -> Relay:
-    """Return a relay with a short lease."""
-    return Relay(store, settings, lease_seconds=1, poll_seconds=0.05, batch_entries=batch_entries)
+def relay_of(store: SqlAlchemyStore, settings: Settings, **options: Any) -> Relay:
+    """Return a relay that looks often.
+
+    It has the usual lease: half of it is the time in which Kafka has to confirm a batch, also the first one.
+    """
+    return Relay(store, settings, poll_seconds=0.05, **options)
 
 
 async def events_of(settings: Settings, jobs: Collection[UUID]) -> list[Event]:
