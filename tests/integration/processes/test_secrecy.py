@@ -13,6 +13,7 @@ import pytest
 
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.settings import Settings
+from tests.waiting import patient
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield found[1], log
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(patient(30))
 
 
 def test_the_log_contains_no_links(served: tuple[str, Path]) -> None:
