@@ -103,8 +103,11 @@ async def test_every_job_is_claimed_once_by_workers_that_compete(engine: AsyncEn
     jobs = Jobs(engine)
     await fill(200, users=20)
 
+    all_have_claimed = asyncio.Barrier(4)  # otherwise the one whose connection is first could be alone
+
     async def work(worker: str) -> list[object]:
-        done: list[object] = []
+        done: list[object] = list(ids(await jobs.store.claim(worker, 4)))
+        await all_have_claimed.wait()
         while claimed := await jobs.store.claim(worker, 4):
             done += ids(claimed)
         return done

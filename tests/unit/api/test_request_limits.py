@@ -18,7 +18,7 @@ from api.middleware.request_limits import SINGLE_HEADERS, RequestLimits
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from streaming_exporter.errors import Retryable
-from tests.waiting import at_most
+from tests.waiting import at_most, until_async
 
 LIMITS: dict[str, Any] = {
     "user_call_limit": 3,
@@ -27,6 +27,9 @@ LIMITS: dict[str, Any] = {
     "api_stream_limit": 5,
 }
 SETTINGS = Settings(_env_file=None, **LIMITS)
+
+TURNS = 100
+"""More turns of the loop than a call needs to begin."""
 
 
 class Served:
@@ -78,11 +81,24 @@ class Served:
             while self.begun < count:  # noqa: ASYNC110 - the calls are what begins
                 await asyncio.sleep(0.005)
 
+    async def start(
+        self, client: httpx2.AsyncClient, path: str, count: int, *, waiting: int = 0
+    ) -> list["asyncio.Task[httpx2.Response]"]:
+        """Begin calls, of which ``waiting`` wait for their turn. The others are answered or have begun."""
+        before = self.begun
+        tasks = [asyncio.create_task(client.get(path)) for _ in range(count)]
 
-async def start(client: httpx2.AsyncClient, path: str, count: int, **options: Any) -> list[Any]:
-    tasks = [asyncio.create_task(client.get(path, **options)) for _ in range(count)]
-    await asyncio.sleep(0.1)
-    return tasks
+        def begun_or_answered() -> bool:
+            answered = sum(task.done() and task.result().status_code != 200 for task in tasks)
+            begun = self.begun - before
+            assert begun + answered <= count - waiting
+            return begun + answered == count - waiting
+
+        await until_async(begun_or_answered)
+        for _ in range(TURNS if waiting else 0):
+            await asyncio.sleep(0)  # those that wait get as far as they can
+        assert begun_or_answered()
+        return tasks
 
 
 async def statuses(tasks: list[Any]) -> list[int]:
@@ -94,14 +110,14 @@ async def test_one_user_has_a_limit_and_others_are_served(path: str) -> None:
     served = Served()
     allowed = 2 if path.endswith("/events") else 3
     async with served.user("ada") as ada, served.user("bob") as bob:
-        many = await start(ada, path, 10)
+        many = await served.start(ada, path, 10)
         refused = [task.result() for task in many if task.done()]
         assert len(refused) == 10 - allowed
         for response in refused:
             assert response.status_code == 429
             assert response.headers["retry-after"] == "1"
             assert response.json()["code"] == "too_many_calls"
-        other = await start(bob, path, 1)
+        other = await served.start(bob, path, 1)
         served.go.set()
         assert await statuses(many) == [200] * allowed + [429] * (10 - allowed)
         assert await statuses(other) == [200]
@@ -113,7 +129,7 @@ async def test_one_process_has_a_limit() -> None:
     tasks: list[Any] = []
     for number in range(4):
         async with served.user(f"user-{number}") as client:
-            tasks += await start(client, "/exports/jobs", 3)
+            tasks += await served.start(client, "/exports/jobs", 3)
     served.go.set()
     assert await statuses(tasks) == [200] * 6 + [429] * 6
 
@@ -122,9 +138,9 @@ async def test_one_process_has_a_limit() -> None:
 async def test_calls_without_a_user_block_no_user(path: str) -> None:
     served = Served()
     async with served.user(None) as nobody, served.user("ada") as ada:
-        slow = await start(nobody, path, 20)
+        slow = await served.start(nobody, path, 20)
         assert served.begun == 20
-        calls = await start(ada, "/exports/jobs", 3)
+        calls = await served.start(ada, "/exports/jobs", 3)
         assert served.begun == 23
         served.go.set()
         assert await statuses(slow + calls) == [200] * 23
@@ -135,9 +151,9 @@ async def test_calls_without_a_user_are_answered_at_the_limit_of_users() -> None
     tasks: list[Any] = []
     for number in range(2):
         async with served.user(f"user-{number}") as client:
-            tasks += await start(client, "/exports/jobs", 3)
+            tasks += await served.start(client, "/exports/jobs", 3)
     async with served.user(None) as nobody:
-        tasks += await start(nobody, "/page", 1)
+        tasks += await served.start(nobody, "/page", 1)
         assert (await nobody.get("/exports/jobs")).status_code == 401
     served.go.set()
     assert await statuses(tasks) == [200] * 7
@@ -146,8 +162,8 @@ async def test_calls_without_a_user_are_answered_at_the_limit_of_users() -> None
 async def test_streams_do_not_count_as_calls() -> None:
     served = Served()
     async with served.user("ada") as ada:
-        streams = await start(ada, "/exports/events", 2)
-        calls = await start(ada, "/exports/jobs", 3)
+        streams = await served.start(ada, "/exports/events", 2)
+        calls = await served.start(ada, "/exports/jobs", 3)
         await served.until(5)
         served.go.set()
         assert await statuses(streams + calls) == [200] * 5
@@ -156,12 +172,12 @@ async def test_streams_do_not_count_as_calls() -> None:
 async def test_calls_of_one_user_take_turns_except_for_those_that_wait_for_a_job() -> None:
     served = Served(concurrent_calls=1)
     async with served.user("ada") as ada:
-        tasks = await start(ada, "/exports/jobs", 2)
+        tasks = await served.start(ada, "/exports/jobs", 2, waiting=1)
         assert served.begun == 1
         served.requests[0].state.end_turn()
         served.requests[0].state.end_turn()  # a second time it does nothing
         await served.until(2)
-        tasks += await start(ada, "/exports/jobs", 1)
+        tasks += await served.start(ada, "/exports/jobs", 1, waiting=1)
         assert served.begun == 2
         served.go.set()
         assert await statuses(tasks) == [200] * 3
@@ -170,12 +186,12 @@ async def test_calls_of_one_user_take_turns_except_for_those_that_wait_for_a_job
 async def test_a_disconnected_client_releases_its_calls() -> None:
     served = Served()
     async with served.user("ada") as ada:
-        tasks = await start(ada, "/exports/jobs", 3)
+        tasks = await served.start(ada, "/exports/jobs", 3)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         served.go.set()
-        assert await statuses(await start(ada, "/exports/jobs", 3)) == [200] * 3
+        assert await statuses(await served.start(ada, "/exports/jobs", 3)) == [200] * 3
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer a.b.c"}, {"Authorization": "Basic YTpi"}])

@@ -83,23 +83,26 @@ async def test_known_keys_outlive_an_outage(provider: FakeServer, published: Pub
 async def hanging(keys: bytes) -> AsyncIterator[tuple[str, list[asyncio.Event]]]:
     """Run a provider that answers the first call only, and accepts further calls without answering."""
     asked: list[asyncio.Event] = []
+    served = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
         await reader.readuntil(b"\r\n\r\n")
         asked.append(asyncio.Event())
         if len(asked) > 1:
             await asked[-1].wait()
         head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(keys)}\r\n\r\n"
         writer.write(head.encode() + keys)
-        await writer.drain()
         writer.close()
+        await writer.wait_closed()
+        served += 1
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks", asked
         for answer in asked:
             answer.set()
-        await asyncio.sleep(0.05)
+        await until_async(lambda: served == len(asked))
 
 
 async def test_a_provider_that_hangs_delays_no_token_with_a_known_key() -> None:
@@ -112,7 +115,7 @@ async def test_a_provider_that_hangs_delays_no_token_with_a_known_key() -> None:
         async with at_most(10):
             for _ in range(5):
                 assert (await authenticator.user(token)).id == "user-1"
-                await asyncio.sleep(0.02)
+                await until_async(lambda: len(asked) > 1)
         assert len(asked) == 2, "all calls share one fetch"
 
 
