@@ -145,11 +145,8 @@ class Office:
             for sender in senders:
                 await sender.drain()
             # Drained senders end by themselves. A cancelled one could leave an open connection behind.
-            await asyncio.wait(tasks, timeout=5)
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            assert not [item for item in results if isinstance(item, Exception)]
+            async with at_most(60):
+                await asyncio.gather(*tasks)
 
     async def settled(self, *jobs: UUID) -> None:
         """Wait until no delivery of the jobs is due or being sent."""

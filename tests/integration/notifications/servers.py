@@ -130,7 +130,8 @@ class Receiver:
     _silent: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def hang_up(self) -> None:
-        """Break off the calls that wait because their answer is ``silence``."""
+        """Break off the calls that wait because their answer is ``silence``, and those that come later."""
+        self.answers = ["hang up"]
         for writer in self._silent:
             writer.transport.abort()
 

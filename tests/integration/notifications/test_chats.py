@@ -96,7 +96,9 @@ def own_server(port: int) -> dict[str, Any]:
     ],
 )  # fmt: skip
 async def test_answers(office: Office, kind: str, answer: str, status: str, reason: str) -> None:
-    row, calls = await outcome(office, answer, kind, delivery_timeout_seconds=0.5)
+    # Only a receiver that never answers is waited for in vain; a busy machine can delay the others.
+    limit = {"delivery_timeout_seconds": 0.5} if answer == "silence" else {}
+    row, calls = await outcome(office, answer, kind, **limit)
     assert (row.status, row.reason, row.attempts, calls) == (status, reason, 1, 1)
     assert row.channel == kind
     assert SECRET_PART not in row.reason

@@ -111,6 +111,7 @@ async def test_a_slow_or_unreachable_receiver_is_retried(office: Office) -> None
         hooks.answers = ["silence"]
         slow = await office.ended(webhook=f"http://127.0.0.1:{hooks.port}/")
         assert (await office.tried(slow)).reason == "the receiver did not answer in time"
+    async with office.working(**OPEN):
         away = await office.ended(webhook="http://127.0.0.1:1/")
         assert (await office.tried(away)).reason == "the receiver could not be reached"
 

@@ -17,7 +17,7 @@ from stream_app.worker.lifecycle_handler import LifecycleHandler
 from streaming_exporter.events import EventType
 from tests.integration.notifications.servers import MailServer, mail_server
 from tests.integration.schedules.conftest import START, Schedules, days
-from tests.waiting import until_async
+from tests.waiting import at_most, until_async
 
 
 async def project(schedules: Schedules, max_failures: int = 5) -> None:
@@ -41,7 +41,8 @@ async def deliver(schedules: Schedules, storage: ObjectStore, server: MailServer
     working = asyncio.create_task(sender.run(Channel.MAIL))
     await until_async(lambda: len(server.mails) >= count)
     await sender.drain()
-    working.cancel()
+    async with at_most(60):  # a cancelled one could leave an open connection behind
+        await working
 
 
 @pytest.mark.parametrize("broken", [{"timezone": "Mars/Olympus"}, {"window": "moon"}], ids=str)
