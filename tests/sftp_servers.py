@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import psutil
 
 from dev.process import Child, free_ports, is_open
 
@@ -107,7 +108,6 @@ class OpenSsh(SftpServer):
             f"""#!/bin/bash
             refused=$(cat {folder}/refused); largest=$(cat {folder}/largest)
             [ -n "$largest" ] && trap '' XFSZ && ulimit -f $((largest / 1024))
-            echo $$ > {folder}/pids.$$
             exec {program} -d {self.root} ${{refused:+-P $refused}}
             """.replace("            ", "")
         )
@@ -138,21 +138,33 @@ class OpenSsh(SftpServer):
 
     def stop(self) -> None:
         if self._child is not None:
+            left = self._processes()  # they outlive the server that has started them
             self._child.kill()
             self._child = None
-        for pid in self._processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _send(left, signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the processes of all connections."""
-        for pid in self._processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        """Send a signal to the processes that read and write files, of all connections."""
+        _send([found for found in self._processes() if _is_file_server(found)], number)
 
-    def _processes(self) -> Iterator[int]:
-        for path in self.folder.glob("pids.*"):
-            yield int(path.suffix[1:])
+    def _processes(self) -> list[psutil.Process]:
+        """Return the processes of the open connections. The system gives the id of an ended one to others."""
+        if self._child is not None:
+            with suppress(psutil.NoSuchProcess):
+                return psutil.Process(self._child.pid).children(recursive=True)
+        return []
+
+
+def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for found in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.send_signal(number)
+
+
+def _is_file_server(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "sftp-server" in process.name()
+    return False
 
 
 class AsyncSsh(SftpServer):

@@ -2,12 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from threading import Event
+from typing import Any
 from uuid import UUID
 
 import pytest
 
+from stream_app.destinations.client import RENEWALS
 from stream_app.destinations.errors import DestinationError
 from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import Transfer
@@ -15,33 +18,46 @@ from tests.integration.destinations.conftest import Depot, names, on_sftp
 from tests.sftp_servers import OpenSsh, SftpServer
 from tests.waiting import until_async
 
+TIMEOUT = 1.0
+"""The time-out of deliveries, in seconds."""
+
+RENEWAL = (2 * TIMEOUT + 2) / RENEWALS
+"""Seconds between two renewals of a claim."""
+
 
 @asynccontextmanager
-async def halted(depot: Depot, sftp: SftpServer, **values: str) -> AsyncIterator[OpenSsh]:
-    """Halt the server while it receives a file."""
+async def halting(depot: Depot, sftp: SftpServer) -> AsyncIterator[OpenSsh]:
+    """Use the server as the destination. At the end it goes on if it was halted."""
     assert isinstance(sftp, OpenSsh), "install openssh-server"
-    depot.use(on_sftp(sftp, **values))
+    depot.use(on_sftp(sftp))
     yield sftp
     sftp.signal(signal.SIGCONT)
 
 
-async def until_halted_in_the_middle(depot: Depot, sftp: OpenSsh) -> None:
-    """Halt the server when it has a part of a file."""
+@pytest.fixture
+def is_halted(sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Halt the server once, when it has the first two chunks of a file. Set the event then."""
+    content, event = Transfer._content, Event()
 
-    def has_a_part() -> bool:
-        return any(len(content) > 2**20 for path, content in sftp.files().items() if path.endswith(".part"))
+    def halt_after_two(transfer: Transfer, *arguments: Any) -> Iterator[bytes]:
+        for number, chunk in enumerate(content(transfer, *arguments)):
+            if number == 2 and not event.is_set():
+                assert isinstance(sftp, OpenSsh)
+                sftp.signal(signal.SIGSTOP)
+                event.set()
+            yield chunk
 
-    await until_async(lambda: asyncio.to_thread(has_a_part), every=0.001)
-    sftp.signal(signal.SIGSTOP)
+    monkeypatch.setattr(Transfer, "_content", halt_after_two)
+    return event
 
 
 async def test_a_slow_server_keeps_its_delivery_for_longer_than_a_lease(
-    depot: Depot, sftp: SftpServer
+    depot: Depot, sftp: SftpServer, is_halted: Event
 ) -> None:
-    async with halted(depot, sftp) as server:
+    async with halting(depot, sftp) as server:
         job = await depot.job("acme", b"x" * 30 * 2**20)
-        async with depot.working(2, delivery_timeout_seconds=0.2):  # a lease of 2.4 s
-            await until_halted_in_the_middle(depot, server)
+        async with depot.working(2, delivery_timeout_seconds=TIMEOUT):
+            await until_async(is_halted.is_set)
             first = (await depot.row(job)).lease_until
             await until_async(lambda: _renewed(depot, job, first))
             server.signal(signal.SIGCONT)
@@ -55,11 +71,13 @@ async def _renewed(depot: Depot, job: object, first: object) -> bool:
     return bool((await depot.row(job)).lease_until > first)  # type: ignore[arg-type]
 
 
-async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(depot: Depot, sftp: SftpServer) -> None:
-    async with halted(depot, sftp) as server:
+async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(
+    depot: Depot, sftp: SftpServer, is_halted: Event
+) -> None:
+    async with halting(depot, sftp) as server:
         job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
-        async with depot.working(delivery_timeout_seconds=0.2):
-            await until_halted_in_the_middle(depot, server)
+        async with depot.working(delivery_timeout_seconds=TIMEOUT):
+            await until_async(is_halted.is_set)
             assert "ledger-00001.csv" in names(sftp.files(), job)
             await depot.run(
                 "UPDATE export_jobs SET cancel_requested_at = now(), expires_at = now() WHERE id = :id",
@@ -76,15 +94,17 @@ async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(depot: Depot, 
 
 async def _stopped(depot: Depot, job: object, first: object) -> bool:
     """Wait for the time of the next renewal, which is refused."""
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(RENEWAL + 0.1)
     return bool((await depot.row(job)).lease_until == first)  # type: ignore[arg-type]
 
 
-async def test_a_worker_that_stops_hands_its_transfer_over(depot: Depot, sftp: SftpServer) -> None:
-    async with halted(depot, sftp) as server:
+async def test_a_worker_that_stops_hands_its_transfer_over(
+    depot: Depot, sftp: SftpServer, is_halted: Event
+) -> None:
+    async with halting(depot, sftp) as server:
         job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
         async with depot.working():
-            await until_halted_in_the_middle(depot, server)
+            await until_async(is_halted.is_set)
             assert names(sftp.files(), job)[1] == "ledger-00001.csv"
             server.signal(signal.SIGCONT)
         row = await depot.row(job)
@@ -106,17 +126,17 @@ async def test_a_removal_keeps_its_delivery_for_longer_than_a_lease(
         server.signal(signal.SIGSTOP)
         remove(self, path)
 
-    async with halted(depot, sftp) as server:
+    async with halting(depot, sftp) as server:
         sftp.faults(largest_file=100 * 1024)
         job = await depot.job("acme", b"small", b"x" * 300_000)
-        async with depot.working(delivery_timeout_seconds=0.2):
+        async with depot.working(delivery_timeout_seconds=TIMEOUT):
             await depot.tried(job)
         sftp.faults()
         await depot.give_up(job)
         await depot.hurry()
         monkeypatch.setattr(Transfer, "run", refuse_transfer)
         monkeypatch.setattr(SftpSession, "remove", halt)
-        async with depot.working(2, delivery_timeout_seconds=0.2):  # a lease of 2.4 s
+        async with depot.working(2, delivery_timeout_seconds=TIMEOUT):
             await until_async(lambda: _is_removing(depot, job))
             first = (await depot.row(job)).lease_until
             await until_async(lambda: _renewed(depot, job, first))
