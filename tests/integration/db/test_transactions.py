@@ -1,6 +1,5 @@
 """Locks of frozen processes end by themselves, and block only work on the same rows (R1)."""
 
-import asyncio
 import socket
 import time
 from datetime import timedelta
@@ -16,12 +15,16 @@ from stream_app.db.engine import (
     UNANSWERED_SECONDS,
     autocommitting,
     connect_to,
+    driver_connection,
     transaction,
 )
 from stream_app.settings import Settings
 from streaming_exporter.errors import InDoubt, Locked
 from streaming_exporter.events import cancel_event
 from tests.integration.jobs.jobs import Jobs, Requests, completed, ids, request
+from tests.waiting import until_async
+
+ACTIVE = text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
 
 
 @pytest.fixture
@@ -38,13 +41,21 @@ async def test_the_server_ends_every_transaction_of_a_frozen_process(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen process sends nothing, like this process while it waits."""
-    monkeypatch.setattr(database, "BEGIN", database.BEGIN.replace(database.IDLE_TIMEOUT, "200ms"))
+    monkeypatch.setattr(database, "BEGIN", database.BEGIN.replace(database.IDLE_TIMEOUT, "1s"))
     job_id = await jobs.admit()
 
     async def stand_still() -> None:
         async with jobs.store.transaction() as connection:
             assert await jobs.store.unheld.cancel(connection, job_id) is not None
-            await asyncio.sleep(0.5)
+            session = {"pid": driver_connection(connection).get_server_pid()}
+
+            async def is_ended() -> bool:
+                async with (
+                    jobs.engine.connect() as watcher
+                ):  # a transaction sees the same sessions until it ends
+                    return not await watcher.scalar(ACTIVE, session)
+
+            await until_async(is_ended)
 
     with pytest.raises(InDoubt):
         await stand_still()
