@@ -38,6 +38,7 @@ async def test_a_used_database_has_no_rows(state_databases: StateDatabases) -> N
         "CREATE FUNCTION further() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "GRANT SELECT ON export_jobs TO PUBLIC",
         f"{INSERT} generate_series(0, {MOST_ROWS})",
+        f"{INSERT} generate_series(1, 5); ANALYZE early_cancellations",
     ],
 )
 async def test_a_changed_database_is_not_used_again(state_databases: StateDatabases, statement: str) -> None:
