@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from stream_app.settings import Settings
 from stream_app.worker.health import BROKER_TIMEOUT, CHECK_TIMEOUT
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import ensure_topics
+from tests.waiting import at_most
 
 PLACE = (str(Topic.TICKS), 0)
 
@@ -48,12 +50,19 @@ async def test_a_topic_that_is_created_again_has_another_id(brokers: Brokers, se
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()
     found = []
+
+    async def ids_of(exists: bool) -> dict[str, Any]:
+        """Wait until the broker knows whether the topic exists; return the ids."""
+        async with at_most(30):
+            while (name in (ids := await brokers.topic_ids([name, Topic.TICKS, "none"]))) != exists:
+                pass
+        return ids
+
     for _ in range(2):
         await admin.create_topics([NewTopic(name, 1, 1)])
-        while name not in (ids := await brokers.topic_ids([name, Topic.TICKS, "none"])):
-            pass
-        found.append(ids)
+        found.append(await ids_of(exists=True))
         await admin.delete_topics([name])
+        await ids_of(exists=False)
     await admin.close()
     assert found[0].keys() == found[1].keys() == {name, Topic.TICKS}
     assert found[0][name] != found[1][name]
