@@ -5,7 +5,7 @@ import gc
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ UNMEASURED = "tests/unit/tools/"
 
 SPREAD = 0.8
 """The share of the run over which the files of :data:`WAITING` are spread."""
+
+TIMES = 6
+"""A test can take this many times its recorded seconds, because other machines are slower."""
 
 USUAL = 0.05
 """Assumed seconds of a test whose duration is not recorded."""
@@ -111,11 +114,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests, set the limit of each, and mark those that are not measured."""
+    known = durations.recorded()
     for item in items:
-        _be_patient(item)
+        _be_patient(item, known.get(item.nodeid, 0.0))
         if item.nodeid.startswith(UNMEASURED):
             item.add_marker(pytest.mark.unmeasured)
-    _spread(items)
+    _spread(items, known)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -134,12 +138,13 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def _be_patient(item: pytest.Item) -> None:
-    """Multiply the time limit of a test by :data:`FACTOR`, as for waits."""
+def _be_patient(item: pytest.Item, recorded: float) -> None:
+    """Let a test take :data:`TIMES` its recorded seconds, and multiply its limit by :data:`FACTOR`."""
     marker = item.get_closest_marker("timeout")
-    limit = float(marker.args[0] if marker else item.config.getini("timeout"))
-    if FACTOR != 1:
-        item.add_marker(pytest.mark.timeout(limit * FACTOR), append=False)
+    usual = float(marker.args[0] if marker else item.config.getini("timeout"))
+    limit = max(usual, recorded * TIMES) * FACTOR
+    if limit != usual:
+        item.add_marker(pytest.mark.timeout(limit), append=False)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -154,13 +159,12 @@ def _line(item: pytest.Item) -> int:
     return 0
 
 
-def _spread(items: list[pytest.Item]) -> None:
+def _spread(items: list[pytest.Item], known: Mapping[str, float]) -> None:
     """Order the files: those of :data:`WHOLE` begin first, then come the others, the longest first.
 
     The files of :data:`WAITING` have places between those of the others, in proportion to their times.
     Otherwise the random order stays, but for modules ``IN_ORDER``.
     """
-    known = durations.recorded()
     long: defaultdict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     for item in items:
