@@ -32,9 +32,8 @@ async def fleet(engine: AsyncEngine, own_settings: Settings, source_dsn: str) ->
         ANALYZE {name}.things
         """
     )
-    settings = own_settings.model_copy(update={"lease_seconds": 3})
     dataset = Dataset(name="ledger", table=f"{name}.things", order=("id",))
-    made = Fleet(Jobs(engine), settings, dataset, database)
+    made = Fleet(Jobs(engine), own_settings, dataset, database)
     yield made
     for worker in made.workers:
         await worker.stop()

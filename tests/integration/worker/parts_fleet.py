@@ -101,14 +101,22 @@ class Worker:
             asyncio.create_task(listen(settings, self.dispatcher.wake, application=name)),
         ]
 
-    async def die(self) -> None:
-        """End as a killed process does: nothing is released, and no heartbeat comes."""
+    async def die(self, jobs: Jobs) -> None:
+        """End as a killed process does: nothing is released, and no heartbeat comes. Its leases expire now.
+
+        Short leases would do so too, and those of workers that live if the machine is busy.
+        """
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         for attempt in self.dispatcher._current:
             attempt.end(StopReason.LEASE_LOST)
         await until_async(lambda: not self.dispatcher.running)
+        async with jobs.engine.begin() as connection:
+            for table in ("export_jobs", "export_parts"):
+                expire = f"UPDATE {table} SET lease_until = now() - interval '1 second' WHERE worker = :name"
+                held = text(f"{expire} AND status = 'processing'")
+                await connection.execute(held, {"name": self.dispatcher.worker})
 
     async def stop(self) -> None:
         self.storage.gate.set()

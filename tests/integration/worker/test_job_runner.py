@@ -29,6 +29,12 @@ from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs, completed
 from tests.waiting import at_most, until_async
 
+LEASE_SECONDS = 600
+"""The lease of a dispatcher. It renews leases whose half has passed, before it claims."""
+
+SHORT_LEASE_SECONDS = 6
+"""The lease of a dispatcher whose heartbeat gets no answer."""
+
 
 @pytest.fixture
 def jobs(engine: AsyncEngine) -> Jobs:
@@ -226,18 +232,18 @@ def exports(storage: ObjectStore) -> Exports:
 def dispatcher(
     jobs: Jobs, exports: Exports, rescuer: JobRescuer, settings: Settings, request: pytest.FixtureRequest
 ) -> Dispatcher:
-    """A dispatcher with the lease in seconds that the test has as its parameter."""
-    lease = getattr(request, "param", 1.2)
+    """A dispatcher with the lease in seconds that the test has as its parameter, or a long one."""
     return Dispatcher(
         worker="w",
         store=jobs.store,
         exporter=cast(Exporter, exports),
         emit=rescuer.emit,
-        settings=settings.model_copy(update={"lease_seconds": lease, "worker_slots": 2}),
+        settings=settings.model_copy(
+            update={"lease_seconds": getattr(request, "param", LEASE_SECONDS), "worker_slots": 2}
+        ),
     )
 
 
-@pytest.mark.parametrize("dispatcher", [600], indirect=True)  # it renews leases whose half has passed
 async def test_a_worker_that_claims_its_own_job_again_stops_the_old_attempt(
     jobs: Jobs, dispatcher: Dispatcher, exports: Exports
 ) -> None:
@@ -259,13 +265,14 @@ async def test_after_an_outage_a_worker_renews_its_leases_before_it_claims(
     await jobs.admit()
     assert not await dispatcher._claim(2)  # one job, so no more can be claimed
     await until_async(lambda: exports.running == [1])
-    await asyncio.sleep(0.7)
+    dispatcher._renewed_at -= LEASE_SECONDS
     await jobs.expire_leases()
     assert not await dispatcher._claim(1)
     assert exports.running == [1]
     await dispatcher.drain(0.1)
 
 
+@pytest.mark.parametrize("dispatcher", [SHORT_LEASE_SECONDS], indirect=True)
 async def test_a_heartbeat_without_an_answer_times_out_before_the_lease(
     jobs: Jobs, dispatcher: Dispatcher, exports: Exports
 ) -> None:
@@ -274,7 +281,7 @@ async def test_a_heartbeat_without_an_answer_times_out_before_the_lease(
     await until_async(lambda: exports.running == [1])
     async with jobs.engine.begin() as other:
         await other.execute(select(ExportJob.id).where(ExportJob.id == job_id).with_for_update())
-        async with asyncio.timeout(1.2):
+        async with asyncio.timeout(SHORT_LEASE_SECONDS):
             with pytest.raises(Retryable, match="leases were not renewed within"):
                 await dispatcher._renew()
     await dispatcher._renew()

@@ -79,7 +79,7 @@ async def test_a_holder_whose_list_of_files_comes_too_late_changes_nothing(fleet
     job_id = await fleet.request(consistency="part")
     await until_async(lambda: worker.storage.waiting)
     late = worker.dispatcher._attempts[job_id].claim
-    await worker.die()
+    await worker.die(fleet.jobs)
     worker.storage.gate.set()
     fleet.worker().start(fleet.settings)
     outcome = await fleet.outcome(job_id)
@@ -98,11 +98,17 @@ async def test_a_lost_worker_costs_its_parts(fleet: Fleet) -> None:
     lost.start(fleet.settings)
     lost.storage.held = set(range(4, 100))
     await until_async(lambda: lost.storage.waiting)
+
+    async def is_recorded() -> bool:
+        """Return whether nothing but the part that waits is in progress: its slot is the only one."""
+        parts = (await fleet.parts(job_id)).values()
+        return [row.number for row in parts if row.worker == "w2" and row.status == "processing"] == [4]
+
+    await until_async(is_recorded)
     before = await fleet.parts(job_id)
-    own = {number for number, row in before.items() if row.worker == "w2" and row.status == "processing"}
+    own = {4}
     done = {number for number, row in before.items() if row.status == "completed"}
-    assert own
-    await lost.die()
+    await lost.die(fleet.jobs)
     # As the dead worker had left it: a file of its attempt.
     key = f"{before[1].folder}/part-{min(own):05}-1-{'0' * 16}-ledger"
     lost.storage.held.clear()
@@ -132,7 +138,7 @@ async def test_a_lost_holder(fleet: Fleet, consistency: str) -> None:
     before = await fleet.parts(job_id)
     done = {row.result["files"][0]["key"] for row in before.values() if row.status == "completed"}
     assert done
-    await holder.die()
+    await holder.die(fleet.jobs)
     other.storage.gate.set()
     outcome = await fleet.outcome(job_id)
     assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
@@ -198,7 +204,7 @@ async def test_columns_that_change_between_parts_fail_the_job(fleet: Fleet) -> N
     worker.start(fleet.settings)
     job_id = await fleet.request(consistency="part")
     await until_async(lambda: 2 in worker.storage.waiting)
-    await worker.die()
+    await worker.die(fleet.jobs)
     worker.storage.gate.set()
     await fleet.database.execute(f"ALTER TABLE {fleet.dataset.table} ADD COLUMN late int")
     fleet.worker().start(fleet.settings)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.postgres import SOURCE
 from dev.stack import Stack
+from stream_app.database_url import CONNECT_SECONDS
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.models import Dataset, SourceSettings
 from stream_app.datasets.registry import Datasets
@@ -33,10 +34,13 @@ from stream_app.worker.dispatcher import Dispatcher
 from streaming_exporter.events import Event, ExportRequest, request_event
 from tests.integration.jobs.jobs import Jobs
 from tests.tcp_proxy import TcpProxy, proxied
-from tests.waiting import patient, until_async
+from tests.waiting import until_async
 
 JOBS = 12
 SLOTS = 3
+
+HELD_UP_SECONDS = CONNECT_SECONDS / 2
+"""Jobs that wait for slots of exports from the source that is away wait for longer: until these give up."""
 
 
 @dataclass
@@ -166,10 +170,10 @@ async def test_a_source_that_is_away_holds_up_only_its_own_jobs(
     await until_async(lambda: service.sources["crm"].wanted or service.sources["crm"].away_since)
     near = await service.request("near")
     seconds = await service.ended(near)
-    assert seconds < alone + patient(3), "the slots of slow exports are free after half a second"
+    assert seconds < alone + HELD_UP_SECONDS, "the slots of slow exports are free after half a second"
     assert service.sources["default"].away_since is None
     again = await service.ended(await service.request("near"))
-    assert again < alone + patient(3)
+    assert again < alone + HELD_UP_SECONDS
     await until_async(lambda: service.monitor.states()["crm"] == "unavailable", within=20)
     assert service.monitor.states()["default"] == "ok"
     service.proxy.refuses = service.proxy.is_silent = False
@@ -185,7 +189,7 @@ async def test_a_slow_source_holds_up_only_its_own_jobs(service: Service) -> Non
     alone = await service.ended(await service.request("near"))
     slow = await service.request("slow", SLOTS + 1)
     await until_async(lambda: service.dispatcher.running)
-    assert await service.ended(await service.request("near")) < alone + patient(3)
+    assert await service.ended(await service.request("near")) < alone + HELD_UP_SECONDS
     worker = service.dispatcher
     # One runs, because the source has connections for one. It has given its slot away.
     await until_async(lambda: (worker.running, worker.slots_in_use) == (1, 0), within=20)
