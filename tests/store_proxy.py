@@ -2,9 +2,12 @@
 
 import http.client
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.waiting import WITHIN, patient
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
             content = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>"
             self._answer(status, [("Content-Type", "application/xml")], content.encode())
             return
-        onward = http.client.HTTPConnection(proxy.target, timeout=30)
         passed = {k: v for k, v in self.headers.items() if k.lower() not in proxy.dropped}
-        onward.request(self.command, self.path, body, passed)
-        answer = onward.getresponse()
+        with closing(http.client.HTTPConnection(proxy.target, timeout=patient(WITHIN))) as onward:
+            onward.request(self.command, self.path, body, passed)
+            answer = onward.getresponse()
+            found = answer.read()
         if proxy.deaf_to is not None and proxy.deaf_to(request):
-            answer.read()
-            onward.close()
             self.close_connection = True
             return
         headers = [
@@ -99,8 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in answer.getheaders()
             if name not in ("Transfer-Encoding", "Connection")
         ]
-        self._answer(answer.status, headers, answer.read())
-        onward.close()
+        self._answer(answer.status, headers, found)
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response_only(status)

@@ -27,7 +27,11 @@ class TcpProxy:
         if self.refuses:
             writer.close()
             return
-        inner, outer = await asyncio.open_connection(*self._target)
+        try:
+            inner, outer = await asyncio.open_connection(*self._target)
+        except OSError:  # the server is away
+            writer.close()
+            return
         for copy in (self._copy(reader, outer), self._copy(inner, writer, is_answer=True)):
             task = asyncio.create_task(copy)
             self._connections.add(task)

@@ -17,6 +17,7 @@ from stream_app.storage import multipart_upload as module
 from stream_app.storage.multipart_upload import PARALLEL, PART_SIZE, open_multipart_upload
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Outage, Rejected, Retryable
+from tests.waiting import WITHIN, patient
 
 
 @pytest.fixture
@@ -145,25 +146,31 @@ def test_a_part_that_fails_slowly_ends_the_upload_soon(
     """Even if many other parts were sent since it began."""
     spy = Spy(settings)
     sent: list[int] = []
+    others_are_sent, has_failed = threading.Event(), threading.Event()
 
     def part(*arguments: Any) -> str:
         number = arguments[-1]
         sent.append(number)
         if number == 1:
-            time.sleep(1)
+            assert others_are_sent.wait(patient(WITHIN))
+            has_failed.set()
             raise OSError("the network broke")
+        if number == 10:
+            others_are_sent.set()
         return "tag"
 
     spy._client._upload_part = part  # type: ignore[method-assign, assignment]
 
     def chunks() -> Iterator[bytes]:
-        for _ in range(40):
-            time.sleep(0.05)
+        for number in range(40):
             yield CONTENT[:small_parts]
+            if number > 10:
+                assert has_failed.wait(patient(WITHIN))
+                time.sleep(0.05)  # until its error is noted
 
     with pytest.raises(Retryable, match="the network broke"):
         spy.put(key, chunks(), content_type="t/p", file_name="f", metadata=dict)
-    assert 4 < len(sent) < 30
+    assert 10 <= len(sent) < 30
     assert left(storage, key) == []
 
 

@@ -30,7 +30,7 @@ def behind(proxy: Proxy, settings: Settings, storage: ObjectStore) -> ObjectStor
     """The bucket behind the proxy."""
     endpoint = f"http://127.0.0.1:{proxy.server_port}"
     return ObjectStore(
-        settings.model_copy(update={"s3_endpoint": endpoint}), timeout_seconds=2, retry_seconds=0.3
+        settings.model_copy(update={"s3_endpoint": endpoint}), timeout_seconds=30, retry_seconds=0.3
     )
 
 
