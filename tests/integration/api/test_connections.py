@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from api.server import BoundedProtocol
 from producers.tokens import sign_token
 from stream_app.settings import Settings
+from tests.waiting import WITHIN, patient
 
 AWAY = {
     "EXPORTER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
@@ -57,10 +58,25 @@ class Small(BoundedProtocol):
     read_seconds = 0.5
 
 
+IDLE_SECONDS = 30
+
+PAUSES, PAUSE = 12, 0.15
+"""How often, and for how many seconds, a slow reader reads nothing."""
+
+
+class Slow(Small):
+    """A protocol that expects much less of a reader, as on a busy machine, but less than all its pauses."""
+
+    read_seconds = 1.0
+
+
 @pytest.fixture
-def server() -> Iterator[int]:
-    """Run a separate server in a thread; yield its port."""
-    config = uvicorn.Config(hello, port=0, http=Small, lifespan="off", log_config=None, timeout_keep_alive=30)
+def server(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run a separate server in a thread; yield its port. Its protocol is :class:`Small` or the parameter."""
+    protocol = getattr(request, "param", Small)
+    config = uvicorn.Config(
+        hello, port=0, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=IDLE_SECONDS
+    )
     running = uvicorn.Server(config)
     listening = config.bind_socket()
     thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[listening])))
@@ -70,12 +86,13 @@ def server() -> Iterator[int]:
         assert thread.is_alive()
     yield listening.getsockname()[1]
     running.should_exit = running.force_exit = True
-    thread.join(10)
+    thread.join(patient(WITHIN))
+    assert not thread.is_alive()
     listening.close()
 
 
 def begun(port: int, text: bytes = b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=patient(WITHIN))
     connection.sendall(text)
     return connection
 
@@ -95,7 +112,7 @@ def test_a_connection_without_headers_is_closed(server: int, text: bytes) -> Non
     began = time.monotonic()
     with begun(server, text) as connection:
         assert answer(connection) == b""
-    assert 0.3 < time.monotonic() - began < 8
+    assert 0.3 < time.monotonic() - began < IDLE_SECONDS - 5
 
 
 def test_a_connection_without_headers_of_a_second_request_is_closed(server: int) -> None:
@@ -104,7 +121,7 @@ def test_a_connection_without_headers_of_a_second_request_is_closed(server: int)
         began = time.monotonic()
         connection.sendall(b"GET / HTTP/1.1\r\nX-Slow:")
         assert b"HTTP/1.1" not in answer(connection)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < IDLE_SECONDS - 5, "it is not closed for being idle"
 
 
 def test_a_connection_with_slow_headers_is_closed(server: int) -> None:
@@ -129,15 +146,17 @@ def test_a_client_that_does_not_read_is_disconnected(server: int) -> None:
     """The connection is aborted, and the rest of the response is not sent."""
     ANSWERED.clear()
     with begun(server, b"GET /file HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
-        assert ANSWERED.wait(10)
+        assert ANSWERED.wait(patient(WITHIN))
         assert len(answer(connection)) < PARTS * PART
 
 
+@pytest.mark.parametrize("server", [Slow], indirect=True)
 def test_a_slow_reader_gets_the_whole_response(server: int) -> None:
+    assert Slow.read_seconds < PAUSES * PAUSE
     with begun(server, b"GET /file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
         read = len(connection.recv(PART))
-        for _ in range(12):
-            time.sleep(0.1)
+        for _ in range(PAUSES):
+            time.sleep(PAUSE)
             for _ in range(10):
                 read += len(connection.recv(PART))
         read += len(answer(connection))
@@ -166,7 +185,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         yield found[1], log
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(patient(30))
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,7 @@ async def test_no_download_waits_for_kafka(
     async with api.user() as client:
         job_id = await place(client)
         await complete(api, storage, job_id)
+        await api.app.state.services.relay.settle()  # the request itself is published
 
         answered = asyncio.Event()
 
