@@ -76,6 +76,7 @@ async def test_a_call_that_is_cancelled_while_it_connects_leaves_no_connection_o
         return send(self, request, *arguments, **named)
 
     monkeypatch.setattr(AIOKafkaConnection, "send", cancel_and_send)
+    gc.collect()  # what other tests have left
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         async with Publisher(settings) as publisher:
