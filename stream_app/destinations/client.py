@@ -15,7 +15,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
 from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
-from stream_app.destinations.placement import facts_of, manifest_of, outgoing_files, whole_path
+from stream_app.destinations.placement import facts_of, manifest_of, outgoing_files
 from stream_app.destinations.progress import DeliveryProgress
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
@@ -44,6 +44,8 @@ UNKNOWN_TYPE = "application/octet-stream"
 """The media type of a file whose format this version does not know."""
 
 REPLACED = "replaced by a newer export, which has the same path"
+
+CLAIM_LOST = "the claim of the delivery is lost, or the job was removed"
 
 BUSY = "another export is being sent to the same path"
 
@@ -124,18 +126,20 @@ class DestinationClient:
         except ValueError as error:
             raise DeliveryRefused(f"the files cannot be stored at this destination: {error}") from error
 
+        def known() -> DeliveryProgress:
+            located = replace(progress, path=transfer.path, writing=notification.attempt)
+            return transfer.noted(located)
+
         def record() -> None:
-            known = replace(
-                progress,
-                files=transfer.done,
-                sent=transfer.sent,
-                path=_path_of(transfer),
-                upload=transfer.upload,
-                writing=notification.attempt,
-            )
-            renewed = asyncio.run_coroutine_threadsafe(self._renew(notification, known), loop)
+            renewed = asyncio.run_coroutine_threadsafe(self._renew(notification, known()), loop)
             if not renewed.result():
-                raise TransferInterrupted("the claim of the delivery is lost, or the job was removed")
+                raise TransferInterrupted(CLAIM_LOST)
+
+        def begin_manifest() -> bool:
+            begun = asyncio.run_coroutine_threadsafe(
+                self._begin_manifest(notification, transfer, known()), loop
+            )
+            return begun.result()
 
         transfer = Transfer(
             job_id=str(notification.job_id),
@@ -149,6 +153,7 @@ class DestinationClient:
             attempt=notification.attempt,
             done=min(progress.files, len(files)),
             record=record,
+            begin_manifest=begin_manifest,
             upload=progress.upload,
         )
         return transfer
@@ -219,7 +224,7 @@ class DestinationClient:
             DeliveryRefused: a newer job was sent to the same path, which this one must not replace.
         """
         transfer.held_until = self._held_until()
-        progress = replace(progress, files=transfer.done, path=_path_of(transfer))
+        progress = replace(progress, files=transfer.done, path=transfer.path)
         begun = replace(progress, writing=notification.attempt)
         if not transfer.shares_paths:
             is_held = await self._renew(notification, begun)
@@ -237,9 +242,35 @@ class DestinationClient:
             transfer.others_wrote = others.wrote
             is_held = others.is_held
         if not is_held:
-            text = "the claim of the delivery is lost, or the job was removed"
-            raise DeliveryFailed(text, host_called=False)
+            raise DeliveryFailed(CLAIM_LOST, host_called=False)
         return begun
+
+    async def _begin_manifest(
+        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
+    ) -> bool:
+        """Record that the attempt begins to write the manifest, whose path other jobs have too.
+
+        Returns:
+            Whether to write it. The manifest of a job that was requested later stays.
+
+        Raises:
+            DeliveryFailed: the claim is lost, or another job writes a manifest there.
+        """
+        path = transfer.manifest_path
+        async with transfer.recording:
+            begun = replace(progress, manifest=path).as_json()
+            try:
+                others = await self._outbox.begin_at_path(notification, begun, key="manifest")
+            except Retryable as error:
+                text = "the deliveries of other jobs cannot be read"
+                raise DeliveryFailed(text, detail=str(error)) from error
+            if others.is_held:
+                transfer.manifest_begun = path
+        if others.is_writing:
+            raise DeliveryFailed(BUSY)
+        if not others.is_newer and not others.is_held:
+            raise DeliveryFailed(CLAIM_LOST)
+        return not others.is_newer
 
     async def _send_in_claim(
         self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
@@ -247,8 +278,8 @@ class DestinationClient:
         """Run the transfer in a thread, and renew the claim while it runs."""
 
         async def renew() -> bool:
-            known = replace(progress, files=transfer.done, sent=transfer.sent, upload=transfer.upload)
-            return await self._outbox.renew(notification, known.as_json())
+            async with transfer.recording:
+                return await self._outbox.renew(notification, transfer.noted(progress).as_json())
 
         # It begins after the start was recorded, so that it does not replace that by older progress.
         heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
@@ -347,7 +378,7 @@ class DestinationClient:
         """
         if not progress.writing:
             return None
-        none = replace(progress, files=0, sent=0, path=_path_of(transfer)).as_json()
+        none = replace(progress, files=0, sent=0, path=transfer.path).as_json()
         self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
         transfer.stopped.clear()
         transfer.held_until = self._held_until()
@@ -361,6 +392,13 @@ class DestinationClient:
             is_held = others.is_held
         else:
             is_held = await retry_until_possible(self._outbox.record, notification, none)
+        if is_held and transfer.shares_manifest:
+            none |= {"manifest": transfer.manifest_path}
+            others = await retry_until_possible(
+                self._outbox.begin_at_path, notification, none, is_removal=True, key="manifest"
+            )
+            transfer.keeps_manifest, is_held = others.is_writing, others.is_held
+            none |= {"manifest": None} if others.is_writing else {"writing": notification.attempt}
         if not is_held:
             return None  # another worker has the delivery
 
@@ -403,11 +441,6 @@ class DestinationClient:
         while page := await self._files.list(job, after=files[-1].number if files else 0, limit=PAGE):
             files += page
         return files
-
-
-def _path_of(transfer: Transfer) -> str:
-    """Return where the first file is stored, with the prefix of the destination."""
-    return whole_path(transfer.destination, transfer.outgoing[0].path)
 
 
 def _left(files: int) -> str | None:

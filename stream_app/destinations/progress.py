@@ -24,6 +24,8 @@ class DeliveryProgress:
         path: where the first file is stored, with the prefix of the destination.
         upload: the unfinished upload of a file in S3, where other jobs have the same path.
         writing: the last attempt that has begun to write or to remove files; 0 if none has.
+        manifest: the path of the list of the files, where other jobs have it too, once the attempt has begun
+            to write or to remove the list.
     """
 
     place: str
@@ -34,6 +36,7 @@ class DeliveryProgress:
     path: str | None = None
     upload: str | None = None
     writing: int = 0
+    manifest: str | None = None
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
@@ -67,6 +70,7 @@ class DeliveryProgress:
             "path": self.path,
             "upload": self.upload,
             "writing": self.writing,
+            "manifest": self.manifest,
         }
 
 

@@ -1,14 +1,17 @@
 """Sends the files of one job to a destination, one after the other. It blocks, so it belongs in a thread."""
 
+import asyncio
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 
 from stream_app.datasets.destinations import Destination
 from stream_app.destinations.errors import NOT_PERMITTED, DestinationError, FileUnavailable
+from stream_app.destinations.placement import whole_path
+from stream_app.destinations.progress import DeliveryProgress
 from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
 from stream_app.exports.task import ExportedFile
 from stream_app.settings import Settings
@@ -28,10 +31,16 @@ class Transfer:
         done: files that are complete at the destination.
         sent: bytes of these files, and of the file that is being sent.
         record: called after each complete file, and after an upload has begun that must be recorded.
+        begin_manifest: called before the manifest is written at a path that other jobs have too. It returns
+            whether to write it: that of a newer job must stay.
         upload: the unfinished upload of a file, where other jobs have the same path.
         others_wrote: whether other jobs possibly have written to the paths since the delivery was planned.
         kept: how many files, from the first on, :meth:`discard` leaves at paths that other jobs have too,
             because another delivery was sent there. Its content can be equal, so a comparison cannot tell.
+        keeps_manifest: whether :meth:`discard` leaves the manifest, because another job writes one there.
+        manifest_begun: the path of the manifest, once it is begun at a path that other jobs have too.
+        recording: held in the event loop while progress is recorded, so that no older progress replaces the
+            note that the manifest is begun.
         removed: how many of the ``done`` files :meth:`discard` has removed.
         held_until: the time of ``time.monotonic()`` from which another worker can have the delivery. A worker
             that was frozen must not replace the files of that worker.
@@ -48,13 +57,17 @@ class Transfer:
     attempt: int
     done: int
     record: Callable[[], None]
+    begin_manifest: Callable[[], bool] = lambda: True
     upload: str | None = None
     sent: int = 0
     others_wrote: bool = True
     kept: float = 0
+    keeps_manifest: bool = False
+    manifest_begun: str | None = None
     removed: int = 0
     stopped: Event = field(default_factory=Event)
     held_until: float = math.inf
+    recording: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def run(self) -> None:
         """Send the files that are not complete, and the manifest last.
@@ -85,8 +98,25 @@ class Transfer:
             if self.manifest is not None:
                 options.check()
                 outgoing, content = self.manifest
-                self._remove_leftovers(session, outgoing)
-                session.put(outgoing, iter([content]))
+                if not self.shares_manifest or self.begin_manifest():
+                    self._remove_leftovers(session, outgoing)
+                    session.put(outgoing, iter([content]))
+
+    @property
+    def path(self) -> str:
+        """Where the first file is stored, with the prefix of the destination."""
+        return whole_path(self.destination, self.outgoing[0].path)
+
+    @property
+    def manifest_path(self) -> str | None:
+        """Where the manifest is stored, with the prefix of the destination; ``None`` if there is none."""
+        return None if self.manifest is None else whole_path(self.destination, self.manifest[0].path)
+
+    def noted(self, progress: DeliveryProgress) -> DeliveryProgress:
+        """Return the progress with what the transfer has done."""
+        return replace(
+            progress, files=self.done, sent=self.sent, upload=self.upload, manifest=self.manifest_begun
+        )
 
     def _count_sent(self) -> None:
         self.sent = sum(file.size for file in self.outgoing[: self.done])
@@ -95,6 +125,11 @@ class Transfer:
     def shares_paths(self) -> bool:
         """Whether other jobs can have the same paths: they do not have the id of the job."""
         return any(not self._is_own(file.path) for file in self.outgoing)
+
+    @property
+    def shares_manifest(self) -> bool:
+        """Whether other jobs can have the path of the manifest."""
+        return self.manifest is not None and not self._is_own(self.manifest[0].path)
 
     def _is_own(self, path: str) -> bool:
         return self.job_id in path
@@ -129,7 +164,8 @@ class Transfer:
             for number, file in reversed(list(enumerate(files))):
                 options.check()
                 self._remove_leftovers(session, file)
-                is_kept = number < self.kept and not self._is_own(file.path)
+                keeps = self.keeps_manifest if number == len(self.outgoing) else number < self.kept
+                is_kept = keeps and not self._is_own(file.path)
                 is_ours = False if is_kept else self._is_ours(session, file)
                 if is_ours is None:
                     unreadable += 1

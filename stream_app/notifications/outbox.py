@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import structlog
@@ -233,14 +233,19 @@ class Outbox:
         )
 
     async def begin_at_path(
-        self, notification: Notification, progress: Mapping[str, Any], *, is_removal: bool = False
+        self,
+        notification: Notification,
+        progress: Mapping[str, Any],
+        *,
+        is_removal: bool = False,
+        key: Literal["path", "manifest"] = "path",
     ) -> OthersAtPath:
         """Let a delivery begin to write to a path that other jobs have too, or to remove its files there.
 
         See :func:`~stream_app.notifications.shared_paths.begin_at_path`.
         """
         return await begin_at_path(
-            self._autocommit, notification, progress, lease=self.lease, is_removal=is_removal
+            self._autocommit, notification, progress, lease=self.lease, is_removal=is_removal, key=key
         )
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:

@@ -7,12 +7,15 @@ commit of the first, and then reads what it has written. Of several that wait, o
 
 A delivery writes as long as it is ``sending``, its claim is alive, and the attempt is the noted one. A worker
 ends its transfer before its claim ends.
+
+The list of the files, the manifest, can have a path that other jobs share, where their files have none. A
+delivery writes that path into its progress (``manifest``) before it writes the list, in the same way.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import text
 
@@ -37,13 +40,13 @@ _NOW = text(
     SELECT EXISTS (
         SELECT FROM deliveries AS other
         WHERE other.status = 'sending' AND other.lease_until > now() AND {_OTHER}
-            AND other.progress ->> 'path' = :path
+            AND other.progress ->> CAST(:key AS text) = :path
             AND other.progress ->> 'writing' = CAST(other.attempts AS text)
     ) AS is_writing, EXISTS (
         SELECT FROM later CROSS JOIN LATERAL (
             SELECT * FROM deliveries WHERE job_id = later.id OFFSET 0
         ) AS other
-        WHERE other.status = 'sent' AND {_OTHER} AND other.progress ->> 'path' = :path
+        WHERE other.status = 'sent' AND {_OTHER} AND other.progress ->> CAST(:key AS text) = :path
     ) AS is_newer
     """
 )
@@ -71,7 +74,8 @@ class OthersAtPath:
     Attributes:
         is_writing: whether files of another job are being written or removed there.
         is_newer: whether a job that was requested later was sent there.
-        files: the largest number of files of a job that was sent there. Only for later attempts and removals.
+        files: the largest number of files of a job that was sent there. Only for later attempts and removals,
+            and not for the list of the files.
         wrote: whether a job possibly has written there since the delivery was planned. Only for these, too.
         is_held: whether the delivery has begun, or for a removal whether its progress was recorded; else its
             claim is lost, or another job forbids it.
@@ -91,6 +95,7 @@ async def begin_at_path(
     *,
     lease: timedelta,
     is_removal: bool,
+    key: Literal["path", "manifest"] = "path",
 ) -> OthersAtPath:
     """Let a delivery begin to write to a path that other jobs have too, or to remove its files there.
 
@@ -103,6 +108,7 @@ async def begin_at_path(
         progress: its progress, with the place and the path. If it begins, it is recorded with ``writing``.
         lease: how long its claim holds from now on.
         is_removal: whether it removes files. A removal does not need the files of the job.
+        key: which path of the progress it is: that of the first file, or that of the list of the files.
 
     Raises:
         Retryable: the database is away.
@@ -112,25 +118,26 @@ async def begin_at_path(
         "job_id": notification.job_id,
         "address": notification.address,
         "place": progress["place"],
-        "path": progress["path"],
+        "path": progress[key],
     }
     requested = notification.requested
     # Without its record, a job counts as older than all others.
     requested_at = requested.at if requested is not None else datetime.min.replace(tzinfo=UTC)
     async with transaction(connections) as connection:
         await connection.execute(_LOCK, {"place": where["place"], "path": where["path"]})
-        now = (await connection.execute(_NOW, {**where, "requested_at": requested_at})).one()
+        now = (await connection.execute(_NOW, {**where, "key": key, "requested_at": requested_at})).one()
         files, wrote, is_held = 0, False, False
-        if is_removal or notification.attempt > 1:
+        if key == "path" and (is_removal or notification.attempt > 1):
             found = (await connection.execute(_BEFORE, {**where, "id": notification.delivery_id})).one()
             files, wrote = found.files, found.wrote
         begins = not now.is_writing and (is_removal or not now.is_newer)
+        unbegun = progress if key == "path" else {**progress, "manifest": None}
         if begins or is_removal:
             values = {
                 "id": notification.delivery_id,
                 "attempt": notification.attempt,
                 "lease": lease,
-                "progress": {**progress, "writing": notification.attempt} if begins else progress,
+                "progress": {**progress, "writing": notification.attempt} if begins else unbegun,
             }
             statement = sql.RECORD if is_removal else sql.RENEW
             is_held = bool((await connection.execute(statement, values)).all())

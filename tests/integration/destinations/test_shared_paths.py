@@ -178,3 +178,76 @@ async def test_complete_files_are_read_again_only_if_another_job_has_written_to_
     await tried_before(depot, job, destination, files=1, writing=1)
     assert (await depot.sent(job)).status == "sent"
     assert sftp.files() == {"in/ledger-2.csv": b"b"} | ({"in/ledger-1.csv": b"a"} if wrote else {})
+
+
+def listed_job(files: dict[str, bytes]) -> str:
+    """Return the id of the job whose manifest is at the shared path."""
+    return str(json.loads(files["in/latest.json"])["job_id"])
+
+
+@pytest.fixture(params=["sftp", "s3"])
+def pointer(
+    request: pytest.FixtureRequest, sftp: SftpServer, other_store: OtherStore, tmp_path: Path
+) -> tuple[Destination, Any]:
+    """A destination where jobs share only the path of the manifest, and what returns its files."""
+    paths = {"path": "{job_id}/{file_name}", "manifest": "always", "manifest_path": "latest.json"}
+    if request.param == "sftp":
+        return on_sftp(sftp, **paths), sftp
+    return on_s3(other_store, tmp_path, **paths), other_store
+
+
+async def test_the_list_of_a_newer_job_stays_when_an_older_one_is_sent(
+    depot: Depot, pointer: tuple[Destination, Any]
+) -> None:
+    """The files of both have their own paths, so both are sent."""
+    destination, store = pointer
+    depot.use(destination)
+    newer = await depot.job("acme", b"new", created_at=LATER)
+    assert (await depot.sent(newer)).status == "sent"
+    older = await depot.job("acme", b"old")
+    assert (await depot.sent(older)).status == "sent"
+    files = store.files()
+    assert (files[f"in/{older}/ledger.csv"], files[f"in/{newer}/ledger.csv"]) == (b"old", b"new")
+    assert listed_job(files) == str(newer)
+    newest = await depot.job("acme", b"newest", created_at=LATER + timedelta(hours=1))
+    assert (await depot.sent(newest)).status == "sent"
+    assert listed_job(store.files()) == str(newest)
+
+
+async def test_one_job_at_a_time_writes_the_list_at_a_shared_path(
+    depot: Depot, pointer: tuple[Destination, Any]
+) -> None:
+    """The files are sent meanwhile, and are not sent again."""
+    destination, store = pointer
+    depot.use(destination)
+    writing = await depot.job("acme", b"a")
+    assert (await depot.sent(writing)).status == "sent"
+    await send_on(depot, writing)
+    newer = await depot.job("acme", b"b", created_at=LATER)
+    async with depot.working():
+        row = await depot.tried(newer)
+        assert (row.reason, row.progress["files"], row.progress["manifest"]) == (BUSY, 1, None)
+        assert listed_job(store.files()) == str(writing)
+        await depot.run("UPDATE deliveries SET status = 'sent' WHERE job_id = :id", id=writing)
+        await depot.hurry()
+        row = await depot.ended(newer)
+    assert (row.status, row.progress["manifest"]) == ("sent", "in/latest.json")
+    assert listed_job(store.files()) == str(newer)
+
+
+@pytest.mark.parametrize("is_writing", [True, False])
+async def test_a_removal_leaves_the_list_that_another_job_writes(
+    depot: Depot, pointer: tuple[Destination, Any], is_writing: bool
+) -> None:
+    destination, store = pointer
+    depot.use(destination)
+    gone = await depot.job("acme", b"a")
+    assert (await depot.sent(gone)).status == "sent"
+    other = await depot.job("acme", b"b", created_at=LATER)
+    progress = {"path": f"in/{other}/ledger.csv", "manifest": "in/latest.json", "writing": int(is_writing)}
+    await tried_before(depot, other, destination, **progress)
+    await send_on(depot, other)
+    await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=gone)
+    await depot.run("UPDATE deliveries SET status = 'pending' WHERE job_id = :id", id=gone)
+    assert (await depot.sent(gone)).status == "failed"
+    assert list(store.files()) == (["in/latest.json"] if is_writing else [])
