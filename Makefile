@@ -65,7 +65,7 @@ bench: $(READY) ## Measure formats against their peers, side by side (WHAT=jobs,
 chaos: $(READY) ## Break everything while jobs run, over and over (MINUTES=, and CHAOS_SEED= to repeat a run)
 	@$(PYTHON_ENV) -m tests.chaos $(MINUTES)
 
-docs: $(READY) ## Write docs/asyncapi.yaml, docs/openapi.json, docs/schemas/ and docs/licences.md anew
+docs: $(READY) ## Write what is generated in docs/ anew: descriptions, schemas, licences, the table of settings
 	@$(PYTHON_ENV) -m tools.generate
 
 previous: $(READY) ## Keep the wheels and the documents of this version, to compare the next with them

@@ -102,7 +102,7 @@ def migrate(as_json: AsJson = False) -> None:
 
 @cli.command()
 def resend(
-    job_id: Annotated[UUID, typer.Argument(help="The job whose deliveries are sent again")],
+    job_id: Annotated[UUID, typer.Argument(metavar="JOB", help="The job whose deliveries are sent again")],
     to: Annotated[
         str | None, typer.Option(help="Only to this address, even if it was refused before")
     ] = None,
@@ -209,7 +209,10 @@ def doctor(
         bool, typer.Option("--ready", help="Only check whether the worker of EXPORTER_READY_FILE is ready")
     ] = False,
 ) -> None:
-    """Compare database, topics and bucket, without changes. The exit code is 1 if there is a problem."""
+    """Compare database, topics and bucket, without changes.
+
+    Only one small object is written to the bucket, and removed. The exit code is 1 if there is a problem.
+    """
     import asyncio
 
     settings = _settings()

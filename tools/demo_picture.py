@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -48,14 +49,15 @@ def picture(output: str) -> str:
 def main() -> None:
     """Run the demo and write the picture."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
-    done = subprocess.run(
-        [sys.executable, "-m", "dev", "demo"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=True,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # with older files the names get numbers
+        done = subprocess.run(
+            [sys.executable, "-m", "dev", "demo"],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=True,
+        )
     PICTURE.write_text(picture(done.stdout.decode()), "utf-8")
 
 

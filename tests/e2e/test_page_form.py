@@ -120,6 +120,20 @@ def test_periods_are_relative_to_the_day_of_the_export(visit: Visit, customer: s
     )
 
 
+def test_names_of_fields_in_errors_are_not_capitalised(visit: Visit) -> None:
+    visit.open()
+    texts = [
+        "filters.knd: the dataset has no column 'knd'",
+        "format: there is no format",
+        "the export failed",
+    ]
+    shown = visit.page.evaluate(
+        "async (texts) => texts.map((await import('/page/words.js')).sentence)",
+        texts,
+    )
+    assert shown == [*texts[:2], "The export failed"]
+
+
 MOMENTS = ("2026-03-29T22:30:00Z", "2026-12-31T23:30:00Z", "2028-02-29T12:00:00Z", "2026-11-01T00:00:00Z")
 
 

@@ -66,10 +66,56 @@ def test_every_call_is_documented() -> None:
     assert not {call for call in calls if f"`{call}`" not in HTTP}
 
 
-def test_links_lead_to_existing_targets() -> None:
-    for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document}: {target}"
+PAGES = sorted(
+    {*DOCUMENTS, *ROOT.glob("*.md"), *ROOT.glob("bench/**/*.md"), *ROOT.glob("clients/*/*.md")}
+    | {*ROOT.glob("examples/*/*.md"), *ROOT.glob(".github/**/*.md")}
+)
+"""All documents that people read, also those without tested blocks."""
+
+
+def _without_blocks(document: Path) -> str:
+    return re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL)
+
+
+def _anchors(document: Path) -> set[str]:
+    """Return the anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)", _without_blocks(document), re.M)
+    texts = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_existing_targets(document: Path) -> None:
+    for target in re.findall(r"\]\((?!http|mailto)([^)\s]+)", _without_blocks(document)):
+        path, _, anchor = target.partition("#")
+        found = document.parent / path if path else document
+        assert found.exists(), target
+        if anchor and found.suffix == ".md":
+            assert anchor in _anchors(found), target
+
+
+SERVERS = ("uvicorn app", "runserver", "java -jar", "webhook.mjs")
+"""Programs of the examples that run until they are stopped."""
+
+
+@pytest.mark.parametrize(
+    "readme", sorted(ROOT.glob("examples/*/README.md")), ids=lambda path: path.parent.name
+)
+def test_commands_after_a_server_name_another_terminal(readme: Path) -> None:
+    """A server holds its terminal, so a command behind it never runs there."""
+    for block in re.findall(r"```sh\n(.*?)```", readme.read_text("utf-8"), re.DOTALL):
+        lines = block.splitlines()
+        held = [number for number, line in enumerate(lines) if any(name in line for name in SERVERS)]
+        for line in lines[min(held, default=len(lines)) + 1 :]:
+            assert "in another terminal" in line
+
+
+def test_requests_of_the_tutorial_name_datasets_of_the_tutorial() -> None:
+    text = (DOCS / "tutorial.md").read_text("utf-8")
+    datasets = set(re.findall(r"^\[datasets\.(\w+)\]", text, re.M))
+    named = re.findall(r"""(?:export_type": "|--export-type )(\w+)""", text)
+    assert len(named) > 10
+    assert set(named) <= datasets
 
 
 PACKAGES = (
