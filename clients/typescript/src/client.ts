@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
+import { noteCall } from "./answers.js";
 import { saveFile, type Progress } from "./download.js";
 import { ApiError, JobEndedError } from "./errors.js";
 import { parseEventStream } from "./event_stream.js";
-import { Http, pause, type ClientOptions } from "./http.js";
+import { Http, pause, pauseAfter, type ClientOptions } from "./http.js";
 import type { components } from "./schema.js";
 
 type Schemas = components["schemas"];
@@ -42,11 +43,24 @@ export interface JobsOptions extends CallOptions {
 
 /** Options of a request. */
 export interface RequestOptions extends CallOptions {
-  /** The same key and request again are the same job. Default: a new key, under which the call is repeated. */
+  /**
+   * The same key and request again are the same job. Default: a new key, under which the call is repeated. An
+   * {@link ApiError} has it as `idempotencyKey`: with it the call can be made again after a lost answer.
+   */
+  readonly idempotencyKey?: string;
+}
+
+/** Options of any other call. */
+export interface AnyCallOptions extends CallOptions {
+  /** For calls that take one: the same key and body again have one effect. */
   readonly idempotencyKey?: string;
 }
 
 const MAX_WAIT_SECONDS = 30;
+
+/** The longest pause that an answer with `Retry-After` makes while a job is followed. */
+const MAX_ASKED_MS = 60_000;
+
 const UNFINISHED: ReadonlySet<string> = new Set(["pending", "processing"]);
 
 /** Whether the job has ended: completed, failed, cancelled or expired. */
@@ -72,9 +86,16 @@ export class ExportClient {
     request: ExportRequest,
     options: RequestOptions & { readonly onUpdate?: (job: Job) => void } = {},
   ): Promise<Job> {
-    const { status, text } = await this.http.send(order(request, options, MAX_WAIT_SECONDS));
-    const job = JSON.parse(text) as Job | Accepted;
-    return status === 200 ? (job as Job) : this.wait(job.export_job_id, options);
+    const call = order(request, options, MAX_WAIT_SECONDS);
+    const answer = await this.http.send(call);
+    const job = this.http.read<Job | Accepted>(answer, call);
+    if (answer.status === 200) return job as Job;
+    try {
+      return await this.wait(job.export_job_id, options);
+    } catch (error) {
+      if (error instanceof ApiError) noteCall(error, call.headers, false);
+      throw error;
+    }
   }
 
   /** Return a job. */
@@ -91,6 +112,7 @@ export class ExportClient {
     let last = "";
     let failures = 0;
     for (;;) {
+      let failure: unknown;
       options.signal?.throwIfAborted();
       try {
         const stream = await this.http.stream({
@@ -112,6 +134,7 @@ export class ExportClient {
       } catch (error) {
         options.signal?.throwIfAborted();
         if (error instanceof ApiError && !error.retryable) throw error;
+        failure = error;
         if (failures > 0) {
           const job = await this.jobIfReached(id, options);
           if (job !== null) yield job;
@@ -119,7 +142,7 @@ export class ExportClient {
         }
       }
       failures += 1;
-      await pause(Math.min(15_000, 250 * 2 ** failures), options.signal);
+      await pause(Math.min(MAX_ASKED_MS, pauseAfter(failure, Math.min(15_000, 250 * 2 ** failures))), options.signal);
     }
   }
 
@@ -249,9 +272,12 @@ export class ExportClient {
    *
    * It is made once: the client cannot know whether it can be repeated.
    */
-  async call<T>(method: string, path: string, body?: unknown, options: CallOptions = {}): Promise<T | null> {
-    const { text } = await this.http.send({ method, path, body, repeatable: false, ...options });
-    return text === "" ? null : (JSON.parse(text) as T);
+  async call<T>(method: string, path: string, body?: unknown, options: AnyCallOptions = {}): Promise<T | null> {
+    const { idempotencyKey, ...rest } = options;
+    const headers: Record<string, string> = idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey };
+    const call = { method, path, body, headers, repeatable: false, ...rest };
+    const answer = await this.http.send(call);
+    return answer.text === "" ? null : this.http.read<T>(answer, call);
   }
 
   private async read<T>(path: string, options: CallOptions): Promise<T> {

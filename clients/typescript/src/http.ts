@@ -1,4 +1,5 @@
-import { ApiError, type Problem } from "./errors.js";
+import { noteCall, notTheApi, refusal, unreachable } from "./answers.js";
+import { ApiError } from "./errors.js";
 import { Limit } from "./limit.js";
 
 /** Where the API is, and who calls it. */
@@ -32,6 +33,9 @@ export interface Answer {
 
 const TRIES = 3;
 
+/** A call is not made again by itself where the API wants a longer pause. */
+const LONGEST_PAUSE_MS = 30_000;
+
 /** A stream that is silent for so long is broken: the API sends something every 5 s. */
 const SILENCE_MS = 45_000;
 
@@ -53,20 +57,35 @@ export class Http {
 
   /** Return the answer of a call that succeeded, with its body. Throws {@link ApiError} for any other. */
   async send(call: Call): Promise<Answer> {
+    let lost = false;
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.once(call);
       } catch (error) {
-        if (!(error instanceof ApiError && error.retryable && call.repeatable) || attempt >= TRIES) throw error;
-        await pause(250 * 2 ** attempt, call.signal);
+        if (!(error instanceof ApiError)) throw error;
+        noteCall(error, call.headers, lost);
+        lost = error.inDoubt;
+        const wait = pauseAfter(error, 250 * 2 ** attempt);
+        if (!error.retryable || !call.repeatable || attempt >= TRIES || wait > LONGEST_PAUSE_MS) throw error;
+        await pause(wait, call.signal);
       }
     }
   }
 
   /** Return the JSON of a call that succeeded. */
   async json<T>(call: Call): Promise<T> {
-    const { text } = await this.send(call);
-    return JSON.parse(text) as T;
+    return this.read<T>(await this.send(call), call);
+  }
+
+  /** Return the JSON of an answer. Throws {@link ApiError} if it has none: the server is not this API. */
+  read<T>({ status, text }: Answer, call: Call): T {
+    try {
+      return JSON.parse(text) as T;
+    } catch (cause) {
+      const error = notTheApi(this.base, status, cause);
+      noteCall(error, call.headers, false);
+      throw error;
+    }
   }
 
   /**
@@ -122,45 +141,44 @@ export class Http {
   /** Make the call, and read a successful answer. All of it ends with the limit. */
   private async within<T>(call: Call, limit: Limit, read: (response: Response) => Promise<T>): Promise<T> {
     const { token } = this.options;
-    return this.reached(call, async () => {
+    let sent = false;
+    const act = async (): Promise<T> => {
+      const headers = new Headers({
+        authorization: `Bearer ${typeof token === "function" ? await token() : token}`,
+        accept: "application/json",
+        ...(call.body === undefined ? {} : { "content-type": "application/json" }),
+        ...call.headers,
+      });
+      const body = call.body === undefined ? {} : { body: JSON.stringify(call.body) };
+      sent = true;
       const response = await this.fetch(this.base + call.path, {
         method: call.method,
         redirect: "manual",
         signal: limit.signal,
-        headers: {
-          authorization: `Bearer ${typeof token === "function" ? await token() : token}`,
-          accept: "application/json",
-          ...(call.body === undefined ? {} : { "content-type": "application/json" }),
-          ...call.headers,
-        },
-        ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
+        headers,
+        ...body,
       });
       if (response.ok) return read(response);
-      throw await refusal(response);
-    });
+      throw await refusal(response, call.method);
+    };
+    return this.reached(call, act, () => sent);
   }
 
   /** Return what `act` returns. What fails on the way is an {@link ApiError}, or the reason of the caller's signal. */
-  private async reached<T>(call: Call, act: () => Promise<T>): Promise<T> {
+  private async reached<T>(call: Call, act: () => Promise<T>, isSent = (): boolean => true): Promise<T> {
     try {
       return await act();
     } catch (error) {
       if (call.signal?.aborted) throw call.signal.reason;
       if (error instanceof ApiError) throw error;
-      throw new ApiError(`the API at ${this.base} cannot be reached`, 0, "", null, { cause: error });
+      throw unreachable(this.base, call.method, error, isSent());
     }
   }
 }
 
-/** Return the error of a response that is not a success. */
-async function refusal(response: Response): Promise<ApiError> {
-  const type = response.headers.get("content-type") ?? "";
-  const text = await response.text();
-  if (type.startsWith("application/problem+json")) {
-    const problem = JSON.parse(text) as Problem;
-    return new ApiError(problem.detail, response.status, problem.code, problem);
-  }
-  return new ApiError(`the server answered ${response.status}`, response.status);
+/** Return the pause after a failure in milliseconds: the usual one, or the longer one that the API wants. */
+export function pauseAfter(error: unknown, usualMs: number): number {
+  return Math.max(usualMs, error instanceof ApiError ? (error.retryAfter ?? 0) * 1000 : 0);
 }
 
 /** Wait; throws the reason of `signal` when it is aborted. */

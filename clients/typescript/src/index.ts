@@ -1,6 +1,7 @@
 export { ExportClient, isFinished } from "./client.js";
 export type {
   Accepted,
+  AnyCallOptions,
   CallOptions,
   Catalogue,
   Delivery,
@@ -15,7 +16,7 @@ export type {
 } from "./client.js";
 export type { Progress } from "./download.js";
 export { ApiError, DownloadError, JobEndedError, WebhookError } from "./errors.js";
-export type { Problem } from "./errors.js";
+export type { ApiErrorOptions, Problem } from "./errors.js";
 export type { ClientOptions } from "./http.js";
 export type { components, operations, paths } from "./schema.js";
 export { verifyWebhook } from "./webhook.js";

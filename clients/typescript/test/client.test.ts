@@ -10,6 +10,7 @@ import { test } from "node:test";
 import { saveFile } from "../src/download.js";
 import { Http } from "../src/http.js";
 import { ApiError, DownloadError, ExportClient, isFinished, JobEndedError, type ExportRequest } from "../src/index.js";
+import { served } from "../testing/server.js";
 
 const url = process.env["EXPORTER_API_URL"] ?? "";
 const client = new ExportClient(url, { token: () => process.env["EXPORTER_TOKEN"] ?? "" });
@@ -17,18 +18,6 @@ const LEDGER: ExportRequest = { export_type: "ledger", format: "csv", scope: "al
 
 async function folder(): Promise<string> {
   return mkdtemp(join(tmpdir(), "exporter-client-"));
-}
-
-/** Call `act` with the address of a server, and close it. */
-async function served(listener: RequestListener, act: (address: string) => Promise<void>): Promise<void> {
-  const server = createServer(listener);
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  try {
-    await act(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
 }
 
 const unreachable = (error: unknown): boolean => error instanceof ApiError && error.status === 0 && error.retryable;
