@@ -59,6 +59,7 @@ export class Password {
         this.shown.textContent = password;
         this.place.hidden = false;
         this.button.hidden = true;
+        this.button.className += " keep";
         this.shown.focus();
       }),
     );

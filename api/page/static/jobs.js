@@ -8,8 +8,7 @@ import { FileList, download, several } from "./files.js";
 import { destinationModule, labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
 import { PAGE, now } from "./session.js";
-import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status } from "./words.js";
-import { warnings } from "./warnings.js";
+import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status, warnings } from "./words.js";
 
 const POLL = 1500; // milliseconds between questions where events do not come
 const SELDOM = 10; // of them one is asked while nothing runs
@@ -250,7 +249,7 @@ export class Jobs {
   }
 }
 
-/** One export. Its elements stay and only their texts change, so the focus is not lost. */
+/** One export. Its elements stay and only their texts change, so the focus is not lost. Its buttons stay in their places: they are above all that changes, and new ones come last. */
 class Card {
   constructor(job, jobs) {
     this.jobs = jobs;
@@ -285,13 +284,13 @@ class Card {
       h("div", { class: "heading" }, h("h3", {}, `${title(job)} `, h("span", { class: "kind" }, kind(job))), this.state),
       h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
       source && h("p", { class: "buttons" }, source),
+      h("div", { class: "acts" }, h("p", { class: "buttons" }, this.repeat, this.copy, this.rerun, this.download, this.list, this.password.button, this.remove), h("p", { class: "buttons" }, this.cancel)),
       this.bar,
       this.facts,
       this.delivery,
       this.warnings,
       this.error,
       this.problem,
-      h("p", { class: "buttons" }, this.download, this.list, this.password.button, this.cancel, this.repeat, this.rerun, this.copy, this.remove),
       this.copied,
       this.password.place,
       this.files.element,
@@ -304,7 +303,9 @@ class Card {
     if (before && order(before) > order(job)) return; // an answer that was overtaken
     this.job = job;
     this.seen = now();
-    const stops = job.cancel_requested && UNFINISHED.has(job.status);
+    const open = UNFINISHED.has(job.status);
+    const stops = job.cancel_requested && open;
+    if (open) for (const own of [this.bar, this.cancel]) own.classList.add("keep");
     this.state.textContent = stops ? t("page.jobs.cancelling") : status(isRemoved(job) ? "removed" : job.status);
     this.element.dataset.status = job.status;
     this.bar.hidden = job.status !== "processing";
@@ -319,10 +320,10 @@ class Card {
     this.list.hidden = !job.files_url || Boolean(job.download_url);
     this.password.show(job, job.user_id === this.jobs.user.id);
     if (this.list.hidden) this.files.element.hidden = true;
-    this.cancel.hidden = !UNFINISHED.has(job.status) || stops;
-    this.rerun.hidden = UNFINISHED.has(job.status);
-    if (focused.hidden && this.element.contains(focused)) [this.download, this.list, this.repeat, this.copy].find((button) => !button.hidden).focus();
-    if (before && before.status !== job.status && !UNFINISHED.has(job.status)) {
+    this.cancel.hidden = !open || stops;
+    this.rerun.hidden = open;
+    if (focused.hidden && this.element.contains(focused)) (this.isOpen ? this.repeat : this.copy).focus();
+    if (before && before.status !== job.status && !open) {
       const result = sentence(job.error && problemText(job.error)) ?? (job.status === "completed" ? rows(job.row_count) : "");
       byId("news").textContent = t("page.jobs.ended", { dataset: title(job), format: kind(job), status: status(job.status), result });
     }

@@ -245,3 +245,7 @@ function test(column, name, value, shown) {
   const texts = Array.isArray(value) ? value.slice(0, 5).join(", ") + (value.length > 5 ? " …" : "") : value;
   return `${column} ${sign} ${texts === null ? t("page.shown_filters.empty_value") : texts}`;
 }
+
+/** What a finished file has instead of some values, in sentences. */
+export const warnings = (found) =>
+  Object.entries(found ?? {}).map(([name, count]) => (has(`warnings.${name}`) ? t(`warnings.${name}`, { count }) : t("warnings.other", { name: name.replaceAll("_", " "), count })));
