@@ -251,8 +251,9 @@ async def redrive(
     """Publish letters unchanged to their original topics, one after the other, and report each result.
 
     Repetitions do no harm, because the id of a request names its job. Letters stay on the dead-letter topic.
-    With ``dry`` nothing is published. ``mark`` lets the API publish a letter and mark it. After
-    :class:`CannotMark` this publishes the letters itself, without a mark. Other errors of ``mark`` end it.
+    With ``dry`` nothing is published. ``mark`` lets the API publish a letter and mark it, or with ``dry``
+    read its mark. After :class:`CannotMark` this publishes the letters itself, without a mark. Other errors
+    of ``mark`` end it.
 
     Raises:
         PublishError: Kafka does not answer; the letters that were reported as published are on their topics.
@@ -291,6 +292,22 @@ def redrive_problem(letter: DeadLetter, topics: set[str]) -> str | None:
             f"only the beginning of its {letter.cut_from} bytes was kept; its producer must publish it again"
         )
     return None
+
+
+NEW, REDRIVING, REDRIVEN, DISCARDED = "new", "redriving", "redriven", "discarded"
+"""What was done with a letter, by its mark."""
+
+
+def mark_problem(state: str, by: str | None, at: datetime | None) -> str | None:
+    """Return why a letter with this mark is not handled again, or ``None`` if it has no mark."""
+    if state == NEW or at is None:
+        return None
+    if state == REDRIVING:
+        return f"{by} redrives it, or the answer of Kafka was lost: repeat it with `again`"
+    return f"it was {state} by {by} at {at:%Y-%m-%d %H:%M:%SZ}"
+
+
+NO_LETTER = "there is no such dead letter"
 
 
 def parse_id(text: str) -> Id:

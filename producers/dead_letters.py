@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -75,8 +76,8 @@ class Chosen:
             )
         return letters.Selection(ids=parsed) if parsed else _selection(settings, *filters)
 
-    def allow_unmarked(self, error: Exception) -> None:
-        """Say that the letters are published without a mark, because of ``error``.
+    def allow_unmarked(self, error: Exception, *, dry: bool = False) -> None:
+        """Say that the letters are published without a mark, because of ``error``; with ``dry`` would be.
 
         Raises:
             UsageError: neither ids nor ``--again`` are given. Without marks, letters that were redriven or
@@ -87,7 +88,12 @@ class Chosen:
                 f"the marks cannot be read: {error}. Letters that were redriven or discarded before can be "
                 "among these: name the letters by their ids; --again publishes all the same"
             ) from error
-        typer.secho(f"Published without a mark, because no API did it: {error}", fg="yellow", err=True)
+        done = (
+            "Would be published without a mark, because no API"
+            if dry
+            else "Published without a mark, because no API did it"
+        )
+        typer.secho(f"{done}: {error}", fg="yellow", err=True)
 
     def marker(self, settings: Any, action: str) -> AbstractContextManager[Any]:
         """Return :func:`marker` for ``action`` at the API of the options."""
@@ -189,7 +195,8 @@ def redrive(
     They are unchanged, so their reason must have been mended first.
     The API marks each as redriven and refuses it the next time. If no API answers, only letters that are
     given by their ids, or with --again, are published, without a mark. The id of a request names its job, so
-    publishing it twice starts one job. Dead letters stay.
+    publishing it twice starts one job. Dead letters stay. --dry-run reads the marks, and refuses what would
+    be refused.
     """
     import asyncio
 
@@ -218,12 +225,12 @@ def redrive(
             try:
                 if not dry:
                     mark = stack.enter_context(chosen.marker(settings, "redrive"))
+                elif not chosen.again:
+                    mark = stack.enter_context(mark_reader(settings, chosen.api_url, chosen.token))
             except UsageError as error:  # there is no token for the API here
-                chosen.allow_unmarked(error)
-            redriving = letters.redrive(
-                settings, selection, dry=dry, report=report, mark=mark and _with_fallback(mark, chosen)
-            )
-            asyncio.run(redriving)
+                chosen.allow_unmarked(error, dry=dry)
+            tried = mark and _with_fallback(mark, chosen, dry=dry)
+            asyncio.run(letters.redrive(settings, selection, dry=dry, report=report, mark=tried))
         verb = "to be published" if dry else "published"
         _say_missing(selection.ids, seen)
         typer.echo(f"{numbers['published']} {verb}, {numbers['refused']} refused", err=True)
@@ -283,11 +290,39 @@ def marker(
         yield mark
 
 
+@contextmanager
+def mark_reader(settings: Any, api_url: str | None, token: str | None) -> Iterator[Any]:
+    """Yield a function as :func:`marker` does, which only reads the mark of a letter."""
+    from datetime import timedelta
+
+    from producers import job_commands
+    from producers.dead_letter_topic import NO_LETTER, mark_problem
+
+    with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:
+
+        def read(letter: Any) -> str | None:
+            # Not by its id: an API of another version and one that reads another cluster both answer 404.
+            span = {
+                "since": letter.at.isoformat(),
+                "until": (letter.at + timedelta(milliseconds=1)).isoformat(),
+            }
+            path = f"/exports/dead-letters?{urlencode({**span, 'limit': MOST})}"
+            for found in api.call("GET", path, None)["dead_letters"]:
+                if (found["id"], datetime.fromisoformat(found["at"])) == (letter.name, letter.at):
+                    at = found["handled_at"]
+                    return mark_problem(
+                        found["state"], found["handled_by"], at and datetime.fromisoformat(at)
+                    )
+            return NO_LETTER
+
+        yield read
+
+
 NO_API = (None, 404, 405)
 """Statuses that say that no API can mark letters: no answer, or an API without these calls."""
 
 
-def _with_fallback(mark: Any, options: Chosen) -> Any:
+def _with_fallback(mark: Any, options: Chosen, *, dry: bool) -> Any:
     """Return ``mark``. If no API can mark letters, it says so, or refuses to go on without the marks."""
     from producers.dead_letter_topic import CannotMark
     from streaming_exporter.errors import ApiError
@@ -298,7 +333,7 @@ def _with_fallback(mark: Any, options: Chosen) -> Any:
         except ApiError as error:
             if error.status not in NO_API:
                 raise
-            options.allow_unmarked(error)
+            options.allow_unmarked(error, dry=dry)
             raise CannotMark from error
         return problem
 

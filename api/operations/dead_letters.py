@@ -19,8 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.operations.schemas import DeadLetterChoice, DeadLetterResult, DeadLetterView
 from producers.dead_letter_topic import (
+    DISCARDED,
+    NEW,
+    NO_LETTER,
+    REDRIVEN,
+    REDRIVING,
     DeadLetter,
     Selection,
+    mark_problem,
     parse_id,
     read,
     redrive_problem,
@@ -36,7 +42,6 @@ log = structlog.get_logger(__name__)
 READ_SECONDS = 20.0
 """Time-out of reading the topic."""
 
-NEW, REDRIVING, REDRIVEN, DISCARDED = "new", "redriving", "redriven", "discarded"
 STATES = (NEW, REDRIVING, REDRIVEN, DISCARDED)
 
 _ALL = text("SELECT * FROM handled_dead_letters")
@@ -155,7 +160,7 @@ class DeadLetters:
         topics = redrive_topics(self.settings)
         results = []
         for letter_id, letter in await self._chosen(choice):
-            problem = "there is no such dead letter" if letter is None else redrive_problem(letter, topics)
+            problem = NO_LETTER if letter is None else redrive_problem(letter, topics)
             if letter is not None and problem is None:
                 problem = await self._mark(letter, REDRIVING, by=by, again=choice.again)
             if letter is not None and problem is None:
@@ -173,7 +178,7 @@ class DeadLetters:
         results = []
         for letter_id, letter in await self._chosen(choice):
             problem = (
-                "there is no such dead letter"
+                NO_LETTER
                 if letter is None
                 else await self._mark(letter, DISCARDED, by=by, again=choice.again)
             )
@@ -215,9 +220,7 @@ class DeadLetters:
             return f"it is not known whether it was marked as {state}, and it was not published: repeat it"
         if known is None:
             return "another call handles it at the moment"
-        if known.state == REDRIVING:
-            return f"{known.handled_by} redrives it, or the answer of Kafka was lost: repeat it with `again`"
-        return f"it was {known.state} by {known.handled_by} at {known.handled_at:%Y-%m-%d %H:%M:%SZ}"
+        return mark_problem(known.state, known.handled_by, known.handled_at)
 
     async def _marks(self) -> dict[tuple[int, int, datetime], Row[Any]]:
         with outages_are_retryable():

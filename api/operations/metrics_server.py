@@ -1,6 +1,5 @@
 """Serves metrics and readiness on a port of their own, which no user needs to reach."""
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -14,10 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.background import keep_running
 from api.operations.routes import details
 from api.services import ApiServices
 
 log = structlog.get_logger(__name__)
+
+END_SECONDS = 5
+"""Time in which calls end when the server ends."""
 
 
 class _Server(uvicorn.Server):
@@ -34,30 +37,52 @@ async def served(services: ApiServices) -> AsyncIterator[None]:
     """Serve the metrics and the readiness on a port of their own until the end of the block.
 
     Without ``EXPORTER_METRICS_PORT`` it serves nothing. If the port cannot be opened, this is logged, and the
-    API runs without it.
+    API runs without it. A server that ends is started again.
     """
     host, port = services.settings.metrics_host, services.settings.metrics_port
     if port is None:
         yield
         return
     try:
-        listening = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
+        first = _listen(host, port)
     except OSError as error:
         log.error("metrics.listen_failed", host=host, port=port, error=str(error))
         yield
         return
+    sockets = [first]
+
+    async def serve() -> None:
+        await _serve(services, sockets.pop() if sockets else _listen(host, port))
+
+    try:
+        async with keep_running("metrics_server", serve):
+            yield
+    finally:
+        for unused in sockets:
+            unused.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+async def _serve(services: ApiServices, listening: socket.socket) -> None:
+    """Serve on the socket, and close it. What still reads an answer at the end of the API can read it."""
     config = uvicorn.Config(
-        _application(services), log_config=None, access_log=False, lifespan="off", limit_concurrency=50
+        _application(services),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        limit_concurrency=50,
+        timeout_graceful_shutdown=END_SECONDS,
     )
     server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield
+        await server.serve(sockets=[listening])
     finally:
-        server.should_exit = True
-        await serving
+        if server.started:
+            await server.shutdown([listening])
+        listening.close()
 
 
 def _application(services: ApiServices) -> Starlette:

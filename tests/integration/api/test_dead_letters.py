@@ -147,9 +147,25 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
             assert done.exit_code == code, done.output
             return [json.loads(line)["done"] for line in done.stdout.splitlines() if line[:1] == "{"]
 
+        assert await command("redrive", "--all", "--dry-run", code=0) == ["published", "published"]
         assert await command("redrive", "--error", "one", code=0) == ["published"]
         assert await command("redrive", "--error", "one", code=1) == ["refused"]
+        assert await command("redrive", "--all", "--dry-run", code=1) == ["refused", "published"]
+        assert await command("redrive", "--all", "--dry-run", "--again", code=0) == ["published"] * 2
         assert await command("discard", "--all", code=1) == ["refused", "discarded"]
+        assert await command("redrive", "--all", "--dry-run", code=1) == ["refused", "refused"]
+        given = ["dead-letters", "redrive", "--all", "--api-url", url, "--token", token]
+        dry, done = [
+            re.findall(
+                r"^\d+:\d+  .*$",
+                (await asyncio.to_thread(CliRunner().invoke, cli, [*given, *more], env=env)).stdout,
+                re.MULTILINE,
+            )
+            for more in (["--dry-run"], [])
+        ]
+        assert dry == done, "a dry run says what the run says"
+        for line, state in zip(dry, ("redriven", "discarded"), strict=True):
+            assert f"it was {state} by boss at" in line
 
         async def listed(*arguments: str) -> list[str]:
             given = ["dead-letters", "list", *arguments, "--api-url", url, "--token", token]

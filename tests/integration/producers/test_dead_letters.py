@@ -98,7 +98,9 @@ async def test_dead_letters_are_listed_shown_and_published_again(letters: Letter
     (dry,) = await letters.told("redrive", outage["id"], "--dry-run")
     assert (dry["done"], dry["dry_run"]) == ("published", True)
     assert len(await letters.requests()) == before
-    await letters.run("redrive", "--error", "NOTIFY", code=2)  # no API says what was discarded
+    for more in ([], ["--dry-run"]):
+        await letters.run("redrive", "--error", "NOTIFY", *more, code=2)  # no API says what was discarded
+    assert len(await letters.told("redrive", "--error", "NOTIFY", "--again", "--dry-run")) == 1
     assert len(await letters.requests()) == before
     await letters.run("redrive", "--error", "NOTIFY", "--again")
     published = (await letters.requests())[before:]
