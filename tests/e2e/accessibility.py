@@ -24,7 +24,8 @@ _RUN = """async (only) => {
 
 _NAMES = """() => {
   axe.setup(document);
-  const shown = [...document.querySelectorAll("button")].filter((own) => own.checkVisibility());
+  const buttons = [...document.querySelectorAll("button")];
+  const shown = buttons.filter((own) => own.checkVisibility({ visibilityProperty: true }));
   const names = shown.map((own) => axe.commons.text.accessibleText(own));
   axe.teardown();
   return names;

@@ -155,7 +155,7 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
         assert await command("discard", "--all", code=1) == ["refused", "discarded"]
         assert await command("redrive", "--all", "--dry-run", code=1) == ["refused", "refused"]
         given = ["dead-letters", "redrive", "--all", "--api-url", url, "--token", token]
-        dry, done = [
+        dry, real = [
             re.findall(
                 r"^\d+:\d+  .*$",
                 (await asyncio.to_thread(CliRunner().invoke, cli, [*given, *more], env=env)).stdout,
@@ -163,7 +163,7 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
             )
             for more in (["--dry-run"], [])
         ]
-        assert dry == done, "a dry run says what the run says"
+        assert dry == real, "a dry run says what the run says"
         for line, state in zip(dry, ("redriven", "discarded"), strict=True):
             assert f"it was {state} by boss at" in line
 
