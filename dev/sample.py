@@ -6,7 +6,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -84,7 +84,20 @@ async def _chunks(lines: Iterator[str]) -> AsyncIterator[bytes]:
         yield chunk.encode()
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> str | None:
+    """Load the sample; return the text of an error that the caller can correct."""
+    if not 1 <= len(arguments) <= 2:
+        return "usage: python -m dev.sample URL [LEDGER_ROWS]"
     started = time.monotonic()
-    loaded = asyncio.run(load(sys.argv[1], *map(int, sys.argv[2:3])))
+    try:
+        loaded = asyncio.run(load(arguments[0], *map(int, arguments[1:])))
+    except OSError as error:
+        return f"error: {error}; check that PostgreSQL runs there"
+    except (UsageError, ValueError, asyncpg.PostgresError) as error:
+        return f"error: {error}"
     print(f"{loaded} in {time.monotonic() - started:.1f} s")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -70,3 +70,11 @@ async def test_labels_are_stored_unchanged(source: asyncpg.Connection) -> None:
 async def test_loading_never_replaces_a_table(fragile: Stack) -> None:
     with pytest.raises(UsageError, match="already exists"):
         await sample.load(fragile.postgres.admin_url(SOURCE), 10)
+
+
+def test_errors_of_the_command_are_one_line(fragile: Stack) -> None:
+    assert (sample.main([]) or "").startswith("usage: ")
+    assert "check that PostgreSQL runs" in (sample.main(["postgresql://exporter@127.0.0.1:1/exporter"]) or "")
+    filled = sample.main([fragile.postgres.admin_url(SOURCE)]) or ""
+    assert "needs a database without its tables" in filled
+    assert "\n" not in filled
