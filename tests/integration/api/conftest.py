@@ -1,7 +1,7 @@
 """Runs the API in this process, on the real services, with a separate state database."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import delete, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
+from api.jobs import estimates
 from dev.stack import Stack
 from producers.tokens import sign_token
 from stream_app.datasets.file import DatasetsFile
@@ -27,6 +28,7 @@ from streaming_exporter.events import Event, Topic
 from streaming_exporter.kafka_connection import ensure_topics
 from tests.state_databases import create_database, with_database
 from tests.topics import events_on
+from tests.waiting import WITHIN, patient
 
 
 def changed(settings: Settings, **changes: Any) -> Settings:
@@ -88,6 +90,19 @@ class Harness:
             for event in await events_on(self.settings, Topic.REQUESTS)
             if str(event.job_id) == str(about)
         ]
+
+
+@pytest.fixture(autouse=True)
+def _unhurried_estimates() -> Iterator[None]:
+    """Let estimates take as long as waits of tests, so that a busy machine changes no answer.
+
+    Their own time-outs make a number a lower limit. Tests of these set them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimates, "SECONDS", 2 * patient(WITHIN))  # half of it is the time-out of locks
+        for name in ("SAMPLE_MILLISECONDS", "COUNT_MILLISECONDS"):
+            patch.setattr(estimates, name, round(patient(WITHIN) * 1_000))
+        yield
 
 
 @pytest.fixture(scope="session")
