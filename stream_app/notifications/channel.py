@@ -48,9 +48,16 @@ class DeliveryRefused(ExporterError):
 
 
 class DeliveryUncertain(ExporterError):
-    """It is not known whether the delivery arrived, and it cannot be found out."""
+    """It is not known whether the delivery arrived, and it cannot be found out.
+
+    ``detail`` is for the operators' log, ``str(error)`` is for the owner of the job.
+    """
 
     code = "uncertain"
+
+    def __init__(self, message: str, *, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class DeliveryClient(Protocol):
@@ -83,7 +90,7 @@ class Retractable(Protocol):
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """A client whose deliveries have no time-out. They continue with another attempt."""
+    """A client that can end deliveries before their time-out. They continue with another attempt."""
 
     def interrupt(self) -> None:
         """End the deliveries in progress soon, because the worker stops."""

@@ -25,7 +25,7 @@ from stream_app.notifications.templates import MailContent, render_mail
 from stream_app.settings import Settings
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.object_store import ObjectStore
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import ExporterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,13 @@ def build_mail(
 
 TLS_PORT = 465
 
+STOPPED = "the worker was stopped before the mail was sent"
+UNREADABLE = "the file to attach cannot be read at the moment"
+AWAY = "the mail server cannot be reached"
+SILENT = "the mail server did not answer in time"
+NOT_TAKEN = "the mail server does not take mails of the service at the moment"
+LOST = "the connection to the mail server was lost; the mail can have arrived"
+
 _BAD_ADDRESS = re.compile(r"5\.(?:1\.(?:1|2|3|6|10)|2\.1)(?![\d.])", re.ASCII)
 """Enhanced status codes of addresses that get no mail (RFC 3463, RFC 7505). A reply code alone, such as 550,
 says too little: servers send it also for all recipients of a sender, or of a network, that they refuse."""
@@ -110,11 +117,14 @@ class MailClient:
         self._storage = storage
         self._sender = parseaddr(settings.mail_from)[1]
         self._idle: list[SMTP] = []
+        self._stopping = asyncio.Event()
 
     async def send(self, notification: Notification) -> None:
         """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
         mail = await self.mail(notification)
         body = mail.as_bytes()
+        if self._stopping.is_set():
+            raise DeliveryFailed(STOPPED)
         client = self._idle.pop() if self._idle else self._client()
         data_sent = False
         try:
@@ -136,7 +146,7 @@ class MailClient:
         """Build the mail that :meth:`send` sends.
 
         Raises:
-            DeliveryFailed: the file to attach cannot be read at the moment.
+            DeliveryFailed: the file to attach cannot be read at the moment, or the worker stops.
         """
         unsubscribe = self._links.unsubscribe(notification.delivery_id)
         attachment = await self._attachment(notification)
@@ -155,6 +165,10 @@ class MailClient:
             unsubscribe=unsubscribe,
             attachment=attachment,
         )
+
+    def interrupt(self) -> None:
+        """See :class:`~stream_app.notifications.channel.Interruptible`. What is being sent has a time-out."""
+        self._stopping.set()
 
     async def close_idle(self) -> None:
         """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
@@ -185,12 +199,31 @@ class MailClient:
             return None
         if notification.file_path.endswith(f"/{MANIFEST}"):
             return None  # the link leads to the files
-        try:
-            content = await self._storage.call(self._storage.read, notification.file_path)
-        except Retryable as error:
-            raise DeliveryFailed(str(error)) from error
+        content = await self._read(notification.file_path)
         name = one_line(notification.saved_name or "export", 200)
         return Attachment(name, notification.content_type or "application/octet-stream", content)
+
+    async def _read(self, key: str) -> bytes:
+        """Read a file, for as long as a mail can take to be sent: the claim of the delivery ends after both.
+
+        Raises:
+            DeliveryFailed: it cannot be read in time, or the worker stops.
+        """
+        reading = asyncio.ensure_future(self._storage.call(self._storage.read, key))
+        stopping = asyncio.create_task(self._stopping.wait())
+        limit = self._settings.delivery_timeout_seconds
+        try:
+            await asyncio.wait({reading, stopping}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+        except ExporterError as error:
+            raise DeliveryFailed(UNREADABLE, detail=str(error)) from error
+        finally:
+            reading.cancel()
+            stopping.cancel()
+        if self._stopping.is_set():
+            raise DeliveryFailed(STOPPED)
+        raise DeliveryFailed(UNREADABLE, detail=f"object store: no answer within {limit:g} s")
 
 
 def delivery_error(
@@ -199,7 +232,8 @@ def delivery_error(
     """Return the error of a delivery.
 
     If the data of the mail was not sent, the mail did not arrive. If it was sent, it is not known whether the
-    mail arrived, unless the server refused it.
+    mail arrived, unless the server refused it. What the server says about the recipient and the mail is for
+    the owner of the job; all else can name hosts and accounts of the service, and is only logged.
     """
     reply = one_line(f"{type(error).__name__}: {error}", 300)
     if isinstance(error, SMTPRecipientRefused | SMTPDataError):
@@ -208,4 +242,8 @@ def delivery_error(
             return DeliveryFailed(reply)
         is_bad = isinstance(error, SMTPRecipientRefused) and _BAD_ADDRESS.match(error.message) is not None
         return DeliveryRefused(reply, bad_address=is_bad)
-    return DeliveryUncertain(reply) if data_sent else DeliveryFailed(reply)
+    if data_sent:
+        return DeliveryUncertain(LOST, detail=reply)
+    if isinstance(error, TimeoutError):
+        return DeliveryFailed(SILENT, detail=reply)
+    return DeliveryFailed(AWAY if isinstance(error, OSError) else NOT_TAKEN, detail=reply)

@@ -225,7 +225,7 @@ class Sender:
                 await retry_until_possible(self._outbox.suppress, notification.address, reason)
         except DeliveryUncertain as error:
             tracing.current_span().record_error(error)
-            status, reason = DeliveryStatus.AMBIGUOUS, str(error)
+            status, reason, detail = DeliveryStatus.AMBIGUOUS, str(error), error.detail
         except Exception as error:
             tracing.current_span().record_error(error)
             bound.exception("delivery.crashed")

@@ -61,7 +61,7 @@ async def test_an_outage_delays_mails_and_loses_none(office: Office) -> None:
     async with office.working(smtp_port=port):
         row = await office.tried(job)
         assert (row.status, row.attempts) == ("pending", 1)
-        assert "Connect" in row.reason
+        assert row.reason == "the mail server cannot be reached"
         async with mail_server(port=port) as server:
             await office.run("UPDATE deliveries SET not_before = now()")
             await office.settled(job)
@@ -126,7 +126,7 @@ async def test_a_connection_that_is_lost_after_the_data_leaves_the_mail_ambiguou
         assert len(server.mails) == 1
         (row,) = await office.rows(job)
         assert row.status == "ambiguous"
-        assert "SMTPServerDisconnected" in row.reason
+        assert row.reason == "the connection to the mail server was lost; the mail can have arrived"
         assert await Outbox(office.engine).resend(job) == ["a@example.com"]
         await office.settled(job)
         assert len(server.mails) == 2
@@ -138,7 +138,7 @@ async def test_a_silent_server_runs_into_the_time_out(office: Office) -> None:
     async with silent_server() as port, office.working(smtp_port=port, delivery_timeout_seconds=0.3):
         row = await office.tried(job)
     assert row.status == "pending"
-    assert "Timeout" in row.reason
+    assert row.reason == "the mail server did not answer in time"
 
 
 async def test_an_unsubscribed_address_gets_no_more_mails_of_that_schedule(office: Office) -> None:
@@ -214,7 +214,9 @@ async def test_starttls_and_login(office: Office, tls: ssl.SSLContext) -> None:
     async with mail_server(tls=tls, login=True) as server:
         async with office.working(smtp_port=server.port, **account, smtp_password="wrong"):
             row = await office.tried(job)
-            assert (row.status, "SMTPAuthenticationError" in row.reason) == ("pending", True)
+            assert (row.status, row.reason) == (
+                "pending", "the mail server does not take mails of the service at the moment",
+            )  # fmt: skip
         async with office.working(smtp_port=server.port, **account, smtp_password="right"):
             await office.run("UPDATE deliveries SET not_before = now()")
             await office.settled(job)

@@ -1,6 +1,8 @@
 """What was claimed and never begun is sent: the answer was lost, the worker stopped, or a client crashed."""
 
 import asyncio
+import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +15,11 @@ from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.webhook import WebhookClient
 from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
 from tests.integration.notifications.conftest import Office
 from tests.integration.notifications.servers import mail_server, receiver
+from tests.store_proxy import Proxy
 from tests.tcp_proxy import proxied
 from tests.waiting import until_async
 
@@ -115,3 +119,42 @@ async def test_a_webhook_whose_client_crashes_is_sent_again(
         await office.settled(job)
     assert await office.statuses(job) == {url: "sent"}
     assert len(hooks.calls) == 1
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["the worker stops", "the time is over"])
+async def test_a_mail_that_waits_for_its_file_is_sent_later(office: Office, stops: bool) -> None:
+    """It is certain that nothing was sent: neither its claim nor the worker ends while it is not known."""
+    job = await office.ended("a@example.com")
+    with Proxy(office.settings.s3_endpoint) as store:
+        threading.Thread(target=store.serve_forever, daemon=True).start()
+        store.status, store.code = 503, "SlowDown"
+        limit = 60 if stops else 0.5
+        changes = {"mail_attach_max_bytes": 1_000, "delivery_timeout_seconds": limit}
+        endpoint = f"http://127.0.0.1:{store.server_port}"
+        behind = ObjectStore(office.settings.model_copy(update={"s3_endpoint": endpoint}))
+        async with mail_server() as server:
+            known = office.settings.model_dump() | {"smtp_port": server.port, **changes}
+            settings = Settings(_env_file=None, **known)
+            sender = create_sender(settings, office.engine, behind, "w", poll=0.05)
+            running = asyncio.create_task(sender.run(Channel.MAIL))
+
+            async def is_reading() -> bool:
+                return store.refused > 0
+
+            await until_async(is_reading)
+            if not stops:
+                await office.tried(job)
+            began = time.monotonic()
+            await sender.drain()
+            await running
+            assert time.monotonic() - began < 30
+            assert server.mails == []
+        behind.close()
+        store.shutdown()
+    (row,) = await office.rows(job)
+    assert (row.status, row.reason) == (
+        "pending",
+        "the worker was stopped before the mail was sent"
+        if stops
+        else "the file to attach cannot be read at the moment",
+    )
