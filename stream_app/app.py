@@ -5,8 +5,10 @@ import os
 import socket
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from functools import partial
+from typing import Any, Self, cast
 
 import faust
 import structlog
@@ -127,6 +129,67 @@ def create_sender(
     return Sender(outbox, clients, settings, poll=poll)
 
 
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    """What a worker keeps open until it stops.
+
+    Attributes:
+        database: connections to the state database.
+        kept: those that the queue of jobs keeps.
+        sources: connections to the source databases, for exports.
+        plan_sources: connections to the same databases, for plans with parts.
+        threads: write and upload the files of exports.
+    """
+
+    database: AsyncEngine
+    kept: KeptConnections
+    storage: ObjectStore
+    sources: Sources
+    plan_sources: Sources
+    threads: ThreadPoolExecutor
+
+    @classmethod
+    def of(cls, settings: Settings, worker: str, datasets: Datasets) -> Self:
+        """Build the pools of ``worker``. Each connects when it is first used."""
+        database = create_engine(settings, application=worker, autocommit=True)
+        of_exports, of_plans = export_pools(settings)
+        return cls(
+            database=database,
+            kept=KeptConnections(database, KEPT_CONNECTIONS),
+            storage=ObjectStore(settings, connections=2 * settings.worker_slots),
+            sources=Sources(settings, datasets.content, of_exports),
+            plan_sources=Sources(settings, datasets.content, of_plans),
+            threads=ThreadPoolExecutor(settings.worker_slots * THREADS_PER_SLOT, thread_name_prefix="upload"),
+        )
+
+    async def close(self) -> None:
+        """Close them, and end the processes of formats that wait for work."""
+        await self.sources.close()
+        await self.plan_sources.close()
+        await self.kept.close()
+        await self.database.dispose()
+        self.storage.close()
+        self.threads.shutdown(wait=False)
+        end_idle()
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """The parts of a worker that its agents and its other tasks share."""
+
+    name: str
+    settings: Settings
+    app: App
+    emit: EventProducer
+    datasets: Datasets
+    validator: RequestValidator
+    connections: _Connections
+    store: JobQueue
+    replay: OutcomeReplay
+    dispatcher: Dispatcher
+    presence: WorkerPresence
+
+
 def create_app(settings: Settings) -> App:
     """Build a worker: three agents, and the service that runs exports.
 
@@ -136,31 +199,54 @@ def create_app(settings: Settings) -> App:
     name = worker_name()
     datasets = open_datasets(settings)
     metrics.SLOTS.set(settings.worker_slots)
-    engine = create_engine(settings, application=name, autocommit=True)
-    connections = KeptConnections(engine, KEPT_CONNECTIONS)
-    store = JobQueue.of(settings, engine, connections)
-    storage = ObjectStore(settings, connections=2 * settings.worker_slots)
-    of_exports, of_plans = export_pools(settings)
-    sources, plan_sources = (Sources(settings, datasets.content, size) for size in (of_exports, of_plans))
-    monitor = SourceMonitor(sources)
-    watcher = datasets_watcher(settings, datasets, sources, plan_sources)
-    threads = ThreadPoolExecutor(settings.worker_slots * THREADS_PER_SLOT, thread_name_prefix="upload")
-
+    connections = _Connections.of(settings, name, datasets)
+    store = JobQueue.of(settings, connections.database, connections.kept)
     app = create_faust_app(settings, name)
     emit = EventProducer(app, settings.kafka_topic_prefix)
+    dispatcher, presence = _create_dispatcher(settings, name, datasets, connections, store, emit)
+    worker = _Worker(
+        name=name,
+        settings=settings,
+        app=app,
+        emit=emit,
+        datasets=datasets,
+        validator=RequestValidator.of(settings, datasets),
+        connections=connections,
+        store=store,
+        replay=_create_replay(settings, name, app, store),
+        dispatcher=dispatcher,
+        presence=presence,
+    )
+    _add_agents(worker)
+    _add_background_tasks(worker)
+    return app
+
+
+def _create_dispatcher(
+    settings: Settings,
+    name: str,
+    datasets: Datasets,
+    connections: _Connections,
+    store: JobQueue,
+    emit: EventProducer,
+) -> tuple[Dispatcher, WorkerPresence]:
+    """Return the dispatcher, and what reports it to the list of workers. Each asks the other."""
     exporter = Exporter(
-        sources,
-        Catalog(sources),
-        storage,
+        connections.sources,
+        Catalog(connections.sources),
+        connections.storage,
         datasets,
         FORMATS,
         ExportLimits.of(settings),
-        threads,
+        connections.threads,
         ParallelReading.of(settings),
         FilePasswords.of(settings),
     )
     presence = WorkerPresence(
-        WorkerRegistry(engine), name, slots=settings.worker_slots, running=lambda: dispatcher.slots_in_use
+        WorkerRegistry(connections.database),
+        name,
+        slots=settings.worker_slots,
+        running=lambda: dispatcher.slots_in_use,
     )
     dispatcher = Dispatcher(
         worker=name,
@@ -168,24 +254,28 @@ def create_app(settings: Settings) -> App:
         exporter=exporter,
         emit=emit,
         settings=settings,
-        planner=PartPlanner(exporter, plan_sources, settings.parts_min_bytes),
+        planner=PartPlanner(exporter, connections.plan_sources, settings.parts_min_bytes),
         paused=lambda: presence.paused,
     )
-    sender = create_sender(settings, engine, storage, name, datasets=datasets)
-    relay = RequestRelay(store, emit.publish_all)
+    return dispatcher, presence
 
-    async def check_writes() -> None:
-        await write_trial_job(store)
 
+def _create_replay(settings: Settings, name: str, app: App, store: JobQueue) -> OutcomeReplay:
+    """Return what waits for the outcomes that were on Kafka when the worker started."""
     outcomes = settings.topic(Topic.EVENTS)
-    replay = OutcomeReplay(
+    return OutcomeReplay(
         Brokers(settings, client_id=f"{name}-replay"),
         outcomes,
         failed_at=lambda: app.failed_at.get(outcomes),
-        check_writes=check_writes,
+        check_writes=partial(write_trial_job, store),
     )
-    validator = RequestValidator.of(settings, datasets)
-    admission = RequestHandler(store, emit, validator, settings.history, dispatcher.admit)
+
+
+def _add_agents(worker: _Worker) -> None:
+    """Add the agents, which handle requests, lifecycle events and ticks."""
+    app, settings, store, emit = worker.app, worker.settings, worker.store, worker.emit
+    replay, check_writes = worker.replay, partial(write_trial_job, store)
+    admission = RequestHandler(store, emit, worker.validator, settings.history, worker.dispatcher.admit)
     projector = LifecycleHandler(
         store,
         emit,
@@ -193,17 +283,15 @@ def create_app(settings: Settings) -> App:
         mail_limit=settings.user_mail_limit,
         formats=FORMATS,
         history=settings.history,
-        kept=lambda: longest_retention(datasets, settings.retention_days),
+        kept=lambda: longest_retention(worker.datasets, settings.retention_days),
     )
     scheduler = Scheduler(
-        autocommitting(engine),
+        autocommitting(worker.connections.database),
         emit,
-        RunPlanner(validator, datasets, settings),
+        RunPlanner(worker.validator, worker.datasets, settings),
         settings,
         note_progress=lambda: app.note_progress(settings.topic(Topic.TICKS)),
     )
-    bucket_cleaner = BucketCleaner(store, storage, settings, datasets)
-    job_cleaner = JobCleaner(store, settings.history)
 
     async def admit(messages: Messages) -> None:
         replay.require_end()
@@ -213,7 +301,7 @@ def create_app(settings: Settings) -> App:
         replay.require_end()
         await scheduler.handle(messages)
 
-    app.unneeded[outcomes] = is_without_outcome
+    app.unneeded[settings.topic(Topic.EVENTS)] = is_without_outcome
 
     @app.agent(bytes_topic(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
@@ -233,6 +321,19 @@ def create_app(settings: Settings) -> App:
     async def schedules(stream: faust.StreamT[bytes]) -> None:
         await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, check_writes)
 
+
+def _add_background_tasks(worker: _Worker) -> None:
+    """Add the tasks that run beside the agents, and what happens when the worker stops."""
+    settings, connections, store = worker.settings, worker.connections, worker.store
+    dispatcher, presence, replay = worker.dispatcher, worker.presence, worker.replay
+    storage, sources, plan_sources = connections.storage, connections.sources, connections.plan_sources
+    sender = create_sender(settings, connections.database, storage, worker.name, datasets=worker.datasets)
+    relay = RequestRelay(store, worker.emit.publish_all)
+    bucket_cleaner = BucketCleaner(store, storage, settings, worker.datasets)
+    job_cleaner = JobCleaner(store, settings.history)
+    monitor = SourceMonitor(sources)
+    watcher = datasets_watcher(settings, worker.datasets, sources, plan_sources)
+
     async def work() -> None:
         """Claim jobs as soon as the bucket exists. Until then requests are only admitted."""
         await retry_until_possible(storage.call, storage.ensure_bucket)
@@ -244,7 +345,7 @@ def create_app(settings: Settings) -> App:
         await replay.wait()
         await dispatcher.rescue()
 
-    def background() -> tuple[Coroutine[Any, Any, None], ...]:
+    def tasks() -> tuple[Coroutine[Any, Any, None], ...]:
         return (
             work(),
             dispatcher.heartbeat(),
@@ -255,7 +356,7 @@ def create_app(settings: Settings) -> App:
             store.clock.run(),
             *(sender.run(channel) for channel in Channel),
             sender.settle_expired(),
-            listen(settings, dispatcher.wake, application=name, shared_lock=CLEANING_LOCK_0_1),
+            listen(settings, dispatcher.wake, application=worker.name, shared_lock=CLEANING_LOCK_0_1),
             bucket_cleaner.run(),
             job_cleaner.run(),
             monitor.run(),
@@ -266,17 +367,7 @@ def create_app(settings: Settings) -> App:
         await asyncio.gather(dispatcher.drain(settings.drain_seconds), sender.drain())
         await presence.leave()
 
-    async def close() -> None:
-        await sources.close()
-        await plan_sources.close()
-        await connections.close()
-        await engine.dispose()
-        storage.close()
-        threads.shutdown(wait=False)
-        end_idle()
-
-    add_background_tasks(app, background, drain=drain, close=close)
-    return app
+    add_background_tasks(worker.app, tasks, drain=drain, close=connections.close)
 
 
 def stop_timeout(settings: Settings) -> float:
