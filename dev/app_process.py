@@ -61,7 +61,7 @@ class ApiProcess(AppProcess):
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=3) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=3) as answer:  # noqa: S310 - the address of this machine
                 return bool(json.load(answer)) and answer.status == 200
         except (OSError, ValueError, urllib.error.URLError):
             return False

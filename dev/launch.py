@@ -26,7 +26,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(death_signal))
     if os.getppid() != int(parent):  # the parent died before the signal was set
         sys.exit(1)
-    os.execvp(argv[0], argv)  # noqa: S606
+    os.execvp(argv[0], argv)  # noqa: S606 - the program needs no shell
 
 
 if __name__ == "__main__":

@@ -215,12 +215,6 @@ def receiver_url(url: str) -> str:
     return url.partition("?")[0]
 
 
-def host_of(url: str) -> str:
-    """Return the host and port of a webhook's URL in lower case."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2].lower()
-
-
 def _patterns(setting: str | None) -> tuple[str, ...]:
     return tuple(setting.split(",")) if setting and setting != "none" else ()
 

@@ -47,7 +47,7 @@ def retry_outages(seconds: float) -> stamina.BoundAsyncRetryingCaller:
     return caller.on(lambda error: isinstance(error, Outage) and not isinstance(error, NeedsOperator))
 
 
-JITTER = random.Random()  # noqa: S311
+JITTER = random.Random()  # noqa: S311 - no secret
 """The random generator of all jitter. Background loops use it and not the global one, which tests seed."""
 
 

@@ -9,7 +9,7 @@ from stream_app.setting_types import Origins, is_local_url
 from streaming_exporter.setting_types import AnyWebUrl, Count, Text
 from streaming_exporter.url_text import hide_credentials
 
-DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105
+DEVELOPMENT_SECRET = "development-secret-never-use-it-in-production"  # noqa: S105 - it is public
 """Default of ``jwt_secret``. The API does not start with it on a public address."""
 
 
@@ -121,8 +121,3 @@ class SignInSettings(BaseModel):
             return self.oidc_issuer
         is_url = (self.jwt_issuer or "").lower().startswith(("https://", "http://"))
         return self.jwt_issuer if is_url else None
-
-    @property
-    def uses_development_secret(self) -> bool:
-        """Return whether tokens are signed with the public default secret."""
-        return self.jwt_secret.get_secret_value() == DEVELOPMENT_SECRET

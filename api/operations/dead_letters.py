@@ -42,8 +42,6 @@ log = structlog.get_logger(__name__)
 READ_SECONDS = 20.0
 """Time-out of reading the topic."""
 
-STATES = (NEW, REDRIVING, REDRIVEN, DISCARDED)
-
 _ALL = text("SELECT * FROM handled_dead_letters")
 _MARK = text(
     """

@@ -7,11 +7,6 @@ MANIFEST_TYPE = "application/json"
 """Its media type."""
 
 
-def is_manifest(key: str | None) -> bool:
-    """Return whether the result of a job is the list of its files."""
-    return key is not None and key.endswith(f"/{MANIFEST}")
-
-
 def is_part_of_result(key: str, result: str) -> bool:
     """Return whether the object ``key`` belongs to a job whose result is the object ``result``.
 

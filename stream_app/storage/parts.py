@@ -115,7 +115,7 @@ class _PartInFile:
 
     def __init__(self) -> None:
         self.size = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - take closes it
 
     def add(self, data: memoryview) -> None:
         self.size += self._file.write(data)

@@ -160,14 +160,14 @@ class _Child:
             if kind == _BYTES:
                 yield content
             elif kind == _TALLY:
-                rows, warnings = pickle.loads(content)  # noqa: S301
+                rows, warnings = pickle.loads(content)  # noqa: S301 - the bytes of a process of this program
                 rows_before, warnings_before = self._before
                 tally.rows = rows_before + rows
                 tally.warnings.clear()
                 tally.warnings.update(warnings_before)
                 tally.warnings.update(warnings)
             elif kind == _ERROR:
-                raise pickle.loads(content)  # noqa: S301
+                raise pickle.loads(content)  # noqa: S301 - the bytes of a process of this program
             else:
                 self._done = True
         del self._received[:start]
@@ -185,7 +185,7 @@ def main() -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not get into the file
         try:
             while task := _read_message(incoming):
-                output, document = pickle.loads(task)  # noqa: S301
+                output, document = pickle.loads(task)  # noqa: S301 - the bytes of a process of this program
                 _frame_file(output, document, incoming, outgoing)
         except (EOFError, BrokenPipeError):
             os._exit(1)  # the parent is gone
