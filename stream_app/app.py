@@ -43,9 +43,9 @@ from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.faust_app import bytes_topic, create_faust_app
 from stream_app.kafka.transport import App
 from stream_app.notifications.channel import DeliveryClient
-from stream_app.notifications.chat_client import ChatClient
+from stream_app.notifications.chats.client import ChatClient
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.email import MailClient
+from stream_app.notifications.mail.client import MailClient
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.public_post import PublicPost

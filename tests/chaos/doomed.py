@@ -33,7 +33,7 @@ from stream_app.jobs.states import OUTCOMES
 from stream_app.jobs.unheld_jobs import UnheldJobs
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
-from stream_app.notifications.email import MailClient
+from stream_app.notifications.mail.client import MailClient
 from stream_app.notifications.outbox import Outbox
 from stream_app.settings import Settings
 from stream_app.storage.manifest import MANIFEST

@@ -55,9 +55,9 @@ CORE: Mapping[str, Sequence[str]] = {
     "stream_app/exports/columns.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/exports/filters/conditions.py": [f"{UNIT}/exports/test_filters.py"],
     "stream_app/addresses.py": [f"{UNIT}/test_addresses.py"],
-    "stream_app/notifications/templates.py": [f"{UNIT}/notifications"],
+    "stream_app/notifications/mail/templates.py": [f"{UNIT}/notifications"],
     "stream_app/notifications/delivery_links.py": [f"{UNIT}/notifications"],
-    "stream_app/notifications/email.py": [f"{UNIT}/notifications"],
+    "stream_app/notifications/mail/client.py": [f"{UNIT}/notifications"],
     "api/pagination.py": [f"{UNIT}/api/test_pagination.py"],
 }
 """Modules without I/O, and their tests."""

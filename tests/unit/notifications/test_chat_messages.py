@@ -11,10 +11,10 @@ from microsoft_teams.cards import AdaptiveCard, OpenUrlAction, RichTextBlock, Te
 from slack_sdk.models.blocks import Block
 
 from stream_app.messages.catalogue import LANGUAGES
-from stream_app.notifications.chat_message import WORD_JOINER, ChatMessage, chat_message
+from stream_app.notifications.chats.message import WORD_JOINER, ChatMessage, chat_message
+from stream_app.notifications.chats.slack import slack_error, slack_payload
+from stream_app.notifications.chats.teams import MAX_BYTES, teams_error, teams_payload, teams_status
 from stream_app.notifications.notification import Notification, Rhythm
-from stream_app.notifications.slack import slack_error, slack_payload
-from stream_app.notifications.teams import MAX_BYTES, teams_error, teams_payload, teams_status
 from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/QUJD.abc_-"

@@ -12,10 +12,10 @@ from aiosmtplib import SMTPDataError, SMTPException, SMTPRecipientRefused, SMTPS
 
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.email import Attachment, MailClient, build_mail, delivery_error
+from stream_app.notifications.mail.client import Attachment, MailClient, build_mail, delivery_error
+from stream_app.notifications.mail.templates import render_mail
 from stream_app.notifications.notification import Notification
 from stream_app.notifications.request_words import one_line
-from stream_app.notifications.templates import render_mail
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.text_style import TextStyle

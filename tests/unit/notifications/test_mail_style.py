@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from stream_app.notifications.mail.templates import render_mail
 from stream_app.notifications.notification import Notification
-from stream_app.notifications.templates import render_mail
 from stream_app.text_style import TextStyle
 from tests.unit.notifications.notifications import failure, notification
 

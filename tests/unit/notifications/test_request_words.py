@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from api.page.routes import PAGE_FILES
-from stream_app.notifications.mail_html import DARK, LIGHT, TEXT_ON, Palette
+from stream_app.notifications.mail.html import DARK, LIGHT, TEXT_ON, Palette
+from stream_app.notifications.mail.templates import MailContent, render_mail
 from stream_app.notifications.mail_style import MailStyle
 from stream_app.notifications.notification import Notification, Rhythm
 from stream_app.notifications.request_words import PERIODS, filter_texts, rhythm_text
-from stream_app.notifications.templates import MailContent, render_mail
 from tests.unit.notifications.notifications import failure, notification
 
 WEEK = {

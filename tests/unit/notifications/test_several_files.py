@@ -4,9 +4,9 @@ import asyncio
 from typing import Any, cast
 
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.email import MailClient
+from stream_app.notifications.mail.client import MailClient
+from stream_app.notifications.mail.templates import render_mail
 from stream_app.notifications.notification import Notification
-from stream_app.notifications.templates import render_mail
 from stream_app.notifications.webhook import WebhookClient
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

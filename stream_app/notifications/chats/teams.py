@@ -6,7 +6,7 @@ Text of a request is in text runs, which have no Markdown (https://adaptivecards
 import re
 from typing import Any
 
-from stream_app.notifications.chat_message import ChatMessage
+from stream_app.notifications.chats.message import ChatMessage
 
 MAX_BYTES = 28_000
 """The largest message that Teams accepts. The texts of a message are cut long before that."""

@@ -7,7 +7,7 @@ Mattermost, show ``text``, so both say the same. In the blocks all text of a req
 import re
 from typing import Any
 
-from stream_app.notifications.chat_message import ChatMessage
+from stream_app.notifications.chats.message import ChatMessage
 
 _ERROR = re.compile(rb"[a-z][a-z_]{1,60}")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from stream_app.notifications import mail_html
+from stream_app.notifications.mail import html as mail_html
 from stream_app.notifications.notification import Notification
 from stream_app.notifications.notification_words import Fact, NotificationWords
 from stream_app.notifications.request_words import one_line

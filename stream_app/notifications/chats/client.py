@@ -5,12 +5,12 @@ import json
 
 from stream_app.chat_addresses import Chat, ChatAddress
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
-from stream_app.notifications.chat_message import chat_message
+from stream_app.notifications.chats.message import chat_message
+from stream_app.notifications.chats.slack import slack_error, slack_payload
+from stream_app.notifications.chats.teams import teams_error, teams_payload, teams_status
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.notification import Notification
 from stream_app.notifications.public_post import Answer, NoAnswer, PublicPost
-from stream_app.notifications.slack import slack_error, slack_payload
-from stream_app.notifications.teams import teams_error, teams_payload, teams_status
 
 RETRIED = frozenset({408, 429, 500, 503})
 """Statuses by which a chat states that it has not posted the message but can do so later."""

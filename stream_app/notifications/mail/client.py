@@ -19,9 +19,9 @@ from aiosmtplib import (
 
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.delivery_links import DeliveryLinks
+from stream_app.notifications.mail.templates import MailContent, render_mail
 from stream_app.notifications.notification import Notification
 from stream_app.notifications.request_words import one_line
-from stream_app.notifications.templates import MailContent, render_mail
 from stream_app.settings import Settings
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.object_store import ObjectStore
