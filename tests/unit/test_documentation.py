@@ -30,6 +30,13 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
 
 
+def test_the_picture_of_the_demo_shows_no_numbered_files() -> None:
+    """They come from files of an earlier demonstration, which a reader does not have."""
+    picture = (DOCS / "images" / "demo.svg").read_text("utf-8")
+    assert "demo-exports/ledger-" in picture
+    assert not re.search(r"\(\d+\)\.", picture)
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     linked = set(re.findall(r"\]\(docs/([\w.-]+)", (ROOT / "README.md").read_text()))
     assert {path.name for path in DOCS.glob("*.md")} - linked <= {"licences.md"}
