@@ -1,7 +1,8 @@
 // The form that builds an export, or a schedule of them.
 
 import { call, unique } from "./api.js";
-import { alert, busy, button, field, h, passing, say, tick } from "./dom.js";
+import { passing } from "./connection.js";
+import { alert, busy, button, field, h, say, tick } from "./dom.js";
 import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
@@ -30,7 +31,7 @@ function nested(filters) {
 }
 
 export class Builder {
-  /** `ordered(job id)` is called when an export was requested, `scheduled(id)` when a schedule was created or changed. `destination` is a field or null. */
+  /** `ordered(job id)` is called after a request, `scheduled(id)` after a change of a schedule. `destination`: a field or null. */
   constructor(form, user, { ordered, scheduled, destination }) {
     this.form = form;
     form.noValidate = true; // `send` validates

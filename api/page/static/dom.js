@@ -19,8 +19,6 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-export { passing };
-
 export const byId = (id) => document.getElementById(id);
 
 let ids = 0;

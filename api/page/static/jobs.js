@@ -10,13 +10,13 @@ import { problemText, t } from "./messages.js";
 import { PAGE, now } from "./session.js";
 import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status, warnings } from "./words.js";
 
-const POLL = 1500; // milliseconds between questions where events do not come
-const SELDOM = 10; // of them one is asked while nothing runs
+// Milliseconds
+const POLL = 1500; // between questions where events do not come
 const LONGEST_WAIT = 10000; // between two attempts to listen
+const READING = 20_000; // for which the text about a copied link is shown
+const TYPING = 300; // without a key, after which a search begins
 
-const READING = 20_000; // milliseconds for which the text about a copied link is shown
-
-const TYPING = 300; // milliseconds without a key, after which a search begins
+const SELDOM = 10; // of the questions one is asked while nothing runs
 
 const UNFINISHED = new Set(["pending", "processing"]);
 const STATES = ["pending", "processing", "completed", "failed", "cancelled", "expired"];
@@ -49,7 +49,7 @@ export class Jobs {
     return Object.fromEntries(Object.entries(chosen).filter(([, value]) => value));
   }
 
-  /** Whether a job is in the list by its filters. Words are compared by the service only: with some, no job comes by itself. */
+  /** Whether a job is in the list by its filters. Words are compared by the service only. */
   fits(job) {
     const { q, status: state, export_type: dataset } = this.filters;
     return !q && (!state || job.status === state) && (!dataset || job.export_type === dataset);
@@ -63,7 +63,7 @@ export class Jobs {
   /** Read the list anew, with the filters. */
   search() {
     clearTimeout(this.typing);
-    this.turn += 1;
+    this.turn++;
     return busy(this.list, this.problem, async () => {
       let turn;
       do {
@@ -145,7 +145,7 @@ export class Jobs {
     if (this.cards.has(job.export_job_id) || this.fits(job)) this.put(job);
   }
 
-  /** Read a job, show it whatever the filters are, and return its card. `focus()` tells whether the focus moves to it. */
+  /** Read a job, show it whatever the filters are, and return its card. `focus()`: whether it takes the focus. */
   async show(id, focus = () => true) {
     try {
       const card = this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
@@ -249,7 +249,7 @@ export class Jobs {
   }
 }
 
-/** One export. Its elements stay and only their texts change, so the focus is not lost. Its buttons stay in their places: they are above all that changes, and new ones come last. */
+/** One export. Its elements and the places of its buttons stay, so no focus and no click is lost. */
 class Card {
   constructor(job, jobs) {
     this.jobs = jobs;
@@ -314,8 +314,8 @@ class Card {
     this.warnings.replaceChildren(...texts.map((text) => h("li", {}, text)));
     this.warnings.hidden = !texts.length;
     const focused = document.activeElement;
-    this.remove.hidden = job.status !== "completed" || !this.isOpen;
     this.repeat.hidden = !this.isOpen;
+    this.remove.hidden = job.status !== "completed" || !this.isOpen;
     this.download.hidden = !job.download_url;
     this.list.hidden = !job.files_url || Boolean(job.download_url);
     this.password.show(job, job.user_id === this.jobs.user.id);

@@ -14,7 +14,7 @@ const isCsv = (format) => format.name === "csv";
 const isPdf = (format) => format.name === "pdf";
 const EXAMPLE = { day: Date.UTC(2026, 11, 31), number: 1234.5 };
 
-/** The formats, and datasets, that have the option, and the default of the service, which is not sent. `first` is what the form begins with, if it differs. */
+/** The formats and datasets that have the option, and the service's default, which is not sent. `first`: what the form begins with. */
 const OPTIONS = {
   headers: { label: t("page.options.headers"), fits: (_, dataset) => hasLabels(dataset), usual: "names", first: (_, { name }) => (name === "excel" || name === "pdf" ? "labels" : "names"), make: () => choice(CAPTIONS) },
   language: { label: t("page.options.language"), fits: () => true, usual: "", first: ownLanguage, make: languages },
