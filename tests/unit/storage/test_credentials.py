@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def stand_in() -> Iterator[StandIn]:
     with StandIn() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
