@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import structlog
 
@@ -25,7 +26,7 @@ from stream_app.exports.files.compression import Compression, compression_for
 from stream_app.exports.files.copied_rows import RowEnds
 from stream_app.exports.files.encryption import encryption_for
 from stream_app.exports.files.file_limit import FileLimit
-from stream_app.exports.files.file_writer import FileKind, FileWriter
+from stream_app.exports.files.file_writer import FileKind, FileWriter, Written
 from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.base import Format
 from stream_app.exports.preparation import document_of, prepared
@@ -36,6 +37,7 @@ from stream_app.exports.queries.deletions import (
     require_visible,
 )
 from stream_app.exports.queries.presentation import settled_options
+from stream_app.exports.queries.row_query import CopyStatement, RowQuery
 from stream_app.exports.queries.windows import check_window_columns
 from stream_app.exports.reading.largest_row import too_large_row
 from stream_app.exports.reading.ranges import RowRange
@@ -52,11 +54,11 @@ from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog, SourceTable
 from stream_app.exports.tables.rights import use_visible
 from stream_app.exports.task import (
+    ROW_SECURITY,
     ExportLimits,
     ExportProgress,
     ExportResult,
     ExportTask,
-    RowLimit,
 )
 from stream_app.storage.object_store import ObjectStore
 from stream_app.time_zones import TimeZone
@@ -64,9 +66,6 @@ from streaming_exporter.errors import Outage, Rejected
 from streaming_exporter.events import ExportRequest
 
 log = structlog.get_logger(__name__)
-
-ROW_SECURITY = "row_level_security"
-"""Warning in the manifest: row-level security can hide rows of the table from the service's role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +118,15 @@ class Exporter:
 
         async def export(table: SourceTable) -> ExportResult:
             progress.waits_since = time.monotonic()
+            attempt = _DatasetExport(self, task, dataset, source, table, output, compression, progress)
             async with naming_refused_value(source, table, request.filters):
                 try:
-                    return await self._export(task, dataset, source, table, output, compression, progress)
+                    return await attempt.run()
                 except SnapshotNotShared as error:
                     # It was known before the first row. From now on all exports use one connection.
                     log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
                     source.can_share_snapshots = False
-                    return await self._export(task, dataset, source, table, output, compression, progress)
+                    return await attempt.run()
 
         progress.waits_since = time.monotonic()
         try:
@@ -134,31 +134,53 @@ class Exporter:
         finally:
             progress.waits_since = None
 
-    async def _export(
-        self,
-        task: ExportTask,
-        dataset: Dataset,
-        source: Source,
-        table: SourceTable,
-        output: Format,
-        compression: Compression | None,
-        progress: ExportProgress,
-    ) -> ExportResult:
-        request, part = table.resolve(task.request, task.asked_at), task.part
-        options, zone = await settled_options(request.options, table.dataset, source.fetch)
-        request = request.model_copy(update={"options": options})
-        deletions = None
-        require_visible(dataset, table.dataset, task.window)
-        if task.window is not None:
-            check_window_columns(table, has_deletions=True)
-        if task.window is not None and has_deletions(table.dataset, task.window):
-            deletions = deletions_request(table, request, task.window)
-            request = live_request(table.dataset, request)
 
-        rows, statement = await prepared(
-            table, request, output, zone, None if part is None else RowRange.from_json(part.range)
-        )
-        async with source.snapshot(
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """What one transaction reads.
+
+    Attributes:
+        rows: the request of the rows, with the values that its dates and options have now.
+        deletions: the request of the deletions; ``None`` if they have no file of their own.
+        zone: the time zone of the times in the files; ``None`` for UTC.
+    """
+
+    rows: ExportRequest
+    deletions: ExportRequest | None
+    zone: TimeZone | None
+
+
+@dataclass(frozen=True, slots=True)
+class _DatasetExport:
+    """One export of a dataset, or of one part of it.
+
+    Attributes:
+        dataset: the dataset as the datasets file has it.
+        table: its table as the caller sees it.
+    """
+
+    exporter: Exporter
+    task: ExportTask
+    dataset: Dataset
+    source: Source
+    table: SourceTable
+    output: Format
+    compression: Compression | None
+    progress: ExportProgress
+
+    async def run(self) -> ExportResult:
+        """Read the rows in one transaction, write the files, and return the result.
+
+        Raises:
+            Rejected: the request cannot be fulfilled.
+            Retryable: a part of the system failed temporarily.
+            SnapshotNotShared: the connections to the source do not see the same data; no row was read.
+        """
+        task, table, part = self.task, self.table, self.task.part
+        requests = await self._requests()
+        row_range = None if part is None else RowRange.from_json(part.range)
+        rows, statement = await prepared(table, requests.rows, self.output, requests.zone, row_range)
+        async with self.source.snapshot(
             f"exporter {task.name}",
             search_path=table.search_path,
             initial_sql=table.fingerprint_sql,
@@ -167,59 +189,19 @@ class Exporter:
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
             await check_table(snapshot, table, task)
-            limits = self.limits.of_dataset(table.dataset)
-            file_limits = limits.of_file(output.name)
-            encryption = encryption_for(request.encrypt, task.job, self.passwords)
-            limit = FileLimit.of(request.split, file_limits, output).before(encryption)
-            max_rows = limits.of_rows(request)
             if part is None:  # the rows of all parts were counted when they were planned
-                progress.estimated_rows = await check_row_count(snapshot, rows, max_rows)
-            document = document_of(table, request, rows, as_of, limit.bytes)
-            writer = FileWriter(
-                self.storage,
-                FileKind(
-                    task,
-                    request,
-                    document,
-                    output,
-                    compression,
-                    given_parameters(table.dataset, request.parameters),
-                    tuple(table.dataset.session),
-                    encryption,
-                    None if deletions is None else "rows",
-                ),
-                RowEnds.of(statement.copy),
-                limit,
-                self.limits.max_files,
-                progress.tally,
-                times=progress.times,
-            )
+                limit = self._limits.of_rows(requests.rows)
+                self.progress.estimated_rows = await check_row_count(snapshot, rows, limit)
+            writer = self._writer(requests, rows, statement, as_of)
             if table.has_row_security:
-                progress.tally.warnings[ROW_SECURITY] = 1
-            max_bytes = None if limit.is_asked else file_limits.max_bytes
-            reader = RowReader(
-                source, table, rows, output, request.options, statement, self.reading, task.name
-            )
-            live = RowStream(reader, writer)
-            transfer = RowTransfer(snapshot, self.threads, max_bytes, progress)
-            try:
-                async with estimating(task, source, table, rows, progress):
-                    if deletions is None:
-                        written = await transfer.run(live)
-                    else:
-                        other = await self._deletions(
-                            snapshot, source, table, writer, deletions, zone, max_rows
-                        )
-                        written = await transfer.run_with_deletions(live, other)
-            except MessageTooLong as error:
-                raise await too_large_row(task, source, table, request, output) or error from error
-            except TemplateError as error:
-                raise _for_caller(error, table) from error
+                self.progress.tally.warnings[ROW_SECURITY] = 1
+            live = RowStream(self._reader(requests.rows, rows, statement, self.exporter.reading), writer)
+            written = await self._transfer(snapshot, requests, rows, live)
         return ExportResult(
             row_count=written.row_count,
             file_size=written.file_size,
             sha256=written.stored.sha256,
-            bucket=self.storage.bucket,
+            bucket=self.exporter.storage.bucket,
             key=written.stored.key,
             content_type=written.content_type,
             file_name=written.file_name,
@@ -228,26 +210,95 @@ class Exporter:
             files=written.files,
         )
 
+    @property
+    def _limits(self) -> ExportLimits:
+        return self.exporter.limits.of_dataset(self.table.dataset)
+
+    async def _requests(self) -> _Requests:
+        """Return what is read: the rows, and the deletions of a run with a window.
+
+        Raises:
+            Rejected: the caller cannot see what the window needs, or its columns have no times.
+        """
+        table, window = self.table, self.task.window
+        request = table.resolve(self.task.request, self.task.asked_at)
+        options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
+        request = request.model_copy(update={"options": options})
+        require_visible(self.dataset, table.dataset, window)
+        if window is None:
+            return _Requests(request, None, zone)
+        check_window_columns(table, has_deletions=True)
+        if not has_deletions(table.dataset, window):
+            return _Requests(request, None, zone)
+        return _Requests(
+            live_request(table.dataset, request), deletions_request(table, request, window), zone
+        )
+
+    def _writer(
+        self, requests: _Requests, rows: RowQuery, statement: CopyStatement, as_of: datetime
+    ) -> FileWriter:
+        """Return what writes the files of the rows."""
+        exporter, task, table, request = self.exporter, self.task, self.table, requests.rows
+        encryption = encryption_for(request.encrypt, task.job, exporter.passwords)
+        file_limits = self._limits.of_file(self.output.name)
+        limit = FileLimit.of(request.split, file_limits, self.output).before(encryption)
+        kind = FileKind(
+            task,
+            request,
+            document_of(table, request, rows, as_of, limit.bytes),
+            self.output,
+            self.compression,
+            given_parameters(table.dataset, request.parameters),
+            tuple(table.dataset.session),
+            encryption,
+            None if requests.deletions is None else "rows",
+        )
+        return FileWriter(
+            exporter.storage,
+            kind,
+            RowEnds.of(statement.copy),
+            limit,
+            exporter.limits.max_files,
+            self.progress.tally,
+            times=self.progress.times,
+        )
+
+    def _reader(
+        self, request: ExportRequest, rows: RowQuery, statement: CopyStatement, reading: ParallelReading
+    ) -> RowReader:
+        return RowReader(
+            self.source, self.table, rows, self.output, request.options, statement, reading, self.task.name
+        )
+
+    async def _transfer(
+        self, snapshot: Snapshot, requests: _Requests, rows: RowQuery, live: RowStream
+    ) -> Written:
+        """Read the rows, and the deletions if there are any, and write their files."""
+        file_limits = self._limits.of_file(self.output.name)
+        max_bytes = None if live.writer.limit.is_asked else file_limits.max_bytes
+        transfer = RowTransfer(snapshot, self.exporter.threads, max_bytes, self.progress)
+        try:
+            async with estimating(self.task, self.source, self.table, rows, self.progress):
+                if requests.deletions is None:
+                    return await transfer.run(live)
+                other = await self._deletions(snapshot, live.writer, requests.deletions, requests)
+                return await transfer.run_with_deletions(live, other)
+        except MessageTooLong as error:
+            named = await too_large_row(self.task, self.source, self.table, requests.rows, self.output)
+            raise named or error from error
+        except TemplateError as error:
+            raise _for_caller(error, self.table) from error
+
     async def _deletions(
-        self,
-        snapshot: Snapshot,
-        source: Source,
-        table: SourceTable,
-        writer: FileWriter,
-        request: ExportRequest,
-        zone: TimeZone | None,
-        limit: RowLimit | None,
+        self, snapshot: Snapshot, writer: FileWriter, request: ExportRequest, requests: _Requests
     ) -> RowStream:
         """Return how the deletions of a run are read and written. ``writer`` is that of its rows."""
         kind = writer.kind
-        rows, statement = await prepared(table, request, kind.output, zone)
-        await check_row_count(snapshot, rows, limit)
-        document = document_of(table, request, rows, kind.document.as_of, writer.limit.bytes)
+        rows, statement = await prepared(self.table, request, self.output, requests.zone)
+        await check_row_count(snapshot, rows, self._limits.of_rows(requests.rows))
+        document = document_of(self.table, request, rows, kind.document.as_of, writer.limit.bytes)
         # Over one connection: the last of several ends the transaction, which the rows still need.
-        alone = ParallelReading()
-        reader = RowReader(
-            source, table, rows, kind.output, request.options, statement, alone, kind.task.name
-        )
+        reader = self._reader(request, rows, statement, ParallelReading())
         own = FileWriter(
             writer.storage,
             replace(kind, request=request, document=document, content="deletions"),

@@ -15,6 +15,9 @@ from streaming_exporter.events import ExportRequest
 ESTIMATE_AFTER = 0.5
 """Seconds after which the rows of an export are estimated: a shorter export needs no progress."""
 
+ROW_SECURITY = "row_level_security"
+"""Warning in the manifest: row-level security can hide rows of a table from the service's role."""
+
 SLOW_SOURCE_SECONDS = 0.5
 """An export that waits longer than this for its next rows is in the phase ``source``."""
 

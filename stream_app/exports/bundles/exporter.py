@@ -23,7 +23,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
 from stream_app.datasets.rights import check_rows, of_member, visible_dataset
-from stream_app.exports.bundles.members import ROW_SECURITY, BundleFacts, Member, MemberFeed
+from stream_app.exports.bundles.members import BundleFacts, Member, MemberFeed
 from stream_app.exports.bundles.requests import settled_member
 from stream_app.exports.bundles.writer import BundleWriter
 from stream_app.exports.files.compression import compression_for
@@ -49,7 +49,7 @@ from stream_app.exports.sources.source import Source
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import use_all_visible
-from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportResult, ExportTask
+from stream_app.exports.task import ESTIMATE_AFTER, ROW_SECURITY, ExportProgress, ExportResult, ExportTask
 from stream_app.storage.object_store import StoredObject
 from streaming_exporter.errors import Rejected
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from stream_app.exports.bundles.members import ROW_SECURITY, BundleFacts, WrittenMember
+from stream_app.exports.bundles.members import BundleFacts, WrittenMember
 from stream_app.exports.formats.base import Format
+from stream_app.exports.task import ROW_SECURITY
 
 
 def archive_manifest(facts: BundleFacts, output: Format, written: Sequence[WrittenMember]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The datasets of a bundle on their way into its file: what each one is asked for, and what was written."""
+"""The datasets of a bundle during its export: what each is asked for, its rows, and what was written."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +14,8 @@ from stream_app.exports.queries.row_query import CopyStatement, RowQuery
 from stream_app.exports.reading.pipe import BytePipe, PipeClosed
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.task import ROW_SECURITY
 from streaming_exporter.events import ExportRequest
-
-ROW_SECURITY = "row_level_security"
-"""Warning in the manifest: row-level security can hide rows of a table from the service's role."""
 
 
 @dataclass(slots=True)
