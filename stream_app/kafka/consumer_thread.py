@@ -1,4 +1,4 @@
-"""The thread in which Faust's consumer talks to Kafka."""
+"""The thread in which Faust's consumer calls Kafka."""
 
 import asyncio
 from typing import Any
