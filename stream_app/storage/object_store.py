@@ -32,7 +32,7 @@ from stream_app.storage.listing import (
 )
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
-from stream_app.storage.s3_client import S3Client, s3_client
+from stream_app.storage.s3_client import CONTENT_SHA256, S3Client, s3_client
 from streaming_exporter.errors import ExporterError, NeedsOperator, Rejected
 
 P = ParamSpec("P")
@@ -246,8 +246,9 @@ class ObjectStore:
             first = next(parts, b"")
             with self._removed_on_failure(key):
                 if len(first) < PART_SIZE:
-                    described = {"sha256": stream.sha256, **metadata()}
-                    self._put_object_checked(client, key, bytes(first), {**headers, **_as_headers(described)})
+                    headers |= _as_headers({"sha256": stream.sha256, **metadata()})
+                    headers[CONTENT_SHA256] = stream.sha256
+                    self._put_object_checked(client, key, bytes(first), headers)
                 else:
                     with open_multipart_upload(
                         client, self.bucket, key, headers, self.checksum_support

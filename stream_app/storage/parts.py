@@ -23,6 +23,9 @@ LARGER = ((3_500, 8), (4_500, 128))
 IN_MEMORY = 16 * 2**20
 """Bytes of the largest part that is collected in memory."""
 
+FEW_BYTES = 2**20
+"""A last part with at most this many bytes is joined from its chunks: to map memory for it takes longer."""
+
 Part = bytes | memoryview | mmap.mmap
 
 
@@ -93,20 +96,38 @@ class _PartMemory:
 
 
 class _PartInMemory:
-    """Collects the chunks of one part in memory."""
+    """Collects the chunks of one part in memory: the first few as they are, then all in mapped memory."""
 
     def __init__(self, room: int, memory: _PartMemory) -> None:
         self.size = 0
+        self._room = room
         self._memory = memory
-        self._mapped = memory.take(room)
+        self._few: list[bytes | memoryview] = []
+        self._mapped: mmap.mmap | None = None
 
     def add(self, data: memoryview) -> None:
+        size = self.size + len(data)
+        if self._mapped is None and size <= FEW_BYTES and size < self._room:
+            # Another object than bytes can change before the part is taken.
+            self._few.append(data if type(data.obj) is bytes else bytes(data))
+            self.size = size
+            return
+        if self._mapped is None:
+            self._mapped, few = self._memory.take(self._room), self._few
+            self._few, self.size = [], 0
+            for earlier in few:
+                self._copy(self._mapped, earlier)
+        self._copy(self._mapped, data)
+
+    def _copy(self, mapped: mmap.mmap, data: bytes | memoryview) -> None:
         end = self.size + len(data)
-        self._mapped[self.size : end] = data
+        mapped[self.size : end] = data
         self.size = end
 
     def take(self) -> Part:
         """Return the part."""
+        if self._mapped is None:
+            return b"".join(self._few)
         return self._memory.lend(self._mapped, self.size)
 
 

@@ -1,6 +1,7 @@
 """The kinds of a store's errors (P10, P11, R17), the sizes of parts (R18), keys of attempts (R4)."""
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -171,6 +172,28 @@ def test_parts_keep_their_content_while_they_are_in_use(chunks: list[bytes], kep
         del part
     assert seen == b"".join(chunks)
     assert all(bytes(part) == content for part, content in in_use)
+
+
+@pytest.mark.parametrize("few", [0, 3, 7, 100])
+@given(st.lists(st.binary(max_size=8), max_size=12))
+def test_a_last_part_of_few_bytes_needs_no_mapped_memory(few: int, chunks: list[bytes]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "FEW_BYTES", few)
+        made = list(split_into_parts(iter(chunks), 10))
+    assert b"".join(map(bytes, made)) == b"".join(chunks)
+    assert [len(part) for part in made[:-1]] == [10] * len(made[:-1])
+    assert [isinstance(part, bytes) for part in made] == [len(part) <= min(few, 9) for part in made]
+
+
+def test_a_chunk_that_changes_later_does_not_change_its_part() -> None:
+    changing = bytearray(b"first")
+
+    def chunks() -> Iterator[Any]:
+        yield changing
+        changing[:] = b"later"
+        yield b"!"
+
+    assert [bytes(part) for part in split_into_parts(chunks(), 10)] == [b"first!"]
 
 
 def test_no_two_attempts_have_the_same_key() -> None:

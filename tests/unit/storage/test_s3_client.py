@@ -1,0 +1,54 @@
+"""The headers of a call to the object store."""
+
+import hashlib
+from typing import Any
+
+import pytest
+from minio.credentials.credentials import Credentials
+from minio.helpers import sha256_hash
+from pydantic import SecretStr
+
+from stream_app.settings import Settings
+from stream_app.storage.s3_client import CONTENT_SHA256, s3_client
+
+CONTENT = b"id,name\n1,a\n"
+OF_CONTENT = hashlib.sha256(CONTENT).hexdigest()
+SETTINGS = Settings(_env_file=None, s3_access_key=SecretStr("key"), s3_secret_key=SecretStr("secret"))
+
+
+def headers(endpoint: str, known: dict[str, str], body: bytes = CONTENT) -> dict[str, Any]:
+    client = s3_client(SETTINGS, endpoint, 1)
+    made, _ = client._build_headers("host", known, body, Credentials("key", "secret"))
+    return dict(made)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The bodies that the library hashes."""
+    found: list[object] = []
+
+    def noting(data: Any) -> str:
+        found.append(data)
+        return sha256_hash(data)
+
+    monkeypatch.setattr("minio.api.sha256_hash", noting)
+    return found
+
+
+def test_a_known_hash_is_not_computed_again(hashed: list[object]) -> None:
+    made = headers("http://store", {CONTENT_SHA256: OF_CONTENT})
+    assert CONTENT not in hashed
+    assert made == headers("http://store", {}) | {"x-amz-date": made["x-amz-date"]}
+    assert hashed[-1] == CONTENT, "without a known hash it is computed"
+
+
+def test_an_empty_body_has_its_hash_and_no_length() -> None:
+    empty = hashlib.sha256(b"").hexdigest()
+    made = headers("http://store", {CONTENT_SHA256: empty}, b"")
+    assert made == headers("http://store", {}, b"") | {"x-amz-date": made["x-amz-date"]}
+
+
+def test_with_tls_the_body_is_not_signed() -> None:
+    made = headers("https://store", {CONTENT_SHA256: OF_CONTENT})
+    assert made[CONTENT_SHA256] == "UNSIGNED-PAYLOAD"
+    assert made["Content-Length"] == str(len(CONTENT))
