@@ -71,6 +71,7 @@ async def latencies(settings: Settings, *, rate: float, count: int) -> list[floa
     """Return the seconds from each request to its final event, at ``rate`` requests a second."""
     sent: dict[UUID, float] = {}
     async with ends(settings) as found, Publisher(settings) as publisher:
+        await publisher.check()  # it connects, which takes longer than an export
         started = time.perf_counter()
         for number in range(count):
             await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
