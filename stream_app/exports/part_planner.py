@@ -39,8 +39,8 @@ SMALLEST_PART = 64 * 2**20
 LARGEST_PART = 2 * 2**30
 """Bytes of rows of a part, where the size of the files allows it. A lost worker costs this much work."""
 
-PARTS_AT_LEAST = 8
-"""The fewest parts of an export, so that several workers share it."""
+PARTS_AT_LEAST = 12
+"""The fewest parts of an export. Two, three, four and six workers, with a slot each, share them evenly."""
 
 FILLED = 0.9
 """The part of a file that the rows of one part fill: estimates are not exact, and a file can be too small."""

@@ -260,13 +260,11 @@ async def _by_page(
     pages = int(found["pages"]) if found else 0
     # Where a filter drops most rows, the others can all be in a few pages.
     count = max(count, min(pages // PAGES_OF_FILTERED_ROWS, MOST_RANGES))
-    step = max(1, math.ceil(pages / count))
-    starts = range(0, pages, step)
+    count = min(count, pages)
+    starts = [pages * number // count for number in range(count)]
     # The last range has no end: it costs nothing, and no page can be missed.
-    ranges = tuple(
-        RowRange(first_page=start, end_page=start + step if start + step < pages else None)
-        for start in starts
-    )
+    ends = [*starts[1:], None]
+    ranges = tuple(RowRange(first_page=start, end_page=end) for start, end in zip(starts, ends, strict=True))
     if len(ranges) < 2:
         return ALL_ROWS
     plan = await _plan_of_one(snapshot, rows, ranges)

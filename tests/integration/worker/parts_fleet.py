@@ -41,7 +41,8 @@ from tests.waiting import until_async
 
 ROWS = 40_000
 ROW_BYTES = 250
-PARTS = 8
+PARTS = 10
+"""The table has ranges of at least 1 MiB, which are fewer than the planner wants at least."""
 PART = re.compile(r"part-([0-9]{5})-")
 PASSWORDS = FilePasswords(b"k" * 32)
 PART_ATTEMPT = re.compile(r"part-[0-9]{5}-([0-9]+)-")
