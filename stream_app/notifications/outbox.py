@@ -83,8 +83,10 @@ class Outbox:
         # Each claim has a name of its own: the process that had the name of the worker before has other ones.
         process = f"{worker}/{token_hex(4)}"
         self._claims = (f"{process}/{number}" for number in count(1))
-        self._lost: dict[str, float] = {}
-        """The claims whose answers were lost, and until when such a claim can still be committed."""
+        self._last: dict[Channel, str] = {}
+        """The last claim of each channel."""
+        self._unbegun: dict[str, float] = {}
+        """The claims of which nothing was begun, and until when such a claim can still be committed."""
         self._after: dict[Channel, tuple[str, str]] = {}
         """The last pair (user, host) of each channel that the last claim read."""
 
@@ -98,10 +100,10 @@ class Outbox:
 
         What an earlier claim has taken whose answer was lost is due again before.
         """
-        await self._return_lost()
+        await self.return_unbegun()
         after = self._after.get(channel, FIRST_PAIR)
         rows = await self._claim(
-            channel=channel,
+            channel,
             limit=limit,
             user_slots=user_slots,
             host_slots=host_slots,
@@ -130,29 +132,34 @@ class Outbox:
                     )
         return notifications
 
-    async def _claim(self, **values: Any) -> Sequence[Row[Any]]:
-        """Claim under a name of its own, and remember the name if the answer is lost."""
-        claim = next(self._claims)
+    async def _claim(self, channel: Channel, **values: Any) -> Sequence[Row[Any]]:
+        """Claim under a name of its own. If the answer is lost, nothing of the claim can begin."""
+        claim = self._last[channel] = next(self._claims)
         with outages_are_retryable():
             async with self._autocommit.connect() as connection:
                 try:
-                    return (await connection.execute(sql.CLAIM, {**values, "worker": claim})).all()
+                    values |= {"channel": channel, "worker": claim}
+                    return (await connection.execute(sql.CLAIM, values)).all()
                 except BaseException:
-                    self._lost[claim] = time.monotonic() + self.lease.total_seconds()
+                    self.give_up_last_claim(channel)
                     raise
 
-    async def _return_lost(self) -> None:
-        """Make due again what claims have taken whose answers were lost.
+    def give_up_last_claim(self, channel: Channel) -> None:
+        """Note that nothing of the last claim over ``channel`` was begun, and nothing will be."""
+        self._unbegun[self._last[channel]] = time.monotonic() + self.lease.total_seconds()
+
+    async def return_unbegun(self) -> None:
+        """Make due again what claims have taken of which nothing was begun.
 
         A mail would be ambiguous otherwise, although nothing was sent. It is repeated for a while, because
         the server can commit a claim after its connection was lost.
         """
-        if not self._lost:
+        if not self._unbegun:
             return
         now = time.monotonic()
-        if found := await self._execute(sql.RETURN_LOST, claims=list(self._lost)):
+        if found := await self._execute(sql.RETURN_UNBEGUN, claims=list(self._unbegun)):
             log.warning("delivery.claim_returned", deliveries=len(found))
-        self._lost = {claim: until for claim, until in self._lost.items() if until > now}
+        self._unbegun = {claim: until for claim, until in self._unbegun.items() if until > now}
 
     async def finish(
         self, notification: Notification, status: DeliveryStatus, reason: str | None = None

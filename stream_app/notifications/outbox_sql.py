@@ -180,9 +180,9 @@ LAST_PROGRESS = text(
     """
 )
 
-# Nothing of such a claim was begun, because its worker did not get the answer. Meanwhile another worker can
-# have settled it. Each state has its own partial index.
-RETURN_LOST = text(
+# Nothing of such a claim was begun: its worker did not get the answer, or was about to stop. Meanwhile
+# another worker can have settled it, or claimed it again. Each state has its own partial index.
+RETURN_UNBEGUN = text(
     """
     UPDATE deliveries
     SET status = 'pending', lease_until = NULL, finished_at = NULL,
@@ -191,7 +191,7 @@ RETURN_LOST = text(
         SELECT id FROM deliveries WHERE status = 'sending' AND worker = ANY (CAST(:claims AS text[]))
         UNION ALL
         SELECT id FROM deliveries WHERE status = 'ambiguous' AND worker = ANY (CAST(:claims AS text[]))
-    )) AND status IN ('sending', 'ambiguous')
+    )) AND status IN ('sending', 'ambiguous') AND worker = ANY (CAST(:claims AS text[]))
     RETURNING id
     """
 )

@@ -59,8 +59,6 @@ SETTLE_SECONDS = 5.0
 REST_SECONDS = 5.0
 """Time-out of closing the connections when the worker stops."""
 
-STOPPED = "the worker was stopped before it began"
-
 CRASHED = "an internal error; the log of the service has the details"
 
 NOT_RETRACTED = "what was sent before was possibly not removed"
@@ -142,7 +140,8 @@ class Sender:
             async with asyncio.timeout(SETTLE_SECONDS):
                 for lock in self._claiming.values():
                     async with lock:
-                        pass  # what the last claim has taken is due again
+                        pass  # the last claim has ended
+                await retry_until_possible(self._outbox.return_unbegun)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
         with suppress(TimeoutError):
@@ -151,15 +150,16 @@ class Sender:
                     await client.close_idle()
 
     async def _claim(self, channel: Channel, limit: int) -> list[Notification]:
-        """Claim deliveries. Those that come while the worker stops are due again, because it begins none."""
+        """Claim deliveries. None that comes while the worker stops is begun: :meth:`drain` returns it."""
         try:
             found = await self._outbox.claim(
                 channel, limit, user_slots=USER_SLOTS[channel], host_slots=HOST_SLOTS
             )
-            while self._draining and found:
-                await self._outbox.postpone(found.pop(), timedelta(0), STOPPED)
         except Retryable as error:
             log.warning("delivery.claim_failed", error=str(error))
+            return []
+        if self._draining:
+            self._outbox.give_up_last_claim(channel)
             return []
         return found
 

@@ -66,7 +66,8 @@ async def until(client: SystemClient, job: UUID, holds: Callable[[dict[str, Any]
 
 async def expire_claims(client: SystemClient, worker: str) -> None:
     """Let the claims of a dead worker expire at once. They last longer than a mail server can take."""
-    await client.fetch("UPDATE deliveries SET lease_until = now() - interval '1 s' WHERE worker = $1", worker)
+    own = "split_part(worker, '/', 1) = $1"
+    await client.fetch(f"UPDATE deliveries SET lease_until = now() - interval '1 s' WHERE {own}", worker)
 
 
 async def repeat_outcomes(client: SystemClient, job: UUID, times: int) -> None:

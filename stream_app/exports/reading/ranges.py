@@ -260,15 +260,20 @@ async def _by_page(
     pages = int(found["pages"]) if found else 0
     # Where a filter drops most rows, the others can all be in a few pages.
     count = max(count, min(pages // PAGES_OF_FILTERED_ROWS, MOST_RANGES))
-    count = min(count, pages)
-    starts = [pages * number // count for number in range(count)]
-    # The last range has no end: it costs nothing, and no page can be missed.
-    ends = [*starts[1:], None]
-    ranges = tuple(RowRange(first_page=start, end_page=end) for start, end in zip(starts, ends, strict=True))
+    ranges = page_ranges(pages, count)
     if len(ranges) < 2:
         return ALL_ROWS
     plan = await _plan_of_one(snapshot, rows, ranges)
     return ranges if plan.node_types <= _PAGE_BY_PAGE else ALL_ROWS
+
+
+def page_ranges(pages: int, count: int) -> tuple[RowRange, ...]:
+    """Cut a table of ``pages`` pages into up to ``count`` ranges whose sizes differ by one page at most."""
+    count = min(count, pages)
+    starts = [pages * number // count for number in range(count)]
+    # The last range has no end: it costs nothing, and no page can be missed.
+    ends = [*starts[1:], None] if starts else []
+    return tuple(RowRange(first_page=start, end_page=end) for start, end in zip(starts, ends, strict=True))
 
 
 async def _by_value(

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from stream_app.app import create_sender
 from stream_app.db.engine import create_engine
+from stream_app.notifications import outbox_sql
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.webhook import WebhookClient
@@ -24,6 +25,7 @@ from tests.tcp_proxy import proxied
 from tests.waiting import until_async
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'deliveries'::regclass AND NOT granted"
+WAITING_FOR_ROW = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
 
 
 @pytest.mark.parametrize("is_settled", [False, True], ids=["at once", "after another worker has settled it"])
@@ -65,7 +67,7 @@ async def test_a_lost_claim_of_a_process_does_not_touch_what_the_one_before_has_
     job = await office.ended("a@example.com")
     before, after = (Outbox(office.engine, worker="pod-1", lease=timedelta(seconds=60)) for _ in range(2))
     (mail,) = await before.claim(Channel.MAIL, 1)
-    after._lost = {next(after._claims): 0.0 for _ in range(3)}
+    after._unbegun = {next(after._claims): 0.0 for _ in range(3)}
     assert await after.claim(Channel.MAIL, 1) == []
     assert await office.statuses(job) == {"a@example.com": "sending"}
     assert mail.attempt == 1
@@ -92,9 +94,63 @@ async def test_what_is_claimed_while_the_worker_stops_is_due_again(office: Offic
         (row,) = await office.rows(job)
         await running
         assert server.mails == []
-    assert (row.status, row.attempts, row.reason) == (
-        "pending", 1, "the worker was stopped before it began",
-    )  # fmt: skip
+    assert (row.status, row.attempts, row.reason) == ("pending", 1, None)
+
+
+async def test_an_outage_while_the_worker_stops_does_not_lose_what_it_has_claimed(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempts to return what was claimed fail, as they do during a failover."""
+    jobs = [await office.ended(f"{name}@example.com") for name in "ab"]
+    outages = [Retryable("the state database is away")] * 2
+    execute = Outbox._execute
+
+    async def failing(outbox: Outbox, statement: Any, **values: Any) -> Any:
+        if outages and statement is not outbox_sql.SETTLE_EXPIRED:
+            raise outages.pop()
+        return await execute(outbox, statement, **values)
+
+    async with mail_server() as server:
+        settings = Settings(_env_file=None, **office.settings.model_dump() | {"smtp_port": server.port})
+        sender = create_sender(settings, office.engine, office.storage, "w", poll=0.05)
+        async with office.engine.begin() as blocking:
+            await blocking.execute(text("LOCK TABLE deliveries"))
+            running = asyncio.create_task(sender.run(Channel.MAIL))
+
+            async def is_claiming() -> bool:
+                async with office.engine.connect() as connection:
+                    return bool(await connection.scalar(text(WAITING)))
+
+            await until_async(is_claiming)
+            monkeypatch.setattr(Outbox, "_execute", failing)
+            draining = asyncio.create_task(sender.drain())
+            await asyncio.sleep(0)
+        await draining
+        await running
+        assert server.mails == []
+    assert outages == []
+    assert [row.status for job in jobs for row in await office.rows(job)] == ["pending", "pending"]
+
+
+async def test_a_claim_of_another_worker_is_not_returned(office: Office) -> None:
+    """What is due again can be claimed by another worker, while the statement waits for its row."""
+    job = await office.ended("a@example.com")
+    before, after = (Outbox(office.engine, worker=name, lease=timedelta(seconds=60)) for name in "vw")
+    (mail,) = await before.claim(Channel.MAIL, 1)
+    before.give_up_last_claim(Channel.MAIL)
+    async with office.engine.begin() as changing:
+        await changing.execute(text("UPDATE deliveries SET worker = 'w/1/1'"))
+        returning = asyncio.create_task(before.return_unbegun())
+
+        async def is_waiting() -> bool:
+            async with office.engine.connect() as connection:
+                return bool(await connection.scalar(text(WAITING_FOR_ROW)))
+
+        await until_async(is_waiting)
+    await returning
+    assert await office.statuses(job) == {"a@example.com": "sending"}
+    assert await after.claim(Channel.MAIL, 1) == []
+    assert mail.attempt == 1
 
 
 async def test_a_webhook_whose_client_crashes_is_sent_again(
