@@ -1,6 +1,7 @@
 # Everything a contributor types. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .SUFFIXES:
+.NOTPARALLEL:
 .PHONY: demo unit packages test test-all up check bench chaos clean help lock setup lint format pictures previous docs audit release image image-test chart newest site release-notes
 
 # Where it is set, every process compiles all modules anew, and pytest rewrites them anew: half of its time.
@@ -15,6 +16,7 @@ TEST_PROCESSES ?= 4
 EXPLORE ?= 1
 PYTHON_ENV := .venv/bin/python
 READY := .venv/.ready
+NODE_MODULES := tests/node/node_modules/.package-lock.json
 PYTEST = $(PYTHON_ENV) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup
 UV = $(or $(shell command -v uv),.venv/bin/uv)
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 \
@@ -26,14 +28,14 @@ help: ## Show this list
 demo: $(READY) ## Start everything, export the sample in every format into demo-exports/, stop (ROWS=)
 	@$(PYTHON_ENV) -m dev demo --rows $(ROWS)
 
-unit: $(READY) ## Run the unit tests, which need no services: the inner loop (ARGS= goes to pytest)
+unit: $(READY) $(NODE_MODULES) ## Run the unit tests, which need no services: the inner loop (ARGS= goes to pytest)
 	@$(PYTEST) $(if $(filter file,$(origin TEST_PROCESSES)),--numprocesses logical) -p no:schemathesis -m "not slow" \
 		$(or $(ARGS),tests/unit)
 
-test: packages $(READY) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
+test: packages $(READY) $(NODE_MODULES) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
 	@$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: packages $(READY) ## Run every test, slow ones too, with new random inputs and order (EXPLORE=0: the same); print the coverage
+test-all: packages $(READY) $(NODE_MODULES) ## Run every test, slow ones too, with new random inputs and order (EXPLORE=0: the same); print the coverage
 	@$(PYTEST) $(if $(filter 0,$(EXPLORE)),-p no:randomly,--hypothesis-profile=explore) --cov --cov-report=term:skip-covered $(ARGS)
 
 packages:
@@ -80,7 +82,7 @@ release: $(READY) ## Check, set the version, date the changelog, build wheels an
 release-notes: $(READY) ## Print what the changelog has about one version (VERSION=0.2.0)
 	@$(PYTHON_ENV) -m tools.release --notes $(or $(VERSION),$(error make release-notes needs VERSION=))
 
-pictures: $(READY) ## Take the README's pictures of the page anew
+pictures: $(READY) $(NODE_MODULES) ## Take the README's pictures of the page anew
 	@EXPORTER_TEST_SCREENSHOTS=docs/images $(PYTHON_ENV) -m pytest -q tests/e2e/test_page.py -k pictures
 	@$(PYTHON_ENV) -m tools.demo_picture
 
@@ -100,7 +102,7 @@ newest: $(READY) ## Run the tests of consumer and worker with the newest Faust a
 audit: $(READY) ## Known faults, licences and a list (CycloneDX) of the packages in the image, in .local/sbom.cdx.json
 	@$(PYTHON_ENV) requirements/audit.py "$(UV)" $(ARGS)
 
-setup: $(READY) ## Create or update .venv from the locked requirements
+setup: $(READY) $(NODE_MODULES) ## Create or update .venv from the locked requirements, and what tests need of Node.js
 
 lock: ## Resolve the requirements again and write the lock files (UPGRADE=1 takes newer versions)
 	@test -x "$(UV)" || ./requirements/setup.sh
@@ -118,6 +120,11 @@ clean: ## Remove the virtual environment, local data, caches and demo files
 	@rm -rf .venv .local tests/node/node_modules demo-exports .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml streaming_exporter/pyproject.toml requirements/dev.txt requirements/uv.txt requirements/setup.sh tests/node/package-lock.json
+$(READY): pyproject.toml streaming_exporter/pyproject.toml requirements/dev.txt requirements/uv.txt requirements/setup.sh
 	@./requirements/setup.sh
 	@touch $@
+
+# Only tests of the page and of the TypeScript client use these, so the rest works without Node.js.
+$(NODE_MODULES): tests/node/package-lock.json
+	@if command -v npm >/dev/null; then cd tests/node && npm ci --silent && touch node_modules/.package-lock.json; \
+	else echo "setup: npm was not found; tests that need Node.js will fail until it is installed" >&2; fi

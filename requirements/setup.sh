@@ -52,11 +52,3 @@ say "setup: installing $count locked packages (the first time takes some minutes
 "$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements/dev.txt
 "$uv" pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps \
     --editable ./streaming_exporter --editable .
-
-# Only tests of the page use these, so the rest works without Node.js.
-if command -v npm >/dev/null; then
-    say "setup: installing what tests of the page need"
-    (cd tests/node && npm ci --silent)
-else
-    say "setup: npm was not found; tests of the page that need it will fail until Node.js is installed"
-fi

@@ -2,28 +2,34 @@
 # Installs the system packages that tests need, as root on Debian and Ubuntu. Elsewhere it prints what to install.
 # Called by `make test` and `make test-all`. It costs nothing where all of them are installed.
 set -eu
-cd "$(dirname "$0")/.."
 
-has() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
+has() { command -v "$1" >/dev/null || [ -x "${SYSTEM_COMMANDS:-/usr/sbin}/$1" ]; }
 
-missing=""
-has "${EXPORTER_TEST_BROWSER:-chromium}" || has chromium-browser || has google-chrome ||
-    missing="$missing chromium fonts-dejavu-core"          # the page
-has npm || missing="$missing nodejs npm"                     # the page and the TypeScript client
-has sshd || missing="$missing openssh-server"                # destinations
-has pgbouncer || missing="$missing pgbouncer"                # sources behind a pooler
-has mvn || missing="$missing maven default-jdk-headless"     # the example for Spring
+# One line for each group: without the packages of one group the others are still of use.
+missing=$(
+    has "${EXPORTER_TEST_BROWSER:-chromium}" || has chromium-browser || has google-chrome ||
+        echo chromium fonts-dejavu-core      # the page
+    has npm || echo nodejs npm                # the page and the TypeScript client
+    has sshd || echo openssh-server           # destinations
+    has pgbouncer || echo pgbouncer           # sources behind a pooler
+    has mvn || echo maven default-jdk-headless # the example for Spring
+)
 [ -n "$missing" ] || exit 0
 
+apt() { apt-get "$@" -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20 -o DPkg::Lock::Timeout=600 >/dev/null; }
+
 if has apt-get && [ "$(id -u)" = 0 ]; then
-    printf 'setup: installing system packages for tests:%s\n' "$missing" >&2
+    printf 'setup: installing system packages for tests: %s\n' "$(echo $missing)" >&2
     export DEBIAN_FRONTEND=noninteractive
-    # Another copy can be doing the same.
-    if apt-get update -qq -o DPkg::Lock::Timeout=300 >&2 &&
-        # shellcheck disable=SC2086 # a list of names
-        apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 $missing >/dev/null; then
-        case "$missing" in *npm*) rm -f .venv/.ready ;; esac # .venv was made without Node.js
-        exit 0
+    if has flock; then # another copy can be doing the same
+        exec 9>"${TMPDIR:-/tmp}/exporter-system-packages.lock"
+        flock -w 900 9 || true
     fi
+    apt update || true # the lists that are there can be new enough
+    missing=$(echo "$missing" | while read -r group; do
+        # shellcheck disable=SC2086 # a list of names
+        apt install -y --no-install-recommends $group </dev/null || echo "$group"
+    done)
+    [ -n "$missing" ] || exit 0
 fi
-printf 'setup: some tests will fail without these packages (names of Debian and Ubuntu):%s\n' "$missing" >&2
+printf 'setup: some tests will fail without these packages (names of Debian): %s\n' "$(echo $missing)" >&2
