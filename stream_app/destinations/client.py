@@ -270,6 +270,14 @@ class DestinationClient:
             raise DeliveryFailed(BUSY)
         if not others.is_newer and not others.is_held:
             raise DeliveryFailed(CLAIM_LOST)
+        if others.is_newer:
+            log.info(
+                "delivery.manifest_kept",
+                delivery=str(notification.delivery_id),
+                job_id=str(notification.job_id),
+                destination=transfer.destination.name,
+                path=path,
+            )
         return not others.is_newer
 
     async def _send_in_claim(

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from sqlalchemy import text
 
 from stream_app.datasets.destinations import Destination
@@ -205,7 +206,9 @@ async def test_the_list_of_a_newer_job_stays_when_an_older_one_is_sent(
     newer = await depot.job("acme", b"new", created_at=LATER)
     assert (await depot.sent(newer)).status == "sent"
     older = await depot.job("acme", b"old")
-    assert (await depot.sent(older)).status == "sent"
+    with structlog.testing.capture_logs() as logs:
+        assert (await depot.sent(older)).status == "sent"
+    assert [line["path"] for line in logs if line["event"] == "delivery.manifest_kept"] == ["in/latest.json"]
     files = store.files()
     assert (files[f"in/{older}/ledger.csv"], files[f"in/{newer}/ledger.csv"]) == (b"old", b"new")
     assert listed_job(files) == str(newer)
