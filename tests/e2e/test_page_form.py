@@ -124,14 +124,20 @@ def test_names_of_fields_in_errors_are_not_capitalised(visit: Visit) -> None:
     visit.open()
     texts = [
         "filters.knd: the dataset has no column 'knd'",
+        "filters.größe: the dataset has no column 'größe'",
+        "filters.order-no: it is no number",
+        "filters.order no: it is no number",
+        "filters.ledger.kind[0]: it is no number",
+        "größe: it is no number",
         "format: there is no format",
         "the export failed",
+        "ältere Dateien fehlen. sie sind gelöscht: alle",
     ]
     shown = visit.page.evaluate(
         "async (texts) => texts.map((await import('/page/words.js')).sentence)",
         texts,
     )
-    assert shown == [*texts[:2], "The export failed"]
+    assert shown == [*texts[:7], "The export failed", "Ältere Dateien fehlen. sie sind gelöscht: alle"]
 
 
 MOMENTS = ("2026-03-29T22:30:00Z", "2026-12-31T23:30:00Z", "2028-02-29T12:00:00Z", "2026-11-01T00:00:00Z")

@@ -66,8 +66,8 @@ export function operator(name, kind) {
 const FORMATS = { csv: "CSV", json: "JSON", ndjson: "NDJSON", excel: "Excel", pdf: "PDF", parquet: "Parquet" };
 export const format = (name) => FORMATS[name] ?? name;
 
-/** A message with a capital first letter. The name of a field at its beginning, such as `filters.kind: …`, stays as it is. */
-export const sentence = (text) => (text && !/^\w+(\.\w+)*: /.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
+/** A message with a capital first letter. The name of a field at its beginning, such as `filters.order no: …`, stays as it is. */
+export const sentence = (text) => (text && !/^\S+(: |\.\S)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
 
 /** Periods relative to the day on which an export runs: their names and the filters that they stand for. */
 export const PERIODS = [
