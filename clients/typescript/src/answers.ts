@@ -56,14 +56,18 @@ export function readRetryAfter(value: string | null): number | null {
   return Number.isNaN(at) ? null : Math.max(0, at - Date.now()) / 1000;
 }
 
-/** Whether `fetch` has failed before it sent anything. Of an unknown failure this is not known, so the answer is no. */
+/**
+ * Whether `fetch` has failed before it sent anything. Of an unknown failure this is not known, so the answer is no:
+ * also of an error of another realm, which is no instance of `Error` here.
+ */
 function isUnsent(error: unknown): boolean {
   const cause = error instanceof Error ? error.cause : undefined;
   const causes: unknown[] = cause instanceof AggregateError ? cause.errors : [cause]; // one for each address of a host
-  return causes.every((one) => {
+  const isFirst = (one: unknown): boolean => {
     const { syscall, code } = (one ?? {}) as NodeJS.ErrnoException;
     return FIRST_CALLS.has(syscall) || FIRST_CODES.test(code ?? "");
-  });
+  };
+  return causes.length > 0 && causes.every(isFirst);
 }
 
 function asProblem(text: string): Problem | null {

@@ -161,10 +161,11 @@ test("problems of proxies, with or without a code, and of the API are told apart
     });
 });
 
-test("a call that was never sent is not in doubt", async () => {
+test("a call that was never sent is not in doubt", { timeout: 60_000 }, async () => {
   let closed = "";
   await served(() => undefined, async (address) => void (closed = address));
-  for (const address of [closed, closed.replace("127.0.0.1", "localhost"), "http://no-such-host.invalid", "nowhere"]) {
+  const nameless = `http://${"a".repeat(64)}.test`; // no server of names is asked for so long a label
+  for (const address of [closed, closed.replace("127.0.0.1", "localhost"), nameless, "nowhere"]) {
     const error = await failure(new ExportClient(address, { token }).request(LEDGER));
     assert.deepEqual([error.status, error.inDoubt], [0, false], address);
     assert.match(error.message, /cannot be reached/);
@@ -174,6 +175,9 @@ test("a call that was never sent is not in doubt", async () => {
   assert.equal((await failure(tokenless.request(LEDGER))).inDoubt, false);
   const silent = new ExportClient(url, { token, fetch: () => Promise.reject(new TypeError("failed")) });
   assert.equal((await failure(silent.request(LEDGER))).inDoubt, true); // nobody knows what this `fetch` has done
+  const empty = new TypeError("failed", { cause: new AggregateError([]) });
+  const wordless = new ExportClient(url, { token, fetch: () => Promise.reject(empty) });
+  assert.equal((await failure(wordless.request(LEDGER))).inDoubt, true);
 });
 
 test("an accepted request whose job cannot be followed has its key", async () => {
