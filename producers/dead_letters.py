@@ -297,17 +297,30 @@ def mark_reader(settings: Any, api_url: str | None, token: str | None) -> Iterat
 
     from producers import job_commands
     from producers.dead_letter_topic import NO_LETTER, mark_problem
+    from streaming_exporter.errors import ApiError
 
     with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:
 
+        def one(letter: Any) -> list[Any]:
+            """Read a letter by its id, where a list does not have all letters of its millisecond."""
+            try:
+                return [api.call("GET", f"/exports/dead-letters/{letter.name}", None)]
+            except ApiError as error:
+                if error.status != NOT_FOUND:
+                    raise
+                return []
+
         def read(letter: Any) -> str | None:
-            # Not by its id: an API of another version and one that reads another cluster both answer 404.
+            # Not by its id: an API without these calls and one that reads another cluster both answer 404.
             span = {
                 "since": letter.at.isoformat(),
                 "until": (letter.at + timedelta(milliseconds=1)).isoformat(),
             }
             path = f"/exports/dead-letters?{urlencode({**span, 'limit': MOST})}"
-            for found in api.call("GET", path, None)["dead_letters"]:
+            listed = api.call("GET", path, None)["dead_letters"]
+            if len(listed) >= MOST and all(found["id"] != letter.name for found in listed):
+                listed = one(letter)
+            for found in listed:
                 if (found["id"], datetime.fromisoformat(found["at"])) == (letter.name, letter.at):
                     at = found["handled_at"]
                     return mark_problem(
@@ -318,7 +331,8 @@ def mark_reader(settings: Any, api_url: str | None, token: str | None) -> Iterat
         yield read
 
 
-NO_API = (None, 404, 405)
+NOT_FOUND = 404
+NO_API = (None, NOT_FOUND, 405)
 """Statuses that say that no API can mark letters: no answer, or an API without these calls."""
 
 

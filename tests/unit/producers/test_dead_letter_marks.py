@@ -1,8 +1,13 @@
-"""`exporter dead-letters redrive` publishes nothing that was discarded while the marks cannot be read."""
+"""`exporter dead-letters redrive` publishes nothing that was discarded while the marks cannot be read.
 
+A dry run finds the mark of each letter, however many were written at the same time.
+"""
+
+import json
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from typer.testing import CliRunner
@@ -91,4 +96,60 @@ def test_an_api_that_goes_away_ends_the_command(server: FakeServer, published: l
     result = redrive(server.url, "--all")
     assert result.exit_code == 2, result.output
     assert "it was discarded by ada" in result.stdout
+    assert published == []
+
+
+MARK = {"state": "discarded", "handled_by": "ada", "handled_at": "2026-11-24T06:00:00+00:00"}
+NO_MARK = {"state": "new", "handled_by": None, "handled_at": None}
+
+
+def listed(at: datetime, numbers: range) -> dict[str, Any]:
+    letters = [{"id": f"1:{number}", "at": at.isoformat(), **NO_MARK} for number in numbers]
+    return {"total": len(letters), "dead_letters": letters}
+
+
+def add_list(server: FakeServer, letter: DeadLetter, count: int) -> None:
+    """Let the API list ``count`` other letters of the millisecond of ``letter``."""
+    span = {"since": letter.at, "until": letter.at + timedelta(milliseconds=1)}
+    query = urlencode({name: at.isoformat() for name, at in span.items()} | {"limit": 500})
+    server.add(f"/exports/dead-letters?{query}", 200, listed(letter.at, range(count)))
+
+
+@pytest.mark.parametrize(
+    ("mark", "problem"), [(MARK, "it was discarded by ada at 2026-11-24 06:00:00Z"), (NO_MARK, None)]
+)
+def test_a_dry_run_finds_a_letter_of_more_than_a_list_has(
+    server: FakeServer, published: list[str], mark: dict[str, Any], problem: str | None
+) -> None:
+    add_list(server, LETTERS[1], 500)
+    one = {"id": "0:1", "at": LETTERS[1].at.isoformat(), **mark}
+    server.add("/exports/dead-letters/0:1", 200, one)
+    result = redrive(server.url, "0:1", "--dry-run", "--json")
+    assert json.loads(result.stdout)["problem"] == problem, result.output
+    assert result.exit_code == (1 if problem else 0)
+    assert published == []
+
+
+@pytest.mark.parametrize("count", [499, 500])
+@pytest.mark.parametrize("at", [None, "2026-11-24T06:00:00+00:00"])
+def test_a_dry_run_refuses_a_letter_that_the_api_does_not_have(
+    server: FakeServer, published: list[str], count: int, at: str | None
+) -> None:
+    """The API reads another cluster, which has no letter of this id, or one of another time."""
+    add_list(server, LETTERS[1], count)
+    if at is not None:
+        server.add("/exports/dead-letters/0:1", 200, {"id": "0:1", "at": at, **NO_MARK})
+    result = redrive(server.url, "0:1", "--dry-run")
+    assert result.exit_code == 1, result.output
+    assert "there is no such dead letter" in result.stdout
+    assert published == []
+
+
+def test_a_dry_run_ends_if_the_api_refuses_to_read_a_letter(server: FakeServer, published: list[str]) -> None:
+    add_list(server, LETTERS[1], 500)
+    server.add("/exports/dead-letters/0:1", 503, {"title": "no", "detail": "The API refuses"})
+    result = redrive(server.url, "0:1", "--dry-run")
+    assert result.exit_code == 1, result.output
+    assert "The API refuses" in result.stderr
+    assert "no such dead letter" not in result.stdout
     assert published == []
