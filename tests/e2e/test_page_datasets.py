@@ -184,7 +184,7 @@ def test_an_error_marks_the_parameter(visit: Visit, seller: str) -> None:
         ),
     )
     page.get_by_label("Since", exact=True).fill("2026-01-06")
-    expect(page.locator(".estimate")).to_contain_text("Parameters.since: too early")
+    expect(page.locator(".estimate")).to_contain_text("parameters.since: too early")
     expect(page.locator(".field.wrong")).to_contain_text("Since")
     visit.forgive("status of 422")
 
