@@ -30,7 +30,9 @@ def test_logs_of_a_killed_run_stay_for_a_day_and_folders_in_use_stay(tmp_path: P
     assert not used.path.exists()
 
 
-def test_another_run_may_remove_a_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_another_run_has_removed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left, other = _left(tmp_path / "left"), _left(tmp_path / "other")
     lock = fcntl.flock
 
