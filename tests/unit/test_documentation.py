@@ -91,9 +91,18 @@ def _anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", text).strip().lower().replace(" ", "-") for text in texts}
 
 
+_LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)")
+"""A link to a file or a heading of this repository."""
+
+
+def test_links_to_files_are_told_from_addresses() -> None:
+    text = "[a](http.md#b) [c](https://example.com) [d](http://example.com) [e](mailto:a@example.com) [f](#g)"
+    assert _LINK.findall(text) == ["http.md#b", "#g"]
+
+
 @pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_to_existing_targets(document: Path) -> None:
-    for target in re.findall(r"\]\((?!http|mailto)([^)\s]+)", _without_blocks(document)):
+    for target in _LINK.findall(_without_blocks(document)):
         path, _, anchor = target.partition("#")
         found = document.parent / path if path else document
         assert found.exists(), target
