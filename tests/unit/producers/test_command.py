@@ -1,5 +1,6 @@
 """The parts of the `exporter` command that need no services."""
 
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,6 +29,14 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 
     monkeypatch.setattr(Publisher, "publish", publish)
     return events
+
+
+@pytest.fixture
+def built_anew() -> Iterator[None]:
+    """Build the tree of commands in this test, and again after it: other tests keep one."""
+    command_of.cache_clear()
+    yield
+    command_of.cache_clear()
 
 
 def run(*arguments: str, **environment: str) -> Result:
@@ -75,6 +84,7 @@ def test_every_command_is_listed_and_has_help(command: str) -> None:
     assert "Usage:" in result.output
 
 
+@pytest.mark.usefixtures("built_anew")
 def test_a_package_without_its_dependencies_does_not_break_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,7 +95,6 @@ def test_a_package_without_its_dependencies_does_not_break_the_others(
         def load(self) -> Any:
             raise ImportError("No module named 'parts'")
 
-    command_of.cache_clear()  # other tests have loaded the commands of the packages
     monkeypatch.setattr(plugins, "_entries", lambda: [Broken()])
     assert run("--help").exit_code == 0
     result = run("broken")
@@ -93,7 +102,6 @@ def test_a_package_without_its_dependencies_does_not_break_the_others(
     assert "streaming-exporter-service[broken]" in result.output
     monkeypatch.setattr(Broken, "extras", ("many",))  # an entry point can name its extra
     assert "streaming-exporter-service[many]" in run("broken").output
-    command_of.cache_clear()
 
 
 def test_request_carries_every_field(published: list[Event]) -> None:
