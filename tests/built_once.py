@@ -26,9 +26,18 @@ _default_ssl_context = httpcore2.default_ssl_context
 
 def _trusted(*, _trust_env: bool = True) -> ssl.SSLContext:
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR") if _trust_env else ()
-    return _loaded(_trust_env, *map(os.environ.get, names))
+    return _loaded(_trust_env, *(_version(os.environ.get(name)) for name in names))
+
+
+def _version(place: str | None) -> tuple[str | None, int, int]:
+    """Return what is different if a file of certificates was replaced at the same path."""
+    try:
+        state = os.stat(place or "")
+    except OSError:
+        return place, 0, 0
+    return place, state.st_mtime_ns, state.st_size
 
 
 @cache
-def _loaded(trust_env: bool, *places: str | None) -> ssl.SSLContext:
+def _loaded(trust_env: bool, *places: tuple[str | None, int, int]) -> ssl.SSLContext:
     return _default_ssl_context(_trust_env=trust_env)
