@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -181,13 +182,16 @@ async def test_a_webhook_whose_client_crashes_is_sent_again(
 async def test_a_mail_that_waits_for_its_file_is_sent_later(office: Office, stops: bool) -> None:
     """It is certain that nothing was sent: neither its claim nor the worker ends while it is not known."""
     job = await office.ended("a@example.com")
-    with Proxy(office.settings.s3_endpoint) as store:
+    with ExitStack() as ends:
+        store = ends.enter_context(Proxy(office.settings.s3_endpoint))
         threading.Thread(target=store.serve_forever, daemon=True).start()
+        ends.callback(store.shutdown)
         store.status, store.code = 503, "SlowDown"
         limit = 60 if stops else 0.5
         changes = {"mail_attach_max_bytes": 1_000, "delivery_timeout_seconds": limit}
         endpoint = f"http://127.0.0.1:{store.server_port}"
         behind = ObjectStore(office.settings.model_copy(update={"s3_endpoint": endpoint}))
+        ends.callback(behind.close)
         async with mail_server() as server:
             known = office.settings.model_dump() | {"smtp_port": server.port, **changes}
             settings = Settings(_env_file=None, **known)
@@ -205,8 +209,6 @@ async def test_a_mail_that_waits_for_its_file_is_sent_later(office: Office, stop
             await running
             assert time.monotonic() - began < 30
             assert server.mails == []
-        behind.close()
-        store.shutdown()
     (row,) = await office.rows(job)
     assert (row.status, row.reason) == (
         "pending",
