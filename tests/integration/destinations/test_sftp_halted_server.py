@@ -1,6 +1,5 @@
 """A server that halts in the middle of a file: deliveries keep their leases, and end or go on in order."""
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,7 +9,6 @@ from uuid import UUID
 
 import pytest
 
-from stream_app.destinations.client import RENEWALS
 from stream_app.destinations.errors import DestinationError
 from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import Transfer
@@ -21,8 +19,11 @@ from tests.waiting import until_async
 TIMEOUT = 1.0
 """The time-out of deliveries, in seconds."""
 
-RENEWAL = (2 * TIMEOUT + 2) / RENEWALS
-"""Seconds between two renewals of a claim."""
+
+class Halt(Event):
+    """Is set when the server is halted in the middle of a file. ``transfer`` sends that file."""
+
+    transfer: Transfer
 
 
 @asynccontextmanager
@@ -35,15 +36,16 @@ async def halting(depot: Depot, sftp: SftpServer) -> AsyncIterator[OpenSsh]:
 
 
 @pytest.fixture
-def is_halted(sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> Event:
+def is_halted(sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> Halt:
     """Halt the server once, when it has the first two chunks of a file. Set the event then."""
-    content, event = Transfer._content, Event()
+    content, event = Transfer._content, Halt()
 
     def halt_after_two(transfer: Transfer, *arguments: Any) -> Iterator[bytes]:
         for number, chunk in enumerate(content(transfer, *arguments)):
             if number == 2 and not event.is_set():
                 assert isinstance(sftp, OpenSsh)
                 sftp.signal(signal.SIGSTOP)
+                event.transfer = transfer
                 event.set()
             yield chunk
 
@@ -52,7 +54,7 @@ def is_halted(sftp: SftpServer, monkeypatch: pytest.MonkeyPatch) -> Event:
 
 
 async def test_a_slow_server_keeps_its_delivery_for_longer_than_a_lease(
-    depot: Depot, sftp: SftpServer, is_halted: Event
+    depot: Depot, sftp: SftpServer, is_halted: Halt
 ) -> None:
     async with halting(depot, sftp) as server:
         job = await depot.job("acme", b"x" * 30 * 2**20)
@@ -72,7 +74,7 @@ async def _renewed(depot: Depot, job: object, first: object) -> bool:
 
 
 async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(
-    depot: Depot, sftp: SftpServer, is_halted: Event
+    depot: Depot, sftp: SftpServer, is_halted: Halt
 ) -> None:
     async with halting(depot, sftp) as server:
         job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
@@ -84,7 +86,8 @@ async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(
                 id=job,
             )
             first = (await depot.row(job)).lease_until
-            await until_async(lambda: _stopped(depot, job, first))
+            await until_async(is_halted.transfer.stopped.is_set)  # by the next renewal, which is refused
+            assert (await depot.row(job)).lease_until == first
             server.signal(signal.SIGCONT)
             await depot.hurry()
             row = await depot.ended(job)
@@ -92,14 +95,8 @@ async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(
     assert sftp.files() == {}
 
 
-async def _stopped(depot: Depot, job: object, first: object) -> bool:
-    """Wait for the time of the next renewal, which is refused."""
-    await asyncio.sleep(RENEWAL + 0.1)
-    return bool((await depot.row(job)).lease_until == first)  # type: ignore[arg-type]
-
-
 async def test_a_worker_that_stops_hands_its_transfer_over(
-    depot: Depot, sftp: SftpServer, is_halted: Event
+    depot: Depot, sftp: SftpServer, is_halted: Halt
 ) -> None:
     async with halting(depot, sftp) as server:
         job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
