@@ -55,7 +55,7 @@ def ready(worker: AppProcess) -> bool:
 async def ended(
     stack: Stack, *, transactional: bool = False, within: float = 60, worker: AppProcess | None = None
 ) -> None:
-    """Submit an invalid request, and wait until its job has failed. ``worker`` is started if it ends."""
+    """Submit an invalid request, and wait until its job has failed. ``worker`` is started once if it ends."""
     settings = stack.settings()
     event = request_event(ExportRequest(user_id="w", export_type="ledger", format="none"), source="/t")
     options = {"transactional_id": f"t-{uuid4()}"} if transactional else {}
@@ -69,10 +69,13 @@ async def ended(
     await producer.stop()
     database = await asyncpg.connect(settings["EXPORTER_DATABASE_URL"])
     try:
-        has_failed = "SELECT status = 'failed' FROM export_jobs WHERE id = $1"
+        has_failed, starts = "SELECT status = 'failed' FROM export_jobs WHERE id = $1", 0
 
         async def look() -> bool:
+            nonlocal starts
             if worker is not None and not worker.running:
+                starts += 1
+                assert starts == 1, worker.child.tail()
                 await asyncio.to_thread(worker.start)
             return bool(await database.fetchval(has_failed, event.job_id))
 
@@ -150,6 +153,7 @@ cli(["worker"])
 def sabotaged(stack: Stack) -> Iterator[dict[str, AppProcess]]:
     """Start workers that get stuck when all of them are ready; return them by their reason."""
     workers, now = {}, stack.run_dir / "sabotage"
+    now.unlink(missing_ok=True)
     for number, (reason, sabotage) in enumerate(SABOTAGE.items()):
         env = {**stack.environment(), **impatient(stack), "SABOTAGE": str(now)}
         worker = AppProcess(f"sabotaged-{number}", ["-"], env, stack.run_dir)
