@@ -128,6 +128,9 @@ def first_below(limit: float, measure: Callable[[], float], *, tries: int = 3) -
     For measured times: other programs on the machine only make a time longer. So one short time proves that
     the product is quick, and only a product that is slow is slow in every try.
 
+    ``measure`` must return a plain time. A quotient or a difference of two times gets smaller if the second
+    one is measured in a busy moment: compare the shortest times instead.
+
     Raises:
         AssertionError: all values are too large; the message has them.
     """

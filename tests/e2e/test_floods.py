@@ -15,7 +15,7 @@ import pytest
 from dev.app_process import ApiProcess
 from dev.stack import Stack
 from tests.e2e.flood import KINDS
-from tests.waiting import first_below, patient
+from tests.waiting import patient
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 3.0
@@ -29,6 +29,8 @@ BEARABLE = 0.1
 """Limit of the 90th percentile of the other user's calls in seconds, on an idle machine."""
 BUSY = 8.0
 """Limit of the same as a multiple of the time without the flood, on a busy machine."""
+TRIES = 3
+"""Measurements on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +76,18 @@ def flooding(api: ApiProcess, kind: str, token: str) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_user_is_served_during_a_flood(stack: Stack, flooded: ApiProcess, kind: str) -> None:
+    """Other programs only make a time longer, so the shortest times are compared, each of several tries."""
     token, of_flooder = stack.token("bystander"), stack.token(f"flooder-{kind}")
-
-    def share_of_limit() -> float:
+    before: list[float] = []
+    during: list[float] = []
+    while len(during) < TRIES and min(during, default=BEARABLE) >= BEARABLE:
         quiet = waits(flooded, token)
         with flooding(flooded, kind, of_flooder):
             busy = waits(flooded, token)
-        before, during = (found[int(len(found) * 0.9)] for found in (quiet, busy))
-        print(f"{kind}: p90 {before * 1000:.0f} -> {during * 1000:.0f} ms, longest {busy[-1] * 1000:.0f} ms")
-        return during / max(patient(BEARABLE), BUSY * before)
-
-    first_below(1, share_of_limit)
+        for times, found in ((before, quiet), (during, busy)):
+            times.append(found[int(len(found) * 0.9)])
+        print(
+            f"{kind}: p90 {before[-1] * 1000:.0f} -> {during[-1] * 1000:.0f} ms, "
+            f"longest {busy[-1] * 1000:.0f} ms"
+        )
+    assert min(during) < max(patient(BEARABLE), BUSY * min(before)), (before, during)
