@@ -3,11 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import httpx2
 import pytest
 
 from api.jobs import estimates as estimates_module
@@ -15,7 +17,7 @@ from producers.tokens import sign_token
 from stream_app.datasets.models import Dataset
 from stream_app.exports.tables.catalog import Catalog
 from tests.integration.api.conftest import Harness, order
-from tests.waiting import WITHIN, at_most, until_async
+from tests.waiting import WITHIN, at_most, patient, until_async
 
 LIMIT = estimates_module.SECONDS
 """The time-out of an estimate. Tests of the API otherwise have a longer one."""
@@ -169,6 +171,10 @@ async def test_estimates_of_a_locked_table_delay_no_other_call(
     async def no_estimate() -> bool:
         return not await estimates()
 
+    long = 3 * patient(WITHIN)  # no query ends by itself while this test waits for its end
+    monkeypatch.setattr("api.jobs.estimates.SECONDS", 2 * long)  # half of it is the time-out of locks
+    for name in ("SAMPLE_MILLISECONDS", "COUNT_MILLISECONDS"):
+        monkeypatch.setattr(f"api.jobs.estimates.{name}", round(long * 1_000))
     async with database.transaction():
         await database.execute(f"LOCK TABLE {table}")
         async with shop.user(user_id="me") as client:
@@ -189,13 +195,20 @@ async def test_estimates_of_a_locked_table_delay_no_other_call(
                 await _ask_and_leave(shop, estimates)
                 await until_async(no_estimate)
             monkeypatch.setattr("api.jobs.estimates.SECONDS", LIMIT)
-            asking = [
-                asyncio.create_task(client.post("/exports/jobs:estimate", json=order(export_type="shop")))
-                for _ in range(4)
-            ]
-            async with at_most(WITHIN):
-                for answer in await asyncio.gather(*asking):
-                    assert answer.status_code == 503 or answer.json()["at_least"], answer.text
+            for answer in await _timely(client, 4):
+                assert answer.status_code == 503 or answer.json()["at_least"], answer.text
+
+
+async def _timely(client: httpx2.AsyncClient, count: int) -> list[httpx2.Response]:
+    """Ask for estimates at the same time, until all answers of a try come in time. A machine can be busy."""
+    body = order(export_type="shop")
+    for _ in range(3):
+        with suppress(TimeoutError):
+            async with at_most(4 * LIMIT):
+                return await asyncio.gather(
+                    *(client.post("/exports/jobs:estimate", json=body) for _ in range(count))
+                )
+    raise AssertionError(f"no estimates end within {4 * LIMIT:g} s")
 
 
 async def _ask_and_leave(api: Harness, is_waiting: Callable[[], Awaitable[bool]]) -> None:
