@@ -261,7 +261,7 @@ async def _expire(
         held = [job_id for job_id in waiting if marks[job_id].exists()]
         await client.fetch(
             "UPDATE deliveries SET lease_until = now() - interval '1 s' "
-            "WHERE status = 'sending' AND worker = ANY($1) AND NOT job_id = ANY($2)",
+            "WHERE status = 'sending' AND split_part(worker, '/', 1) = ANY($1) AND NOT job_id = ANY($2)",
             list(dead),
             held,
         )
