@@ -196,6 +196,32 @@ def read_document(response: "httpx2.Response", url: str) -> dict[str, Any]:
     return content
 
 
+def read_job_id(response: "httpx2.Response", url: str) -> UUID:
+    """Return the id of the job that a call has made, or that it has found by its idempotency key.
+
+    Raises:
+        ApiError: the answer has no such id, so the server at ``url`` is not this API. The error has the key,
+            because the call can have reached the API.
+    """
+    try:
+        return UUID(str(read_document(response, url)["export_job_id"]))
+    except (KeyError, ValueError, ApiError) as error:
+        failure = not_the_api(url)
+        failure.idempotency_key = response.request.headers.get(IDEMPOTENCY_KEY)
+        raise failure from error
+
+
+def read_link(response: "httpx2.Response", url: str) -> str:
+    """Return where an answer leads.
+
+    Raises:
+        ApiError: it leads nowhere, so the server at ``url`` is not this API.
+    """
+    if "location" not in response.headers:
+        raise not_the_api(url)
+    return str(response.headers["location"])
+
+
 def read_job(document: dict[str, Any], url: str) -> Job:
     """Return the job of a document.
 

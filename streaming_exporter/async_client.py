@@ -25,7 +25,9 @@ from streaming_exporter.api_answers import (
     read_document,
     read_files,
     read_job,
+    read_job_id,
     read_jobs,
+    read_link,
     read_list,
     read_password,
     unreachable,
@@ -88,7 +90,7 @@ class AsyncExportClient:
                 An error has it as ``idempotency_key``: with it the call can be repeated after a lost answer.
         """
         answer = await self._request("POST", "/exports/jobs", *order_of(request, idempotency_key))
-        return UUID(read_document(answer, self.url)["export_job_id"])
+        return read_job_id(answer, self.url)
 
     async def submit_and_wait(
         self, request: ExportRequest, *, seconds: int = MAX_WAIT, idempotency_key: str | None = None
@@ -102,11 +104,10 @@ class AsyncExportClient:
         """
         order = order_of(request, idempotency_key, wait=seconds)
         answer = await self._request("POST", "/exports/jobs", *order, seconds=seconds)
-        document = read_document(answer, self.url)
-        if answer.status_code == 200:
-            return read_job(document, self.url)
         try:
-            return read_job(await self.record(UUID(document["export_job_id"])), self.url)
+            if answer.status_code == 200:
+                return read_job(read_document(answer, self.url), self.url)
+            return read_job(await self.record(read_job_id(answer, self.url)), self.url)
         except ApiError as error:
             error.idempotency_key = order[1][IDEMPOTENCY_KEY]
             raise
@@ -151,7 +152,7 @@ class AsyncExportClient:
             number: the number of the file. A job with a single file needs none.
         """
         answer = await self._request("GET", file_path(job_id, number))
-        return str(answer.headers["location"])
+        return read_link(answer, self.url)
 
     @asynccontextmanager
     async def file(
@@ -182,7 +183,7 @@ class AsyncExportClient:
         """Run a job again: a new job with the same request; return its id. The key is as for ``submit``."""
         headers = key_headers(idempotency_key)
         answer = await self._request("POST", f"/exports/jobs/{job_id}:rerun", headers=headers)
-        return UUID(read_document(answer, self.url)["export_job_id"])
+        return read_job_id(answer, self.url)
 
     async def datasets(self) -> dict[str, Any]:
         """Return the datasets that the user can see, as the JSON object of the API."""

@@ -57,8 +57,7 @@ class Part:
     ) -> None:
         """Close the part. It is kept only if it has bytes with which a later download can begin."""
         try:
-            is_useless = not self._can_be_continued or self.size == 0
-            is_left = not self._file.closed and is_useless and _is_at(self._file, self.path)
+            is_left = not self._file.closed and self._is_useless and _is_at(self._file, self.path)
             if is_left and sys.platform != "win32":
                 self.path.unlink()
         finally:
@@ -66,6 +65,10 @@ class Part:
         if is_left and sys.platform == "win32":  # it removes no open file
             with suppress(OSError):
                 self.path.unlink()
+
+    @property
+    def _is_useless(self) -> bool:
+        return not self._can_be_continued or self.size == 0
 
     @property
     def size(self) -> int:

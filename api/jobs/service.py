@@ -31,8 +31,9 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job
 from stream_app.observability import tracing
-from streaming_exporter.errors import InDoubt, Rejected, Retryable, Unreadable
+from streaming_exporter.errors import InDoubt, Rejected, Retryable, TooLarge, Unreadable
 from streaming_exporter.events import Event, ExportRequest, decode, request_event
+from streaming_exporter.outbox.entries import MAX_EVENT_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -176,8 +177,8 @@ def validated_event(
         claims: the roles and claims that the rights of the request depend on.
 
     Raises:
-        Rejected: the request is invalid or not allowed, or its text cannot be encoded. The text names the
-            field.
+        Rejected: the request is invalid or not allowed or too large, or its text cannot be encoded. The text
+            names the field.
     """
     job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user_id)}:{user_id}:{key}")
     for field in ("filters", "parameters"):
@@ -204,12 +205,27 @@ def event_of(services: ApiServices, data: dict[str, Any], job_id: UUID) -> tuple
         event = request_event(
             request, job_id=job_id, source=SOURCE, traceparent=tracing.current_span().traceparent
         )
-        decode(event.encode())  # of the encoding alone: consumers must be able to read it
+        encoded = event.encode()
+        decode(encoded)  # of the encoding alone: consumers must be able to read it
     except (PydanticSerializationError, UnicodeError) as error:
         raise Rejected("a text in the body is not valid Unicode", code="invalid_text") from error
     except Unreadable as error:
         raise Rejected(str(error), code="invalid_text") from error
+    refuse_large(encoded)
     return event, request
+
+
+def refuse_large(encoded: bytes) -> None:
+    """Refuse a request whose event is too large for Kafka. It would wait without end to be published.
+
+    Raises:
+        Rejected: the event has more than :data:`MAX_EVENT_BYTES`.
+    """
+    if len(encoded) > MAX_EVENT_BYTES:
+        raise Rejected(
+            f"the request has {len(encoded):,} bytes; allowed: {MAX_EVENT_BYTES:,}. Shorten its filters",
+            code=TooLarge.code,
+        )
 
 
 def _check_numbers(field: str, values: object) -> None:

@@ -12,7 +12,14 @@ from sqlalchemy import text
 
 from api.auth.authenticator import User
 from api.errors import Problem
-from api.jobs.service import check_against_table, dataset_for, in_doubt, too_many, validated_event
+from api.jobs.service import (
+    check_against_table,
+    dataset_for,
+    in_doubt,
+    refuse_large,
+    too_many,
+    validated_event,
+)
 from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.services import ApiServices
@@ -329,6 +336,7 @@ async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: 
         schedule = await renewed(services, user, schedule, now, connection)
         run, job = _planned(services, schedule, now, job_id)
         job = replace(job, traceparent=tracing.current_span().traceparent)
+        refuse_large(request_event_of(job).encode())
         await connection.execute(text(submit_lock(schedule.user_id)))
         limit = services.settings.user_pending_limit
         result = await submit_within_limit(connection, job, user_limit=limit)

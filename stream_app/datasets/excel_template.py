@@ -112,6 +112,9 @@ def column_positions(sheet: Worksheet, row: int, columns: Sequence[str]) -> Mapp
     Captions that equal the columns' names are found by name. Other captions are in the order of the columns.
     """
     texts = _texts(sheet, row)
+    exact = [text.strip() for text in texts]
+    if sorted(exact) == sorted(columns):  # names of columns can differ only by case
+        return {name: exact.index(name) + 1 for name in columns}
     if _same_words(texts, columns):
         return {name: _words(texts).index(name.casefold()) + 1 for name in columns}
     return {name: number for number, name in enumerate(columns, 1)}

@@ -1,6 +1,7 @@
 """POST records a request, and then publishes it from the record."""
 
 import asyncio
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -131,6 +132,21 @@ async def test_four_hundred_concurrent_requests_are_all_answered(api: Harness) -
     assert Counter(answer.status_code for answer in answers) == {202: 100, 429: 300}
     codes = {answer.json()["code"] for answer in answers if answer.status_code == 429}
     assert codes == {"too_many_jobs"}
+
+
+async def test_a_request_that_kafka_does_not_take_is_refused(api: Harness) -> None:
+    """The API takes its body, but the event around it has more bytes, and would never be published."""
+    filters = {"kind": {"in": ["x" * 1_000] * 1_030}}
+    body = json.dumps(order(filters=filters), separators=(",", ":"))
+    assert 1_000_000 < len(body) < 1_048_576
+    async with api.user() as client:
+        answer = await client.post(
+            "/exports/jobs", content=body, headers={"content-type": "application/json"}
+        )
+        listed = await client.get("/exports/jobs")
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_large")
+    assert "Shorten its filters" in answer.json()["detail"]
+    assert listed.json()["jobs"] == []
 
 
 @pytest.mark.parametrize(

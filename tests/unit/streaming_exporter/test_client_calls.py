@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from streaming_exporter import AsyncExportClient, ExportClient, ExportRequest
-from streaming_exporter.errors import ExporterError
+from streaming_exporter.errors import ApiError, ExporterError
 
 ROOT = Path(__file__).parents[3]
 JOB = UUID("4f1c0de0-0000-4000-8000-000000000001")
@@ -141,6 +141,39 @@ async def test_the_asynchronous_client_makes_the_call(operation: str) -> None:
             answer = getattr(client, name)(*arguments)
             await (anext(answer) if hasattr(answer, "__anext__") else answer)
     assert seen == [operation]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"export_job_id": 7}', "[]", "<html>", ""])
+@pytest.mark.parametrize("name", sorted({name for name, _ in CALLS.values()} - {"events"}))
+def test_an_answer_of_another_server_is_an_error_of_the_api(name: str, content: str) -> None:
+    """A page of a proxy can have the status 200. ``events`` asks again instead."""
+    arguments = next(arguments for other, arguments in CALLS.values() if other == name)
+
+    def handle(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, text=content)
+
+    with ExportClient("http://api", "token") as client:
+        client._http.close()
+        client._http = httpx2.Client(base_url="http://api", transport=httpx2.MockTransport(handle))
+        try:
+            answer = getattr(client, name)(*arguments)
+            found = list(answer) if name == "jobs" else answer
+        except ApiError as error:
+            assert (error.idempotency_key is not None) == (name in ("submit", "rerun")), error
+            return
+    assert name in ("cancel", "datasets", "estimate", "manifest"), found
+
+
+@pytest.mark.parametrize("name", ["submit", "rerun", "link"])
+async def test_an_answer_of_another_server_is_an_error_of_the_asynchronous_client_too(name: str) -> None:
+    arguments = next(arguments for other, arguments in CALLS.values() if other == name)
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, text="{}"))
+    async with AsyncExportClient("http://api", "token") as client:
+        await client._http.aclose()
+        client._http = httpx2.AsyncClient(base_url="http://api", transport=transport)
+        with pytest.raises(ApiError) as caught:
+            await getattr(client, name)(*arguments)
+    assert (caught.value.idempotency_key is not None) == (name != "link")
 
 
 @pytest.mark.parametrize("operation", sorted(CALLS.keys() - ONE_FILE.keys()))
