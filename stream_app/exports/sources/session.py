@@ -148,8 +148,16 @@ _PINNED_ROWS = (
     *(_row(name, value, linux=True) for name, value in PINNED_ON_LINUX.items()),
 )
 
-REPLAY_TIME_QUERY = """
-SELECT pg_catalog.to_char(GREATEST(
+SERVER_IDENTITY = """pg_catalog.to_char(
+    pg_catalog.pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'
+)"""
+"""An SQL expression that differs between servers, and is the same in all sessions of one server.
+
+It is the server's start to the microsecond. The copies of one database have the same system identifier.
+"""
+
+REPLAY_TIME_QUERY = f"""
+SELECT {SERVER_IDENTITY}, pg_catalog.to_char(GREATEST(
     pg_catalog.pg_last_xact_replay_timestamp(),
     CASE WHEN pg_catalog.pg_last_wal_receive_lsn() OPERATOR(pg_catalog.=) pg_catalog.pg_last_wal_replay_lsn()
     THEN (
@@ -166,17 +174,18 @@ SELECT pg_catalog.to_char(GREATEST(
     ) END
 ) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
 """
-"""The time up to which a standby has all commits of its primary; NULL if it is unknown.
+"""The server, and the time up to which a standby has all commits of its primary; NULL if it is unknown.
 
-It is the time of the last commit that was replayed. An idle primary has no new commits: then it is the time
+The time is that of the last commit that was replayed. An idle primary has no new commits: then it is the time
 of the primary's last message, if everything sent by then is replayed. A role without ``pg_read_all_stats``
 cannot see that time. For such a role it is the standby's clock minus ``wal_receiver_timeout``, the longest
 silence that a receiver accepts.
 
-This query must run *before* the snapshot is taken.
+This query must run *before* the snapshot is taken, so it is outside of the snapshot's transaction. A pooler
+can send that transaction to another server: there :data:`SERVER_IDENTITY` has another value.
 """
 
 
 def parse_replay_time(text: str) -> datetime | None:
-    """Return the value of :data:`REPLAY_TIME_QUERY` that COPY wrote as ``text``."""
+    """Return the time of :data:`REPLAY_TIME_QUERY` that COPY wrote as ``text``."""
     return None if text in ("", "\\N") else datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -21,11 +21,14 @@ from stream_app.datasets.models import Dataset
 from stream_app.db.engine import create_engine
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.reading.row_reader import ParallelReading
+from stream_app.exports.sources import transactions
+from stream_app.exports.sources.session import REPLAY_TIME_QUERY
+from stream_app.exports.sources.snapshot import Connection, single_value
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress
 from stream_app.settings import Settings
-from streaming_exporter.errors import Outage
+from streaming_exporter.errors import Outage, Retryable
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
 from tests.waiting import at_most
@@ -151,6 +154,62 @@ async def test_streams_of_a_standby_share_their_snapshot(
         await below.close()
     assert file.row_count == 100_000
     assert [line["event"] for line in logs] == ["export.cut"]
+
+
+async def test_a_change_of_the_table_while_a_transaction_begins_is_seen(
+    pair: tuple[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is replayed after the standby was asked how far it has come, and before the snapshot."""
+    above, below = await asyncpg.connect(pair[0]), await asyncpg.connect(pair[1])
+    await above.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    await _replayed(below, 0)
+    source = Source(settings.model_copy(update={"source_database_url": SecretStr(pair[1])}), connections=2)
+
+    async def changing(connection: Connection, sql: str, timeout: float) -> str:
+        value = await single_value(connection, sql, timeout)
+        if sql == REPLAY_TIME_QUERY:
+            await above.execute("ALTER TABLE t ADD COLUMN added int; INSERT INTO t VALUES (1)")
+            await _replayed(below, 1)
+        return value
+
+    try:
+        table = await Catalog(source).table(Dataset(name="t", table="public.t"))
+        async with source.snapshot("test", initial_sql=table.fingerprint_sql) as snapshot:
+            assert await table.is_unchanged(snapshot)
+        monkeypatch.setattr(transactions, "single_value", changing)
+        async with source.snapshot("test", initial_sql=table.fingerprint_sql) as snapshot:
+            assert not await table.is_unchanged(snapshot)
+    finally:
+        await source.close()
+        await above.close()
+        await below.close()
+
+
+async def test_the_replay_time_of_another_server_is_not_used(
+    pair: tuple[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is the same in sessions with other settings."""
+    other = await asyncpg.connect(pair[0])
+    same = await asyncpg.connect(pair[1])
+    await same.execute("SET timezone = 'Asia/Kathmandu'; SET datestyle = 'German'")
+    source = Source(settings.model_copy(update={"source_database_url": SecretStr(pair[1])}), connections=2)
+    asked = same
+
+    async def from_asked(connection: Connection, sql: str, timeout: float) -> str:
+        return await single_value(asked if sql == REPLAY_TIME_QUERY else connection, sql, timeout)
+
+    monkeypatch.setattr(transactions, "single_value", from_asked)
+    try:
+        async with source.snapshot("test") as snapshot:
+            assert snapshot.is_standby
+        asked = other
+        with pytest.raises(Retryable, match="the pooler has changed the server"):
+            async with source.snapshot("test"):
+                pass
+    finally:
+        await source.close()
+        await other.close()
+        await same.close()
 
 
 async def _replayed(standby: asyncpg.Connection, rows: int) -> None:
