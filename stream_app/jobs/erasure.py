@@ -105,7 +105,11 @@ _OF_ADDRESS = """
 
 _JOBS_OF_ADDRESS = text(_OF_ADDRESS.format(table="export_jobs", recipients="recipients"))
 _SCHEDULES_OF_ADDRESS = text(_OF_ADDRESS.format(table="scheduled_exports", recipients="email_recipients"))
-_DELIVERIES_TO = text("DELETE FROM deliveries WHERE lower(address) = lower(:address) RETURNING id")
+# The address of a delivery to a destination is the destination's name. No person has it, and the record is
+# needed to remove the files there.
+_DELIVERIES_TO = text(
+    "DELETE FROM deliveries WHERE lower(address) = lower(:address) AND channel <> 'destination' RETURNING id"
+)
 _ADDRESSES = (
     text("DELETE FROM suppressed_addresses WHERE address = lower(:address)"),
     text("DELETE FROM unsubscriptions WHERE address = lower(:address)"),

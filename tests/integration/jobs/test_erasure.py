@@ -233,6 +233,21 @@ async def test_no_table_has_an_erased_address(
     assert (await eraser.erase_address("bxc%@example.com")).jobs == 0, "no character is a wildcard"
 
 
+async def test_the_name_of_a_destination_is_no_address(
+    engine: AsyncEngine, eraser: PersonalDataEraser
+) -> None:
+    """Files of all users are there, and only their deliveries record where."""
+    sending = (
+        "INSERT INTO deliveries (job_id, channel, address, event, topic, give_up_at, status) VALUES "
+        "(gen_random_uuid(), 'destination', 'acme', 'completed', '', now(), 'sending') RETURNING id"
+    )
+    async with engine.begin() as connection:
+        delivery = await connection.scalar(text(sending))
+    assert (await eraser.erase_address("acme")).deliveries == 0
+    async with engine.begin() as connection:
+        assert await connection.scalar(text("SELECT id FROM deliveries")) == delivery
+
+
 @pytest.mark.parametrize("topic", ["user:u", f"schedule:{UUID(int=5)}"])
 async def test_unsubscribed_addresses_are_removed_when_no_delivery_names_them(
     engine: AsyncEngine, topic: str
