@@ -1,11 +1,11 @@
 """Reads the dead-letter topic, and publishes its messages again to their original topics."""
 
-from collections import deque
+import heapq
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Unreadable, UsageError
@@ -114,6 +114,33 @@ class Selection:
         )
 
 
+Kept = TypeVar("Kept")
+
+
+@dataclass(slots=True)
+class Newest(Generic[Kept]):
+    """Keeps the newest ``limit`` of the letters that it gets in any order, and counts all of them.
+
+    Each partition has an order of its own, so the last letters that were read need not be the newest.
+    """
+
+    limit: int
+    number: int = 0
+    _heap: list[tuple[datetime, Id, Kept]] = field(default_factory=list)
+
+    def add(self, letter: DeadLetter, kept: Callable[[DeadLetter], Kept]) -> None:
+        """Count a letter. If it is one of the newest, keep what ``kept`` makes of it."""
+        self.number += 1
+        if len(self._heap) < self.limit:
+            heapq.heappush(self._heap, (letter.at, letter.id, kept(letter)))
+        elif (letter.at, letter.id) > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (letter.at, letter.id, kept(letter)))
+
+    def in_order(self) -> list[Kept]:
+        """Return what was kept: by time, then by id, the newest last."""
+        return [kept for _, _, kept in sorted(self._heap, key=lambda entry: entry[:2])]
+
+
 async def newest(
     settings: Settings,
     selection: Selection,
@@ -127,13 +154,11 @@ async def newest(
     Raises:
         PublishError: Kafka does not answer.
     """
-    kept: deque[DeadLetter] = deque(maxlen=limit)
-    number = 0
+    found = Newest[DeadLetter](limit)
     async for letter in read(settings, selection):
         if chosen(letter):
-            kept.append(letter)
-            number += 1
-    return list(kept), number
+            found.add(letter, lambda itself: itself)
+    return found.in_order(), found.number
 
 
 async def read(settings: Settings, selection: Selection) -> AsyncGenerator[DeadLetter, None]:

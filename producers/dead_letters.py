@@ -1,17 +1,16 @@
 """The commands ``exporter dead-letters``: list, show, redrive and discard messages that cannot be read."""
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 import typer
 
 from producers.console import FAILED, JsonLines, exit_on_error
+from producers.dead_letter_marks import MILLISECOND, NOT_FOUND, KnownStates, mark_reader, marker, states_of
 from producers.option_groups import grouped
 from producers.tables import plain
 from producers.tokens import Token
@@ -39,9 +38,6 @@ Again = Annotated[bool, typer.Option("--again", help="Also those that were redri
 ApiUrl = Annotated[
     str | None, typer.Option("--api-url", metavar="URL", help="URL of the API. Default: EXPORTER_PUBLIC_URL")
 ]
-
-MOST = 500
-"""Limit of the letters that the API lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,27 +125,43 @@ def list_(
 
     from producers import dead_letter_topic as letters
     from stream_app.setting_errors import load_settings
+    from streaming_exporter.errors import ApiError
 
     with exit_on_error():
         settings = load_settings()
         selection = _selection(settings, since, until, error, topic)
-        states = _states(settings, api_url, token, state)
-
-        def state_of(letter: Any) -> str | None:
-            return states.get((letter.name, letter.at))
+        states = KnownStates()
+        if state is not None:
+            states = states_of(settings, api_url, token, selection, state.value)
 
         def chosen(letter: Any) -> bool:
-            return state is None or state_of(letter) == state.value
+            return state is None or states.of(letter) == state.value
 
         found, number = asyncio.run(letters.newest(settings, selection, limit, chosen))
+        if state is None and found:
+            shown = replace(selection, since=found[0].at, until=found[-1].at + MILLISECOND)
+            try:
+                states = states_of(settings, api_url, token, shown)
+            except (ApiError, UsageError) as problem:
+                typer.secho(f"It is not known what was done with them: {problem}", fg="yellow", err=True)
         for letter in found:
-            document = {**letter.as_json(), "state": state_of(letter)}
-            typer.echo(json.dumps(document) if as_json else _line(letter, state_of(letter)))
+            document = {**letter.as_json(), "state": states.of(letter)}
+            typer.echo(json.dumps(document) if as_json else _line(letter, states.of(letter)))
         left = number - len(found)
         typer.echo(
-            f"{number} dead letters" + (f", the oldest {left} are not shown (--limit)" if left else ""),
+            ("" if state is None or states.are_complete else "at least ")
+            + f"{number} dead letters"
+            + (f", the oldest {left} are not shown (--limit)" if left else ""),
             err=True,
         )
+        if not states.are_complete:
+            typer.secho(
+                "the states of older letters are not known; narrow with --since or --until",
+                fg="yellow",
+                err=True,
+            )
+            if state is not None:
+                raise typer.Exit(FAILED)
 
 
 @cli.command()
@@ -267,71 +279,6 @@ def discard(
             raise typer.Exit(FAILED)
 
 
-@contextmanager
-def marker(
-    settings: Any, api_url: str | None, token: str | None, action: str, *, again: bool
-) -> Iterator[Any]:
-    """Yield the function that lets the API redrive or discard one letter.
-
-    The function returns why the letter was refused, or ``None``. It raises an error of the class ``ApiError``
-    if the API refuses the call or does not answer.
-    """
-    from producers import job_commands
-
-    with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:
-
-        def mark(letter: Any) -> str | None:
-            name = {"id": letter.name, "at": letter.at.isoformat()}
-            body = {"letters": [name], "again": again}
-            [result] = api.call("POST", f"/exports/dead-letters:{action}", body)["results"]
-            problem: str | None = result["problem"]
-            return problem
-
-        yield mark
-
-
-@contextmanager
-def mark_reader(settings: Any, api_url: str | None, token: str | None) -> Iterator[Any]:
-    """Yield a function as :func:`marker` does, which only reads the mark of a letter."""
-    from datetime import timedelta
-
-    from producers import job_commands
-    from producers.dead_letter_topic import NO_LETTER, mark_problem
-    from streaming_exporter.errors import ApiError
-
-    with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:
-
-        def one(letter: Any) -> list[Any]:
-            """Read a letter by its id, where a list does not have all letters of its millisecond."""
-            try:
-                return [api.call("GET", f"/exports/dead-letters/{letter.name}", None)]
-            except ApiError as error:
-                if error.status != NOT_FOUND:
-                    raise
-                return []
-
-        def read(letter: Any) -> str | None:
-            # Not by its id: an API without these calls and one that reads another cluster both answer 404.
-            span = {
-                "since": letter.at.isoformat(),
-                "until": (letter.at + timedelta(milliseconds=1)).isoformat(),
-            }
-            path = f"/exports/dead-letters?{urlencode({**span, 'limit': MOST})}"
-            listed = api.call("GET", path, None)["dead_letters"]
-            if len(listed) >= MOST and all(found["id"] != letter.name for found in listed):
-                listed = one(letter)
-            for found in listed:
-                if (found["id"], datetime.fromisoformat(found["at"])) == (letter.name, letter.at):
-                    at = found["handled_at"]
-                    return mark_problem(
-                        found["state"], found["handled_by"], at and datetime.fromisoformat(at)
-                    )
-            return NO_LETTER
-
-        yield read
-
-
-NOT_FOUND = 404
 NO_API = (None, NOT_FOUND, 405)
 """Statuses that say that no API can mark letters: no answer, or an API without these calls."""
 
@@ -375,29 +322,6 @@ def _line(letter: Any, state: str | None) -> str:
     where = f"{letter.topic}[{letter.partition}]@{letter.offset}"
     facts = (letter.name, f"{letter.at:%Y-%m-%d %H:%M:%SZ}", state, where, letter.job or "-", letter.error)
     return plain("  ".join(filter(None, facts)))
-
-
-def _states(
-    settings: Any, api_url: str | None, token: str | None, state: LetterState | None
-) -> dict[tuple[str, datetime], str]:
-    """Return the states of the newest letters, or of the newest ones in ``state``; none without an API.
-
-    Raises:
-        ApiError, UsageError: no API tells which letters are in ``state``.
-    """
-    from producers import job_commands
-    from streaming_exporter.errors import ApiError
-
-    path = f"/exports/dead-letters?limit={MOST}" + (f"&state={state.value}" if state else "")
-    try:
-        with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:
-            listed = api.call("GET", path, None)["dead_letters"]
-    except (ApiError, UsageError) as error:
-        if state is not None:
-            raise
-        typer.secho(f"It is not known what was done with them: {error}", fg="yellow", err=True)
-        return {}
-    return {(item["id"], datetime.fromisoformat(item["at"])): item["state"] for item in listed}
 
 
 def _say_missing(ids: Iterable[tuple[int, int]], found: Iterable[str]) -> None:

@@ -7,7 +7,6 @@ letter stays ``redriving``: it is not known whether it was published, and only `
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +24,7 @@ from producers.dead_letter_topic import (
     REDRIVEN,
     REDRIVING,
     DeadLetter,
+    Newest,
     Selection,
     mark_problem,
     parse_id,
@@ -122,18 +122,15 @@ class DeadLetters:
             Retryable: Kafka or the state database does not answer in time.
         """
         marks = await self._marks()
-        kept: deque[DeadLetterView] = deque(maxlen=limit)
-        number = 0
+        found = Newest[DeadLetterView](limit)
 
         def take(letter: DeadLetter) -> None:
-            nonlocal number
             marked = MarkedLetter(letter, marks.get((*letter.id, letter.at)))
             if state is None or marked.state == state:
-                kept.append(marked.view(with_data=with_data))
-                number += 1
+                found.add(letter, lambda _: marked.view(with_data=with_data))
 
         await self._read(selection, take)
-        return sorted(kept, key=lambda view: view.at, reverse=True), number
+        return found.in_order()[::-1], found.number
 
     async def find(self, letter_id: str) -> MarkedLetter | None:
         """Return one letter, or ``None`` if there is none with this id.

@@ -1,26 +1,31 @@
 """Operators list, look at, redrive and discard dead letters; only administrators see their content."""
 
 import asyncio
+import json
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import uuid4
 
 import httpx2
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
 
 from api.operations.dead_letters import DeadLetters, without_values
+from producers import dead_letter_marks
 from producers.dead_letter_topic import parse_id
 from stream_app.app import create_app
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Retryable, Unreadable, UsageError
-from streaming_exporter.events import ExportRequest, Topic, request_event
-from streaming_exporter.kafka_connection import ensure_topics
+from streaming_exporter.events import DEAD_LETTER_HEADERS, ExportRequest, Topic, request_event
+from streaming_exporter.kafka_connection import client_options, ensure_topics
 from streaming_exporter.publisher import Publisher
-from tests.integration.api.conftest import Harness, changed, running
+from tests.integration.api.conftest import Harness, changed, client_of, running
 from tests.integration.api.test_client_library import served
 from tests.topics import messages_on
 
@@ -123,8 +128,6 @@ async def test_letters_are_redriven_once_and_marked(
 
 async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, EventProducer]) -> None:
     """P19: `exporter dead-letters redrive` twice publishes once; `discard` marks."""
-    import json
-
     from typer.testing import CliRunner
 
     from producers.__main__ import cli
@@ -183,6 +186,62 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
         assert done.exit_code == 1
         assert "0:9999  there is no such dead letter" in done.stderr
     assert [message.value for message in await messages_on(harness.settings, Topic.REQUESTS)] == [b"one"]
+
+
+async def test_the_newest_of_several_partitions_are_listed(
+    letters: tuple[Harness, EventProducer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their times, by the API and by the command, which finds all states over several lists of the API."""
+    from typer.testing import CliRunner
+
+    from producers.__main__ import cli
+    from producers.tokens import sign_token
+
+    harness, _ = letters
+    settings = changed(harness.settings, kafka_topic_prefix=f"parts-{uuid4().hex[:8]}.")
+    options = client_options(settings)
+    admin, producer = AIOKafkaAdminClient(**options), AIOKafkaProducer(**options)
+    name = settings.topic(Topic.DEAD_LETTERS)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, num_partitions=2, replication_factor=1)])
+    await admin.close()
+    start = int(time.time() * 1_000) - 60_000
+    headers = [(header, b"0") for header in DEAD_LETTER_HEADERS]
+    await producer.start()
+    for partition, times in ((0, (0, 10, 30, 50)), (1, (0, 20, 40, 5))):
+        for at in times:
+            await producer.send_and_wait(
+                name, b"x" * (at + 1), partition=partition, timestamp_ms=start + at, headers=headers
+            )
+    await producer.stop()
+
+    monkeypatch.setattr(dead_letter_marks, "MOST", 3)
+    token = sign_token(settings, "boss", [OPERATE])
+    env = {
+        "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "EXPORTER_KAFKA_TOPIC_PREFIX": settings.kafka_topic_prefix,
+    }
+    async with (
+        running(settings) as app,
+        served(Harness(app, settings, harness.engine, harness.queries)) as url,
+    ):
+
+        async def listed(*arguments: str) -> tuple[list[tuple[int, str]], str]:
+            given = ["dead-letters", "list", "--json", *arguments, "--api-url", url, "--token", token]
+            done = await asyncio.to_thread(CliRunner().invoke, cli, given, env=env)
+            assert done.exit_code == 0, done.output
+            found = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == "{"]
+            return [(letter["bytes"] - 1, letter["state"]) for letter in found], done.stderr
+
+        async with client_of(app, token) as operator:
+            answer = (await operator.get("/exports/dead-letters?limit=2")).json()
+            assert (answer["total"], [item["bytes"] - 1 for item in answer["dead_letters"]]) == (8, [50, 40])
+            assert (await listed("--limit", "2"))[0] == [(40, "new"), (50, "new")]
+            assert await act(operator, "discard", "0:0", "1:0", "0:1", "1:3") == [("discarded", None)] * 4
+        old, new = [(at, "discarded") for at in (0, 0, 5, 10)], [(at, "new") for at in (20, 30, 40, 50)]
+        assert await listed("--state", "discarded") == (old, "4 dead letters\n")
+        assert await listed("--state", "new") == (new, "4 dead letters\n")
+        assert await listed() == ([*old, *new], "8 dead letters\n")
 
 
 async def test_a_state_database_that_goes_away_loses_no_result(

@@ -1,20 +1,22 @@
 """`exporter dead-letters redrive` publishes nothing that was discarded while the marks cannot be read.
 
-A dry run finds the mark of each letter, however many were written at the same time.
+A dry run finds the mark of each letter, however many were written at the same time. `list` finds the state
+of each letter, however many newer ones the API lists.
 """
 
 import json
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from typer.testing import CliRunner
 
-from producers import dead_letter_topic
+from producers import dead_letter_marks, dead_letter_topic, job_commands
 from producers.__main__ import cli
-from producers.dead_letter_topic import DeadLetter, Selection
+from producers.dead_letter_topic import DeadLetter, Newest, Selection
+from streaming_exporter.errors import ApiError
 from streaming_exporter.publisher import Publisher
 from tests.unit.producers.fake_server import FakeServer
 
@@ -153,3 +155,163 @@ def test_a_dry_run_ends_if_the_api_refuses_to_read_a_letter(server: FakeServer, 
     assert "The API refuses" in result.stderr
     assert "no such dead letter" not in result.stdout
     assert published == []
+
+
+class ScriptedApi:
+    """Lists the letters of ``states`` by the filters of the API. ``fails_at`` is the call that it refuses."""
+
+    def __init__(self, letters: list[DeadLetter], states: dict[str, str]) -> None:
+        self.letters = letters
+        self.states = states
+        self.queries: list[dict[str, str]] = []
+        self.fails_at: int | None = None
+
+    def __enter__(self) -> "ScriptedApi":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def call(self, _: str, path: str, __: None) -> dict[str, Any]:
+        query = dict(parse_qsl(urlsplit(path).query, strict_parsing=True))
+        self.queries.append(query)
+        if len(self.queries) == self.fails_at:
+            raise ApiError("The API refuses", status=503)
+        since, until = (
+            datetime.fromisoformat(query[name]) if name in query else None for name in ("since", "until")
+        )
+        selection = Selection(since=since, until=until, topic=query.get("topic"))
+        found = Newest[DeadLetter](int(query["limit"]))
+        for letter in self.letters:
+            if selection.has(letter) and query.get("state") in (None, self.states[letter.name]):
+                found.add(letter, lambda itself: itself)
+        dead_letters = [
+            {"id": letter.name, "at": letter.at.isoformat(), "state": self.states[letter.name]}
+            for letter in reversed(found.in_order())
+        ]
+        return {"total": found.number, "dead_letters": dead_letters}
+
+
+START = datetime(2026, 11, 24, 6, tzinfo=UTC)
+MILLISECONDS = [0, 1, 1, 2, 3, 3, 4, 9]
+"""Times of letters; the first three are of one topic and new, the others of another one and discarded."""
+
+
+def written(milliseconds: list[int]) -> list[DeadLetter]:
+    return [
+        DeadLetter(
+            (number % 2, number),
+            START + timedelta(milliseconds=at),
+            None,
+            b"{}",
+            (),
+            "bad" if number % 2 else "worse",
+            "exports.requests" if number < 3 else "exports.ticks",
+            "0",
+            str(number),
+            None,
+        )
+        for number, at in enumerate(milliseconds)
+    ]
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> ScriptedApi:
+    """An API that lists three letters at most, and a topic with the same letters."""
+    letters = written(MILLISECONDS)
+    states = {letter.name: "new" if number < 3 else "discarded" for number, letter in enumerate(letters)}
+    api = ScriptedApi(letters, states)
+
+    async def read(_: Any, selection: Selection) -> AsyncGenerator[DeadLetter, None]:
+        for letter in sorted(api.letters, key=lambda letter: letter.id):
+            if selection.has(letter):
+                yield letter
+
+    monkeypatch.setattr(dead_letter_topic, "read", read)
+    monkeypatch.setattr(dead_letter_marks, "MOST", 3)
+    monkeypatch.setattr(job_commands, "open_api", lambda *_, **__: api)
+    return api
+
+
+def listed_by_command(*options: str, code: int = 0) -> tuple[list[tuple[int, str | None]], str]:
+    """Return the number and the state of each letter that `list` prints, and the lines of stderr."""
+    result = CliRunner().invoke(cli, ["dead-letters", "list", "--json", *options])
+    assert result.exit_code == code, result.output
+    printed = [json.loads(line) for line in result.stdout.splitlines()]
+    return [(int(letter["offset"]), letter["state"]) for letter in printed], result.stderr
+
+
+UNKNOWN = "the states of older letters are not known; narrow with --since or --until"
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "total"),
+    [
+        (["--state", "discarded"], [3, 4, 5, 6, 7], "5 dead letters\n"),
+        (["--state", "new"], [0, 2, 1], "3 dead letters\n"),
+        (["--state", "redriven"], [], "0 dead letters\n"),
+        ([], [0, 2, 1, 3, 4, 5, 6, 7], "8 dead letters\n"),
+        (["--state", "discarded", "--limit", "2"], [6, 7], "5 dead letters, the oldest 3 are not shown"),
+        (["--limit", "4"], [4, 5, 6, 7], "8 dead letters, the oldest 4 are not shown"),
+        (["--state", "new", "--topic", "ticks"], [], "0 dead letters\n"),
+        (["--state", "discarded", "--error", "worse"], [4, 6], "2 dead letters\n"),
+        (["--state", "discarded", "--until", "2026-11-24T06:00:00.003Z"], [3], "1 dead letters\n"),
+        (["--until", "2026-11-24T06:00:00.002Z"], [0, 2, 1], "3 dead letters\n"),
+        (["--state", "discarded", "--since", "2026-11-24T06:00:00.004Z"], [6, 7], "2 dead letters\n"),
+    ],
+)
+def test_a_list_has_all_states(
+    marked: ScriptedApi, options: list[str], numbers: list[int], total: str
+) -> None:
+    """The letters of a millisecond are not separated, and no filter of administrators is used."""
+    shown, said = listed_by_command(*options)
+    assert shown == [(number, "new" if number < 3 else "discarded") for number in numbers]
+    assert said.startswith(total)
+    assert UNKNOWN not in said
+    assert all("error" not in query for query in marked.queries)
+
+
+def test_a_list_asks_the_api_only_for_what_is_shown(marked: ScriptedApi) -> None:
+    listed_by_command("--limit", "1")
+    [query] = marked.queries
+    assert query["since"] == marked.letters[-1].at.isoformat()
+    marked.queries.clear()
+    listed_by_command("--state", "new", "--topic", "exports.requests", "--since", "2026-11-24T06:00:00Z")
+    assert marked.queries == [
+        {"limit": "3", "state": "new", "topic": "exports.requests", "since": START.isoformat()}
+    ]
+
+
+@pytest.mark.parametrize("until", [[], ["--until", "2026-11-24T06:00:00.007Z"]])
+def test_more_letters_of_a_millisecond_than_a_list_has_are_said(
+    marked: ScriptedApi, until: list[str]
+) -> None:
+    marked.letters = written([0, 5, 5, 5, 5])
+    marked.states = dict.fromkeys((letter.name for letter in marked.letters), "new")
+    shown, said = listed_by_command(*until)
+    assert sorted(number for number, state in shown if state is None) == [0, 2]
+    assert said.splitlines() == ["5 dead letters", UNKNOWN]
+    shown, said = listed_by_command("--state", "new", *until, code=1)
+    assert len(shown) == 3
+    assert said.splitlines() == ["at least 3 dead letters", UNKNOWN]
+    assert len(marked.queries) < 8
+
+
+def test_a_list_ends_after_a_number_of_calls(marked: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letter_marks, "MOST_LISTS", 1)
+    shown, said = listed_by_command("--state", "discarded", code=1)
+    assert shown == [(number, "discarded") for number in (5, 6, 7)]
+    assert UNKNOWN in said
+    assert len(marked.queries) == 1
+
+
+def test_an_error_of_the_api_in_the_middle_gives_no_half_list(marked: ScriptedApi) -> None:
+    marked.fails_at = 2
+    shown, said = listed_by_command("--state", "discarded", code=1)
+    assert shown == []
+    assert "The API refuses" in said
+    assert "dead letters" not in said
+    marked.queries.clear()
+    shown, said = listed_by_command()
+    assert [state for _, state in shown] == [None] * 8
+    assert "It is not known what was done with them: The API refuses" in said
