@@ -8,7 +8,7 @@ from uuid import UUID, uuid4, uuid5
 from pydantic import ValidationError
 
 from api.auth.authenticator import User
-from api.auth.callers import claims_for
+from api.auth.callers import claims_for, kept_claims
 from api.error_meanings import meaning_of
 from api.errors import Problem
 from api.jobs.service import check_against_table, dataset_for, event_of, record_job
@@ -94,6 +94,15 @@ async def _rights_at(services: ApiServices, job: ExportJob, now: datetime) -> da
             raise _refused("The schedule of this job was deleted, and its rights with it")
         if (refusal := permissions.refusal(schedule, now)) is not None:
             raise Problem(403, refusal.code, str(refusal), field=refusal.field)
+        # The refusal is about the rights that the schedule has now. The job can have had more.
+        fewer_rows = job.scope == ALL and schedule.scope != ALL
+        if fewer_rows or (job.claims and kept_claims(job.claims, schedule.claims or {}) != job.claims):
+            raise Problem(
+                403,
+                "grant_lapsed",
+                "The schedule of this job does not have all rights of the job any more. Only its owner can "
+                "run the job again, with a token that has them",
+            )
         ends = [moment for moment in (schedule.claims_until, schedule.all_rows_until) if moment is not None]
         rights_at = min([rights_at, *(moment - permissions.grant for moment in ends)])
     if rights_at + permissions.grant <= now:

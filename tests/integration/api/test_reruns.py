@@ -6,8 +6,10 @@ from uuid import UUID, uuid4
 
 import httpx2
 import pytest
+from sqlalchemy import update
 
 from stream_app.jobs.models import ExportJob
+from stream_app.schedules.models import ScheduledExport
 from tests.integration.api.conftest import Harness
 from tests.integration.api.test_jobs import place
 
@@ -122,6 +124,40 @@ async def test_rights_of_the_owner_end_also_through_a_chain_of_reruns(
             assert (answer.status_code, answer.json()["code"]) == (403, "scope_not_allowed"), (
                 "no such schedule"
             )
+
+
+@pytest.mark.parametrize(
+    ("job", "schedule", "status"),
+    [
+        ({"claims": {"roles": ["x", "y"]}}, {"claims": {"roles": ["y", "x"]}}, 202),
+        ({"claims": {"roles": ["x", "y"]}}, {"claims": {"roles": ["y"]}}, 403),
+        ({"claims": {"org": "acme"}}, {"claims": {"org": "other"}}, 403),
+        ({"claims": {"org": "acme"}}, {"claims": None}, 403),
+        ({"scope": "all"}, {"scope": "own"}, 403),
+        ({}, {"claims": None}, 202),
+    ],
+)
+async def test_others_do_not_bring_back_rights_that_a_schedule_has_lost(
+    api: Harness, job: dict[str, Any], schedule: dict[str, Any], status: int
+) -> None:
+    """The rights of the owner ended, and the schedule lost them, after the run of the job."""
+    order = {"export_type": "ledger", "format": "csv", "scope": "own", "schedule": "daily"}
+    async with api.user(user_id="user-7") as owner, api.user("exports:admin") as admin:
+        made = await owner.post("/exports/schedules", json=order)
+        assert made.status_code == 201, made.text
+        schedule_id = UUID(made.json()["id"])
+        first = await place(owner)
+        await api.set(first, schedule_id=schedule_id, **job)
+        until = datetime.now(UTC) + timedelta(days=1)
+        async with api.engine.begin() as connection:
+            values = {"claims_until": until, **schedule}
+            await connection.execute(
+                update(ScheduledExport).where(ScheduledExport.id == schedule_id).values(values)
+            )
+        answer = await rerun(admin, first)
+    assert answer.status_code == status, answer.text
+    if status == 403:
+        assert answer.json()["code"] == "grant_lapsed"
 
 
 async def test_a_request_that_is_not_valid_any_more_is_refused(api: Harness) -> None:
