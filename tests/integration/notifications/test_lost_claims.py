@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
@@ -74,8 +75,13 @@ async def test_a_lost_claim_of_a_process_does_not_touch_what_the_one_before_has_
     assert mail.attempt == 1
 
 
-async def test_what_is_claimed_while_the_worker_stops_is_due_again(office: Office) -> None:
-    job = await office.ended("a@example.com")
+async def stop_while_it_claims(office: Office, stopping: Callable[[], None] = lambda: None) -> None:
+    """Stop a sender of mails whose claim waits for a lock until then; it must send none.
+
+    Args:
+        office: the jobs and their deliveries.
+        stopping: called just before the sender stops.
+    """
     async with mail_server() as server:
         settings = Settings(_env_file=None, **office.settings.model_dump() | {"smtp_port": server.port})
         sender = create_sender(settings, office.engine, office.storage, "w", poll=0.05)
@@ -88,13 +94,19 @@ async def test_what_is_claimed_while_the_worker_stops_is_due_again(office: Offic
                     return bool(await connection.scalar(text(WAITING)))
 
             await until_async(is_claiming)
+            stopping()
             draining = asyncio.create_task(sender.drain())
             await asyncio.sleep(0.1)
             assert not draining.done(), "the claim is still running"
         await draining
-        (row,) = await office.rows(job)
         await running
         assert server.mails == []
+
+
+async def test_what_is_claimed_while_the_worker_stops_is_due_again(office: Office) -> None:
+    job = await office.ended("a@example.com")
+    await stop_while_it_claims(office)
+    (row,) = await office.rows(job)
     assert (row.status, row.attempts, row.reason) == ("pending", 1, None)
 
 
@@ -111,24 +123,7 @@ async def test_an_outage_while_the_worker_stops_does_not_lose_what_it_has_claime
             raise outages.pop()
         return await execute(outbox, statement, **values)
 
-    async with mail_server() as server:
-        settings = Settings(_env_file=None, **office.settings.model_dump() | {"smtp_port": server.port})
-        sender = create_sender(settings, office.engine, office.storage, "w", poll=0.05)
-        async with office.engine.begin() as blocking:
-            await blocking.execute(text("LOCK TABLE deliveries"))
-            running = asyncio.create_task(sender.run(Channel.MAIL))
-
-            async def is_claiming() -> bool:
-                async with office.engine.connect() as connection:
-                    return bool(await connection.scalar(text(WAITING)))
-
-            await until_async(is_claiming)
-            monkeypatch.setattr(Outbox, "_execute", failing)
-            draining = asyncio.create_task(sender.drain())
-            await asyncio.sleep(0)
-        await draining
-        await running
-        assert server.mails == []
+    await stop_while_it_claims(office, lambda: monkeypatch.setattr(Outbox, "_execute", failing))
     assert outages == []
     assert [row.status for job in jobs for row in await office.rows(job)] == ["pending", "pending"]
 
