@@ -73,6 +73,7 @@ class Delivery(Base):
     not_before: Mapped[datetime] = mapped_column(server_default=func.now())
     give_up_at: Mapped[datetime]
     worker: Mapped[str | None]
+    """The name of the last claim: that of its worker, and what distinguishes the claims of a worker."""
     lease_until: Mapped[datetime | None]
     reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
