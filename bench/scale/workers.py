@@ -17,6 +17,9 @@ from streaming_exporter.publisher import Publisher
 WARM_UP = 50
 """Jobs for each worker before the measurement, so that everything is loaded and every partition is read."""
 
+PUBLISHED_AT_ONCE = 1_000
+"""Requests that are published together: each must be confirmed within the publisher's time-out."""
+
 POLL_SECONDS = 0.05
 
 
@@ -60,7 +63,9 @@ def admission(stack: Stack, settings: Settings, requests: int) -> float:
 
     async def publish() -> None:
         async with Publisher(settings) as publisher:
-            await asyncio.gather(*(publisher.request(ours.request(number)) for number in range(requests)))
+            for first in range(0, requests, PUBLISHED_AT_ONCE):
+                numbers = range(first, min(first + PUBLISHED_AT_ONCE, requests))
+                await asyncio.gather(*(publisher.request(ours.request(number)) for number in numbers))
 
     asyncio.run(publish())
     with ThreadPoolExecutor(1) as pool:
