@@ -73,6 +73,9 @@ USERS_PER_SLOT = 50
 MAX_PUBLISH_TIMEOUT = timedelta(minutes=2)
 """Longest time after which the request of an unadmitted job is published again."""
 
+MAX_UNADMITTED_BYTES = 4 * 1024 * 1024
+"""Bytes of unadmitted jobs that are read together: one row can have almost 1 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordState:
@@ -201,13 +204,22 @@ class JobQueue:
         claims = await self._read_claims(worker, [row for row in rows if row.status == Status.PROCESSING])
         return AdmittedJob([accepted_row(row) for row in rows], claims)
 
-    async def take_unadmitted(self, limit: int = 100) -> list[Event]:
+    async def take_unadmitted(self, limit: int = 100, max_bytes: int = MAX_UNADMITTED_BYTES) -> list[Event]:
         """Return the request events of jobs that were not admitted in time, and set when they are due again.
 
         The events are built from the rows. A row that a newer version wrote, and this one cannot read, is
         skipped.
+
+        Args:
+            limit: how many events.
+            max_bytes: how many bytes of rows. The row that reaches this number is the last one.
         """
-        values = {"limit": limit, "shortest": PUBLISH_TIMEOUT, "longest": MAX_PUBLISH_TIMEOUT}
+        values = {
+            "limit": limit,
+            "bytes": max_bytes,
+            "shortest": PUBLISH_TIMEOUT,
+            "longest": MAX_PUBLISH_TIMEOUT,
+        }
         async with self.statement() as connection:
             rows = (await connection.execute(UNADMITTED, values)).all()
         return list(each_readable(rows, request_event_of))

@@ -116,15 +116,25 @@ UNADMITTED = text(
     UPDATE export_jobs AS job
     SET lease_until = now() + greatest(least(now() - job.created_at, :longest), :shortest)
     WHERE job.id = ANY (array(
-        SELECT waiting.id FROM export_jobs AS waiting
-        WHERE waiting.status = 'pending' AND waiting.admitted_at IS NULL AND waiting.outcome IS NULL
-            AND waiting.lease_until < now()
-        ORDER BY waiting.lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT sized.id FROM (
+            SELECT due.id, due.bytes, sum(due.bytes) OVER (ORDER BY due.lease_until, due.id) AS total
+            FROM (
+                SELECT waiting.id, waiting.lease_until, octet_length(waiting::text) AS bytes
+                FROM export_jobs AS waiting
+                WHERE waiting.status = 'pending' AND waiting.admitted_at IS NULL AND waiting.outcome IS NULL
+                    AND waiting.lease_until < now()
+                ORDER BY waiting.lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
+            ) AS due
+        ) AS sized
+        WHERE sized.total - sized.bytes < :bytes
     ))
     RETURNING job.*
     """
 )
-"""Jobs on record whose request was not admitted in time: their events are to be published again."""
+"""Jobs on record whose request was not admitted in time: their events are to be published again.
+
+Rows are taken until they have ``:bytes`` as text; the row that reaches it is the last one.
+"""
 
 COME = Statement(
     """

@@ -20,10 +20,11 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 2.0
 BATCH = 100
-"""Limit of requests that one step publishes, so that few requests are published repeatedly."""
+"""Limit of requests that are read and published together. A step publishes one batch after another."""
 
 MAX_WAITING = 1_000
-"""How many events can wait for Kafka in memory. Further ones are published from their rows."""
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+"""How many events, and bytes of them, can wait for Kafka in memory. Others are published from their rows."""
 
 SETTLE_SECONDS = 3.0
 """Seconds that waiting events have when the process ends."""
@@ -39,6 +40,7 @@ class RequestRelay:
         self._store = store
         self._publish = publish
         self._publishing: set[asyncio.Task[None]] = set()
+        self._waiting_bytes = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,10 +52,18 @@ class RequestRelay:
 
     def soon(self, event: Event) -> None:
         """Publish ``event`` in a task of its own. If that fails, it is published again from its row."""
-        if len(self._publishing) < MAX_WAITING:
-            task = asyncio.create_task(self._publish_one(event), name=f"publish {event.id}")
-            self._publishing.add(task)
-            task.add_done_callback(self._publishing.discard)
+        size = len(event.encode())
+        if len(self._publishing) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            return
+
+        def discard(task: asyncio.Task[None]) -> None:
+            self._publishing.discard(task)
+            self._waiting_bytes -= size
+
+        self._waiting_bytes += size
+        task = asyncio.create_task(self._publish_one(event), name=f"publish {event.id}")
+        self._publishing.add(task)
+        task.add_done_callback(discard)
 
     async def settle(self) -> None:
         """Wait a few seconds for the waiting events. The rest is published later from the rows."""
@@ -67,16 +77,19 @@ class RequestRelay:
         await repeat("outbox_relay", self.step, POLL_SECONDS)
 
     async def step(self) -> int:
-        """Publish requests that were not admitted in time; return how many.
+        """Publish all requests that were not admitted in time, a batch at a time; return how many.
+
+        A request that was published is not due again for some seconds, so the step ends.
 
         Raises:
             Retryable: the database or Kafka is away; the requests are published again later.
         """
-        events = await self._store.take_unadmitted(BATCH)
-        if events:
+        published = 0
+        while events := await self._store.take_unadmitted(BATCH):
             await self._publish(events)
             log.info("request.republished", jobs=len(events))
-        return len(events)
+            published += len(events)
+        return published
 
     async def _publish_one(self, event: Event) -> None:
         try:

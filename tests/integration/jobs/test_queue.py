@@ -143,6 +143,24 @@ async def test_jobs_that_are_not_admitted_are_taken_in_turn(jobs: Jobs) -> None:
     assert await jobs.store.take_unadmitted() == []
 
 
+async def test_large_jobs_that_are_not_admitted_are_taken_a_few_at_a_time(jobs: Jobs) -> None:
+    """The memory of a worker does not grow with the size of the requests that wait."""
+    placed = [await jobs.admit(admitted=False) for _ in range(5)]
+    async with jobs.engine.begin() as connection:
+        await connection.execute(
+            text(
+                "UPDATE export_jobs SET lease_until = now() - interval '1 s', filters = "
+                "jsonb_build_object('note', jsonb_build_object('eq', repeat('x', 100000))) "
+                "WHERE id = ANY (:ids)"
+            ),
+            {"ids": placed},
+        )
+    numbers = []
+    while taken := await jobs.store.take_unadmitted(max_bytes=150_000):
+        numbers.append(len(taken))
+    assert numbers == [2, 2, 1]
+
+
 async def test_a_failed_attempt_is_retried_when_it_is_due(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
