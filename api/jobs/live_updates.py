@@ -25,7 +25,7 @@ READ_SHARE = 5
 """The pause between two reads is this many times as long as the last one took, so that an idle service gives
 its updates at once and a busy one does not read all the time."""
 READ_ALL_SECONDS = 15.0
-"""Interval at which all watched jobs are read, in case a notification was lost."""
+"""Interval at which all watched jobs are read, whatever else has changed, in case a notification was lost."""
 RETRY_SECONDS = 1.0
 BATCH = 200
 """Limit of jobs that one query reads."""
@@ -144,11 +144,14 @@ class LiveUpdates:
 
     async def run(self) -> None:
         """Read changed jobs and give them to the subscriptions, until cancelled."""
+        read_all_at = time.monotonic() + READ_ALL_SECONDS
         while True:
+            # Not wait_for(): before Python 3.12 it loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), READ_ALL_SECONDS)
+                async with asyncio.timeout(read_all_at - time.monotonic()):
+                    await self._wake.wait()
             self._wake.clear()
-            all_jobs = self._read_all_next or not self._changed
+            all_jobs = self._read_all_next or time.monotonic() >= read_all_at
             changed, self._changed, self._read_all_next = self._changed, set(), False
             started = time.monotonic()
             try:
@@ -170,6 +173,8 @@ class LiveUpdates:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._failure = None
+            if all_jobs:
+                read_all_at = time.monotonic() + READ_ALL_SECONDS
             await asyncio.sleep(min(GATHER_SECONDS, READ_SHARE * (time.monotonic() - started)))
 
     async def check(self) -> None:

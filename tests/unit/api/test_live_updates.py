@@ -1,6 +1,7 @@
 """Slow listeners of live updates, and unexpected errors."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 
 from api.jobs import live_updates as feeds
 from api.jobs.live_updates import MAX_WAITING, LiveUpdates, Subscription, Update
+from stream_app.jobs.models import ExportJob
 from streaming_exporter.errors import Retryable
 from tests.waiting import at_most
 
@@ -80,3 +82,45 @@ async def test_an_unexpected_error_ends_the_streams_and_fails_the_check(
             await live_updates.check()
         running.cancel()
     assert "live_updates.failed" in [line["event"] for line in logs]
+
+
+class Unnoticed:
+    """Has one job that ends without a notification. All other jobs do not exist."""
+
+    def __init__(self) -> None:
+        self.job = ExportJob(
+            id=uuid4(), user_id="ada", export_type="ledger", format="csv", status="completed", attempt=1,
+            failures=0, created_at=datetime.now(UTC),
+        )  # fmt: skip
+
+    async def get_many(self, ids: Any) -> list[ExportJob]:
+        return [self.job] if self.job.id in ids else []
+
+    async def list_unfinished(self, users: Any, limit: int) -> list[ExportJob]:
+        return []
+
+
+async def test_all_jobs_are_read_in_time_although_others_change_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Decision 22: a lost notification delays the end of a job, also while others never stop to change."""
+    monkeypatch.setattr(feeds, "READ_ALL_SECONDS", 0.3)
+    monkeypatch.setattr(feeds, "GATHER_SECONDS", 0.01)
+    records = Unnoticed()
+    live_updates = LiveUpdates(records)  # type: ignore[arg-type]
+
+    async def change_others() -> None:
+        while True:
+            live_updates.on_notify(f"{uuid4()} busy")
+            await asyncio.sleep(0.02)
+
+    with live_updates.user("busy"), live_updates.job(records.job.id) as subscription:
+        tasks = [asyncio.create_task(live_updates.run()), asyncio.create_task(change_others())]
+        try:
+            async with at_most(10):
+                update = await anext(subscription.updates())
+            assert update.ended
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
