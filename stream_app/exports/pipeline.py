@@ -185,6 +185,7 @@ class _DatasetExport:
             search_path=table.search_path,
             initial_sql=table.fingerprint_sql,
             shared=None if part is None else part.snapshot,
+            indexes_only=part is not None,
             session=rows.session,
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of

@@ -82,6 +82,7 @@ def begin_script(
     lock_seconds: float = 0,
     search_path: Sequence[str] | None = None,
     shared_snapshot: str | None = None,
+    indexes_only: bool = False,
 ) -> str:
     """Return the script that begins a transaction in one round trip.
 
@@ -91,6 +92,7 @@ def begin_script(
         lock_seconds: limit of each wait for a lock; 0 means no limit.
         search_path: schemas for names without one, after ``pg_catalog``; ``None`` for the role's own path.
         shared_snapshot: id of the snapshot to take; ``None`` for a new one.
+        indexes_only: whether the transaction reads one range of the rows, with a snapshot of its own.
     """
     limits = {
         "application_name": name,
@@ -100,6 +102,8 @@ def begin_script(
     }
     if shared_snapshot is not None:
         limits |= shared_settings(statement_seconds)
+    if indexes_only:
+        limits |= INDEXES_ONLY
     rows = [*_PINNED_ROWS, *(_row(name, value, linux=False) for name, value in limits.items())]
     path = "DEFAULT" if search_path is None else search_path_sql(search_path)
     return ";".join(

@@ -106,12 +106,14 @@ class Snapshot:
 
         Args:
             sql: the query.
-            as_shared: whether to plan as transactions do that share a snapshot.
+            as_shared: whether to plan as transactions do that share a snapshot, or read one range.
         """
         if as_shared:
+            # A transaction that reads a range has these settings already, and must keep them.
+            await self.connection.execute("SAVEPOINT settings", timeout=self.timeout)
             await self._set(INDEXES_ONLY)
             plan = await self.explain(sql)
-            await self._set(dict.fromkeys(INDEXES_ONLY, "DEFAULT"))
+            await self.connection.execute("ROLLBACK TO settings; RELEASE settings", timeout=self.timeout)
             return plan
         plan_text = await self.connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}", timeout=self.timeout)
         return QueryPlan.parse(plan_text)

@@ -188,6 +188,7 @@ class Source:
         initial_sql: str | None = None,
         shared: str | None = None,
         only_free: bool = False,
+        indexes_only: bool = False,
         session: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Snapshot]:
         """Open a snapshot for the block.
@@ -203,6 +204,9 @@ class Source:
                 wait for a lock is :data:`SHARED_LOCK_SECONDS` if ``lock_seconds`` is 0.
             only_free: whether to fail at once if no connection of the pool is free, and soon if a pooler has
                 none. A caller that holds a connection must not wait for a second one.
+            indexes_only: whether one range of the rows is read: its statement is planned as the range was
+                checked, see :data:`~stream_app.exports.sources.session.INDEXES_ONLY`. With a shared snapshot
+                it always is.
             session: settings of the transaction besides its usual ones, such as those that row-level security
                 depends on. They are bound parameters: no text of a statement has their values. The value of
                 :data:`~stream_app.exports.masks.base.HASH_KEYS` is set here, whatever it is.
@@ -225,6 +229,7 @@ class Source:
             initial_sql=initial_sql,
             shared=shared,
             only_free=only_free,
+            indexes_only=indexes_only,
             session=session,
         ) as snapshot:
             yield snapshot
@@ -287,6 +292,7 @@ class Source:
         initial_sql: str | None = None,
         shared: str | None = None,
         only_free: bool = False,
+        indexes_only: bool = False,
         session: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Snapshot]:
         """Open a transaction for the block. After an error its connection is closed, not used again."""
@@ -298,6 +304,7 @@ class Source:
             lock_seconds=lock_seconds,
             search_path=search_path,
             shared_snapshot=None if shared is None else shared.partition(" ")[0],
+            indexes_only=indexes_only,
         )
         with (
             self._counted(only_free),

@@ -431,6 +431,10 @@ async def test_statements_of_ranges_are_not_compiled(source: Source) -> None:
         assert await snapshot.first(shown) == before
         async with source.snapshot("test 2", shared=await snapshot.export()) as other:
             assert await other.first(shown) == await snapshot.first(shown) == ("off", "off")
+    async with source.snapshot("a part", indexes_only=True) as part:
+        assert await part.first(shown) == ("off", "off")
+        await part.explain("SELECT 1", as_shared=True)
+        assert await part.first(shown) == ("off", "off"), "it still has to read its range alone"
 
 
 async def test_a_refused_question_leaves_the_snapshot_usable(
