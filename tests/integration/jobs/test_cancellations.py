@@ -7,10 +7,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.models import EarlyCancellation
+from stream_app.jobs.queue_sql import COME
 from streaming_exporter.events import cancel_event
 from tests.integration.jobs.jobs import TRACE, Jobs, Requests, request
 
@@ -133,6 +134,36 @@ async def test_a_rescuer_applies_early_cancellations_that_are_left(jobs: Jobs) -
     assert (outcome.job_id, outcome.status, outcome.traceparent) == (job_id, "cancelled", TRACE)
     assert await jobs.store.unheld.apply_early_cancellations() == []
     assert await early(jobs) == 1
+
+
+async def pages_of_the_look_for_cancellations(engine: AsyncEngine, ids: list[UUID]) -> int:
+    async with engine.connect() as connection:
+        explain = text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {COME.text}")
+        plan = (await connection.execute(explain, {"ids": ids})).scalar_one()[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_the_look_for_early_cancellations_reads_no_jobs_without_one(
+    jobs: Jobs, is_analyzed: bool
+) -> None:
+    """It runs for each batch of requests. The statistics can be from before the first job."""
+    async with jobs.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))
+        await connection.execute(
+            text(
+                """
+                INSERT INTO export_jobs (id, user_id, export_type, format, admitted_at)
+                SELECT gen_random_uuid(), 'u', 'ledger', 'csv', now() FROM generate_series(1, 20000)
+                """
+            )
+        )
+        if is_analyzed:
+            await connection.execute(text("ANALYZE export_jobs, early_cancellations"))
+    some = [uuid4() for _ in range(500)]
+    assert await pages_of_the_look_for_cancellations(jobs.engine, some) < 50
+    await jobs.cancel(some[0])
+    assert await pages_of_the_look_for_cancellations(jobs.engine, some) < 200
 
 
 async def test_a_cancellation_without_a_job_is_deleted_after_a_week(jobs: Jobs) -> None:
