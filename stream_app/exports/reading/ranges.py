@@ -24,6 +24,7 @@ from sqlalchemy.sql.elements import quoted_name
 from stream_app.exports.columns import Column, Kind, quote_name, quote_text
 from stream_app.exports.queries.row_query import RowQuery, reference
 from stream_app.exports.queries.sql_text import render
+from stream_app.exports.reading.order_index import pages_with_index
 from stream_app.exports.sources.query_plan import QueryPlan
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.tables.catalog import SourceTable
@@ -65,23 +66,6 @@ _CAN_BE_TOASTED = frozenset({Kind.TEXT, Kind.JSON, Kind.BYTES, Kind.ARRAY, Kind.
 
 _WHOLE_TABLE = frozenset({"Seq Scan", "Gather"})
 _PAGE_BY_PAGE = frozenset({"Tid Range Scan"})
-
-_HAS_INDEX = """
-    SELECT pg_catalog.pg_relation_size(attribute.attrelid)
-           / pg_catalog.current_setting('block_size')::int AS pages,
-        EXISTS (
-            SELECT FROM pg_catalog.pg_index AS index
-            JOIN pg_catalog.pg_class AS class ON class.oid = index.indexrelid
-            JOIN pg_catalog.pg_am AS method ON method.oid = class.relam
-            JOIN pg_catalog.pg_opclass AS operators ON operators.oid = index.indclass[0]
-            WHERE index.indrelid = attribute.attrelid AND index.indisvalid AND index.indpred IS NULL
-            AND index.indkey[0] = attribute.attnum AND method.amname = 'btree' AND operators.opcdefault
-            AND index.indcollation[0] = attribute.attcollation
-        ) AS has_index
-    FROM pg_catalog.pg_attribute AS attribute
-    WHERE attribute.attrelid = {table}::pg_catalog.regclass AND attribute.attname = {column}
-"""
-"""The number of pages of a table, and whether an index has the order of one of its columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,14 +268,12 @@ async def _by_value(
     # "IS NULL" is also true for a composite value whose fields are all NULL.
     if not lead.ordering or lead.data_type.fields or lead.is_enum_domain:
         return ALL_ROWS
-    found = await snapshot.first(
-        _HAS_INDEX.format(table=quote_text(_name(source)), column=quote_text(lead.name))
-    )
-    if found is None or not found["has_index"]:
+    pages = await pages_with_index(snapshot, _name(source), lead)
+    if pages is None:
         return ALL_ROWS
     fewest, most = SAMPLED_PAGES
     wanted = max(fewest, min(PAGES_OF_A_RANGE * count, most))
-    percent = min(100.0, 100 * wanted / max(found["pages"], 1))
+    percent = min(100.0, 100 * wanted / max(pages, 1))
     # In a thread, because a filter with many values takes long to render.
     sql = await asyncio.to_thread(_sample_query, source, rows, lead, percent, count)
     sampled = await snapshot.fetch(sql)
