@@ -104,7 +104,7 @@ class ObjectStore:
             settings: the settings.
             connections: size of the pool of connections.
             timeout_seconds: time-out of one answer.
-            retry_seconds: how long a call is retried.
+            retry_seconds: how long a call is retried after its first error.
         """
         self.bucket = settings.s3_bucket
         self.prefix = attempts_prefix(settings)

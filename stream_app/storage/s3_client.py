@@ -28,7 +28,9 @@ CONTENT_SHA256 = "x-amz-content-sha256"
 
 
 class S3Client(Minio):
-    """Retries calls for ``retry_seconds``, with growing delays, or until ``stopped`` is set.
+    """Retries calls for ``retry_seconds`` after their first error, with growing delays.
+
+    It stops when ``stopped`` is set.
 
     All calls of the library pass one method, which is overridden here. All calls of the service are
     idempotent.
@@ -82,6 +84,7 @@ class S3Client(Minio):
         no_body_trace: bool = False,
     ) -> Any:
         began = time.monotonic()
+        first_failure: float | None = None
         pause = FIRST_DELAY
         while True:
             try:
@@ -97,10 +100,13 @@ class S3Client(Minio):
                     no_body_trace,
                 )
             except Exception as error:
-                spent = time.monotonic() - began
-                if not is_retryable(error) or spent + pause > self.retry_seconds:
+                now = time.monotonic()
+                # A call can take longer than that before it fails: to send a large part over a slow network.
+                first_failure = now if first_failure is None else first_failure
+                if not is_retryable(error) or now - first_failure + pause > self.retry_seconds:
                     raise
-                log.info("store.call_retried", method=method, after=round(spent, 1), error=str(error)[:200])
+                after = round(now - began, 1)
+                log.info("store.call_retried", method=method, after=after, error=str(error)[:200])
                 if self.stopped.wait(pause * JITTER.uniform(0.5, 1)):
                     raise
                 pause = min(2 * pause, MAX_DELAY)
@@ -118,7 +124,8 @@ def s3_client(
 ) -> S3Client:
     """Return a client of the store at ``endpoint``.
 
-    ``timeout_seconds`` is the time-out of one answer. A call is retried for up to ``retry_seconds``.
+    ``timeout_seconds`` is the time-out of one answer. A call is retried for up to ``retry_seconds`` after its
+    first error.
     """
     scheme, _, host = endpoint.rpartition("://")
     return S3Client(

@@ -1,9 +1,12 @@
-"""The headers of a call to the object store."""
+"""The headers of a call to the object store, and its retries."""
 
 import hashlib
+import time
 from typing import Any
 
 import pytest
+import urllib3
+from minio import Minio
 from minio.credentials.credentials import Credentials
 from minio.helpers import sha256_hash
 from pydantic import SecretStr
@@ -52,3 +55,22 @@ def test_with_tls_the_body_is_not_signed() -> None:
     made = headers("https://store", {CONTENT_SHA256: OF_CONTENT})
     assert made[CONTENT_SHA256] == "UNSIGNED-PAYLOAD"
     assert made["Content-Length"] == str(len(CONTENT))
+
+
+@pytest.mark.parametrize(("seconds", "retry_seconds", "tries"), [(0.5, 0.3, 2), (0, 0.3, 2), (0.5, 0, 1)])
+def test_a_call_is_retried_however_long_it_took_to_fail(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, retry_seconds: float, tries: int
+) -> None:
+    """A large part over a slow network takes longer than the time for retries."""
+    begun: list[float] = []
+
+    def lost(*_: object) -> None:
+        begun.append(time.monotonic())
+        time.sleep(seconds if len(begun) == 1 else 1)
+        raise urllib3.exceptions.ProtocolError("the connection was lost")
+
+    monkeypatch.setattr(Minio, "_url_open", lost)
+    client = s3_client(SETTINGS, "http://store", 1, retry_seconds=retry_seconds)
+    with pytest.raises(urllib3.exceptions.ProtocolError):
+        client._url_open("PUT", "region", body=CONTENT)
+    assert len(begun) == tries
