@@ -21,6 +21,11 @@ class TcpProxy:
         self.is_silent = False
         self.loses_answers = False
         self.refuses = False
+        self._breaks = 0
+
+    def break_on_use(self) -> None:
+        """Close each connection of this moment as soon as its client uses it, but not before."""
+        self._breaks += 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
@@ -40,9 +45,12 @@ class TcpProxy:
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
     ) -> None:
+        breaks = self._breaks
         try:
             with suppress(OSError):
                 while content := await reader.read(65_536):
+                    if breaks < self._breaks and not is_answer:
+                        return
                     if not self.is_silent and not (is_answer and self.loses_answers):
                         writer.write(content)
                         await writer.drain()

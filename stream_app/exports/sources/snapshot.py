@@ -260,6 +260,14 @@ def terminate(connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
         connection.terminate()
 
 
+def is_closed(connection: "PoolConnectionProxy[asyncpg.Record]") -> bool:
+    """Return whether a connection is closed. If it is, its pool has possibly removed it."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
+
+
 async def single_value(connection: "Connection", sql: str, timeout: float) -> str:
     """Return the only value of ``sql`` as text. COPY needs one round trip, a query would need three."""
     found: list[bytes] = []

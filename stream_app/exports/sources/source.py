@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -19,9 +18,11 @@ from stream_app.exports.masks.hash_keys import hash_keys
 from stream_app.exports.sources.errors import (
     DRIVER_ERRORS,
     NoFreeConnection,
+    SnapshotLost,
     TableLocked,
     connection_error,
     is_lost_connection,
+    is_lost_snapshot,
     source_errors,
 )
 from stream_app.exports.sources.session import IDLE_LIMIT, SET_VALUES, begin_script
@@ -29,22 +30,14 @@ from stream_app.exports.sources.snapshot import (
     FETCH_SECONDS,
     GRACE_SECONDS,
     Snapshot,
-    single_value,
+    is_closed,
     terminate,
 )
-from stream_app.exports.sources.transactions import BEGIN_SECONDS, begun, joined
+from stream_app.exports.sources.transactions import BEGIN_SECONDS, begun, has_not_crashed_since, joined
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
 
 log = structlog.get_logger(__name__)
-
-_CRASHED_SINCE = """
-SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))
-       > '{began}'::pg_catalog.timestamptz
-"""
-
-CRASH_CHECK_SECONDS = 2.0
-"""Time limit for the question whether the server has crashed since a connection was lost."""
 
 SHARED_LOCK_SECONDS = 10.0
 """Limit of a wait for a lock with a shared snapshot. A session that waits to change the table has to wait for
@@ -311,41 +304,66 @@ class Source:
             source_errors(lambda: time.monotonic() - started >= seconds),
         ):
             pool = await self._open()
+            # The server enforces the limit. The client's longer limit is for a server that is gone.
+            timeout = seconds + GRACE_SECONDS
+            is_optional = shared is not None and only_free
+
+            async def begin(connection: "PoolConnectionProxy[asyncpg.Record]") -> Snapshot:
+                await self._begin(connection, script, is_shared=shared is not None, is_optional=is_optional)
+                if shared is None:
+                    return await begun(connection, script, timeout, initial_sql, values)
+                return await joined(connection, timeout, initial_sql, values, shared)
+
+            try:
+                async with self._begun(pool, begin) as snapshot:
+                    self._answered()
+                    yield snapshot
+                    await snapshot.end()
+            except asyncpg.LockNotAvailableError as error:
+                if shared is None:
+                    raise
+                raise TableLocked(f"source database: {error}") from error
+
+    @asynccontextmanager
+    async def _begun(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        begin: Callable[["PoolConnectionProxy[asyncpg.Record]"], Awaitable[Snapshot]],
+    ) -> AsyncIterator[Snapshot]:
+        """Begin a transaction on a connection of the pool, which the block uses.
+
+        A connection of the pool can have been lost without a sign, such as in a failover. If so, all idle
+        ones are replaced, and the transaction begins on a new one.
+
+        Raises:
+            Outage: the connection was lost again before there was a snapshot, so it was not the export's
+                statement that ended the session; or it was lost later while the server ran on.
+        """
+        for is_last in (False, True):
             connection = await self._acquire(pool)
             snapshot: Snapshot | None = None
             try:
-                # The server enforces the limit. The client's longer limit is for a server that is gone.
-                timeout = seconds + GRACE_SECONDS
-                if shared is None:
-                    snapshot = await self._begin(connection, script, timeout, initial_sql, values)
-                else:
-                    begin_seconds = JOIN_SECONDS if only_free else BEGIN_SECONDS
-                    snapshot = await joined(
-                        connection,
-                        script,
-                        timeout,
-                        initial_sql,
-                        values,
-                        shared,
-                        begin_seconds=begin_seconds,
-                    )
-                self._answered()
+                snapshot = await begin(connection)
                 yield snapshot
-                await snapshot.end()
+                return
             except BaseException as error:
+                is_lost = is_lost_connection(error)
+                if snapshot is None:
+                    is_lost = is_lost or (isinstance(error, DRIVER_ERRORS) and is_closed(connection))
                 terminate(connection)
-                if shared is not None and isinstance(error, asyncpg.LockNotAvailableError):
-                    raise TableLocked(f"source database: {error}") from error
-                if (
-                    snapshot is not None
-                    and is_lost_connection(error)
-                    and await self._has_not_crashed_since(snapshot.started_at)
-                ):
-                    raise Outage(f"source database: the session was ended: {error}") from error
-                raise
+                if not is_lost:
+                    raise
+                if snapshot is not None:
+                    if await has_not_crashed_since(snapshot.started_at, self._connect):
+                        raise Outage(f"source database: the session was ended: {error}") from error
+                    raise
+                if is_last:
+                    self._failed()
+                    raise Outage(f"source database {self.name}: a transaction cannot begin") from error
             finally:
                 with suppress(*DRIVER_ERRORS):
                     await pool.release(connection)
+            await pool.expire_connections()
 
     def _values(self, session: Mapping[str, str]) -> Mapping[str, str]:
         """Return ``session`` with the keys of hashes, if it needs them."""
@@ -362,25 +380,6 @@ class Source:
         finally:
             self.wanted -= 1
             self._close_if_unused()
-
-    async def _has_not_crashed_since(self, began: datetime) -> bool:
-        """Return whether the server is up and has not started or crashed since ``began``, by its own clock.
-
-        If so, the statement did not crash the server, and the session was ended from outside: after a crash
-        of one process PostgreSQL restarts all of them and resets its statistics.
-        """
-        with suppress(*DRIVER_ERRORS):
-            connection = await self._connect(timeout=CRASH_CHECK_SECONDS, statement_cache_size=0)
-            try:
-                return (
-                    await single_value(
-                        connection, _CRASHED_SINCE.format(began=began.isoformat()), CRASH_CHECK_SECONDS
-                    )
-                    == "f"
-                )
-            finally:
-                connection.terminate()
-        return False
 
     async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
         """Connect with the current URL, because its password can change."""
@@ -412,22 +411,28 @@ class Source:
         self,
         connection: "PoolConnectionProxy[asyncpg.Record]",
         script: str,
-        timeout: float,
-        initial_sql: str | None,
-        session: Mapping[str, str],
-    ) -> Snapshot:
-        """Begin a transaction and take its snapshot.
+        *,
+        is_shared: bool,
+        is_optional: bool,
+    ) -> None:
+        """Begin a transaction.
 
         Raises:
             Outage: the server of a connection that was open does not answer.
+            SnapshotLost: the transaction whose snapshot it shares has ended.
         """
         try:
             with self._starting():
-                await connection.execute(script, timeout=BEGIN_SECONDS)
+                seconds = JOIN_SECONDS if is_optional else BEGIN_SECONDS
+                await connection.execute(script, timeout=seconds)
         except TimeoutError as error:
-            self._failed()
+            if not is_optional:
+                self._failed()
             raise Outage(f"source database {self.name}: a transaction cannot begin") from error
-        return await begun(connection, script, timeout, initial_sql, session)
+        except asyncpg.PostgresError as error:
+            if is_shared and is_lost_snapshot(error):
+                raise SnapshotLost(f"source database: {error}") from error
+            raise
 
     @contextmanager
     def _starting(self) -> Iterator[None]:

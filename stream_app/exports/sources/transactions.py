@@ -1,13 +1,14 @@
 """What follows the begin of a transaction on a source: its settings, and the facts about its snapshot."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from stream_app.exports.sources.errors import SnapshotLost, is_lost_snapshot
+from stream_app.exports.sources.errors import DRIVER_ERRORS, SnapshotLost
 from stream_app.exports.sources.session import (
     REPLAY_TIME_QUERY,
     SERVER_IDENTITY,
@@ -26,6 +27,14 @@ BEGIN_SECONDS = 30.0
 _SERVER_FACTS = f"""
 SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
        pg_catalog.pg_is_in_recovery(), {SERVER_IDENTITY}"""
+
+_CRASHED_SINCE = """
+SELECT GREATEST(pg_catalog.pg_postmaster_start_time(), (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))
+       > '{began}'::pg_catalog.timestamptz
+"""
+
+CRASH_CHECK_SECONDS = 2.0
+"""Time limit for the question whether the server has crashed since a connection was lost."""
 
 REPLAY_READS = 3
 """How often a standby's replay time is read while a pooler begins the transaction on another server."""
@@ -120,25 +129,16 @@ async def _set_values(connection: "PoolConnectionProxy[asyncpg.Record]", session
 
 async def joined(
     connection: "PoolConnectionProxy[asyncpg.Record]",
-    script: str,
     timeout: float,
     initial_sql: str | None,
     session: Mapping[str, str],
     shared: str,
-    *,
-    begin_seconds: float,
 ) -> Snapshot:
-    """Begin a transaction with the snapshot of another one, which has checked the server.
+    """Return the snapshot of a transaction that has begun with that of another one, which checked the server.
 
     Raises:
-        SnapshotLost: the other transaction has ended, or the connection leads to another server.
+        SnapshotLost: the connection leads to another server.
     """
-    try:
-        await connection.execute(script, timeout=begin_seconds)
-    except asyncpg.PostgresError as error:
-        if is_lost_snapshot(error):
-            raise SnapshotLost(f"source database: {error}") from error
-        raise
     await _set_values(connection, session)
     facts = f"SELECT pg_catalog.transaction_timestamp(), {SNAPSHOT_CHECK}, {initial_sql or 'NULL'}"
     began, check, value = (await single_value(connection, facts, 30)).split("\t")
@@ -146,3 +146,21 @@ async def joined(
         raise SnapshotLost("source database: another snapshot has the same id")
     as_of = datetime.fromisoformat(began)
     return Snapshot(connection, as_of, as_of, timeout, value)
+
+
+async def has_not_crashed_since(
+    began: datetime, connect: Callable[..., Awaitable["asyncpg.Connection[asyncpg.Record]"]]
+) -> bool:
+    """Return whether the server is up and has not started or crashed since ``began``, by its own clock.
+
+    If so, the statement did not crash the server, and the session was ended from outside: after a crash of
+    one process PostgreSQL restarts all of them and resets its statistics.
+    """
+    with suppress(*DRIVER_ERRORS):
+        connection = await connect(timeout=CRASH_CHECK_SECONDS, statement_cache_size=0)
+        try:
+            sql = _CRASHED_SINCE.format(began=began.isoformat())
+            return await single_value(connection, sql, CRASH_CHECK_SECONDS) == "f"
+        finally:
+            connection.terminate()
+    return False

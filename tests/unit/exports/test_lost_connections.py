@@ -8,6 +8,9 @@ import pytest
 
 from stream_app.exports.sources.errors import is_lost_connection
 from stream_app.exports.sources.snapshot import Snapshot
+from stream_app.exports.sources.source import Source
+from stream_app.settings import Settings
+from streaming_exporter.errors import Outage
 
 
 async def copy(error: Exception, *, is_closed: bool) -> None:
@@ -39,3 +42,43 @@ async def test_a_mistake_of_the_service_is_not_taken_for_a_lost_connection() -> 
 
 def test_a_session_that_was_ended_while_it_was_idle_is_lost() -> None:
     assert is_lost_connection(asyncpg.InternalClientError("cannot switch to state 18"))
+
+
+class OnePool:
+    """A pool whose connections do not work: each transaction fails with ``error``."""
+
+    def __init__(self) -> None:
+        self.acquired = 0
+        self.expired = 0
+
+    async def acquire(self, **_: object) -> Any:
+        self.acquired += 1
+        return MagicMock(is_closed=lambda: False)
+
+    async def release(self, _: object) -> None: ...
+
+    async def expire_connections(self) -> None:
+        self.expired += 1
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "raises"),
+    [
+        (asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"), 2, Outage),
+        (asyncpg.ProtocolViolationError("server conn crashed?"), 2, Outage),  # of a pooler
+        (asyncpg.DivisionByZeroError("division by zero"), 1, asyncpg.DivisionByZeroError),
+    ],
+)
+async def test_a_connection_that_is_lost_before_there_is_a_snapshot_is_an_outage(
+    error: Exception, tries: int, raises: type[Exception]
+) -> None:
+    """No statement of an export has run by then. So its attempt must not count."""
+    pool = OnePool()
+
+    async def begin(_: object) -> Snapshot:
+        raise error
+
+    with pytest.raises(raises):
+        async with Source(Settings(), connections=1)._begun(cast(Any, pool), begin):
+            raise AssertionError
+    assert (pool.acquired, pool.expired) == (tries, tries - 1)
