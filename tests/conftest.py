@@ -1,34 +1,22 @@
-"""Fixtures with real services, and the order and the groups of tests."""
+"""The order, the groups and the limits of tests, and what each process that runs them loads."""
 
-import asyncio
 import gc
 import os
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from dev.postgres import SOURCE, STATE
-from dev.stack import Stack
-from stream_app.db.engine import create_engine
-from stream_app.exports.sources.source import Source
-from stream_app.settings import Settings
-from stream_app.storage.object_store import ObjectStore
-from tests import built_once, durations
+from tests import durations, fewer_messages
 from tests.measurement import unmeasured
-from tests.state_databases import TEMPLATE, StateDatabases, create_database, database
 from tests.waiting import FACTOR
 
-ROOT = Path(__file__).parent.parent
-LEDGER_ROWS = 3_000
+PLUGINS = ("tests.process_state", "tests.service_fixtures")
+"""Modules for processes that run tests. One that only distributes them starts in half the time without."""
 
 WHOLE = {"tests/e2e/test_page": "pages", "tests/e2e/": "e2e"}
 """Files by how their path begins, and the group whose tests run in one process.
@@ -57,28 +45,19 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, m
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
 
-built_once.keep()
-
 # Imports and collected tests are no garbage. To look for it takes a fifth of the time of the collection.
 gc.disable()
 
-# structlog's default prints the locals of all frames, which takes seconds, and transactions end after 5 s.
-structlog.configure(
-    processors=[
-        *structlog.get_config()["processors"][:-1],
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-    ]
-)
 
-_configure_logs = structlog.configure
+class _Places(list[str]):
+    """Names of tests. To search a list for each of them takes seconds."""
 
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
+        self._places = {name: place for place, name in enumerate(names)}
 
-def _configure_without_cache(**settings: Any) -> None:
-    """Configure structlog, whose cached loggers would keep this configuration in all later tests."""
-    _configure_logs(**settings | {"cache_logger_on_first_use": False})
-
-
-structlog.configure = _configure_without_cache  # type: ignore[assignment] # all calls name the settings
+    def index(self, name: str, *_: Any) -> int:
+        return self._places[name]
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
@@ -86,6 +65,12 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
 
     pytest-xdist 3.8 has marks for this (``--dist loadgroup``), which do not work with pytest 9.2.
     """
+
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        """Keep what a process has collected, in a form in which each test is found at once."""
+        super().add_node_collection(node, collection)
+        if node in self.registered_collections:
+            self.registered_collections[node] = _Places(collection)
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -100,14 +85,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record the durations, in the process that has the reports of all tests."""
-    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+    """Load :data:`PLUGINS`, and record the durations in the process that has the reports of all tests."""
+    is_worker = hasattr(config, "workerinput")
+    if is_worker:
+        fewer_messages.send_outcomes_only(config)
+    elif config.getoption("--record-durations"):
         config.pluginmanager.register(durations.Recorder())
+    if is_worker or config.getoption("dist", "no") == "no" or config.option.collectonly:
+        for name in PLUGINS:
+            config.pluginmanager.import_plugin(name)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
     """Distribute groups in the order in which they were collected."""
     config.option.loadscopereorder = False
+    _forget_garbage()  # this process collects no tests, and waits now
     return Groups(config, log)
 
 
@@ -133,6 +125,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def pytest_collection_finish() -> None:
     """Exclude imported objects from garbage collection: each collection would visit a million of them."""
+    _forget_garbage()
+
+
+def _forget_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -190,80 +186,6 @@ def _whole(file: str) -> str | None:
     return next((group for start, group in WHOLE.items() if file.startswith(start)), None)
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """Kafka, PostgreSQL, S3 and SMTP with the sample data and the service's tables."""
-    (ROOT / ".local").mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="test-", dir=ROOT / ".local"))
-    with Stack(folder, ledger_rows=LEDGER_ROWS, keep_logs=False) as running:
-        asyncio.run(create_database(running, TEMPLATE, STATE))  # a database with connections cannot be copied
-        yield running
-
-
-@pytest.fixture(scope="session")
-def settings(stack: Stack) -> Settings:
-    """The settings of the stack."""
-    variables = stack.settings()
-    fields = {name.removeprefix("EXPORTER_").lower(): value for name, value in variables.items()}
-    return Settings(_env_file=None, **fields)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="session")
-def source_dsn(stack: Stack) -> str:
-    """The URL of the source database for a superuser, for tests that create tables there."""
-    return stack.postgres.admin_url(SOURCE)
-
-
-@pytest.fixture
-async def source(settings: Settings) -> AsyncIterator[Source]:
-    """The source as the service uses it, read only."""
-    opened = Source(settings, connections=4)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture(scope="session")
-def storage(settings: Settings) -> ObjectStore:
-    """The bucket."""
-    store = ObjectStore(settings)
-    store.ensure_bucket()
-    return store
-
-
-@pytest.fixture(scope="session")
-def template(stack: Stack) -> str:
-    """The name of a migrated state database without rows that tests copy."""
-    return TEMPLATE
-
-
-@pytest.fixture(scope="session")
-def state_databases(stack: Stack, settings: Settings, template: str) -> StateDatabases:
-    """Migrated state databases, each for one test at a time."""
-    return StateDatabases(stack, settings, template)
-
-
-@pytest.fixture
-async def empty_settings(stack: Stack, settings: Settings) -> AsyncIterator[Settings]:
-    """Settings with a separate state database for the test, without tables."""
-    async with database(stack, settings) as own:
-        yield own
-
-
-@pytest.fixture
-async def own_settings(state_databases: StateDatabases) -> AsyncIterator[Settings]:
-    """Settings with a separate, migrated state database for the test."""
-    async with state_databases.one() as own:
-        yield own
-
-
-@pytest.fixture
-async def engine(own_settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """The engine of the test's own state database."""
-    created = create_engine(own_settings, application="test")
-    yield created
-    await created.dispose()
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _collected() -> Iterator[None]:
     """Collect garbage after each module, so that resources left open fail the module that left them.
@@ -273,14 +195,6 @@ def _collected() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def _same_logs() -> Iterator[None]:
-    """Give the next test the configuration of structlog that this one has found."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tools import yaml_text
 from tools.schema_changes import Comparison, Direction, resolve
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -156,7 +155,7 @@ def _key(message: Document) -> Document:
 def load(folder: Path) -> tuple[Document, Document]:
     """Return the documents of a folder: OpenAPI and AsyncAPI."""
     openapi, asyncapi = (folder / name for name in DOCUMENTS)
-    return json.loads(openapi.read_text("utf-8")), yaml.safe_load(asyncapi.read_text("utf-8"))
+    return json.loads(openapi.read_text("utf-8")), yaml_text.load(asyncapi.read_text("utf-8"))
 
 
 def changes() -> list[str]:

@@ -11,23 +11,23 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-import yaml
 
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from tests.unit import test_kubernetes as kustomization
+from tools import yaml_text
 from tools.chart import CHART, EXAMPLES, RENDERED, ROOT, digest, examples, merged
 
 Manifest = dict[str, Any]
 
-DEFAULTS: Manifest = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+DEFAULTS: Manifest = yaml_text.load((CHART / "values.yaml").read_text("utf-8"))
 SCHEMA: Manifest = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 VALUES = {name: merged(DEFAULTS, values) for name, values in examples()}
 PROCESSES = ("worker", "api", "ticker", "migrate")
 
 
 def read(name: str) -> list[Manifest]:
-    return list(yaml.safe_load_all((RENDERED / name).read_text("utf-8")))
+    return list(yaml_text.load_all((RENDERED / name).read_text("utf-8")))
 
 
 MANIFESTS = {name: read(name) for name in EXAMPLES}
@@ -71,7 +71,7 @@ def test_what_is_tested_is_what_the_chart_renders(name: str) -> None:
 
 def test_the_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    chart = yaml_text.load((CHART / "Chart.yaml").read_text("utf-8"))
     assert chart["appVersion"] == project["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", chart["version"])
 

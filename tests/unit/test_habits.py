@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
+
+from tools import yaml_text
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = {
-    path.name: yaml.safe_load(path.read_text("utf-8")) for path in (ROOT / ".github/workflows").iterdir()
+    path.name: yaml_text.load(path.read_text("utf-8")) for path in (ROOT / ".github/workflows").iterdir()
 }
 TARGETS = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8")))
 

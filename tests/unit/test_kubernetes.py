@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import typer
-import yaml
 
 from dev.sample import DATASETS
 from producers.__main__ import cli
@@ -18,13 +17,14 @@ from stream_app.exposure import refuse_open_key_set, refuse_weak_secrets
 from stream_app.jobs.models import ExportJob
 from stream_app.settings import Settings
 from stream_app.worker.liveness import FRESH_SECONDS
+from tools import yaml_text
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 SETTINGS = dict(line.split("=", 1) for line in (FOLDER / "base" / "settings.env").read_text().splitlines())
 
 
 def manifests(name: str) -> list[dict[str, Any]]:
-    return [manifest for manifest in yaml.safe_load_all((FOLDER / name).read_text("utf-8")) if manifest]
+    return [manifest for manifest in yaml_text.load_all((FOLDER / name).read_text("utf-8")) if manifest]
 
 
 KUSTOMIZATION = manifests("base/kustomization.yaml")[0]

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from promql_parser import Expr, MatrixSelector, VectorSelector, parse, walk
 
 from stream_app.observability import metrics
+from tools import yaml_text
 
 ROOT = Path(__file__).parents[2]
 OBSERVE = ROOT / "observe"
@@ -18,7 +18,7 @@ DOCUMENT = (ROOT / "docs" / "observability.md").read_text()
 DASHBOARD: dict[str, Any] = json.loads((OBSERVE / "grafana/dashboards/exporter.json").read_text())
 RULES: list[dict[str, Any]] = [
     rule
-    for group in yaml.safe_load((OBSERVE / "alerts.yml").read_text())["groups"]
+    for group in yaml_text.load((OBSERVE / "alerts.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
@@ -123,7 +123,7 @@ def test_alerts_have_a_summary_a_severity_and_a_line_in_the_document() -> None:
 
 
 def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
-    source = yaml.safe_load((OBSERVE / "grafana/provisioning/datasources/prometheus.yml").read_text())
+    source = yaml_text.load((OBSERVE / "grafana/provisioning/datasources/prometheus.yml").read_text())
     uid = source["datasources"][0]["uid"]
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
@@ -141,8 +141,8 @@ def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
 
 
 def test_prometheus_and_grafana_use_files_of_the_compose_file() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    scrapes = yaml.safe_load((OBSERVE / "prometheus.yml").read_text())
+    services = yaml_text.load((ROOT / "docker-compose.yml").read_text())["services"]
+    scrapes = yaml_text.load((OBSERVE / "prometheus.yml").read_text())
     ports = {
         job["dns_sd_configs"][0]["names"][0]: job["dns_sd_configs"][0]["port"]
         for job in scrapes["scrape_configs"]
@@ -155,6 +155,6 @@ def test_prometheus_and_grafana_use_files_of_the_compose_file() -> None:
         volume.split(":")[1] for name in ("prometheus", "grafana") for volume in services[name]["volumes"]
     }
     assert {f"/etc/prometheus/{name}" for name in scrapes["rule_files"]} <= mounted
-    provider = yaml.safe_load((OBSERVE / "grafana/provisioning/dashboards/exporter.yml").read_text())
+    provider = yaml_text.load((OBSERVE / "grafana/provisioning/dashboards/exporter.yml").read_text())
     assert provider["providers"][0]["options"]["path"] in mounted
     assert all(services[name]["profiles"] == ["observe"] for name in ("prometheus", "grafana"))

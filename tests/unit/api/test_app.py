@@ -18,12 +18,13 @@ from api.app import create_app
 from stream_app.keyed_hashes import derive_key
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.settings import Settings
+from tests.unit.api.apps import app_of, openapi
 
 SETTINGS = Settings(_env_file=None)
 
 
 def test_every_call_is_documented() -> None:
-    document = create_app(SETTINGS).openapi()
+    document = openapi()
     operations = [
         (method, path, operation)
         for path, methods in document["paths"].items()
@@ -44,7 +45,7 @@ def test_every_call_is_documented() -> None:
 
 
 def test_all_references_of_the_schema_exist() -> None:
-    document = create_app(SETTINGS).openapi()
+    document = openapi()
     text = str(document)
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
@@ -63,7 +64,7 @@ def test_all_references_of_the_schema_exist() -> None:
     ],
 )
 async def test_a_wrong_method_lists_the_right_ones(path: str, methods: str) -> None:
-    transport = httpx2.ASGITransport(create_app(SETTINGS))
+    transport = httpx2.ASGITransport(app_of())
     async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
         response = await client.patch(path)
     assert (response.status_code, response.headers["allow"]) == (405, methods)

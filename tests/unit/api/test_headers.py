@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import httpx2
@@ -10,17 +9,12 @@ import pytest
 from starlette.routing import Mount
 from structlog.testing import capture_logs
 
-from api.app import create_app
 from api.middleware.response_headers import DEFAULTS
-from stream_app.settings import Settings
+from tests.unit.api.apps import app_of
 
 JOB = "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10"
 CACHEABLE = {"/", "/docs", "/docs/assets/{name}", "/page"}
 """Paths whose responses are equal for all users. No other response is cached."""
-
-
-def settings(**changes: Any) -> Settings:
-    return Settings(_env_file=None, **changes)
 
 
 def routes(app: Any) -> Iterator[tuple[str, str]]:
@@ -31,12 +25,6 @@ def routes(app: Any) -> Iterator[tuple[str, str]]:
             yield from routes(route)
         else:
             yield from ((method, route.path) for method in route.methods)
-
-
-@cache
-def app_of(**changes: Any) -> Any:
-    """Return an application. It is cached, because building it takes long."""
-    return create_app(settings(**changes))
 
 
 ROUTES = sorted(set(routes(app_of())))

@@ -6,19 +6,18 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api.app import create_app
 from api.page.compressed_files import accepts_gzip
 from api.page.localized import OF_DESTINATIONS, OF_OPERATORS, OF_PROVIDER
 from api.page.routes import PAGE_FILES
 from stream_app.messages.catalogue import PARTS_ON_DEMAND, page_messages, text
-from stream_app.settings import Settings
+from tests.unit.api.apps import app_of
 
 PAGE = [path for path in PAGE_FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]
 SCRIPTS = list(PAGE_FILES.glob("*.js"))
 
 
 def client() -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(create_app(Settings(_env_file=None)))
+    transport = httpx2.ASGITransport(app_of())
     return httpx2.AsyncClient(transport=transport, base_url="http://api")
 
 

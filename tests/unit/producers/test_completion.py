@@ -78,4 +78,4 @@ def serve(server: FakeServer) -> None:
 
 
 def test_without_the_api_nothing_is_offered_and_nothing_is_printed() -> None:
-    assert complete("exporter request --export-type ", "http://127.0.0.1:1") == []
+    assert complete_here("exporter request --export-type ", "http://127.0.0.1:1") == []

@@ -63,6 +63,14 @@ async def follow(url: str, *, is_async: bool, **limits: Any) -> list[str]:
 both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients wait for a short part of their pauses, which have a test of their own."""
+    if "is_async" in request.fixturenames:
+        pause = Following.pause
+        monkeypatch.setattr(Following, "pause", lambda following: pause(following) / 50)
+
+
 @both
 async def test_a_stream_that_breaks_is_opened_again_after_its_last_event(is_async: bool) -> None:
     streams = [
@@ -85,7 +93,7 @@ async def test_while_streams_are_refused_the_job_is_read(is_async: bool) -> None
 async def test_a_job_that_does_not_end_in_time_is_a_time_out(is_async: bool) -> None:
     async with answering([(200, event(1, "pending"))]) as (url, _):
         with pytest.raises(TimeoutError, match=str(JOB)):
-            await follow(url, is_async=is_async, timeout=0.4)
+            await follow(url, is_async=is_async, timeout=0.1)
 
 
 @both

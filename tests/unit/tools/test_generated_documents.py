@@ -10,7 +10,6 @@ from uuid import UUID
 
 import jsonschema_rs
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +26,7 @@ from streaming_exporter.events import (
     request_event,
     tick_event,
 )
+from tools import yaml_text
 from tools.asyncapi import DEAD_LETTER, FACTS, SUMMARIES, example
 from tools.generate import documents
 from tools.schemas import KNOWN, STATUS_OF, event_schema
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 OFFICIAL = Path(__file__).parents[1] / "data" / "asyncapi-3.0.0.schema.json.gz"
 """The official schema, unchanged: https://github.com/asyncapi/spec-json-schemas, Apache-2.0."""
 
-DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text("utf-8"))
+DOCUMENT: dict[str, Any] = yaml_text.load((ROOT / "docs" / "asyncapi.yaml").read_text("utf-8"))
 SCHEMAS = {
     kind: json.loads((ROOT / "docs" / "schemas" / f"{kind.value}.json").read_text("utf-8"))
     for kind in EventType

@@ -240,10 +240,10 @@ def left() -> list[int]:
 def test_the_exit_timer_ends_a_process_that_does_not_respond(
     left: list[int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ExitTimer(0.2, left.append).start()
+    ExitTimer(0.05, left.append).start()
     until(lambda: left == [1])
     written = capfd.readouterr().err
-    assert "the worker did not respond within 0.2 s" in written
+    assert "the worker did not respond within 0.05 s" in written
     assert "test_watchdog.py" in written  # the stack of every thread
 
 
@@ -256,13 +256,13 @@ def test_the_exit_timer_waits_while_it_is_reset(left: list[int]) -> None:
         exit_timer.reset()
         time.sleep(0.01)
     assert left == []
-    exit_timer.limit_exit(0.2)
+    exit_timer.limit_exit(0.05)
     until(lambda: left == [1])
 
 
 def test_the_limit_of_the_exit_is_not_extended(left: list[int], capfd: pytest.CaptureFixture[str]) -> None:
     exit_timer = ExitTimer(5, left.append)
-    exit_timer.limit_exit(0.3)
+    exit_timer.limit_exit(0.1)
     exit_timer.start()
 
     def urged() -> bool:
@@ -271,4 +271,4 @@ def test_the_limit_of_the_exit_is_not_extended(left: list[int], capfd: pytest.Ca
         return left == [1]
 
     until(urged, within=10)
-    assert "the worker did not end within 0.3 s" in capfd.readouterr().err
+    assert "the worker did not end within 0.1 s" in capfd.readouterr().err
