@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streaming_exporter.errors import ExporterError
 
 CANCEL_SECONDS = 60
-"""Seconds that ``forget`` waits for the jobs that it has cancelled."""
+"""Seconds that ``forget`` waits for the jobs that it has cancelled, and for files at destinations."""
 
 cli = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -144,14 +144,23 @@ def forget(
     address: Annotated[
         str | None, typer.Option(help="Remove this mail address, or this webhook's URL")
     ] = None,
+    leave_files: Annotated[
+        bool,
+        typer.Option(
+            "--leave-files",
+            help="Erase also the records of files that could not be removed from destinations, and print "
+            "where they are",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove the personal data of a user, or one address.
 
     Files, filters, addresses and schedules; or the address everywhere.
-    The user's unfinished jobs are cancelled first. Events in Kafka, lines in logs and mails that were sent
-    are not removed: they end with their own retention.
+    The user's unfinished jobs are cancelled first, and incomplete sets of files are removed from
+    destinations. Events in Kafka, lines in logs, mails and sets of files that were sent are not removed: they
+    end with their own retention.
     """
     import asyncio
 
@@ -163,7 +172,7 @@ def forget(
     if not yes:
         typer.confirm(f"Remove the data of {user_id or address}? This cannot be undone.", abort=True)
     try:
-        done = asyncio.run(_erase(settings, user_id, address))
+        done = asyncio.run(_erase(settings, user_id, address, leave_files=leave_files))
     except ExporterError as error:
         raise _failed(error, "run the command again") from error
     if as_json:
@@ -178,24 +187,29 @@ def forget(
     )
 
 
-async def _erase(settings: "Settings", user_id: str | None, address: str | None) -> "ErasureResult":
+async def _erase(
+    settings: "Settings", user_id: str | None, address: str | None, *, leave_files: bool
+) -> "ErasureResult":
     from stream_app.db.engine import create_engine
     from stream_app.jobs.erasure import PersonalDataEraser
     from stream_app.jobs.queue import JobQueue
     from stream_app.storage.object_store import ObjectStore
 
     engine, storage = create_engine(settings, application="exporter forget"), ObjectStore(settings)
-    eraser = PersonalDataEraser(engine, lambda key: storage.call(storage.remove_job, key))
+    eraser = PersonalDataEraser(
+        engine, lambda key: storage.call(storage.remove_job, key), lambda line: typer.echo(line, err=True)
+    )
     try:
         if user_id is None:
             return await eraser.erase_address(address or "")
+        await eraser.pause_schedules(user_id)
         if jobs := await eraser.unfinished(user_id):
             typer.echo(f"Cancelling {len(jobs)} unfinished jobs …", err=True)
             store = JobQueue.of(settings, engine)
             for job_id in jobs:  # the workers publish the outcomes
                 async with store.transaction() as connection:
                     await store.unheld.cancel(connection, job_id)
-        return await eraser.erase_user(user_id, wait_seconds=CANCEL_SECONDS)
+        return await eraser.erase_user(user_id, wait_seconds=CANCEL_SECONDS, leave_files=leave_files)
     finally:
         storage.close()
         await engine.dispose()

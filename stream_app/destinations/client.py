@@ -127,7 +127,7 @@ class DestinationClient:
             raise DeliveryRefused(f"the files cannot be stored at this destination: {error}") from error
 
         def known() -> DeliveryProgress:
-            located = replace(progress, path=transfer.path, writing=notification.attempt)
+            located = replace(progress, path=transfer.path, writing=notification.attempt, removed=False)
             return transfer.noted(located)
 
         def record() -> None:
@@ -225,12 +225,17 @@ class DestinationClient:
         """
         transfer.held_until = self._held_until()
         progress = replace(progress, files=transfer.done, path=transfer.path)
-        begun = replace(progress, writing=notification.attempt)
+        begun = replace(progress, writing=notification.attempt, removed=False)
         if not transfer.shares_paths:
-            is_held = await self._renew(notification, begun)
+            try:  # without a record nobody would remove the files
+                is_held = await self._outbox.renew(notification, begun.as_json())
+            except Retryable as error:
+                text = "the start of the delivery cannot be recorded"
+                raise DeliveryFailed(text, host_called=False, detail=str(error)) from error
         else:
+            unbegun = replace(progress, removed=False).as_json()
             try:
-                others = await self._outbox.begin_at_path(notification, progress.as_json())
+                others = await self._outbox.begin_at_path(notification, unbegun)
             except Retryable as error:
                 text = "the deliveries of other jobs cannot be read"
                 raise DeliveryFailed(text, host_called=False, detail=str(error)) from error
@@ -364,7 +369,7 @@ class DestinationClient:
         progress: DeliveryProgress,
     ) -> str | None:
         """Remove what the attempts have sent; return a text on what is left of it."""
-        if not progress.writing:
+        if not progress.writing or progress.removed:
             return None
         try:
             transfer = await self._transfer(notification, requested, destination, progress)
@@ -379,12 +384,12 @@ class DestinationClient:
 
         Before it removes a file, it records that no file is complete. So a repeated delivery sends all. Files
         of other jobs at shared paths stay, even with the same content. Nothing is removed for a delivery that
-        has not begun to write.
+        has not begun to write. Afterwards it records that all was removed.
 
         Returns:
             A text for the owner of the job if complete files are left, else ``None``.
         """
-        if not progress.writing:
+        if not progress.writing or progress.removed:
             return None
         none = replace(progress, files=0, sent=0, path=transfer.path).as_json()
         self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
@@ -428,6 +433,8 @@ class DestinationClient:
             return _left(transfer.left)
         finally:
             heartbeat.cancel()
+        none |= {"removed": True}
+        await retry_until_possible(self._outbox.record, notification, none)
         return None
 
     async def _in_thread(self, function: Callable[[], None]) -> None:

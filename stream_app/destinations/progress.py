@@ -26,6 +26,7 @@ class DeliveryProgress:
         writing: the last attempt that has begun to write or to remove files; 0 if none has.
         manifest: the path of the list of the files, where other jobs have it too, once the attempt has begun
             to write or to remove the list.
+        removed: whether all that was sent was removed again, after the last attempt that has begun to write.
     """
 
     place: str
@@ -37,6 +38,7 @@ class DeliveryProgress:
     upload: str | None = None
     writing: int = 0
     manifest: str | None = None
+    removed: bool = False
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
@@ -52,6 +54,7 @@ class DeliveryProgress:
                 known.get("path"),
                 known.get("upload"),
                 known.get("writing", 1),  # versions before did not record it
+                removed=known.get("removed", False),
             )
         rhythm = notification.rhythm
         schedule = rhythm.name if rhythm is not None else None
@@ -71,6 +74,7 @@ class DeliveryProgress:
             "upload": self.upload,
             "writing": self.writing,
             "manifest": self.manifest,
+            "removed": self.removed,
         }
 
 

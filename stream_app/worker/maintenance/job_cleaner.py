@@ -108,6 +108,14 @@ ADDRESSES = (
 A delivery that is skipped for such an address names it too, so the address is kept while it is in use.
 """
 
+GAPS = text(
+    """
+    DELETE FROM schedule_gaps AS gap
+    WHERE NOT EXISTS (SELECT FROM scheduled_exports AS schedule WHERE schedule.id = gap.schedule_id)
+    """
+)
+"""Removes gaps of schedules that do not exist any more. Version 0.2.0 left those of erased users."""
+
 LETTERS_KEPT = timedelta(days=90)
 """Shortest time that the mark of a handled dead letter is kept: longer than the topic keeps the letter."""
 
@@ -150,6 +158,7 @@ class JobCleaner:
                 await connection.execute(statement, {"history": self.history})
             await connection.execute(ADDRESSES[2])
             await connection.execute(FORGOTTEN_OUTCOMES)
+            await connection.execute(GAPS)
             await connection.execute(LETTERS, {"kept": max(self.history, LETTERS_KEPT)})
         removed = 0
         position: Position | None = BEGINNING

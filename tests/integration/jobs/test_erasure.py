@@ -8,12 +8,15 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import stream_app.__main__ as commands
 from stream_app.jobs import erasure
 from stream_app.jobs.erasure import PersonalDataEraser
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.projector import apply_events
+from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox, insert_deliveries
 from stream_app.schedules.models import ScheduledExport
+from stream_app.settings import Settings
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import EventType, LifecycleData, lifecycle_event
@@ -192,6 +195,86 @@ async def test_a_job_that_is_sealed_during_an_erasure_is_erased_after_its_end(
     async with engine.begin() as connection:
         assert await apply_events(connection, [lifecycle_event(EventType.EXPIRED, sealed[0])])
     assert (await waits).jobs == 1
+    assert await records.rows_with(ADA) == []
+
+
+async def test_a_mail_that_waits_during_an_erasure_is_still_unsubscribed(
+    engine: AsyncEngine, records: Records
+) -> None:
+    """Another worker sends mails while files are removed."""
+    await records.fill(ADA)
+    outbox = Outbox(engine, worker="w", lease=timedelta(hours=1))
+    async with engine.begin() as connection:
+        # One mail of the schedule, and one of the user's other jobs.
+        await connection.execute(
+            text("UPDATE deliveries SET topic = 'user:' || user_id WHERE event = 'failed'")
+        )
+        await connection.execute(text("UPDATE unsubscriptions SET address = :address"), {"address": ADDRESS})
+        await connection.execute(text("DELETE FROM suppressed_addresses"))
+    reasons: list[str | None] = []
+
+    async def send(key: str) -> None:
+        found = await outbox.claim(Channel.MAIL, 100, user_slots=100)
+        reasons.extend(item.skip_reason for item in found if item.address.lower() == ADDRESS)
+
+    await PersonalDataEraser(engine, send).erase_user(ADA)
+    assert reasons == ["the recipient has unsubscribed"] * 2
+    assert await records.rows_with(ADA) == []
+
+
+async def test_gaps_of_schedules_are_removed_with_their_user(
+    engine: AsyncEngine, records: Records, eraser: PersonalDataEraser
+) -> None:
+    await records.fill(ADA)
+    await records.fill(BOB)
+    gap = (
+        "INSERT INTO schedule_gaps (schedule_id, window_start, window_end) "
+        "SELECT id, now() - interval '1 day', now() FROM scheduled_exports"
+    )
+    async with engine.begin() as connection:
+        await connection.execute(text(gap))
+    await eraser.erase_user(ADA)
+    owners = (
+        "SELECT user_id FROM schedule_gaps LEFT JOIN scheduled_exports AS schedule "
+        "ON schedule.id = schedule_gaps.schedule_id"
+    )
+    async with engine.connect() as connection:
+        assert list(await connection.scalars(text(owners))) == [BOB]
+
+
+async def test_gaps_that_an_erasure_has_left_are_removed(engine: AsyncEngine, records: Records) -> None:
+    await records.fill(BOB)
+    gap = (
+        "INSERT INTO schedule_gaps (schedule_id, window_start, window_end) "
+        "SELECT id, now() - interval '1 day', now() FROM scheduled_exports "
+        "UNION ALL SELECT gen_random_uuid(), now() - interval '1 day', now()"
+    )
+    async with engine.begin() as connection:
+        await connection.execute(text(gap))
+    await JobCleaner(Jobs(engine).store, HISTORY).clean()
+    async with engine.connect() as connection:
+        left = "SELECT schedule_id IN (SELECT id FROM scheduled_exports) FROM schedule_gaps"
+        assert list(await connection.scalars(text(left))) == [True]
+
+
+async def test_the_schedules_of_the_user_start_no_run_while_jobs_end(
+    engine: AsyncEngine, own_settings: Settings, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command waits for jobs to end, and until then a schedule could start new ones."""
+    monkeypatch.setattr(commands, "CANCEL_SECONDS", 0)
+    await records.fill(ADA)
+    await Jobs(engine).admit(ADA)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE scheduled_exports SET next_run = now() - interval '1 hour'"))
+    with pytest.raises(Rejected, match="1 jobs of this user have not ended"):
+        await commands._erase(own_settings, ADA, None, leave_files=False)
+    due = "SELECT active, next_run FROM scheduled_exports"
+    async with engine.begin() as connection:
+        assert [tuple(row) for row in await connection.execute(text(due))] == [(False, None)]
+        end = "UPDATE export_jobs SET status = 'cancelled', outcome = NULL WHERE outcome IS NOT NULL"
+        await connection.execute(text(end))
+    done = await commands._erase(own_settings, ADA, None, leave_files=False)
+    assert (done.jobs, done.schedules) == (5, 1)
     assert await records.rows_with(ADA) == []
 
 

@@ -1,0 +1,230 @@
+"""The erasure of a user leaves no files of incomplete deliveries at a destination without a record."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from threading import Event
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from stream_app.destinations.transfer import Transfer
+from stream_app.jobs import erasure, partial_deliveries
+from stream_app.jobs.erasure import ErasureResult, PersonalDataEraser
+from stream_app.notifications.models import Channel
+from stream_app.notifications.outbox import Outbox
+from streaming_exporter.errors import Rejected, Retryable
+from tests.integration.destinations.conftest import Depot, names, on_sftp
+from tests.sftp_servers import OpenSsh, SftpServer
+from tests.waiting import WITHIN, patient, until_async
+
+TIMEOUT = 1.0
+"""The time-out of deliveries, in seconds."""
+
+
+@pytest.fixture(autouse=True)
+def _short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasure, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(partial_deliveries, "POLL_SECONDS", 0.05)
+
+
+class Erasing:
+    """Erases the data of the user ``u``, and collects what is reported."""
+
+    def __init__(self, depot: Depot) -> None:
+        self.depot = depot
+        self.reported: list[str] = []
+
+    async def __call__(self, seconds: float = 0.0, **options: bool) -> ErasureResult:
+        eraser = PersonalDataEraser(self.depot.engine, self.remove, self.reported.append)
+        return await eraser.erase_user("u", wait_seconds=seconds, **options)
+
+    async def remove(self, key: str) -> None:
+        await self.depot.storage.call(self.depot.storage.remove_job, key)
+
+    async def has_record(self, job: UUID) -> bool:
+        """Whether the job still has its request and its delivery."""
+        return job in await self.kept() and bool(await self.depot.row(job))
+
+    async def kept(self) -> list[UUID]:
+        """Return the jobs whose records are not erased."""
+        async with self.depot.engine.connect() as connection:
+            found = await connection.scalars(text("SELECT id FROM export_jobs WHERE user_id = 'u'"))
+            return list(found.all())
+
+
+@pytest.fixture
+def erasing(depot: Depot) -> Erasing:
+    return Erasing(depot)
+
+
+async def begun(depot: Depot, sftp: SftpServer) -> UUID:
+    """Return a job of which one of two files was sent, and which waits for the next attempt."""
+    depot.use(on_sftp(sftp))
+    sftp.faults(largest_file=100 * 1024)
+    job = await depot.job("acme", b"small", b"x" * 300_000)
+    async with depot.working():
+        await depot.tried(job)
+    assert names(sftp.files(), job) == ["ledger-00001.csv"]
+    return job
+
+
+async def test_a_transfer_in_progress_ends_and_its_files_are_removed_before_the_record(
+    depot: Depot, sftp: SftpServer, erasing: Erasing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(sftp, OpenSsh), "install openssh-server"
+    content, is_halted, running = Transfer._content, Event(), []
+
+    def halt_after_two(transfer: Transfer, *arguments: Any) -> Iterator[bytes]:
+        for number, chunk in enumerate(content(transfer, *arguments)):
+            if number == 2 and not is_halted.is_set():
+                sftp.signal(signal.SIGSTOP)
+                running.append(transfer)
+                is_halted.set()
+            yield chunk
+
+    monkeypatch.setattr(Transfer, "_content", halt_after_two)
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+    try:
+        async with depot.working(delivery_timeout_seconds=TIMEOUT):
+            await until_async(is_halted.is_set)
+            assert "ledger-00001.csv" in names(sftp.files(), job)
+            erasure_of_user = asyncio.create_task(erasing(patient(WITHIN)))
+            await until_async(running[0].stopped.is_set)
+            assert await erasing.has_record(job), "only it says where the files are"
+            sftp.signal(signal.SIGCONT)
+            done = await erasure_of_user
+    finally:
+        sftp.signal(signal.SIGCONT)
+    assert (done.jobs, done.left) == (1, ())
+    assert sftp.files() == {}
+    assert not await erasing.has_record(job)
+    assert erasing.reported == ["Waiting until the files of 1 deliveries are removed from acme …"]
+
+
+async def test_files_of_an_attempt_that_failed_are_removed_without_its_delay(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    job = await begun(depot, sftp)
+    await depot.run("UPDATE deliveries SET not_before = now() + interval '1 day'")
+    async with depot.working():
+        assert (await erasing(patient(WITHIN))).jobs == 1
+    assert sftp.files() == {}
+    assert not await erasing.has_record(job)
+
+
+async def test_a_record_stays_until_its_files_are_removed_or_given_up(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    job = await begun(depot, sftp)
+    other = await depot.job("acme", b"a")
+    await depot.run("DELETE FROM deliveries WHERE job_id = :id", id=other)
+    place = f"acme, in/ledger/date=2026-11-26/{job}/ledger-00001.csv (job {job}"
+    sftp.faults(refused="remove")
+    async with depot.working():
+        for attempts in (2, 3):  # a second erasure tries again
+            with pytest.raises(Rejected) as caught:
+                await erasing(patient(WITHIN))
+            assert caught.value.code == "files_left"
+            assert place in str(caught.value)
+            row = await depot.row(job)
+            assert (row.status, row.attempts) == ("failed", attempts)
+    assert await erasing.has_record(job)
+    assert await erasing.kept() == [job], "all other jobs are erased"
+    sftp.faults()
+    async with depot.working():
+        assert (await erasing(patient(WITHIN))).jobs == 1
+    assert sftp.files() == {}
+
+
+async def test_files_that_are_given_up_are_named_before_their_record_is_erased(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    job = await begun(depot, sftp)
+    done = await erasing(leave_files=True)  # no worker runs
+    assert [(item.job_id, item.destination) for item in done.left] == [(str(job), "acme")]
+    assert erasing.reported == [f"Left at {done.left[0]}"]
+    assert f"{job}/ledger-00001.csv" in erasing.reported[0]
+    assert not await erasing.has_record(job)
+
+
+async def test_an_erasure_that_is_ended_while_it_waits_is_completed_by_the_next_one(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    job = await begun(depot, sftp)
+    first = asyncio.create_task(erasing(patient(WITHIN)))
+    await until_async(lambda: bool(erasing.reported))
+    first.cancel()
+    await asyncio.wait({first})
+    assert await erasing.has_record(job)
+    async with depot.working():
+        assert (await erasing(patient(WITHIN))).jobs == 1
+    assert sftp.files() == {}
+
+
+async def test_a_delivery_that_is_claimed_during_an_erasure_keeps_its_record(
+    depot: Depot, sftp: SftpServer, erasing: Erasing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker claims it while the files of the job are removed from the bucket."""
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a", b"b")
+    remove = erasing.remove
+
+    async def claim_before(key: str) -> None:
+        await Outbox(depot.engine, worker="w", lease=timedelta(hours=1)).claim(Channel.DESTINATION, 9)
+        await remove(key)
+
+    monkeypatch.setattr(erasing, "remove", claim_before)
+    with pytest.raises(Rejected, match="acme"):
+        await erasing()
+    assert await erasing.has_record(job)
+
+
+async def test_a_delivery_that_has_not_begun_delays_no_erasure(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a")
+    assert (await erasing()).jobs == 1
+    assert not await erasing.has_record(job)
+
+
+async def test_sets_that_were_sent_and_sets_that_were_removed_delay_no_erasure(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    removed = await begun(depot, sftp)
+    await depot.give_up(removed)
+    await depot.hurry()
+    async with depot.working():
+        assert (await depot.ended(removed)).status == "failed"
+    sftp.faults()
+    sent = await depot.job("acme", b"a")
+    assert (await depot.sent(sent)).status == "sent"
+    assert (await erasing()).jobs == 2
+    assert names(sftp.files(), sent) == ["ledger.csv"], "a complete set belongs to its receiver"
+
+
+async def test_no_file_is_written_before_the_start_is_on_record(
+    depot: Depot, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a record nobody would remove the file. The state database is away for a moment."""
+    renew, failures = Outbox.renew, [Retryable("away")]
+
+    async def fail_once(self: Outbox, *arguments: Any) -> bool:
+        if failures:
+            raise failures.pop()
+        return await renew(self, *arguments)
+
+    monkeypatch.setattr(Outbox, "renew", fail_once)
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"a")
+    async with depot.working():
+        row = await depot.tried(job)
+        assert row.reason == "the start of the delivery cannot be recorded"
+        assert sftp.files() == {}
+        await depot.hurry()
+        assert (await depot.ended(job)).status == "sent"
