@@ -121,7 +121,7 @@ async def _one(
             if version(job) != last or job.status not in UNFINISHED:
                 subscription.offer(Update.of(job))
             else:
-                subscription.known[job_id] = version(job)
+                subscription.known.setdefault(job_id, version(job))
         async for update in subscription.updates():
             body = update.body if data else JobView.model_validate_json(update.body).without_data()
             yield _event(body if isinstance(body, str) else body.model_dump_json(), update.version)

@@ -46,6 +46,11 @@ def version(job: ExportJob) -> str:
     return f"{job.attempt}.{rank}.{job.row_count or 0}.{int(job.cancel_requested_at is not None)}"
 
 
+def _stage(version: str) -> tuple[int, ...]:
+    """Return attempt and state of a version. Rows are left out: a part that is read again counts anew."""
+    return tuple(map(int, version.split(".")[:2]))
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """The current state of a job. ``body`` is its :class:`JobView` as JSON."""
@@ -78,7 +83,15 @@ class Subscription:
         return self.known.get(job.id) != version(job)
 
     def offer(self, update: Update) -> None:
-        """Queue the update. It replaces an older one of the same job that still waits."""
+        """Queue the update. It replaces an older one of the same job that still waits.
+
+        A state that is older than what the listener has, or will get, is dropped: the first read of a job and
+        the read of a change run at the same time, and either can come last.
+        """
+        waiting = self._waiting.get(update.job_id)
+        known = self.known.get(update.job_id) if waiting is None else waiting.version
+        if known is not None and _stage(update.version) < _stage(known):
+            return
         if update.ended:
             self.known.pop(update.job_id, None)
         else:

@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import structlog
+
 from api.jobs.live_updates import LiveUpdates, Update
 from api.jobs.reader import JobReader
 from streaming_exporter.errors import Retryable
+
+log = structlog.get_logger(__name__)
 
 MAX_SECONDS = 30
 """The longest wait. A longer one that a client prefers is cut to this."""
@@ -69,23 +73,30 @@ class JobWaits:
     async def until_ended(self, job_id: UUID, seconds: float) -> Update | None:
         """Return the job after its end, or ``None`` if it has not ended within ``seconds``.
 
-        An outage of the database is no error: the job is recorded, so the call answers without its end.
+        Nothing that fails meanwhile is an error: the job is recorded, so the call answers without its end.
         """
         if self.is_full:
             return None
         self.waiting += 1
-        task = asyncio.create_task(self._end_of(job_id))
+        task = asyncio.create_task(self._end_or_none(job_id))
         self._tasks.add(task)
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
             return task.result() if done and not task.cancelled() else None
-        except Retryable:
-            return None
         finally:
             self.waiting -= 1
             self._tasks.discard(task)
             task.cancel()
             await asyncio.wait({task})
+
+    async def _end_or_none(self, job_id: UUID) -> Update | None:
+        try:
+            return await self._end_of(job_id)
+        except Retryable:
+            return None
+        except Exception:  # such as an error of the driver that is not known as an outage
+            log.exception("job_wait.failed", job_id=str(job_id))
+            return None
 
     async def _end_of(self, job_id: UUID) -> Update | None:
         with self.live_updates.job(job_id) as subscription:

@@ -1,18 +1,23 @@
 """``Prefer: wait=N``: what the header says, and the bound of the waits."""
 
 import asyncio
+from datetime import UTC, datetime
 from time import process_time
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from api.jobs.live_updates import LiveUpdates
 from api.jobs.waiting import MAX_SECONDS, JobWaits, preferred_wait
+from stream_app.jobs.models import ExportJob
 from streaming_exporter.errors import Retryable
+from tests.waiting import at_most, until_async
 
 TOKENS = st.text("abcxyz-!#", min_size=1, max_size=8).filter(lambda name: name.lower() != "wait")
 
@@ -96,6 +101,14 @@ def waits(limit: int = 10, error: Exception | None = None) -> JobWaits:
     return JobWaits(LiveUpdates(SimpleNamespace()), Reading(error), limit)  # type: ignore[arg-type]
 
 
+def job_of(job_id: UUID, status: str) -> ExportJob:
+    """Return the record of a job in its first attempt."""
+    return ExportJob(
+        id=job_id, user_id="u", export_type="ledger", format="csv", status=status, attempt=1, failures=0,
+        created_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
 async def test_a_job_that_does_not_end_is_none_in_time_and_leaves_nothing() -> None:
     known = waits()
     assert await known.until_ended(uuid4(), 0.01) is None
@@ -122,5 +135,34 @@ async def test_a_stopping_server_ends_the_waits_and_begins_none() -> None:
     assert (known.waiting, known.live_updates.listeners) == (0, 0)
 
 
-async def test_an_outage_while_a_job_is_read_is_no_error_of_the_request() -> None:
-    assert await waits(error=Retryable("away")).until_ended(uuid4(), 30) is None
+@pytest.mark.parametrize(
+    "error", [Retryable("away"), asyncpg.InterfaceError("the pool is closed"), KeyError()]
+)
+async def test_an_error_while_a_job_is_read_is_no_error_of_the_request(error: Exception) -> None:
+    """The job is recorded by then, so the response must be 202."""
+    with capture_logs() as logs:
+        assert await waits(error=error).until_ended(uuid4(), 30) is None
+    assert [line["event"] for line in logs] == ([] if isinstance(error, Retryable) else ["job_wait.failed"])
+
+
+@pytest.mark.parametrize("last", ["first read", "read of the change"])
+async def test_the_end_of_a_job_is_seen_whichever_read_comes_last(last: str) -> None:
+    """One read sees the job before its end, the other one after it."""
+    job_id, may_read = uuid4(), asyncio.Event()
+    running, ended = job_of(job_id, "processing"), job_of(job_id, "completed")
+
+    class Slow:
+        async def get(self, _: UUID) -> ExportJob:
+            await may_read.wait()
+            return running if last == "first read" else ended
+
+    known = waits()
+    known.reader = Slow()  # type: ignore[assignment]
+    call = asyncio.create_task(known.until_ended(job_id, 30))
+    await until_async(lambda: known.live_updates.listeners == 1)
+    known.live_updates._offer([ended if last == "first read" else running])
+    may_read.set()
+    async with at_most(10):  # all jobs are read again after 15 s
+        update = await call
+    assert update is not None
+    assert update.ended
