@@ -1,6 +1,5 @@
 """Creates, changes and runs schedules. A request is checked as if the export ran now."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,17 +21,11 @@ from api.jobs.service import (
 )
 from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
+from api.schedules.windows import change_gaps, column_kinds, next_window_start
 from api.services import ApiServices
 from stream_app.chat_addresses import whole_addresses
-from stream_app.datasets.bundle_requests import filters_by_dataset
-from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
-from stream_app.datasets.rights import find_dataset
-from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.exports.format_options import kept_options
-from stream_app.exports.queries.windows import check_window_columns
-from stream_app.exports.tables.catalog import SourceTable
-from stream_app.exports.tables.rights import read_visible
 from stream_app.jobs.submission import (
     REQUEST_COLUMNS,
     NewJob,
@@ -51,7 +44,7 @@ from stream_app.schedules.calendar import (
     earliest_start,
     period_before,
 )
-from stream_app.schedules.grants import dataset_of
+from stream_app.schedules.grants import SchedulePermissions, dataset_of
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import (
     calendar_of,
@@ -114,7 +107,9 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
             if now is None:
                 raise not_found()
             if now == known:
-                return await services.schedules.update(connection, schedule_id, values)
+                row = await services.schedules.update(connection, schedule_id, values)
+                await change_gaps(services, connection, known, row, patch.window_from)
+                return row
         # A tick, the end of a run or another change has changed the row, so it is checked again.
 
 
@@ -140,9 +135,11 @@ async def changed_values(
     """Return the columns of ``known`` with the changes of ``patch``."""
     order = _patched(services, known, patch)
     values = await checked_values(services, user, known.user_id, order, known)
-    same_calendar = all(values[name] == getattr(known, name) for name in CALENDAR)
-    if known.active and order.active and same_calendar and known.next_run is not None:
-        del values["next_run"]
+    if known.active and order.active and known.next_run is not None:
+        same_calendar = all(values[name] == getattr(known, name) for name in CALENDAR)
+        is_due = known.next_run <= services.clock.now()  # its tick has not come yet
+        if same_calendar or is_due:
+            del values["next_run"]
     if order.active and not known.active:
         values |= {"failures": 0, "paused_at": None, "paused_reason": None, "paused_code": None}
     if known.active and not order.active:
@@ -188,6 +185,7 @@ async def checked_values(
     grants = granted(services, user, owner, order, known, claims)
     _, request = validated_event(services, owner, order, claims=claims)
     await check_against_table(services, request)
+    kinds = await column_kinds(services, order, Caller.of(request))
     return {
         **{
             name: getattr(order, name)
@@ -211,97 +209,10 @@ async def checked_values(
         "catch_up": order.catch_up,
         "active": order.active,
         "next_run": calendar.next_run(now) if order.active else None,
-        "window_start": _window_start(order, known, now),
-        "column_kinds": await _kinds(services, order, Caller.of(request)),
+        "window_start": next_window_start(services, order, known, now, kinds),
+        "column_kinds": kinds,
         **grants,
     }
-
-
-def _window_start(order: ScheduleOrder, known: Schedule | None, now: datetime) -> datetime | None:
-    """Return the start of the next window; ``None`` for the start of its period."""
-    if order.window is Windowing.NONE:
-        if order.window_from is not None:
-            raise Rejected(
-                "the schedule has no window; set window, or leave window_from out", field="window_from"
-            )
-        return None
-    if order.window_from is not None:
-        return order.window_from
-    window_start: datetime | None = known.window_start if known is not None else None
-    return now if window_start is None and order.window is Windowing.SINCE_LAST_RUN else window_start
-
-
-async def _kinds(services: ApiServices, order: ScheduleOrder, caller: Caller) -> dict[str, str] | None:
-    """Return the kinds of the time columns in the window and the filters.
-
-    Those of a bundle are named with their dataset: ``ledger.created_at``.
-    """
-    dataset = find_dataset(services.datasets, order.export_type, caller)
-    has_window = order.window is not Windowing.NONE
-    if not isinstance(dataset, Bundle):
-        table = await read_visible(services.catalog, dataset, caller)
-        if has_window:
-            check_window_columns(table, has_deletions=True)
-        return _kinds_of(table, order, order.filters or {}, needs_time=True) or None
-    kinds: dict[str, str] = {}
-    is_limited = False
-    given = filters_by_dataset(dataset, order.filters or {})
-    for member in dataset.members:
-        table = await read_visible(services.catalog, member, caller)
-        if has_window:
-            check_window_columns(table, has_deletions=False)
-        own = given.get(member.name) or {}
-        limited = {**dataset.filters.get(member.name, {}), **own}
-        found = _kinds_of(table, order, limited, needs_time=False, place=f"filters.{member.name}")
-        is_limited = is_limited or table.dataset.time in found
-        kinds |= {f"{member.name}.{name}": kind for name, kind in found.items()}
-    if has_window and not is_limited:
-        raise _no_window(
-            f"no dataset of bundle {dataset.name!r} has a time column, so it cannot have a window"
-        )
-    return kinds or None
-
-
-def _kinds_of(
-    table: SourceTable,
-    order: ScheduleOrder,
-    filters: Mapping[str, Any],
-    *,
-    needs_time: bool,
-    place: str = "filters",
-) -> dict[str, str]:
-    """Return the kinds of the time columns of one dataset.
-
-    Args:
-        table: its table as the owner of the schedule sees it.
-        order: the schedule.
-        filters: the filters of the dataset.
-        needs_time: whether a window needs a time column. In a bundle, a dataset can be whole.
-        place: the place of the filters, for errors.
-
-    Raises:
-        Rejected: there is no time column, or a filter has it besides the window.
-    """
-    dataset, columns = table.dataset, table.filterable
-    names = set(filters)
-    if order.window is not Windowing.NONE:
-        has_time = dataset.time is not None
-        if needs_time and not has_time:
-            raise _no_window(f"dataset {dataset.name!r} has no time column, so it cannot have a window")
-        if has_time and dataset.time in names:
-            raise Rejected(
-                "the window limits this column already; remove the filter or the window",
-                code="filter_and_window",
-                field=f"{place}.{dataset.time}",
-            )
-        if has_time and dataset.time is not None:
-            names.add(dataset.time)
-    known = sorted(names & columns.keys())
-    return {name: columns[name].kind for name in known if columns[name].kind in TEMPORAL}
-
-
-def _no_window(text: str) -> Rejected:
-    return Rejected(text, code="no_time_column", field="window", allowed=[Windowing.NONE])
 
 
 async def run_now(services: ApiServices, user: User, schedule_id: UUID, key: str | None) -> UUID:
@@ -371,8 +282,12 @@ def _planned(services: ApiServices, schedule: Schedule, now: datetime, job_id: U
     if job.outcome is not None:
         raise _unusable(job.outcome.error.message if job.outcome.error else "")
     not_before = earliest_start(run, schedule.delay)
-    held_back = run.window is not None and not_before > now
-    return run, replace(job, not_before=not_before if held_back else None)
+    if run.window is None or not_before <= now:
+        return run, replace(job, not_before=None)
+    lapsed = SchedulePermissions.of(services.settings).refusal(schedule, not_before)
+    if lapsed is not None:  # before the run starts
+        raise Problem(403, lapsed.code, str(lapsed), field=lapsed.field)
+    return run, replace(job, not_before=not_before)
 
 
 def _unusable(reason: str) -> Problem:

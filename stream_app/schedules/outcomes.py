@@ -52,19 +52,22 @@ _CLOSE = text(
     "WHERE schedule_id = :id AND window_start >= :window_start AND window_end <= :reached"
 )
 
+# The owner can have moved window_start into the window. Then the next run exports what lies behind it.
 _OPEN = text(
     """
     WITH run AS (
         SELECT job.schedule_id, job.created_at,
                CAST(job."window" ->> 'from' AS timestamptz) AS start,
-               CAST(job."window" ->> 'to' AS timestamptz) AS "end"
+               least(
+                   CAST(job."window" ->> 'to' AS timestamptz), CAST(:window_start AS timestamptz)
+               ) AS "end"
         FROM export_jobs AS job JOIN scheduled_exports AS schedule ON schedule.id = job.schedule_id
         WHERE job.id = :job_id AND schedule."window" <> 'none'
             AND job."window" ->> 'from' IS NOT NULL AND job."window" ->> 'again' IS NULL
     )
     INSERT INTO schedule_gaps (schedule_id, window_start, window_end)
     SELECT run.schedule_id, run.start, run."end" FROM run
-    WHERE run.start < run."end" AND run."end" <= :window_start
+    WHERE run.start < run."end" AND CAST(:window_start AS timestamptz) IS NOT NULL
       AND NOT EXISTS (
           SELECT FROM export_jobs AS later
           WHERE later.schedule_id = run.schedule_id AND later.created_at > run.created_at

@@ -3,7 +3,7 @@
 Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.db.engine import autocommit_connection, autocommitting, transaction
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.jobs.submission import submit_lock
 from stream_app.schedules.models import Schedule, ScheduledExport, ScheduleGap
 
@@ -68,8 +69,62 @@ class ScheduleStore:
             found = await connection.execute(statement.returning(ScheduledExport.id))
             gone = found.one_or_none() is not None
             if gone:
-                await connection.execute(delete(ScheduleGap).where(ScheduleGap.schedule_id == schedule_id))
+                await self.delete_gaps(connection, schedule_id)
             return gone
+
+    @staticmethod
+    async def delete_gaps(connection: AsyncConnection, schedule_id: UUID) -> None:
+        """Remove all gaps of a schedule."""
+        await connection.execute(delete(ScheduleGap).where(ScheduleGap.schedule_id == schedule_id))
+
+    @staticmethod
+    async def end_gaps(connection: AsyncConnection, schedule_id: UUID, at: datetime) -> None:
+        """Remove from the gaps of a schedule what lies behind ``at``, where its next window begins."""
+        of_schedule = ScheduleGap.schedule_id == schedule_id
+        await connection.execute(delete(ScheduleGap).where(of_schedule, ScheduleGap.window_start >= at))
+        cut = update(ScheduleGap).where(of_schedule, ScheduleGap.window_end > at)
+        await connection.execute(cut.values(window_end=at))
+
+    @staticmethod
+    async def move_gaps(
+        connection: AsyncConnection, schedule_id: UUID, moved: Callable[[datetime], datetime]
+    ) -> None:
+        """Move the limits of the gaps of a schedule. Gaps that are empty then are removed."""
+        removed = delete(ScheduleGap).where(ScheduleGap.schedule_id == schedule_id)
+        gaps = (await connection.execute(removed.returning(ScheduleGap.__table__))).all()
+        rows = [
+            {
+                "id": gap.id,
+                "schedule_id": gap.schedule_id,
+                "window_start": moved(gap.window_start),
+                "window_end": moved(gap.window_end),
+            }
+            for gap in gaps
+        ]
+        if rows := [row for row in rows if row["window_start"] < row["window_end"]]:
+            await connection.execute(insert(ScheduleGap), rows)
+
+    @staticmethod
+    async def has_unfinished_windows(connection: AsyncConnection, schedule_id: UUID) -> bool:
+        """Return whether a run of the schedule that has a window has not ended."""
+        statement = select(ExportJob.id).where(
+            ExportJob.schedule_id == schedule_id,
+            ExportJob.status.in_(UNFINISHED),
+            ExportJob.window.is_not(None),
+        )
+        return await connection.scalar(statement.limit(1)) is not None
+
+    @staticmethod
+    async def planned_runs(connection: AsyncConnection, schedule_id: UUID) -> Sequence[Row[Any]]:
+        """Return the runs that are on record and whose time to start has not come: what they can export."""
+        statement = select(ExportJob.id, ExportJob.scope, ExportJob.claims, ExportJob.destination).where(
+            ExportJob.schedule_id == schedule_id,
+            ExportJob.status == Status.PENDING,
+            ExportJob.attempt == 0,
+            ExportJob.outcome.is_(None),
+            ExportJob.not_before > func.now(),
+        )
+        return (await connection.execute(statement)).all()
 
     async def list_newest(
         self, user_id: str | None, *, active: bool | None = None, before: Position | None = None, limit: int

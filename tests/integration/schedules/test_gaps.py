@@ -81,6 +81,22 @@ async def test_windows_have_no_gaps_and_no_overlaps_whichever_runs_fail(
     assert await gaps(schedules) == 0
 
 
+@pytest.mark.parametrize(("moved_to", "lost"), [(12, [(0, 12)]), (36, [(0, 24)]), (0, [])])
+async def test_what_a_lost_run_had_before_the_new_begin_of_the_next_window_is_a_gap(
+    schedules: Schedules, moved_to: int, lost: list[tuple[int, int]]
+) -> None:
+    """The owner moves the begin while the run takes place. The next run exports what lies behind it."""
+    made = await schedules.create(window="since_last_run", window_start=START)
+    await schedules.scheduler().run_due(START + days(1))
+    await schedules.set(made, window_start=START + moved_to * HOUR)
+    (run,) = await schedules.jobs(made)
+    await schedules.end(run, Status.FAILED)
+    async with schedules.engine.connect() as connection:
+        rows = await connection.execute(text("SELECT window_start, window_end FROM schedule_gaps"))
+        assert [((row[0] - START) / HOUR, (row[1] - START) / HOUR) for row in rows] == lost
+    assert (await schedules.get(made)).window_start == START + moved_to * HOUR
+
+
 async def test_a_gap_is_deleted_with_its_schedule(schedules: Schedules) -> None:
     made = await schedules.create(window="since_last_run", window_start=START)
     scheduler = schedules.scheduler()

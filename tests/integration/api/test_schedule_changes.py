@@ -1,0 +1,185 @@
+"""A change of a schedule loses no run, no day and no row, and exports none of them twice."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+from sqlalchemy import insert, select, update
+
+from stream_app.datasets.bundles import Bundle, BundleSettings
+from stream_app.datasets.file import DatasetsFile
+from stream_app.datasets.models import Dataset
+from stream_app.datasets.registry import Datasets
+from stream_app.exports.tables.catalog import Catalog
+from stream_app.schedules.models import ScheduledExport, ScheduleGap
+from tests.integration.api.conftest import Harness
+from tests.integration.api.test_schedules import made, path
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
+    """The API with a dataset of days, one of times, and a bundle of both."""
+    schema = f"test_{uuid4().hex[:8]}"
+    database = await asyncpg.connect(source_dsn)
+    await database.execute(
+        f"""
+        CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
+        CREATE TABLE {schema}.sales (id int PRIMARY KEY, owner text, day date);
+        CREATE TABLE {schema}.visits (id int PRIMARY KEY, owner text, at timestamptz);
+        GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC
+        """
+    )
+    sales = Dataset(name="sales", table=f"{schema}.sales", owner="owner", time="day")
+    visits = Dataset(name="visits", table=f"{schema}.visits", owner="owner", time="at")
+    both = Bundle.of(BundleSettings(name="both", datasets=("sales", "visits")), (sales, visits))
+    known = api.app.state.services
+    content = DatasetsFile(datasets={"sales": sales, "visits": visits}, bundles={"both": both})
+    datasets = Datasets(content)
+    api.app.state.services = replace(
+        known,
+        datasets=datasets,
+        validator=replace(known.validator, datasets=datasets),
+        catalog=Catalog(known.estimate_sources),
+    )
+    yield api
+    api.app.state.services = known
+    await database.execute(f"DROP SCHEMA {schema} CASCADE")
+    await database.close()
+
+
+async def store(api: Harness, schedule: dict[str, Any], **values: Any) -> None:
+    """Change the row of a schedule."""
+    async with api.engine.begin() as connection:
+        row = update(ScheduledExport).where(ScheduledExport.id == UUID(schedule["id"]))
+        await connection.execute(row.values(**values))
+
+
+async def add_gaps(api: Harness, schedule: dict[str, Any], *limits: datetime) -> None:
+    """Add gaps from each limit to the next one."""
+    async with api.engine.begin() as connection:
+        for start, end in pairwise(limits):
+            values = {"schedule_id": UUID(schedule["id"]), "window_start": start, "window_end": end}
+            await connection.execute(insert(ScheduleGap).values(values))
+
+
+async def gaps(api: Harness) -> list[tuple[datetime, datetime]]:
+    async with api.engine.connect() as connection:
+        rows = select(ScheduleGap.window_start, ScheduleGap.window_end).order_by(ScheduleGap.window_start)
+        return [(row[0], row[1]) for row in await connection.execute(rows)]
+
+
+ZONES = [
+    ("Europe/Berlin", "America/New_York"),
+    ("America/New_York", "Europe/Berlin"),
+    ("UTC", "Asia/Tokyo"),
+    ("Pacific/Kiritimati", "Pacific/Honolulu"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), ZONES)
+@pytest.mark.parametrize("hour", [0, 20])
+async def test_another_time_zone_repeats_and_loses_no_day(
+    shop: Harness, old: str, new: str, hour: int
+) -> None:
+    """The file before has the days before the first of March, in the zone of then."""
+    begin = datetime(2026, 3, 1, hour, tzinfo=ZoneInfo(old))
+    async with shop.user() as client:
+        schedule = await made(client, export_type="sales", window="since_last_run", timezone=old)
+        await store(shop, schedule, window_start=begin)
+        await add_gaps(shop, schedule, begin - 3 * DAY, begin - 2 * DAY, begin - DAY)
+        answer = await client.patch(path(schedule), json={"timezone": new})
+        assert answer.status_code == 200, answer.text
+        ran = await client.post(path(schedule, ":run"))
+        assert ran.status_code == 202, ran.text
+    job = await shop.queries.get(UUID(ran.json()["export_job_id"]))
+    assert job is not None
+    assert job.filters["day"]["gte"] == "2026-03-01"
+    days = [tuple(moment.astimezone(ZoneInfo(new)).date() for moment in gap) for gap in await gaps(shop)]
+    assert days == [
+        (date(2026, 2, 26), date(2026, 2, 27)),
+        (date(2026, 2, 27), date(2026, 2, 28)),
+    ]
+
+
+async def test_another_time_zone_moves_no_window_of_times(shop: Harness) -> None:
+    begin = datetime(2026, 3, 1, tzinfo=ZoneInfo("Europe/Berlin"))
+    async with shop.user() as client:
+        schedule = await made(
+            client, export_type="visits", window="previous_period", timezone="Europe/Berlin"
+        )
+        await store(shop, schedule, window_start=begin)
+        await add_gaps(shop, schedule, begin - DAY, begin)
+        changed = (await client.patch(path(schedule), json={"timezone": "America/New_York"})).json()
+    assert datetime.fromisoformat(changed["window_from"]) == begin
+    assert await gaps(shop) == [(begin - DAY, begin)]
+
+
+async def test_another_time_zone_for_days_and_times_needs_the_begin_of_the_next_window(shop: Harness) -> None:
+    async with shop.user() as client:
+        schedule = await made(client, export_type="both", format="excel", window="since_last_run")
+        refused = await client.patch(path(schedule), json={"timezone": "Asia/Tokyo"})
+        assert (refused.status_code, refused.json()["field"]) == (422, "timezone")
+        assert "window_from" in refused.json()["detail"]
+        change = {"timezone": "Asia/Tokyo", "window_from": "2026-03-01T00:00:00Z"}
+        assert (await client.patch(path(schedule), json=change)).status_code == 200
+
+
+async def test_the_time_zone_of_days_waits_for_the_end_of_runs(shop: Harness) -> None:
+    """If such a run fails, its days must be exported again, and they are those of the old zone."""
+    async with shop.user() as client:
+        schedule = await made(
+            client, export_type="sales", window="since_last_run", window_from="2026-03-01T00:00:00Z"
+        )
+        job_id = (await client.post(path(schedule, ":run"))).json()["export_job_id"]
+        refused = await client.patch(path(schedule), json={"timezone": "Asia/Tokyo"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "runs_unfinished")
+        assert (await client.patch(path(schedule), json={"time_of_day": "09:00"})).status_code == 200
+        await shop.set(job_id, status="completed")
+        assert (await client.patch(path(schedule), json={"timezone": "Asia/Tokyo"})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "change", [{"time_of_day": "09:00"}, {"schedule": "weekly"}, {"timezone": "Asia/Tokyo"}]
+)
+async def test_a_run_that_is_due_takes_place_after_a_change_of_the_calendar(
+    api: Harness, change: dict[str, Any]
+) -> None:
+    """Its tick comes after the change."""
+    due = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=1)
+    async with api.user() as client:
+        schedule = await made(client)
+        await store(api, schedule, next_run=due)
+        changed = (await client.patch(path(schedule), json=change)).json()
+        assert datetime.fromisoformat(changed["next_run"]) == due
+        paused = (await client.patch(path(schedule), json={"active": False})).json()
+        assert paused["next_run"] is None
+        resumed = (await client.patch(path(schedule), json={"active": True})).json()
+        assert datetime.fromisoformat(resumed["next_run"]) > due
+
+
+async def test_a_gap_behind_the_begin_of_the_next_window_is_not_exported_twice(api: Harness) -> None:
+    begin = datetime(2026, 3, 10, tzinfo=UTC)
+    async with api.user() as client:
+        schedule = await made(client, window="since_last_run", window_from=begin.isoformat())
+        other = await made(client, window="since_last_run", window_from=begin.isoformat())
+        await add_gaps(api, schedule, *(begin - days * DAY for days in (6, 4, 2, 1)))
+        assert (await client.patch(path(schedule), json={"delay": 5})).status_code == 200
+        assert len(await gaps(api)) == 3
+        await add_gaps(api, other, begin - 9 * DAY, begin)
+        back = begin - 3 * DAY
+        assert (await client.patch(path(schedule), json={"window_from": back.isoformat()})).status_code == 200
+        assert await gaps(api) == [
+            (begin - 9 * DAY, begin),
+            (begin - 6 * DAY, begin - 4 * DAY),
+            (begin - 4 * DAY, back),
+        ]
+        assert (await client.patch(path(schedule), json={"window": "none"})).status_code == 200
+        assert await gaps(api) == [(begin - 9 * DAY, begin)]
