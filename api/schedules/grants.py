@@ -8,11 +8,13 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.auth.authenticator import User
 from api.auth.callers import RequestClaims, claims_for, kept_claims
 from api.errors import Problem
+from api.jobs.cancellation import publish_cancellation
 from api.schedules.schemas import ScheduleOrder
 from api.services import ApiServices
 from stream_app.datasets.rights import ALL
@@ -25,17 +27,23 @@ log = structlog.get_logger(__name__)
 async def end_lost_grants(services: ApiServices, user: User, schedule_id: UUID) -> None:
     """Take from a schedule what its owner's token lacks: scope ``all``, roles and claims.
 
-    This is committed before the call continues, which can be refused.
+    Runs on record that need it, and whose time to start has not come, are cancelled, so that the next run
+    exports their windows. This is committed before the call continues, which can be refused.
     """
-    known = await services.schedules.get(schedule_id, user_id=user.id)
-    if known is None or not _lost(services, user, known):
-        return
     async with services.schedules.transaction() as connection:
         known = await services.schedules.lock(connection, schedule_id, user_id=user.id)
-        lost = _lost(services, user, known) if known is not None else {}
+        if known is None:
+            return
+        lost = _lost(services, user, known)
         if lost:
             await services.schedules.update(connection, schedule_id, lost)
             log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
+        planned = await services.schedules.planned_runs(connection, schedule_id)
+        cancelled = [run.id for run in planned if _lacks(services, user, known, run)]
+        for job_id in cancelled:
+            await services.store.unheld.cancel(connection, job_id)
+    for job_id in cancelled:
+        publish_cancellation(services, job_id, by=user.id)
 
 
 def claims_of(
@@ -109,13 +117,26 @@ def _lost(services: ApiServices, user: User, known: Schedule) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if known.all_rows_until is not None and not user.can_export_all:
         values["all_rows_until"] = None
-    dataset = services.datasets.get(known.export_type)
-    if known.claims and dataset is not None:
-        claims = claims_for(user, dataset, services.datasets.destination(known.destination))
-        kept = kept_claims(known.claims, claims)
-        if kept != known.claims:
-            values["claims"] = kept
+    kept = _kept(services, user, known, known)
+    if kept != known.claims:
+        values["claims"] = kept
     return values
+
+
+def _lacks(services: ApiServices, user: User, known: Schedule, run: Row[Any]) -> bool:
+    """Return whether the token of the owner lacks a right of a planned run."""
+    if run.scope == ALL and not user.can_export_all:
+        return True
+    return bool(_kept(services, user, known, run) != run.claims)
+
+
+def _kept(services: ApiServices, user: User, known: Schedule, item: Schedule | Row[Any]) -> Any:
+    """Return which of the claims of a schedule, or of a run of it, the token of the owner has."""
+    dataset = services.datasets.get(known.export_type)
+    if not item.claims or dataset is None:
+        return item.claims
+    has = claims_for(user, dataset, services.datasets.destination(item.destination))
+    return kept_claims(item.claims, has)
 
 
 def _renewed_claims(claims: RequestClaims, rights: SchedulePermissions, now: datetime) -> dict[str, Any]:

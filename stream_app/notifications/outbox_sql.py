@@ -123,7 +123,10 @@ CLAIM = text(
                LIMIT 1
            ) AS sent_to,
            job.expires_at <= now() AS gone, suppressed.reason AS suppressed,
-           unsubscribed.address IS NOT NULL AS unsubscribed,
+           EXISTS (
+               SELECT FROM unsubscriptions AS known WHERE known.address = lower(claimed.address)
+                   AND (known.topic = claimed.topic OR known.topic = 'schedule:' || origin.schedule_id)
+           ) AS unsubscribed,
            CASE WHEN NOT schedule.active THEN schedule.paused_reason END AS paused,
            schedule.name AS schedule_name, schedule.schedule, schedule.day AS schedule_day,
            schedule.time_of_day, schedule.timezone AS schedule_zone,
@@ -132,10 +135,23 @@ CLAIM = text(
     LEFT JOIN export_jobs AS job ON job.id = claimed.job_id
     LEFT JOIN scheduled_exports AS schedule ON schedule.id = job.schedule_id
     LEFT JOIN suppressed_addresses AS suppressed ON suppressed.address = lower(claimed.address)
-    LEFT JOIN unsubscriptions AS unsubscribed ON unsubscribed.address = lower(claimed.address)
-        AND unsubscribed.topic = claimed.topic
+    LEFT JOIN LATERAL (
+        WITH RECURSIVE before (schedule_id, rerun_of) AS (
+            SELECT schedule_id, rerun_of FROM export_jobs WHERE id = job.rerun_of
+            UNION
+            SELECT earlier.schedule_id, earlier.rerun_of
+            FROM before JOIN export_jobs AS earlier ON earlier.id = before.rerun_of
+            WHERE before.schedule_id IS NULL
+        )
+        SELECT schedule_id FROM before WHERE schedule_id IS NOT NULL LIMIT 1
+    ) AS origin ON true
     """
 )
+"""Claims deliveries that are due, and returns them with their jobs.
+
+``origin`` is the schedule of the run that a job repeats, possibly through further jobs: whoever has
+unsubscribed from the schedule gets no mail about a repeated run either.
+"""
 
 # A host that answers is reachable again, whatever the status is.
 FINISH = text(

@@ -156,15 +156,19 @@ class RunPlanner:
     def _job(
         self, schedule: DueSchedule, run: Run, until: datetime, zone: ZoneInfo, *, gap_id: UUID | None = None
     ) -> NewJob:
-        """Return the job of a run. It starts once its time and its window are over by the database clock."""
+        """Return the job of a run. It starts once its time and its window are over by the database clock.
+
+        Rights that end before it starts are no rights of the run.
+        """
         dataset = dataset_of(self.datasets, schedule)
         request = run_request(schedule, run, dataset, zone, job_id=gap_id)
-        permissions = SchedulePermissions.of(self.settings)
-        refusal = permissions.refusal(schedule, schedule.now) or missing_time_column(run, dataset)
         jitter = start_delay(schedule.id, self.settings.schedule_jitter_seconds)
-        job = request.job(self.validator, now=schedule.now, refusal=refusal)
         due_in = run.at + timedelta(seconds=schedule.delay) + jitter - until
         not_before = max(schedule.now + due_in, earliest_start(run, schedule.delay))
+        permissions = SchedulePermissions.of(self.settings)
+        refusal = permissions.refusal(schedule, max(schedule.now, not_before))
+        refusal = refusal or missing_time_column(run, dataset)
+        job = request.job(self.validator, now=schedule.now, refusal=refusal)
         return replace(job, not_before=not_before if not_before > schedule.now else None)
 
     def _failed_run(self, schedule: DueSchedule, error: Rejected) -> list[NewJob]:

@@ -444,6 +444,66 @@ async def test_a_call_of_the_owner_ends_and_renews_the_claims_of_a_schedule(
     assert row.claims == kept
 
 
+@pytest.mark.parametrize(
+    ("roles", "claims", "ends"),
+    [
+        (("pii", "finance"), {"org": "acme"}, False),
+        (("pii", "finance", "exports:all"), {"org": ["globex", "acme"]}, False),
+        (("pii",), {"org": "acme"}, True),
+        (("pii", "finance"), {"org": "globex"}, True),
+    ],
+)
+async def test_a_run_that_waits_for_its_start_ends_with_the_rights_of_the_owner(
+    shop: Harness, roles: tuple[str, ...], claims: dict[str, Any], ends: bool
+) -> None:
+    """It waits for late rows. Its window is returned, and the next run has the rights of then."""
+    schedule = await OneSchedule.make(shop)
+    has = {"org": "acme"}
+    change = {"window": "previous_period", "delay": 3_600}
+    changed = await schedule.call("PATCH", "", change, "pii", "finance", **has)
+    assert changed.status_code == 200, changed.text
+    waiting, due = [
+        (await schedule.call("POST", ":run", None, "pii", "finance", **has)).json()["export_job_id"]
+        for _ in range(2)
+    ]
+    await shop.set(due, not_before=None)
+    assert (await schedule.call("PATCH", "", {"active": False}, *roles, **claims)).status_code == 200
+    for job_id, is_cancelled in ((waiting, ends), (due, False)):
+        job = await shop.queries.get(UUID(job_id))
+        assert job is not None
+        assert job.claims == {"org": "acme", "roles": ["finance", "pii"]}
+        assert (job.outcome or {}).get("status") == ("cancelled" if is_cancelled else None)
+    published = await shop.published(waiting)
+    assert ("export.cancel_requested" in [event.type for event in published]) is ends
+
+
+async def test_a_run_for_all_rows_that_waits_for_its_start_ends_with_the_role(shop: Harness) -> None:
+    """The schedule has another scope by then."""
+    schedule = await OneSchedule.make(shop)
+    job_id = (await schedule.call("POST", ":run", None, "pii", org="acme")).json()["export_job_id"]
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await shop.set(job_id, scope="all", claims=None, not_before=later)
+    for roles, status in ((("pii", "exports:all"), None), (("pii",), "cancelled")):
+        answer = await schedule.call("PATCH", "", {"active": False}, *roles, org="acme")
+        assert answer.status_code == 200, answer.text
+        job = await shop.queries.get(UUID(job_id))
+        assert job is not None
+        assert (job.outcome or {}).get("status") == status
+
+
+async def test_nobody_starts_a_run_whose_rights_end_before_it_starts(shop: Harness) -> None:
+    schedule = await OneSchedule.make(shop)
+    change = {"window": "previous_period", "delay": 7_200}
+    changed = await schedule.call("PATCH", "", change, "pii", "finance", org="acme")
+    assert changed.status_code == 200, changed.text
+    for hours, status in ((1, 403), (3, 202)):
+        await schedule.set(claims_until=datetime.now(UTC) + timedelta(hours=hours))
+        ran = await schedule.call("POST", ":run", None, "exports:admin", user="somebody")
+        assert ran.status_code == status, ran.text
+        if status == 403:
+            assert ran.json()["code"] == "grant_lapsed"
+
+
 async def test_a_schedule_of_a_dataset_without_rights_has_no_grant(shop: Harness) -> None:
     async with shop.user("pii", org="acme") as client:
         made = (await client.post("/exports/schedules", json=order(schedule="daily"))).json()

@@ -51,6 +51,32 @@ async def test_several_jobs_of_one_batch_get_their_deliveries(office: Office) ->
     ]
 
 
+async def test_whoever_has_unsubscribed_from_a_schedule_gets_no_mail_about_its_runs_that_are_repeated(
+    office: Office,
+) -> None:
+    """A repeated run is no run of the schedule, and its mails have the topic of the user's other jobs."""
+    schedule, box = uuid4(), outbox(office)
+    await box.unsubscribe("gone@example.com", f"schedule:{schedule}")
+    await box.unsubscribe("gone@example.com", f"schedule:{uuid4()}")
+    run = await office.ended(schedule_id=schedule)
+    again = await office.ended("gone@example.com", "there@example.com", rerun_of=run)
+    twice = await office.ended("gone@example.com", rerun_of=again)
+    lost = await office.ended("gone@example.com", rerun_of=uuid4())
+    other = await office.ended("gone@example.com", rerun_of=await office.ended())
+    found = {
+        (item.job_id, item.address): item.skip_reason
+        for item in await box.claim(Channel.MAIL, 10, user_slots=10)
+    }
+    reason = "the recipient has unsubscribed"
+    assert found == {
+        (again, "gone@example.com"): reason,
+        (again, "there@example.com"): None,
+        (twice, "gone@example.com"): reason,
+        (lost, "gone@example.com"): None,
+        (other, "gone@example.com"): None,
+    }
+
+
 async def test_a_schedules_mails_have_a_topic_of_their_own(office: Office) -> None:
     schedule = uuid4()
     job = await office.ended("a@example.com", schedule_id=schedule)

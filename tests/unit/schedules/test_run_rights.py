@@ -57,6 +57,9 @@ def planned(
         ({"roles": ["orders"]}, {"claims": None, "scope": "own"}, "unknown_dataset"),
         ({}, {"claims": None, "scope": "own", "claims_until": None}, None),
         ({}, {"claims_until": NOW}, "grant_lapsed"),
+        # Rows can arrive late, so the run waits; its rights end before it starts.
+        ({}, {"claims_until": NOW + timedelta(hours=1), "delay": 7_200}, "grant_lapsed"),
+        ({}, {"claims_until": NOW + timedelta(hours=3), "delay": 7_200}, None),
         ({}, {"claims_until": None}, "grant_lapsed"),
         ({}, {"claims_until": NOW, "scope": "own"}, "grant_lapsed"),
         ({}, {"claims": {"org": "acme"}}, "scope_not_allowed"),
