@@ -158,12 +158,16 @@ async def get_schedule(schedule_id: UUID, services: InjectedServices, user: Curr
     operation_id="changeSchedule",
     summary="Change, pause or resume a schedule",
     response_model=ScheduleView,
-    responses=problem_responses(400, 401, 403, 404, 413, 422, 500, 503),
+    responses=problem_responses(400, 401, 403, 404, 409, 413, 422, 500, 503),
 )
 async def change_schedule(
     schedule_id: UUID, patch: SchedulePatch, services: InjectedServices, user: CurrentUser
 ) -> ScheduleView:
-    """`{"active": false}` pauses, `{"active": true}` resumes. null sets a field to its default."""
+    """`{"active": false}` pauses, `{"active": true}` resumes. null sets a field to its default.
+
+    A run that is due takes place, also after a change of the calendar. If the windows are of days, the time
+    zone cannot be changed while a run has not ended (409, `runs_unfinished`).
+    """
     row = await schedules.change(services, user, schedule_id, patch)
     audit_log.set_object("schedule", row.id, owner=row.user_id)
     return await _view(services, row)
