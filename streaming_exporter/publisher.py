@@ -206,7 +206,6 @@ class Publisher:
             **client_options(self._settings),
             client_id=self._client_id,
             acks="all",
-            linger_ms=2,
             request_timeout_ms=int(self._timeout * 1000),
             metadata_max_age_ms=60_000,
         )

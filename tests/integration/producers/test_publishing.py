@@ -40,6 +40,28 @@ async def test_an_event_is_stored_when_publish_returns(settings: Settings, publi
         assert there.count(event.id) == 1
 
 
+async def test_an_event_is_sent_at_once_and_events_at_the_same_time_together(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No event waits for others. While Kafka confirms one, the next ones gather."""
+    await publisher.request(REQUEST)  # it connects
+    send, sent = AIOKafkaConnection.send, 0
+
+    def count_and_send(self: Any, request: Any, *arguments: Any, **named: Any) -> Any:
+        nonlocal sent
+        sent += "Produce" in type(request).__name__
+        return send(self, request, *arguments, **named)
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", count_and_send)
+    one = asyncio.create_task(publisher.request(REQUEST))
+    for _ in range(30):  # steps of the event loop, of which no timer is one
+        await asyncio.sleep(0)
+    assert sent == 1
+    await one
+    await asyncio.gather(*(publisher.request(REQUEST) for _ in range(200)))
+    assert sent < 20
+
+
 async def test_a_failed_event_does_not_arrive_later(
     stack: Stack, settings: Settings, publisher: Publisher
 ) -> None:
