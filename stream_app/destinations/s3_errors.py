@@ -16,6 +16,7 @@ from stream_app.destinations.errors import (
 )
 from stream_app.storage.chunk_errors import unwrapped_chunk_errors
 from stream_app.storage.errors import STORE_ERRORS, ErrorKind, kind_of
+from stream_app.storage.parts import TemporaryDiskError
 from streaming_exporter.errors import NeedsOperator, Outage, Rejected
 
 FULL_CODES = frozenset(
@@ -76,5 +77,7 @@ def s3_errors(*, is_encrypted: bool = False) -> Iterator[None]:
             ) from error
         except Rejected as error:  # the file has more parts than an upload can have
             raise DestinationError(NEVER, detail=str(error), is_permanent=True) from error
+        except TemporaryDiskError as error:
+            raise DestinationError(FAILED, detail=str(error), affects_all=False) from error
         except (*STORE_ERRORS, Outage) as error:
             raise DestinationError(AWAY, detail=f"{type(error).__name__}: {error}") from error

@@ -13,6 +13,7 @@ from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.plugins import check_plugins
 from stream_app.doctor.sources import area_of, check_source, open_sources
 from stream_app.doctor.state_database import check_state_database
+from stream_app.doctor.temporary_folder import check_temporary_folder
 from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.formats.registry import FORMAT_PLUGINS
@@ -30,7 +31,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
     plugins = (*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins)
     own = (
         *(check_settings(settings), check_datasets(settings), check_destinations(settings)),
-        check_plugins(plugins),
+        *(check_plugins(plugins), check_temporary_folder(settings)),
     )
     for finding in chain(*own):
         yield finding

@@ -61,6 +61,7 @@ from stream_app.exports.task import (
     ExportTask,
 )
 from stream_app.storage.object_store import ObjectStore
+from stream_app.storage.parts import largest_file_on, temporary_bytes
 from stream_app.time_zones import TimeZone
 from streaming_exporter.errors import Outage, Rejected
 from streaming_exporter.events import ExportRequest
@@ -241,7 +242,8 @@ class _DatasetExport:
         """Return what writes the files of the rows."""
         exporter, task, table, request = self.exporter, self.task, self.table, requests.rows
         encryption = encryption_for(request.encrypt, task.job, exporter.passwords)
-        file_limits = self._limits.of_file(self.output.name)
+        # The disk for the parts of a huge file can be small, and other exports can use it.
+        file_limits = self._limits.of_file(self.output.name).at_most(largest_file_on(temporary_bytes()))
         limit = FileLimit.of(request.split, file_limits, self.output).before(encryption)
         kind = FileKind(
             task,

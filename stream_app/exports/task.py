@@ -79,6 +79,11 @@ class FileLimits:
     max_bytes: int | None = None
     file_bytes: int | None = None
 
+    def at_most(self, file_bytes: int) -> Self:
+        """Return these limits for files of ``file_bytes`` at most."""
+        own = file_bytes if self.file_bytes is None else min(self.file_bytes, file_bytes)
+        return replace(self, file_bytes=own)
+
 
 @dataclass(frozen=True, slots=True)
 class RowLimit:

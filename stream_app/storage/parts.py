@@ -7,9 +7,15 @@ new pages cost more time than the copying of their content.
 """
 
 import mmap
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import groupby
+
+from stream_app.observability import metrics
+from streaming_exporter.errors import Retryable
 
 PART_SIZE = 8 * 2**20
 """Bytes of a usual part. Some stores require parts of equal size, which files up to 27 GiB have."""
@@ -23,10 +29,19 @@ LARGER = ((3_500, 8), (4_500, 128))
 IN_MEMORY = 16 * 2**20
 """Bytes of the largest part that is collected in memory."""
 
+AT_A_TIME = 3
+"""Parts of an upload that exist at a time: two are sent, and one is collected."""
+
 FEW_BYTES = 2**20
 """A last part with at most this many bytes is joined from its chunks: to map memory for it takes longer."""
 
 Part = bytes | memoryview | mmap.mmap
+
+
+class TemporaryDiskError(Retryable):
+    """The folder for temporary files cannot be written, such as one whose disk is full."""
+
+    code = "temporary_disk"
 
 
 def part_size(number: int, usual: int = PART_SIZE) -> int:
@@ -41,6 +56,24 @@ def part_size(number: int, usual: int = PART_SIZE) -> int:
 def largest_file(usual: int = PART_SIZE, parts: int = MAX_PARTS) -> int:
     """Return the bytes of the largest file with ``parts`` parts."""
     return sum(part_size(number, usual) for number in range(1, parts + 1))
+
+
+def temporary_bytes() -> int:
+    """Return how many bytes the folder for temporary files has room for; 0 if there is none."""
+    try:
+        return shutil.disk_usage(tempfile.gettempdir()).free
+    except OSError:
+        return 0
+
+
+def largest_file_on(free_bytes: int) -> int:
+    """Return the bytes of the largest file whose large parts fit in ``free_bytes`` of a disk."""
+    found = 0
+    for size, parts in groupby(map(part_size, range(1, MAX_PARTS + 1))):
+        if size > IN_MEMORY and AT_A_TIME * size > free_bytes:
+            break
+        found += size * sum(1 for _ in parts)
+    return found
 
 
 def split_into_parts(chunks: Iterator[bytes], usual: int = PART_SIZE) -> Iterator[Part]:
@@ -132,17 +165,44 @@ class _PartInMemory:
 
 
 class _PartInFile:
-    """Collects the chunks of one part in a temporary file."""
+    """Collects the chunks of one part in a temporary file.
+
+    Every method raises :class:`TemporaryDiskError` if the file cannot be written.
+    """
 
     def __init__(self) -> None:
         self.size = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - take closes it
+        with _disk_errors():
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - take closes it
 
     def add(self, data: memoryview) -> None:
-        self.size += self._file.write(data)
+        with self._closed_on_error():
+            self.size += self._file.write(data)
 
     def take(self) -> Part:
         """Return the part. The file is removed together with it."""
-        with self._file as file:
-            file.flush()
-            return mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+        with self._closed_on_error():
+            self._file.flush()
+            part = mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ)
+            self._file.close()
+            return part
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        with _disk_errors():
+            try:
+                yield
+            except OSError:
+                with suppress(OSError):  # what is not written yet cannot be written here either
+                    self._file.close()
+                raise
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn errors of a temporary file into an exception of the service. They are none of the object store."""
+    with metrics.count_errors("temporary_disk"):
+        try:
+            yield
+        except OSError as error:
+            raise TemporaryDiskError(f"the temporary folder: {error}") from error

@@ -256,6 +256,18 @@ async def test_too_many_files_are_refused_and_none_is_left(
     assert after - before == set()
 
 
+async def test_a_small_disk_for_large_parts_divides_the_export(
+    splits: Splits, database: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first part that would not fit: what was sent would be lost with the attempt."""
+    await fill(database, 3_000, "repeat('x', 1000)")
+    monkeypatch.setattr("stream_app.exports.pipeline.largest_file_on", lambda _: MIB)
+    result, _ = await splits.run("csv", ExportLimits(file_bytes=2**40))
+    assert len(result.files) > 2
+    assert max(file.file_size for file in result.files) <= MIB
+    assert result.manifest["split"] == {"bytes": MIB, "automatic": True}
+
+
 async def test_the_limits_of_a_pdf_hold_for_each_file(splits: Splits, database: asyncpg.Connection) -> None:
     await fill(database, 25, "'x'")
     limits = ExportLimits(formats={"pdf": FileLimits(max_rows=10)})

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +16,15 @@ from stream_app.storage import parts
 from stream_app.storage.checksums import HashedStream
 from stream_app.storage.errors import KIND_BY_CODE, ErrorKind, is_retryable, kind_of, store_errors
 from stream_app.storage.listing import new_key_suffix, object_key
-from stream_app.storage.parts import MAX_PARTS, PART_SIZE, largest_file, part_size, split_into_parts
+from stream_app.storage.parts import (
+    MAX_PARTS,
+    PART_SIZE,
+    TemporaryDiskError,
+    largest_file,
+    largest_file_on,
+    part_size,
+    split_into_parts,
+)
 from streaming_exporter.errors import NeedsOperator, Outage, Rejected, Retryable
 
 RAISED = {
@@ -201,3 +210,32 @@ def test_no_two_attempts_have_the_same_key() -> None:
     job_id = uuid4()
     keys = {object_key(job_id, 1, "f", suffix=new_key_suffix()) for _ in range(1_000)}
     assert len(keys) == 1_000
+
+
+def test_a_full_disk_is_no_error_of_the_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux has a device that is always full."""
+    monkeypatch.setattr(parts, "IN_MEMORY", 5)
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
+    for chunk in (b"0123456", bytes(2**20)):  # when the part is complete, and before
+        with pytest.raises(TemporaryDiskError, match="temporary folder") as raised, store_errors():
+            list(split_into_parts(iter([chunk]), 2**21))
+        assert raised.value.code == "temporary_disk"
+        assert not isinstance(raised.value, Outage)
+
+
+def test_a_missing_folder_is_no_error_of_the_object_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(parts, "IN_MEMORY", 5)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    assert parts.temporary_bytes() == 0
+    with pytest.raises(TemporaryDiskError), store_errors():
+        list(split_into_parts(iter([b"0123456"]), 10))
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "gib"), [(0, 27), (191, 27), (192, 89), (3 * 1024 - 1, 89), (3 * 1024, 5589)]
+)
+def test_the_largest_file_depends_on_the_free_disk(free_mib: int, gib: int) -> None:
+    """Two large parts are sent and one is collected at a time."""
+    assert largest_file_on(free_mib * 2**20) // 2**30 == gib
