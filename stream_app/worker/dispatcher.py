@@ -16,6 +16,7 @@ from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.claim_pauses import PausedClaims
+from stream_app.jobs.lost_claims import LostClaims
 from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
@@ -29,7 +30,7 @@ from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from stream_app.worker.part_coordinator import PartCoordinator
 from stream_app.worker.part_runner import PartRunner
 from stream_app.worker.source_slots import SourceSlots
-from streaming_exporter.errors import Locked, Retryable
+from streaming_exporter.errors import InDoubt, Locked, Retryable
 from streaming_exporter.events import LifecycleData
 
 log = structlog.get_logger(__name__)
@@ -91,6 +92,7 @@ class Dispatcher:
         self._datasets = exporter.datasets
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
+        self._lost = LostClaims(store, worker)
         self._draining = False
         self._left_out = False
         """Whether the last claim was left out. Then it is not known whether work waits."""
@@ -131,6 +133,7 @@ class Dispatcher:
         """Claim and run jobs until drained."""
         while not self._draining:
             self._wake.clear()
+            await self._hand_back_lost()
             free = self._settings.worker_slots - self.slots_in_use
             self._left_out = free <= 0
             if free <= 0 or not await self._claim(free):
@@ -149,16 +152,17 @@ class Dispatcher:
                     await self._renew()  # otherwise a job that runs here could be claimed as abandoned
                 # Jobs that wait for their parts need no slot, but memory and a connection.
                 holders = sum(item.slot.is_free for item in self._tasks.values())
-                claims = await self._store.claim(
-                    self.worker,
-                    claimable.limit,
-                    with_split=holders < self._settings.worker_slots,
-                    held_back=claimable.held_back,
-                    away=claimable.away,
-                    paused=paused.datasets(self._datasets),
-                    paused_users=paused.users,
-                    only_parts=paused.everything,
-                )
+                with self._lost.noticed():
+                    claims = await self._store.claim(
+                        self.worker,
+                        claimable.limit,
+                        with_split=holders < self._settings.worker_slots,
+                        held_back=claimable.held_back,
+                        away=claimable.away,
+                        paused=paused.datasets(self._datasets),
+                        paused_users=paused.users,
+                        only_parts=paused.everything,
+                    )
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
                 return False
@@ -183,16 +187,20 @@ class Dispatcher:
     async def _admit(self, job: NewJob) -> list[LifecycleData] | None:
         async with self._claiming:
             paused = self._paused()
-            if self._draining or paused is None or paused.scopes:
+            if self._draining or paused is None or paused.scopes or self._lost.are_possible:
                 return None
             if self.slots_in_use >= self._settings.worker_slots:
                 return None
             if not self._sources.have_room(job.export_type, self._exporting()):
                 return None
             try:
-                admitted = await self._store.admit_and_claim(self.worker, job)
+                with self._lost.noticed():
+                    admitted = await self._store.admit_and_claim(self.worker, job)
             except Locked:
                 return None
+            except InDoubt:
+                self._wake.set()  # the job is possibly claimed: work() hands it back
+                raise
             await self._start_all(admitted.claims)
             return admitted.accepted
 
@@ -214,6 +222,16 @@ class Dispatcher:
             except Exception:  # the other claimed jobs must start, and not wait until their leases expire
                 log.exception("job.start_failed", **claim.log_fields)
                 await self._release(claim, delay=timedelta(seconds=POLL_SECONDS))
+
+    async def _hand_back_lost(self) -> None:
+        """Hand back what was claimed by a claim whose answer was lost, also while no slot is free."""
+        if not self._lost.are_possible:
+            return
+        async with self._claiming:
+            try:
+                await self._lost.hand_back(attempt.claim for attempt in self._tasks.values())
+            except Retryable as error:
+                log.warning("claim.hand_back_failed", error=str(error))
 
     async def _release(self, claim: Claim, *, delay: timedelta) -> None:
         if isinstance(claim, PartClaim):
@@ -278,6 +296,7 @@ class Dispatcher:
                     await self._release(attempt.claim, delay=timedelta(0))
                     if isinstance(attempt, Attempt):
                         attempt.report.cancel()
+                await self._hand_back_lost()
 
     def _start(self, claim: Claim) -> None:
         """Begin the attempt of a claim. An earlier one at the same job or part has lost its lease."""
