@@ -31,7 +31,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job
 from stream_app.observability import tracing
-from streaming_exporter.errors import InDoubt, Rejected, Retryable, TooLarge, Unreadable
+from streaming_exporter.errors import InDoubt, Rejected, TooLarge, Unreadable
 from streaming_exporter.events import Event, ExportRequest, decode, request_event
 from streaming_exporter.outbox.entries import MAX_EVENT_BYTES
 
@@ -103,7 +103,7 @@ async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
         return await services.store.submit(job, user_limit=services.settings.user_pending_limit)
     except InDoubt as error:
         log.warning("job.in_doubt", job_id=str(job.id), error=str(error))
-        with suppress(Retryable):
+        with suppress(Exception):  # whatever it is, the row possibly exists
             if await services.job_queries.get(job.id) is not None:
                 return SubmitResult.NEW
         raise in_doubt(job.id) from error

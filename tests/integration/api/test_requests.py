@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -14,7 +15,7 @@ from sqlalchemy import text
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
-from streaming_exporter.errors import InDoubt, PublishError
+from streaming_exporter.errors import InDoubt, PublishError, Retryable
 from streaming_exporter.events import EventType
 from tests.integration.api.conftest import Harness, changed, order
 
@@ -98,6 +99,27 @@ async def test_a_commit_without_an_answer_is_in_doubt(api: Harness, monkeypatch:
         again = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
         assert again.json()["export_job_id"] == content["export_job_id"]
     assert await api.count() == 2
+
+
+@pytest.mark.parametrize("error", [Retryable("away"), asyncpg.InterfaceError("the connection is closed")])
+async def test_a_request_stays_in_doubt_if_its_row_cannot_be_read(
+    api: Harness, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Another error than an outage is no sign either that the request was not recorded."""
+    services = api.app.state.services
+
+    async def lost(*_: Any, **__: Any) -> Any:
+        raise InDoubt("connection lost")
+
+    async def fail(_: UUID) -> Any:
+        raise error
+
+    monkeypatch.setattr(services.store, "submit", lost)
+    monkeypatch.setattr(services.job_queries, "get", fail)
+    async with api.user() as client:
+        answer = await client.post("/exports/jobs", json=order())
+    assert (answer.status_code, answer.json()["code"]) == (503, "in_doubt")
+    assert answer.headers["location"] == f"/exports/jobs/{answer.json()['export_job_id']}"
 
 
 async def test_concurrent_requests_do_not_exceed_the_limit(

@@ -1,6 +1,7 @@
 """The erasure of a user leaves no files of incomplete deliveries at a destination without a record."""
 
 import asyncio
+import json
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,7 +11,9 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from typer.testing import CliRunner
 
+import stream_app.__main__ as commands
 from stream_app.destinations.transfer import Transfer
 from stream_app.jobs import erasure, partial_deliveries
 from stream_app.jobs.erasure import ErasureResult, PersonalDataEraser
@@ -150,6 +153,25 @@ async def test_files_that_are_given_up_are_named_before_their_record_is_erased(
     assert erasing.reported == [f"Left at {done.left[0]}"]
     assert f"{job}/ledger-00001.csv" in erasing.reported[0]
     assert not await erasing.has_record(job)
+
+
+async def test_the_command_names_what_is_left_and_fails_unless_it_may_leave_it(
+    depot: Depot, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await begun(depot, sftp)
+    monkeypatch.setattr(commands, "CANCEL_SECONDS", 0)
+    monkeypatch.setattr(commands, "_settings", lambda: depot.settings)
+    forget = ["forget", "--user-id", "u", "--yes", "--json"]
+    failed = await asyncio.to_thread(CliRunner().invoke, commands.cli, forget)
+    assert failed.exit_code == 1
+    error = json.loads(failed.stderr)["error"]
+    assert error["code"] == "files_left"
+    assert f"{job}/ledger-00001.csv" in error["message"]
+    done = await asyncio.to_thread(CliRunner().invoke, commands.cli, [*forget, "--leave-files"])
+    assert done.exit_code == 0, done.output
+    (left,) = json.loads(done.stdout)["left"]
+    assert (left["job_id"], left["destination"]) == (str(job), "acme")
+    assert f"{job}/ledger-00001.csv" in done.stderr
 
 
 async def test_an_erasure_that_is_ended_while_it_waits_is_completed_by_the_next_one(
