@@ -156,7 +156,9 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,
             live_updates=live_updates,
-            job_waits=JobWaits(live_updates, reader, settings.api_wait_limit),
+            job_waits=JobWaits(
+                live_updates, reader, limit=settings.api_wait_limit, limit_of_user=settings.user_wait_limit
+            ),
             store=store,
             schedules=ScheduleStore(writing),
             schedule_reads=ScheduleStore(reading),

@@ -118,14 +118,26 @@ class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
         " `token`: operators. `auto`: everybody while only this machine can reach the API, "
         "otherwise operators",
     )
-    user_call_limit: Count = Field(512, description="Limit of concurrent calls of one user")
+    user_call_limit: Count = Field(
+        512,
+        description="Limit of concurrent calls of one user, without those that wait for the end of a job",
+    )
     user_stream_limit: Count = Field(20, description="Limit of open event streams of one user")
+    user_wait_limit: Count = Field(
+        100,
+        description="Limit of calls of one user in one API process that wait for the end of a job (Prefer: "
+        "wait). A further call does not wait",
+    )
     api_call_limit: Count = Field(
-        1024, description="Limit of concurrent calls of all users in one API process"
+        1024,
+        description="Limit of concurrent calls of all users in one API process, without those that wait for "
+        "the end of a job",
     )
     api_stream_limit: Count = Field(1000, description="Limit of open event streams in one API process")
     api_wait_limit: Count = Field(
-        1000, description="Limit of calls in one API process that wait for the end of a job (Prefer: wait)"
+        1000,
+        description="Limit of calls in one API process that wait for the end of a job (Prefer: wait). A "
+        "further call does not wait",
     )
     api_connection_limit: Count = Field(2000, description="Limit of open connections in one API process")
 

@@ -124,9 +124,11 @@ async def request_export(
     audit_log.set_object("job", job_id, owner=user.id)
     headers = {"Location": f"/exports/jobs/{job_id}"}
     seconds = preferred_wait(prefer or ())
-    if seconds and not services.job_waits.is_full:
-        request.state.end_turn()
-        ended = await cancel_on_disconnect(request, services.job_waits.until_ended(job_id, seconds))
+    if seconds and not services.job_waits.is_full(user.id):
+        request.state.begin_wait()
+        ended = await cancel_on_disconnect(
+            request, services.job_waits.until_ended(job_id, seconds, user_id=user.id)
+        )
         headers["Preference-Applied"] = f"wait={seconds}"
         if ended is not None:
             headers["Cache-Control"] = "no-store"

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -50,12 +51,14 @@ class JobWaits:
         live_updates: gives the changes of jobs.
         reader: reads a job once, when the wait begins.
         limit: the largest number of calls that wait at a time. A call above it does not wait.
+        limit_of_user: the same for the calls of one user.
     """
 
     live_updates: LiveUpdates
     reader: JobReader
     limit: int
-    waiting: int = field(default=0, init=False)
+    limit_of_user: int
+    _users: Counter[str] = field(default_factory=Counter, init=False)
     _tasks: set["asyncio.Task[Update | None]"] = field(default_factory=set, init=False)
     _stopped: bool = field(default=False, init=False)
 
@@ -66,25 +69,31 @@ class JobWaits:
             task.cancel()
 
     @property
-    def is_full(self) -> bool:
-        """Whether no further call can wait."""
-        return self._stopped or self.waiting >= self.limit
+    def waiting(self) -> int:
+        """The number of calls that wait."""
+        return self._users.total()
 
-    async def until_ended(self, job_id: UUID, seconds: float) -> Update | None:
+    def is_full(self, user_id: str) -> bool:
+        """Return whether no further call of the user can wait."""
+        return self._stopped or self.waiting >= self.limit or self._users[user_id] >= self.limit_of_user
+
+    async def until_ended(self, job_id: UUID, seconds: float, *, user_id: str) -> Update | None:
         """Return the job after its end, or ``None`` if it has not ended within ``seconds``.
 
         Nothing that fails meanwhile is an error: the job is recorded, so the call answers without its end.
         """
-        if self.is_full:
+        if self.is_full(user_id):
             return None
-        self.waiting += 1
+        self._users[user_id] += 1
         task = asyncio.create_task(self._end_or_none(job_id))
         self._tasks.add(task)
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
             return task.result() if done and not task.cancelled() else None
         finally:
-            self.waiting -= 1
+            self._users[user_id] -= 1
+            if not self._users[user_id]:
+                del self._users[user_id]
             self._tasks.discard(task)
             task.cancel()
             await asyncio.wait({task})

@@ -19,9 +19,9 @@ CONCURRENT_CALLS = 8
 """Calls of one user that are processed at a time. Further calls wait, so a user does not block others."""
 RETRY_SECONDS = 1
 
-END_TURN = "end_turn"
-"""Key of a request's state: a function for a call that has done its work and only waits from now on. Another
-call of the user can start then."""
+BEGIN_WAIT = "begin_wait"
+"""Key of a request's state: a function for a call that has done its work and only waits from now on. It gives
+its turn and its place to other calls. :class:`~api.jobs.waiting.JobWaits` has the limits of such calls."""
 
 CLOSE = {"Connection": "close"}
 """Header that closes the connection: its body was not read, so no further request can be read."""
@@ -106,15 +106,19 @@ class RequestLimits:
         if user is None:
             await self._app(scope, receive, send)
             return
-        try:
+        with ExitStack() as place:
+            place.callback(bound.release, user.id)
             if bound is self._streams:
                 await self._app(scope, receive, send)
-            else:
-                async with self._turn(user.id) as end_turn:
-                    scope["state"][END_TURN] = end_turn
-                    await self._app(scope, receive, send)
-        finally:
-            bound.release(user.id)
+                return
+            async with self._turn(user.id) as end_turn:
+
+                def begin_wait() -> None:
+                    end_turn()
+                    place.close()
+
+                scope["state"][BEGIN_WAIT] = begin_wait
+                await self._app(scope, receive, send)
 
     async def _user(self, scope: Scope, headers: dict[bytes, bytes]) -> User | None:
         """Return the user of a valid token; ``None`` if there is no valid token and no body.

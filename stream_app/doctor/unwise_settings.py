@@ -162,6 +162,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     for users, process in (
         ("user_call_limit", "api_call_limit"),
         ("user_stream_limit", "api_stream_limit"),
+        ("user_wait_limit", "api_wait_limit"),
     ):
         if getattr(settings, users) > getattr(settings, process):
             yield AREA.warning(

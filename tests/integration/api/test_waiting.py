@@ -123,7 +123,10 @@ async def test_waiting_calls_make_no_queries_of_their_own(api: Harness) -> None:
     live_updates._job_queries.get_many = counted
     async with api.user() as client:
         job_id = (await client.post("/exports/jobs", json=order())).json()["export_job_id"]
-        calls = [asyncio.create_task(waits.until_ended(UUID(job_id), 20)) for _ in range(count)]
+        calls = [
+            asyncio.create_task(waits.until_ended(UUID(job_id), 20, user_id=str(number)))
+            for number in range(count)
+        ]
         await until_async(lambda: waits.waiting == count)
         reads.clear()
         await api.set(job_id, **DONE)

@@ -174,13 +174,34 @@ async def test_calls_of_one_user_take_turns_except_for_those_that_wait_for_a_job
     async with served.user("ada") as ada:
         tasks = await served.start(ada, "/exports/jobs", 2, waiting=1)
         assert served.begun == 1
-        served.requests[0].state.end_turn()
-        served.requests[0].state.end_turn()  # a second time it does nothing
+        served.requests[0].state.begin_wait()
+        served.requests[0].state.begin_wait()  # a second time it does nothing
         await served.until(2)
         tasks += await served.start(ada, "/exports/jobs", 1, waiting=1)
         assert served.begun == 2
         served.go.set()
         assert await statuses(tasks) == [200] * 3
+
+
+async def test_calls_that_wait_for_a_job_take_no_place_of_others() -> None:
+    served = Served()
+    async with served.user("ada") as ada, served.user("bob") as bob:
+        tasks = []
+        for _ in range(4):
+            begun = served.begun
+            tasks += await served.start(ada, "/exports/jobs", 3)
+            for request in served.requests[begun:]:
+                request.state.begin_wait()
+        tasks += await served.start(ada, "/exports/jobs", 3)
+        tasks += await served.start(bob, "/exports/jobs", 3)
+        refused = await served.start(bob, "/exports/jobs", 1)
+        served.go.set()
+        assert await statuses(tasks) == [200] * 18
+        assert await statuses(refused) == [429]
+        served.go.clear()
+        tasks = await served.start(ada, "/exports/jobs", 4)
+        served.go.set()
+        assert await statuses(tasks) == [200] * 3 + [429], "each place was given back once"
 
 
 async def test_a_disconnected_client_releases_its_calls() -> None:

@@ -3,8 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 from time import process_time
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -98,7 +97,8 @@ class Reading:
 
 
 def waits(limit: int = 10, error: Exception | None = None) -> JobWaits:
-    return JobWaits(LiveUpdates(SimpleNamespace()), Reading(error), limit)  # type: ignore[arg-type]
+    reading: Any = Reading(error)
+    return JobWaits(LiveUpdates(cast(Any, None)), reading, limit=limit, limit_of_user=2)
 
 
 def job_of(job_id: UUID, status: str) -> ExportJob:
@@ -111,27 +111,44 @@ def job_of(job_id: UUID, status: str) -> ExportJob:
 
 async def test_a_job_that_does_not_end_is_none_in_time_and_leaves_nothing() -> None:
     known = waits()
-    assert await known.until_ended(uuid4(), 0.01) is None
+    assert await known.until_ended(uuid4(), 0.01, user_id="a") is None
     assert (known.waiting, known.live_updates.listeners) == (0, 0)
 
 
 async def test_no_more_calls_wait_than_the_limit() -> None:
     known = waits(limit=2)
-    two = [asyncio.create_task(known.until_ended(uuid4(), 30)) for _ in range(2)]
+    two = [asyncio.create_task(known.until_ended(uuid4(), 30, user_id=user)) for user in "ab"]
     await asyncio.sleep(0)
-    assert known.is_full
-    assert await known.until_ended(uuid4(), 30) is None
+    assert known.is_full("c")
+    assert await known.until_ended(uuid4(), 30, user_id="c") is None
     known.stop()
     assert await asyncio.gather(*two) == [None, None]
 
 
+async def test_the_waits_of_one_user_leave_room_for_others() -> None:
+    known = waits(limit=3)
+    calls = [asyncio.create_task(known.until_ended(uuid4(), 30, user_id="a")) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert known.is_full("a")
+    assert not known.is_full("b")
+    calls.append(asyncio.create_task(known.until_ended(uuid4(), 30, user_id="b")))
+    await asyncio.sleep(0)
+    assert known.waiting == 3
+    assert await known.until_ended(uuid4(), 30, user_id="a") is None
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    assert known.waiting == 0
+    assert not known.is_full("a")
+
+
 async def test_a_stopping_server_ends_the_waits_and_begins_none() -> None:
     known = waits()
-    one = asyncio.create_task(known.until_ended(uuid4(), 30))
+    one = asyncio.create_task(known.until_ended(uuid4(), 30, user_id="a"))
     await asyncio.sleep(0.01)
     known.stop()
     assert await one is None
-    assert await known.until_ended(uuid4(), 30) is None
+    assert await known.until_ended(uuid4(), 30, user_id="a") is None
     assert (known.waiting, known.live_updates.listeners) == (0, 0)
 
 
@@ -141,7 +158,7 @@ async def test_a_stopping_server_ends_the_waits_and_begins_none() -> None:
 async def test_an_error_while_a_job_is_read_is_no_error_of_the_request(error: Exception) -> None:
     """The job is recorded by then, so the response must be 202."""
     with capture_logs() as logs:
-        assert await waits(error=error).until_ended(uuid4(), 30) is None
+        assert await waits(error=error).until_ended(uuid4(), 30, user_id="a") is None
     assert [line["event"] for line in logs] == ([] if isinstance(error, Retryable) else ["job_wait.failed"])
 
 
@@ -158,7 +175,7 @@ async def test_the_end_of_a_job_is_seen_whichever_read_comes_last(last: str) -> 
 
     known = waits()
     known.reader = Slow()  # type: ignore[assignment]
-    call = asyncio.create_task(known.until_ended(job_id, 30))
+    call = asyncio.create_task(known.until_ended(job_id, 30, user_id="a"))
     await until_async(lambda: known.live_updates.listeners == 1)
     known.live_updates._offer([ended if last == "first read" else running])
     may_read.set()

@@ -101,6 +101,7 @@ UNWISE: list[tuple[str, dict[str, Any], State]] = [
     ("user_slots", {"user_slots": 9}, WARNING),
     ("user_call_limit", {"user_call_limit": 5_000}, WARNING),
     ("user_stream_limit", {"user_stream_limit": 5_000}, WARNING),
+    ("user_wait_limit", {"user_wait_limit": 5_000}, WARNING),
     ("api_call_limit", {"api_call_limit": 10**6}, WARNING),
     ("api_stream_limit", {"api_stream_limit": 10**6}, WARNING),
     ("api_wait_limit", {"api_wait_limit": 10**6}, WARNING),
