@@ -45,7 +45,7 @@ from stream_app.exports.reading.refused_values import naming_refused_value
 from stream_app.exports.reading.row_estimate import estimating
 from stream_app.exports.reading.row_reader import ParallelReading, RowReader
 from stream_app.exports.reading.row_transfer import RowStream, RowTransfer
-from stream_app.exports.reading.snapshot_checks import check_row_count, check_table
+from stream_app.exports.reading.snapshot_checks import check_range, check_row_count, check_table
 from stream_app.exports.sources.errors import SnapshotNotShared
 from stream_app.exports.sources.message_too_long import MessageTooLong
 from stream_app.exports.sources.registry import SourceFinder
@@ -191,6 +191,8 @@ class _DatasetExport:
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
             await check_table(snapshot, table, task)
+            if row_range is not None and part is not None and part.snapshot is None:
+                await check_range(snapshot, table, row_range)
             if part is None:  # the rows of all parts were counted when they were planned
                 limit = self._limits.of_rows(requests.rows)
                 self.progress.estimated_rows = await check_row_count(snapshot, rows, limit)

@@ -30,6 +30,7 @@ SAFE_CODES = frozenset(
         "no_time_column",
         "scope_not_allowed",
         "source_misconfigured",
+        "table_rewritten",
         "temporarily_unavailable",
         "timeout",
         "too_large",
@@ -43,7 +44,16 @@ SAFE_CODES = frozenset(
 )
 """Codes of errors whose messages contain no text of the request and no value of a row."""
 
-TEMPORARY_CODES = frozenset({"snapshot_lost", "table_locked", "temporarily_unavailable", "worker_lost"})
+TEMPORARY_CODES = frozenset(
+    {
+        "snapshot_lost",
+        "table_locked",
+        "table_rewritten",
+        "temporarily_unavailable",
+        "temporary_disk",
+        "worker_lost",
+    }
+)
 """Codes of errors after which the same request can succeed."""
 
 SUPPORT_CODES = frozenset(

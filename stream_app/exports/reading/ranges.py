@@ -75,6 +75,7 @@ class RowRange:
     Attributes:
         first_page: number of the first page; ``None`` if the rows are not cut at pages.
         end_page: number of the page after the last one; ``None`` means no end.
+        storage: the file of the table that has these pages (``pg_relation_filenode``).
         column: name of the column that the rows are cut by; ``None`` if they are not cut by values.
         type: SQL name of its type.
         after: the rows have greater values than this; ``None`` means no lower bound.
@@ -84,6 +85,7 @@ class RowRange:
 
     first_page: int | None = None
     end_page: int | None = None
+    storage: int | None = None
     column: str | None = None
     type: str | None = None
     after: str | None = None
@@ -239,25 +241,29 @@ async def _by_page(
     name = quote_text(_name(source))
     found = await snapshot.first(f"""
         SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass)
-               / pg_catalog.current_setting('block_size')::int AS pages
+               / pg_catalog.current_setting('block_size')::int AS pages,
+               pg_catalog.pg_relation_filenode({name}::pg_catalog.regclass) AS storage
     """)
-    pages = int(found["pages"]) if found else 0
+    pages, storage = (int(found["pages"]), found["storage"]) if found else (0, None)
     # Where a filter drops most rows, the others can all be in a few pages.
     count = max(count, min(pages // PAGES_OF_FILTERED_ROWS, MOST_RANGES))
-    ranges = page_ranges(pages, count)
+    ranges = page_ranges(pages, count, storage)
     if len(ranges) < 2:
         return ALL_ROWS
     plan = await _plan_of_one(snapshot, rows, ranges)
     return ranges if plan.node_types <= _PAGE_BY_PAGE else ALL_ROWS
 
 
-def page_ranges(pages: int, count: int) -> tuple[RowRange, ...]:
+def page_ranges(pages: int, count: int, storage: int | None = None) -> tuple[RowRange, ...]:
     """Cut a table of ``pages`` pages into up to ``count`` ranges whose sizes differ by one page at most."""
     count = min(count, pages)
     starts = [pages * number // count for number in range(count)]
     # The last range has no end: it costs nothing, and no page can be missed.
     ends = [*starts[1:], None] if starts else []
-    return tuple(RowRange(first_page=start, end_page=end) for start, end in zip(starts, ends, strict=True))
+    return tuple(
+        RowRange(first_page=start, end_page=end, storage=storage)
+        for start, end in zip(starts, ends, strict=True)
+    )
 
 
 async def _by_value(

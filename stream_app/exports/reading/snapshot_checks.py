@@ -3,8 +3,10 @@
 import asyncio
 from datetime import datetime
 
+from stream_app.exports.columns import quote_name, quote_text
 from stream_app.exports.queries.row_query import RowQuery
 from stream_app.exports.queries.sql_text import render
+from stream_app.exports.reading.ranges import RowRange
 from stream_app.exports.sources.snapshot import FETCH_SECONDS, Snapshot, single_value
 from stream_app.exports.tables.catalog import BEING_CHANGED, SourceTable, TableChanged
 from stream_app.exports.task import ExportTask, RowLimit
@@ -58,6 +60,31 @@ async def check_storage(snapshot: Snapshot) -> None:
     if await single_value(snapshot.connection, REWRITTEN, FETCH_SECONDS) == "t":
         await snapshot.end()
         raise Retryable(BEING_CHANGED)
+
+
+async def check_range(snapshot: Snapshot, table: SourceTable, row_range: RowRange) -> None:
+    """Check that a part with a snapshot of its own still finds its rows where the plan has cut them.
+
+    The other parts have possibly read the table as it was before. With new storage, rows are in other pages.
+    The rows of a new child are in no range.
+
+    Raises:
+        Rejected: the table was rewritten, or has got its first child, since the parts were planned.
+    """
+    is_same = table.can_be_cut
+    if is_same and row_range.storage is not None:
+        name = quote_text(f"{quote_name(table.schema)}.{quote_name(table.name)}")
+        # The lock comes first: until the transaction ends the table keeps the storage that is read here.
+        sql = f"SELECT {table.locking_sql}, pg_catalog.pg_relation_filenode({name}::pg_catalog.regclass)"
+        _, storage = (await single_value(snapshot.connection, sql, snapshot.timeout)).split("\t")
+        is_same = storage == str(row_range.storage)
+    if not is_same:
+        await snapshot.end()
+        raise Rejected(
+            "the table was rewritten or changed while the parts of the export were read, as by VACUUM FULL "
+            "or TRUNCATE, so rows could be missing or twice; request the export again",
+            code="table_rewritten",
+        )
 
 
 async def check_row_count(snapshot: Snapshot, rows: RowQuery, limit: RowLimit | None) -> int | None:

@@ -1,4 +1,4 @@
-"""A part of an export with a snapshot of its own reads its rows alone, as the plan has checked."""
+"""A part of an export with a snapshot of its own reads its rows alone, as the plan has cut them."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -16,6 +16,7 @@ from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportProgress, ExportTask, TaskPart
 from stream_app.settings import Settings
+from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
 
@@ -80,3 +81,46 @@ async def test_a_part_reads_only_its_range(
     assert found == ROWS
     assert len(nodes) == len(plan.ranges) > 2
     assert not any("Seq Scan" in kinds for kinds in nodes), nodes
+
+
+CHANGES = {
+    "vacuum": "VACUUM FULL things",
+    "cluster": "CLUSTER things USING things_pkey",
+    "reload": "BEGIN; TRUNCATE things; INSERT INTO things TABLE kept; COMMIT",
+    "column": "ALTER TABLE things ALTER COLUMN id TYPE bigint",
+    "child": "CREATE TABLE child () INHERITS (things)",
+}
+"""What moves rows to other pages, or to where no range is, and nothing that others can see."""
+
+
+@pytest.mark.parametrize(("change", "order"), [*((name, ()) for name in CHANGES), ("child", ("id",))])
+async def test_a_part_of_a_table_that_was_rewritten_since_the_plan_fails(
+    schema: str,
+    database: asyncpg.Connection,
+    several: Source,
+    exporter_of: Callable[..., Exporter],
+    change: str,
+    order: tuple[str, ...],
+) -> None:
+    await database.execute(f"""
+        CREATE TABLE things (id int PRIMARY KEY, t text);
+        INSERT INTO things SELECT i, repeat('x', 250) FROM generate_series(1, {2 * ROWS}) AS i;
+        CREATE TABLE kept AS TABLE things;
+        DELETE FROM things WHERE id % 2 = 0;
+        ANALYZE things
+    """)
+    dataset = Dataset(name="things", table=f"{schema}.things", order=order)
+    exporter = exporter_of(dataset, sources=several, catalog=Catalog(several))
+    async with PartPlanner(exporter, several, 0).open(task_for(REQUEST)) as plan:
+        assert plan is not None
+        first, second, *_ = (
+            replace(task_for(REQUEST), part=TaskPart(range=one.to_json())) for one in plan.ranges
+        )
+        assert (await exporter.run(first, ExportProgress())).row_count > 0
+        await database.execute("INSERT INTO things VALUES (0, 'a usual change')")
+        await database.execute("VACUUM ANALYZE things")
+        assert (await exporter.run(second, ExportProgress())).row_count > 0
+        await database.execute(CHANGES[change])
+        with pytest.raises(Rejected, match="request the export again") as raised:
+            await exporter.run(second, ExportProgress())
+    assert raised.value.code == "table_rewritten"
