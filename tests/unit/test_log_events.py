@@ -16,6 +16,8 @@ OTHER_NAMES = {"error.code", "error.type", "settings.env", *EventType}
 PACKAGES = ("api", "producers", "stream_app", "streaming_exporter")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 EVENT = re.compile(r"[a-z][a-z_]*\.[a-z][a-z_]*")
+NAMES = re.compile(rf"\b(?:repeat|{'|'.join(LEVELS)})\s*\(")
+"""Calls that a module has if it writes a log. Files without them need not be parsed."""
 LOGGERS = {"log", "bound"}
 """Names of loggers. ``bound`` is a logger with added fields."""
 
@@ -57,7 +59,8 @@ def written() -> dict[str, set[str]]:
         for path in (ROOT / package).rglob("*.py"):
             if path == ROOT / "stream_app" / "periodic.py":
                 continue  # its callers name the events
-            for level, argument in calls(ast.parse(path.read_text("utf-8"))):
+            text = path.read_text("utf-8")
+            for level, argument in calls(ast.parse(text)) if NAMES.search(text) else ():
                 found[event_of(argument)].add("error" if level == "exception" else level)
     return found
 

@@ -28,7 +28,10 @@ def test_every_use_of_a_table_goes_through_the_rights() -> None:
     for folder in ("api", "producers", "stream_app"):
         for path in (ROOT / folder).rglob("*.py"):
             name = path.relative_to(ROOT).as_posix()
-            lines = [node.lineno for node in uses(ast.parse(path.read_text("utf-8")))]
+            text = path.read_text("utf-8")
+            if "catalog" not in text.lower():
+                continue  # most files, which need not be parsed
+            lines = [node.lineno for node in uses(ast.parse(text))]
             if lines and name not in OWN:
                 found[name] = lines
     assert found == {}
