@@ -29,8 +29,8 @@ demo: $(READY) ## Start everything, export the sample in every format into demo-
 	@$(PYTHON_ENV) -m dev demo --rows $(ROWS)
 
 unit: $(READY) $(NODE_MODULES) ## Run the unit tests, which need no services: the inner loop (ARGS= goes to pytest)
-	@$(PYTEST) $(if $(filter file,$(origin TEST_PROCESSES)),--numprocesses logical) -p no:schemathesis -m "not slow" \
-		$(or $(ARGS),tests/unit)
+	@$(PYTEST) $(if $(filter file,$(origin TEST_PROCESSES)),--numprocesses logical) -p no:schemathesis \
+		--hypothesis-profile=inner-loop -m "not slow" $(or $(ARGS),tests/unit)
 
 test: packages $(READY) $(NODE_MODULES) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
 	@$(PYTEST) -m "not slow" $(ARGS)

@@ -40,8 +40,9 @@ TIMES = 6
 USUAL = 0.05
 """Assumed seconds of a test whose duration is not recorded."""
 
-# The same inputs in every run. The other profile has new inputs, and twice as many.
+# The same inputs in every run, half as many in the inner loop. The last profile has new ones, twice as many.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
+hypothesis.settings.register_profile("inner-loop", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("fixed")
 
@@ -124,8 +125,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported objects from garbage collection: each collection would visit a million of them."""
+    """Exclude imported objects from garbage collection: each collection would visit a million of them.
+
+    Remove the caller's settings from the environment, because tests use their own services.
+    """
     _forget_garbage()
+    for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
+        del os.environ[name]
+    os.environ["EXPORTER_SETTINGS_FILE"] = os.devnull
 
 
 def _forget_garbage() -> None:
@@ -195,11 +202,3 @@ def _collected() -> Iterator[None]:
     yield
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _unconfigured() -> None:
-    """Remove the caller's settings from the environment, because tests use their own services."""
-    for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
-        del os.environ[name]
-    os.environ["EXPORTER_SETTINGS_FILE"] = os.devnull

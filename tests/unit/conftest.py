@@ -4,13 +4,19 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 
 @pytest.fixture(autouse=True)
-def _unchanged_logging() -> Iterator[None]:
-    """Restore the handlers of the root logger: commands add one that writes to the stream of their test."""
+def _same_logs() -> Iterator[None]:
+    """Restore structlog and the root logger, to which commands add a handler for the stream of their test.
+
+    It replaces the fixture of :mod:`tests.process_state`: a second one takes time in thousands of tests.
+    """
+    before = structlog.get_config()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    structlog.configure(**before)
     root.handlers[:] = handlers
     root.setLevel(level)

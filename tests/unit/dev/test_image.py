@@ -1,12 +1,13 @@
 """How the image's test reads the Compose file, and what it asks of podman and Docker."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from dev.__main__ import cli
 from dev.cache import UsageError
 from dev.compose import ComposeService, interpolate, read_services
 from dev.container_engine import ContainerEngine
@@ -79,8 +80,14 @@ def test_podman_comes_before_docker_and_one_of_them_is_needed() -> None:
 
 
 def test_without_an_engine_the_command_ends_with_2_and_one_line(tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli, ["image"], env={"PATH": str(tmp_path)})
-    assert done.exit_code == 2
+    done = subprocess.run(
+        [sys.executable, "-m", "dev", "image"],
+        env={**os.environ, "PATH": str(tmp_path)},
+        cwd=COMPOSE_FILE.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
         "error: neither podman nor Docker works on this machine: install or start one of them"
     ]

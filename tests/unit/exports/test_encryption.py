@@ -66,7 +66,7 @@ def test_another_program_decrypts_the_file(make: type[Encryption], chunks: list[
 
 
 @pytest.mark.parametrize("make", [lambda: age(IDENTITY), zipped], ids=["age", "zip"])
-@settings_of(max_examples=15)
+@settings_of(max_examples=3 * settings_of().max_examples // 10)
 @given(limit=st.integers(2**20, 2**21), seed=st.integers(0, 99))
 def test_a_full_file_is_no_larger_than_its_limit_when_encrypted(
     make: type[Encryption], limit: int, seed: int

@@ -26,6 +26,8 @@ COLUMNS = (
     Column("tags", "text[]", "text", Kind.ARRAY),
     Column('quote"d', "text", "text", Kind.TEXT, deterministic=False),
 )
+EXAMPLES = settings().max_examples
+"""The number of examples of the chosen profile."""
 OWNERS = [item.name for item in COLUMNS]
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 ODD = st.sampled_from(["'", "''", "\\'", "%s", "%%(a)s", ":a", "$1", "\\", "/", "_", "{}", "active", "it's"])
@@ -83,7 +85,7 @@ def statement(wanted: dict[str, Any], owner: str, user: str, scope: str) -> Any:
 
 
 @pytest.mark.unmeasured  # the tests of filters reach the same lines
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * EXAMPLES, deadline=None)
 @given(filters(), st.sampled_from(OWNERS), TEXTS.filter(bool) | ODD, st.sampled_from(["own", "all"]))
 def test_the_text_of_a_form_with_values_is_the_text_by_sqlalchemy(
     wanted: dict[str, Any], owner: str, user: str, scope: str
@@ -96,7 +98,7 @@ def test_the_text_of_a_form_with_values_is_the_text_by_sqlalchemy(
     assert render(statement(wanted, owner, user, scope)) == rendered(first), "now its form is known"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=8 * EXAMPLES // 5, deadline=None)
 @given(st.data(), st.sampled_from([item for item in COLUMNS if operators(item)]))
 def test_two_values_of_one_form_each_have_their_own_text(data: st.DataObject, column: Column) -> None:
     operator = data.draw(st.sampled_from(operators(column)))

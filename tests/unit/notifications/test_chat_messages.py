@@ -4,11 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
-from microsoft_teams.cards import AdaptiveCard, OpenUrlAction, RichTextBlock, TextRun
-from slack_sdk.models.blocks import Block
 
 from stream_app.messages.catalogue import LANGUAGES
 from stream_app.notifications.chats.message import WORD_JOINER, ChatMessage, chat_message
@@ -22,12 +21,6 @@ HOSTILE = (
     "<!channel> @here <@U1> <https://evil.example|x> [x](y) ![x](y) <at>all</at> &lt; *b* `c` \u202e\r\n> q"
 )
 NO_LINK = HOSTILE.replace("https://evil.example|x", "")
-CARD_PARTS: dict[str, Any] = {
-    "AdaptiveCard": AdaptiveCard,
-    "RichTextBlock": RichTextBlock,
-    "TextRun": TextRun,
-    "Action.OpenUrl": OpenUrlAction,
-}
 RHYTHM = Rhythm("Proofs", "weekly", 0, "06:30", "Europe/Berlin")
 SEVERAL = {"file_path": "jobs/1/1/manifest.json", "file_count": 3}
 LONG = "W" * 5_000
@@ -73,6 +66,19 @@ def language(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@cache
+def card_parts() -> dict[str, Any]:
+    """Return Microsoft's models. Their import takes long, and only this module needs them."""
+    from microsoft_teams.cards import AdaptiveCard, OpenUrlAction, RichTextBlock, TextRun
+
+    return {
+        "AdaptiveCard": AdaptiveCard,
+        "RichTextBlock": RichTextBlock,
+        "TextRun": TextRun,
+        "Action.OpenUrl": OpenUrlAction,
+    }
+
+
 def written(about: Notification, language: str) -> ChatMessage:
     return chat_message(replace(about, options={"language": language}), LINK)
 
@@ -92,6 +98,8 @@ def texts(value: object) -> Iterator[str]:
 @pytest.mark.parametrize("kind", NOTIFICATIONS)
 def test_messages_to_slack_keep_the_limits_of_block_kit(kind: str, language: str) -> None:
     payload = slack_payload(written(NOTIFICATIONS[kind], language))
+    from slack_sdk.models.blocks import Block
+
     blocks = Block.parse_all(payload["blocks"])
     assert len(blocks) == len(payload["blocks"]) <= 50
     for block in blocks:
@@ -115,7 +123,7 @@ def test_messages_to_teams_are_adaptive_cards_of_bounded_size(kind: str, languag
     assert card["version"] == "1.4"
     parts = [card, *card["body"], *(run for block in card["body"] for run in block["inlines"])]
     for part in [*parts, *card.get("actions", [])]:
-        model = CARD_PARTS[part["type"]].model_validate(part)
+        model = card_parts()[part["type"]].model_validate(part)
         assert not set(model.model_extra or {}) - {"$schema"}, f"unknown fields of {part['type']}"
 
 

@@ -169,7 +169,7 @@ def test_an_upload_gives_its_memory_back_to_the_system() -> None:
     assert mapped() is None
 
 
-@settings(max_examples=100)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.lists(st.binary(max_size=40), max_size=30), st.sets(st.integers(0, 60)))
 def test_parts_keep_their_content_while_they_are_in_use(chunks: list[bytes], kept: set[int]) -> None:
     in_use = []
