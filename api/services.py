@@ -72,6 +72,8 @@ class ApiServices:
     estimate_sources: SourceFinder
     catalog: Catalog
     job_queries: JobQueries
+    job_searches: JobQueries
+    """Lists jobs over a pool of its own: a search can take seconds, and all other reads are short."""
     job_files: JobFiles
     reader: JobReader
     live_updates: LiveUpdates
@@ -111,8 +113,11 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     """
     datasets = open_datasets(settings)
     async with AsyncExitStack() as stack:
-        # Writers have their own pool, so reads continue while many writers wait.
-        reading, writing = (_open_engine(stack, settings, name) for name in (NAME, f"{NAME}-writer"))
+        # Writers have their own pool, so reads continue while many writers wait. So do reads that can take
+        # seconds: otherwise ten of them would stop all waits, streams and repeated requests.
+        reading, writing, searching = (
+            _open_engine(stack, settings, name) for name in (NAME, f"{NAME}-writer", f"{NAME}-search")
+        )
         # Estimates have their own pool, so they do not delay requests.
         of_calls, of_estimates = call_pools(calls=CALLS, estimates=ESTIMATES)
         sources = _open_sources(stack, settings, datasets, of_calls)
@@ -153,6 +158,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             estimate_sources=estimate_sources,
             catalog=Catalog(sources, seconds=TABLE_SECONDS),
             job_queries=job_queries,
+            job_searches=JobQueries(searching),
             job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
             reader=reader,
             live_updates=live_updates,
@@ -185,7 +191,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             download_audit=await stack.enter_async_context(DownloadAudit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, await _open_keys(stack, settings)),
             reading=reading,
-            statistics=JobStatistics(reading),
+            statistics=JobStatistics(searching),
             pauses=PauseStore(writing),
             doctor=Doctor(settings, reading),
             dead_letters=DeadLetters(settings, writing, publisher),

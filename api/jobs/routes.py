@@ -40,7 +40,7 @@ router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
 
 POLL_SECONDS = 1
 SEARCH_SECONDS = 10.0
-"""Time-out of a list of jobs. No index has all filters, and a search keeps a connection."""
+"""Time-out of a list of jobs. No index has all filters, and a search keeps a connection of its pool."""
 
 MAX_WORDS = 10
 """Words of a search. Further words are ignored."""
@@ -215,7 +215,7 @@ async def list_exports(
     """The role `exports:admin` lists the jobs of all users, and `exports:operate` the same without data."""
     owner = _listed_owner(user, user_id, name)
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
-    listed = services.job_queries.list_newest(
+    listed = services.job_searches.list_newest(
         owner,
         status=status,
         export_type=export_type,

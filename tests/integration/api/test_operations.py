@@ -311,7 +311,7 @@ async def test_an_operator_cancels_a_running_job_and_repeats_the_call_for_a_wait
 async def test_a_slow_list_ends_and_names_what_makes_it_faster(
     api: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also the list of one user: it holds a connection of the pool that all calls share."""
+    """Also the list of one user: it holds a connection of the pool that all lists share."""
     monkeypatch.setattr(routes, "SEARCH_SECONDS", 0.3)
     async with api.user(OPERATE) as operator, api.user() as owner:
         job_id = await place(owner)

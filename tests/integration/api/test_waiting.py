@@ -6,10 +6,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
+from api.jobs import routes
 from api.middleware.request_limits import CONCURRENT_CALLS
+from stream_app.jobs.job_queries import JobQueries
+from stream_app.jobs.models import ExportJob
 from tests.integration.api.conftest import Harness, order
-from tests.waiting import until_async
+from tests.integration.api.test_events import listening, served
+from tests.waiting import at_most, until_async
 
 DONE: dict[str, Any] = {
     "status": "completed",
@@ -66,6 +71,46 @@ async def test_a_job_that_does_not_end_in_time_is_accepted(api: Harness) -> None
         assert time.monotonic() - started >= 1
         assert (response.status_code, response.json()["status"]) == (202, "pending")
         assert response.headers["Preference-Applied"] == "wait=1"
+
+
+async def test_slow_lists_stop_no_wait_no_stream_and_no_repeated_request(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, slow = 12, 0
+
+    async def search(queries: JobQueries, *_: object, **__: object) -> list[ExportJob]:
+        nonlocal slow
+        async with queries._sessions() as session:
+            slow += 1
+            await session.execute(text("SELECT pg_sleep(60)"))
+        return []
+
+    async with api.user() as client, api.user() as other:
+        key = {"Idempotency-Key": "one"}
+        await client.post("/exports/jobs", json=order(), headers=key)
+        with monkeypatch.context() as patch:
+            patch.setattr(JobQueries, "list_newest", search)
+            patch.setattr(routes, "SEARCH_SECONDS", 60)
+            lists = [
+                asyncio.create_task(user.get("/exports/jobs")) for user in (client, other) for _ in range(6)
+            ]
+            await until_async(lambda: slow >= count - 2)  # the pool has no more connections
+        async with at_most(30):  # the lists keep their connections for longer
+            call = asyncio.create_task(
+                client.post("/exports/jobs", json=order(), headers=key | {"Prefer": "wait=20"})
+            )
+            (job_id,) = await the_job(api)
+            async with (
+                served(api.app) as address,
+                listening(address, client, f"/exports/jobs/{job_id}/events") as events,
+            ):
+                await anext(events)
+                await api.set(job_id, **DONE)
+                assert (await call).status_code == 200
+                assert (await anext(events)).job["status"] == "completed"
+        for task in lists:
+            task.cancel()
+        await asyncio.wait(lists)
 
 
 async def test_without_the_preference_nothing_waits(api: Harness) -> None:
