@@ -78,6 +78,10 @@ class NoFreeConnection(Retryable):
     code = "no_free_connection"
 
 
+class TooManyConnections(Outage):
+    """The server, or the limit of the role or of the database, has no connection left."""
+
+
 def is_lost_snapshot(error: asyncpg.PostgresError) -> bool:
     """Return whether the server refused a shared snapshot because it does not have it."""
     return error.sqlstate in _LOST_SNAPSHOT
@@ -164,7 +168,7 @@ def connection_error(error: Exception, source: str = DEFAULT_SOURCE) -> Exporter
             "server's message",
             code="source_misconfigured",
         )
-    return Outage(text)
+    return TooManyConnections(text) if state == "53300" else Outage(text)
 
 
 def refused_statement(error: asyncpg.PostgresError) -> Rejected:

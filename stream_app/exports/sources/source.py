@@ -20,6 +20,7 @@ from stream_app.exports.sources.errors import (
     NoFreeConnection,
     SnapshotLost,
     TableLocked,
+    TooManyConnections,
     connection_error,
     is_lost_connection,
     is_lost_snapshot,
@@ -132,7 +133,8 @@ class Source:
         """Begin a transaction within ``seconds``.
 
         Raises:
-            NoFreeConnection: exports use all connections, so nothing can be checked.
+            NoFreeConnection: exports use all connections, of the pool or of the server, so nothing can be
+                checked.
             Retryable: the database does not answer.
             Rejected: it refuses the service.
         """
@@ -145,6 +147,15 @@ class Source:
         except TimeoutError as error:
             self._failed()
             raise Outage(f"source database {self.name}: no answer within {seconds:g} s") from error
+        except TooManyConnections as error:
+            if not self._is_in_use:
+                raise
+            raise NoFreeConnection(str(error)) from error
+
+    @property
+    def _is_in_use(self) -> bool:
+        """Whether a transaction has a connection."""
+        return self._pool is not None and self._pool.get_size() > self._pool.get_idle_size()
 
     def _failed(self) -> None:
         if self._away_since is None:
@@ -315,7 +326,7 @@ class Source:
                 return await joined(connection, timeout, initial_sql, values, shared)
 
             try:
-                async with self._begun(pool, begin) as snapshot:
+                async with self._begun(pool, begin, is_optional=is_optional) as snapshot:
                     self._answered()
                     yield snapshot
                     await snapshot.end()
@@ -329,6 +340,8 @@ class Source:
         self,
         pool: "asyncpg.Pool[asyncpg.Record]",
         begin: Callable[["PoolConnectionProxy[asyncpg.Record]"], Awaitable[Snapshot]],
+        *,
+        is_optional: bool = False,
     ) -> AsyncIterator[Snapshot]:
         """Begin a transaction on a connection of the pool, which the block uses.
 
@@ -340,7 +353,7 @@ class Source:
                 statement that ended the session; or it was lost later while the server ran on.
         """
         for is_last in (False, True):
-            connection = await self._acquire(pool)
+            connection = await self._acquire(pool, is_optional)
             snapshot: Snapshot | None = None
             try:
                 snapshot = await begin(connection)
@@ -358,7 +371,8 @@ class Source:
                         raise Outage(f"source database: the session was ended: {error}") from error
                     raise
                 if is_last:
-                    self._failed()
+                    if not is_optional:
+                        self._failed()
                     raise Outage(f"source database {self.name}: a transaction cannot begin") from error
             finally:
                 with suppress(*DRIVER_ERRORS):
@@ -387,8 +401,13 @@ class Source:
         keep_alive(connection)
         return connection
 
-    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> "PoolConnectionProxy[asyncpg.Record]":
+    async def _acquire(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", is_optional: bool
+    ) -> "PoolConnectionProxy[asyncpg.Record]":
         """Return a connection of the pool.
+
+        The source is not away if a connection is refused that is not needed, or because there are too many
+        and this process has some of them.
 
         Raises:
             Outage: no connection is possible.
@@ -401,9 +420,9 @@ class Source:
                 return await pool.acquire(timeout=seconds)
         except (ValueError, *DRIVER_ERRORS) as error:
             found = connection_error(error, self.name)
-            if isinstance(found, Outage) and (
-                not isinstance(error, TimeoutError) or self.wanted <= self.connections
-            ):
+            is_queued = isinstance(error, TimeoutError) and self.wanted > self.connections
+            is_full = isinstance(found, TooManyConnections) and self._is_in_use
+            if isinstance(found, Outage) and not (is_optional or is_queued or is_full):
                 self._failed()
             raise found from error
 

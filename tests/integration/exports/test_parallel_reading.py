@@ -26,7 +26,8 @@ from stream_app.exports.reading.pipe import BytePipe
 from stream_app.exports.reading.ranges import plan_ranges
 from stream_app.exports.reading.row_reader import ParallelReading
 from stream_app.exports.sources import session as source_session
-from stream_app.exports.sources.errors import SnapshotNotShared
+from stream_app.exports.sources.errors import NoFreeConnection, SnapshotNotShared
+from stream_app.exports.sources.monitor import SourceMonitor
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
@@ -215,28 +216,51 @@ async def test_ten_exports_at_once_share_few_connections(
     assert source.free_connections == connections
 
 
-async def test_connections_that_the_server_refuses_cost_only_streams(
-    settings: Settings,
-    large: Dataset,
-    database: asyncpg.Connection,
-    exporter_of: Callable[..., Exporter],
-    schema: str,
-) -> None:
-    """The role can have one session: the first stream reads everything."""
+@pytest.fixture
+async def limited(settings: Settings, database: asyncpg.Connection, schema: str) -> AsyncIterator[Source]:
+    """A source whose role can have one session."""
     role = f"limited_{schema}"
     await database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' CONNECTION LIMIT 1")
     parts = urlsplit(settings.source_dsn)
     url = f"postgresql://{role}:secret@{parts.hostname}:{parts.port}{parts.path}"
     source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
-    exporter = exporter_of(large, sources=source, catalog=Catalog(source), reading=LARGE)
-    try:
-        with structlog.testing.capture_logs() as logs:
-            file = await exporter.run(task_for(_everything("csv")), ExportProgress())
-    finally:
-        await source.close()
-        await database.execute(f"DROP ROLE {role}")
+    yield source
+    await source.close()
+    await database.execute(f"DROP ROLE {role}")
+
+
+async def test_connections_that_the_server_refuses_cost_only_streams(
+    limited: Source, large: Dataset, exporter_of: Callable[..., Exporter]
+) -> None:
+    """The first stream reads everything, and the source is not away."""
+    exporter = exporter_of(large, sources=limited, catalog=Catalog(limited), reading=LARGE)
+    with structlog.testing.capture_logs() as logs:
+        file = await exporter.run(task_for(_everything("csv")), ExportProgress())
     assert file.row_count == 100_000
-    assert [line["event"] for line in logs].count("source.stream_refused") == 2
+    events = [line["event"] for line in logs]
+    assert events.count("source.stream_refused") == 2
+    assert "source.lost" not in events
+
+
+async def test_a_source_without_a_connection_left_is_away_only_for_those_who_have_none(
+    limited: Source, settings: Settings
+) -> None:
+    """Otherwise operators are called, and no job of the source is claimed, while it exports."""
+    monitor = SourceMonitor(cast(Any, {limited.name: limited}))
+    async with limited.snapshot("first"):
+        with pytest.raises(Outage):
+            async with limited.snapshot("second"):
+                raise AssertionError
+        with pytest.raises(NoFreeConnection):
+            await limited.check(5)
+        await monitor._ask(limited)
+        assert monitor.states() == {limited.name: "ok"}
+        assert limited.away_since is None
+        other = Source(settings, connections=1, dsn=limited._dsn)
+        with pytest.raises(Outage):
+            await other.check(5)
+        assert other.away_since is not None
+        await other.close()
 
 
 async def test_a_server_that_shares_no_snapshots_is_read_over_one_connection(
