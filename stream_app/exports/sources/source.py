@@ -349,8 +349,9 @@ class Source:
         ones are replaced, and the transaction begins on a new one.
 
         Raises:
-            Outage: the connection was lost again before there was a snapshot, so it was not the export's
-                statement that ended the session; or it was lost later while the server ran on.
+            Outage: the server did not answer before there was a snapshot, or the connection was lost again,
+                so it was not the export's statement that ended the session; or it was lost later while the
+                server ran on.
         """
         for is_last in (False, True):
             connection = await self._acquire(pool, is_optional)
@@ -364,13 +365,14 @@ class Source:
                 if snapshot is None:
                     is_lost = is_lost or (isinstance(error, DRIVER_ERRORS) and is_closed(connection))
                 terminate(connection)
-                if not is_lost:
+                is_silent = snapshot is None and isinstance(error, TimeoutError)
+                if not is_lost and not is_silent:
                     raise
                 if snapshot is not None:
                     if await has_not_crashed_since(snapshot.started_at, self._connect):
                         raise Outage(f"source database: the session was ended: {error}") from error
                     raise
-                if is_last:
+                if is_last or is_silent:
                     if not is_optional:
                         self._failed()
                     raise Outage(f"source database {self.name}: a transaction cannot begin") from error
@@ -437,17 +439,12 @@ class Source:
         """Begin a transaction.
 
         Raises:
-            Outage: the server of a connection that was open does not answer.
             SnapshotLost: the transaction whose snapshot it shares has ended.
         """
         try:
             with self._starting():
                 seconds = JOIN_SECONDS if is_optional else BEGIN_SECONDS
                 await connection.execute(script, timeout=seconds)
-        except TimeoutError as error:
-            if not is_optional:
-                self._failed()
-            raise Outage(f"source database {self.name}: a transaction cannot begin") from error
         except asyncpg.PostgresError as error:
             if is_shared and is_lost_snapshot(error):
                 raise SnapshotLost(f"source database: {error}") from error

@@ -66,11 +66,13 @@ class OnePool:
     [
         (asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"), 2, Outage),
         (asyncpg.ProtocolViolationError("server conn crashed?"), 2, Outage),  # of a pooler
+        (TimeoutError(), 1, Outage),
         (asyncpg.DivisionByZeroError("division by zero"), 1, asyncpg.DivisionByZeroError),
     ],
 )
+@pytest.mark.parametrize("is_optional", [False, True])
 async def test_a_connection_that_is_lost_before_there_is_a_snapshot_is_an_outage(
-    error: Exception, tries: int, raises: type[Exception]
+    is_optional: bool, error: Exception, tries: int, raises: type[Exception]
 ) -> None:
     """No statement of an export has run by then. So its attempt must not count."""
     pool = OnePool()
@@ -78,7 +80,9 @@ async def test_a_connection_that_is_lost_before_there_is_a_snapshot_is_an_outage
     async def begin(_: object) -> Snapshot:
         raise error
 
+    source = Source(Settings(), connections=1)
     with pytest.raises(raises):
-        async with Source(Settings(), connections=1)._begun(cast(Any, pool), begin):
+        async with source._begun(cast(Any, pool), begin, is_optional=is_optional):
             raise AssertionError
+    assert (source.away_since is not None) is (raises is Outage and not is_optional)
     assert (pool.acquired, pool.expired) == (tries, tries - 1)
