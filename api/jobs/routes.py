@@ -27,8 +27,8 @@ from api.jobs.schemas import (
     Prefer,
 )
 from api.jobs.service import dataset_for, require_scope, submit_request, validated_event
-from api.jobs.waiting import preferred_wait
-from api.middleware.disconnect import cancel_on_disconnect
+from api.jobs.waiting import Waited, preferred_wait
+from api.middleware.disconnect import cancel_on_disconnect, until_disconnect
 from api.services import ApiServices, InjectedServices
 from api.time_limits import since_moment, until_moment
 from stream_app.jobs.job_queries import JobSearch
@@ -118,7 +118,8 @@ async def request_export(
     claim of the token. Scope `all` exports the rows of all users and needs the role `exports:all`.
 
     With `Prefer: wait=N` the response comes when the job has ended, at the latest after N seconds (at most
-    30): 200 with the job, or 202 if it has not ended.
+    30): 200 with the job, or 202 if it has not ended. Without `Preference-Applied` it has waited for less:
+    too many calls wait, a part is away, or the server stops.
     """
     job_id, status = await submit_request(services, user, order, idempotency_key)
     audit_log.set_object("job", job_id, owner=user.id)
@@ -126,13 +127,14 @@ async def request_export(
     seconds = preferred_wait(prefer or ())
     if seconds and not services.job_waits.is_full(user.id):
         request.state.begin_wait()
-        ended = await cancel_on_disconnect(
-            request, services.job_waits.until_ended(job_id, seconds, user_id=user.id)
-        )
-        headers["Preference-Applied"] = f"wait={seconds}"
-        if ended is not None:
+        wait = services.job_waits.until_ended(job_id, seconds, user_id=user.id)
+        # The job is recorded. So the call has succeeded, also if its client does not wait any longer.
+        waited = await until_disconnect(request, wait, Waited)
+        if waited.is_whole:
+            headers["Preference-Applied"] = f"wait={seconds}"
+        if waited.job is not None:
             headers["Cache-Control"] = "no-store"
-            return Response(ended.body, headers=headers, media_type="application/json")
+            return Response(waited.job.body, headers=headers, media_type="application/json")
     response.headers.update(headers)
     return Accepted(export_job_id=job_id, status=status)
 

@@ -43,6 +43,19 @@ def preferred_wait(headers: Iterable[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """The end of a wait.
+
+    Attributes:
+        job: the job, if it has ended.
+        is_whole: whether the wait was as long as it was asked for, or until the end of the job.
+    """
+
+    job: Update | None = None
+    is_whole: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class JobWaits:
     """Lets calls wait for the ends of jobs, without queries of their own while nothing changes.
@@ -77,19 +90,20 @@ class JobWaits:
         """Return whether no further call of the user can wait."""
         return self._stopped or self.waiting >= self.limit or self._users[user_id] >= self.limit_of_user
 
-    async def until_ended(self, job_id: UUID, seconds: float, *, user_id: str) -> Update | None:
-        """Return the job after its end, or ``None`` if it has not ended within ``seconds``.
+    async def until_ended(self, job_id: UUID, seconds: float, *, user_id: str) -> Waited:
+        """Wait until the job has ended, or for ``seconds``.
 
         Nothing that fails meanwhile is an error: the job is recorded, so the call answers without its end.
         """
         if self.is_full(user_id):
-            return None
+            return Waited()
         self._users[user_id] += 1
         task = asyncio.create_task(self._end_or_none(job_id))
         self._tasks.add(task)
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
-            return task.result() if done and not task.cancelled() else None
+            job = task.result() if done and not task.cancelled() else None
+            return Waited(job, is_whole=job is not None or not done)
         finally:
             self._users[user_id] -= 1
             if not self._users[user_id]:

@@ -5,8 +5,10 @@ import time
 from typing import Any
 from uuid import UUID
 
+import httpx2
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from api.jobs import routes
 from api.middleware.request_limits import CONCURRENT_CALLS
@@ -145,13 +147,36 @@ async def test_a_call_that_waits_does_not_hold_up_the_users_other_calls(api: Har
         assert {(await call).status_code for call in calls} == {200}
 
 
-async def test_a_client_that_leaves_ends_its_wait(api: Harness) -> None:
+async def test_a_client_that_leaves_ends_its_wait_and_its_request_has_succeeded(api: Harness) -> None:
+    """The job exists. So the audit log must not say that the call was refused."""
+    waits = api.app.state.services.job_waits
+    async with api.user() as client, served(api.app) as address:
+        headers = {"Authorization": client.headers["Authorization"], "Prefer": "wait=20"}
+        with capture_logs() as logs:
+            async with httpx2.AsyncClient(base_url=address, headers=headers) as leaving:
+                call = asyncio.create_task(leaving.post("/exports/jobs", json=order()))
+                await until_async(lambda: waits.waiting == 1)
+                call.cancel()
+                await asyncio.wait({call})
+            await until_async(lambda: waits.waiting == 0)
+            await until_async(lambda: any(line["event"] == "call.audited" for line in logs))
+    (line,) = (line for line in logs if line["event"] == "call.audited")
+    (job_id,) = await the_job(api)
+    assert (line["status"], line["outcome"], line["object"]) == (202, "allowed", f"job:{job_id}")
+
+
+async def test_a_wait_that_is_cut_short_is_no_applied_preference(api: Harness) -> None:
     waits = api.app.state.services.job_waits
     async with api.user() as client:
         call = asyncio.create_task(client.post("/exports/jobs", json=order(), headers={"Prefer": "wait=20"}))
         await until_async(lambda: waits.waiting == 1)
-        call.cancel()
-        await until_async(lambda: waits.waiting == 0)
+        waits.stop()
+        for response in (
+            await call,
+            await client.post("/exports/jobs", json=order(), headers={"Prefer": "wait=20"}),
+        ):
+            assert response.status_code == 202
+            assert "Preference-Applied" not in response.headers
 
 
 async def test_waiting_calls_make_no_queries_of_their_own(api: Harness) -> None:
@@ -176,5 +201,5 @@ async def test_waiting_calls_make_no_queries_of_their_own(api: Harness) -> None:
         reads.clear()
         await api.set(job_id, **DONE)
         ended = await asyncio.gather(*calls)
-    assert {update.job_id for update in ended if update} == {UUID(job_id)}
+    assert [waited.job and waited.job.job_id for waited in ended] == [UUID(job_id)] * count
     assert sum(reads) <= 3

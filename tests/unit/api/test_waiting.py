@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from api.jobs.live_updates import LiveUpdates
-from api.jobs.waiting import MAX_SECONDS, JobWaits, preferred_wait
+from api.jobs.waiting import MAX_SECONDS, JobWaits, Waited, preferred_wait
 from stream_app.jobs.models import ExportJob
 from streaming_exporter.errors import Retryable
 from tests.waiting import at_most, until_async
@@ -111,7 +111,7 @@ def job_of(job_id: UUID, status: str) -> ExportJob:
 
 async def test_a_job_that_does_not_end_is_none_in_time_and_leaves_nothing() -> None:
     known = waits()
-    assert await known.until_ended(uuid4(), 0.01, user_id="a") is None
+    assert await known.until_ended(uuid4(), 0.01, user_id="a") == Waited(is_whole=True)
     assert (known.waiting, known.live_updates.listeners) == (0, 0)
 
 
@@ -120,9 +120,9 @@ async def test_no_more_calls_wait_than_the_limit() -> None:
     two = [asyncio.create_task(known.until_ended(uuid4(), 30, user_id=user)) for user in "ab"]
     await asyncio.sleep(0)
     assert known.is_full("c")
-    assert await known.until_ended(uuid4(), 30, user_id="c") is None
+    assert await known.until_ended(uuid4(), 30, user_id="c") == Waited()
     known.stop()
-    assert await asyncio.gather(*two) == [None, None]
+    assert await asyncio.gather(*two) == [Waited(), Waited()], "the job has not ended, nor is the time over"
 
 
 async def test_the_waits_of_one_user_leave_room_for_others() -> None:
@@ -134,7 +134,7 @@ async def test_the_waits_of_one_user_leave_room_for_others() -> None:
     calls.append(asyncio.create_task(known.until_ended(uuid4(), 30, user_id="b")))
     await asyncio.sleep(0)
     assert known.waiting == 3
-    assert await known.until_ended(uuid4(), 30, user_id="a") is None
+    assert await known.until_ended(uuid4(), 30, user_id="a") == Waited()
     for call in calls:
         call.cancel()
     await asyncio.wait(calls)
@@ -147,8 +147,8 @@ async def test_a_stopping_server_ends_the_waits_and_begins_none() -> None:
     one = asyncio.create_task(known.until_ended(uuid4(), 30, user_id="a"))
     await asyncio.sleep(0.01)
     known.stop()
-    assert await one is None
-    assert await known.until_ended(uuid4(), 30, user_id="a") is None
+    assert await one == Waited()
+    assert await known.until_ended(uuid4(), 30, user_id="a") == Waited()
     assert (known.waiting, known.live_updates.listeners) == (0, 0)
 
 
@@ -158,7 +158,7 @@ async def test_a_stopping_server_ends_the_waits_and_begins_none() -> None:
 async def test_an_error_while_a_job_is_read_is_no_error_of_the_request(error: Exception) -> None:
     """The job is recorded by then, so the response must be 202."""
     with capture_logs() as logs:
-        assert await waits(error=error).until_ended(uuid4(), 30, user_id="a") is None
+        assert await waits(error=error).until_ended(uuid4(), 30, user_id="a") == Waited()
     assert [line["event"] for line in logs] == ([] if isinstance(error, Retryable) else ["job_wait.failed"])
 
 
@@ -180,6 +180,7 @@ async def test_the_end_of_a_job_is_seen_whichever_read_comes_last(last: str) -> 
     known.live_updates._offer([ended if last == "first read" else running])
     may_read.set()
     async with at_most(10):  # all jobs are read again after 15 s
-        update = await call
-    assert update is not None
-    assert update.ended
+        waited = await call
+    assert waited.is_whole
+    assert waited.job is not None
+    assert waited.job.ended
