@@ -1,6 +1,7 @@
 """A client of the HTTP API for asyncio; needs the extra ``http``."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.util import find_spec
@@ -99,18 +100,30 @@ class AsyncExportClient:
 
         Args:
             request: as for :meth:`submit`.
-            seconds: the longest wait, from 0 to 30. After it the job is returned unfinished.
+            seconds: the longest wait, from 0 to 30. After it the job is returned unfinished, possibly some
+                seconds later. If the API waits for less, the job is followed by events for the rest.
             idempotency_key: as for :meth:`submit`.
         """
         order = order_of(request, idempotency_key, wait=seconds)
+        began = time.monotonic()
         answer = await self._request("POST", "/exports/jobs", *order, seconds=seconds)
         try:
             if answer.status_code == 200:
                 return read_job(read_document(answer, self.url), self.url)
-            return read_job(await self.record(read_job_id(answer, self.url)), self.url)
+            left = seconds - (time.monotonic() - began)
+            return await self._followed(read_job_id(answer, self.url), left)
         except ApiError as error:
             error.idempotency_key = order[1][IDEMPOTENCY_KEY]
             raise
+
+    async def _followed(self, job_id: UUID, seconds: float) -> Job:
+        """Follow the job for ``seconds``, or until it has ended; return it."""
+        found = None
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async for job in self.events(job_id, timeout=seconds):
+                    found = job
+        return found or read_job(await self.record(job_id), self.url)
 
     async def cancel(self, job_id: UUID) -> None:
         """Cancel an unfinished job. If the job is completed, remove its file."""

@@ -99,18 +99,30 @@ class ExportClient:
 
         Args:
             request: as for :meth:`submit`.
-            seconds: the longest wait, from 0 to 30. After it the job is returned unfinished.
+            seconds: the longest wait, from 0 to 30. After it the job is returned unfinished, possibly some
+                seconds later. If the API waits for less, the job is followed by events for the rest.
             idempotency_key: as for :meth:`submit`.
         """
         order = order_of(request, idempotency_key, wait=seconds)
+        began = time.monotonic()
         answer = self._request("POST", "/exports/jobs", *order, seconds=seconds)
         try:
             if answer.status_code == 200:
                 return read_job(read_document(answer, self.url), self.url)
-            return read_job(self.record(read_job_id(answer, self.url)), self.url)
+            left = seconds - (time.monotonic() - began)
+            return self._followed(read_job_id(answer, self.url), left)
         except ApiError as error:
             error.idempotency_key = order[1][IDEMPOTENCY_KEY]
             raise
+
+    def _followed(self, job_id: UUID, seconds: float) -> Job:
+        """Follow the job for ``seconds``, or until it has ended; return it."""
+        found = None
+        if seconds > 0:
+            with suppress(TimeoutError):
+                for job in self.events(job_id, timeout=seconds):
+                    found = job
+        return found or read_job(self.record(job_id), self.url)
 
     def cancel(self, job_id: UUID) -> None:
         """Cancel an unfinished job. If the job is completed, remove its file."""

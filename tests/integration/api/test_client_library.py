@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from api.app import create_app
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
+from streaming_exporter.api_answers import Job
 from streaming_exporter.async_client import AsyncClient
 from streaming_exporter.client import Client
 from streaming_exporter.errors import ApiError
@@ -63,6 +65,32 @@ async def test_both_clients_wait_for_the_end_of_a_small_export(api: Harness) -> 
             assert (job.finished, job.row_count) == (True, 7)
             again = await asyncio.to_thread(blocking.submit_and_wait, REQUEST, seconds=0)
             assert again.status == "pending"
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_both_clients_follow_the_job_if_the_api_does_not_wait(api: Harness, is_async: bool) -> None:
+    """Too many calls wait, or the server stops: the answer comes at once."""
+    token = sign_token(api.settings, "user-9")
+    api.app.state.services.job_waits.stop()
+
+    async def submit(seconds: int = 30) -> Job:
+        if is_async:
+            async with AsyncClient(url, token) as client:
+                return await client.submit_and_wait(REQUEST, seconds=seconds)
+        with Client(url, token) as blocking:
+            return await asyncio.to_thread(blocking.submit_and_wait, REQUEST, seconds=seconds)
+
+    async with served(api) as url:
+        began = time.monotonic()
+        assert (await submit(1)).status == "pending"
+        assert time.monotonic() - began >= 1
+        call = asyncio.create_task(submit())
+        await until_async(lambda: _has(api, 2))
+        await until_async(lambda: api.app.state.services.live_updates.listeners > 0)
+        newest = (await api.queries.list_newest(None, limit=1))[0]
+        await api.set(newest.id, status="completed", row_count=7)
+        job = await call
+        assert (job.finished, job.row_count) == (True, 7)
 
 
 async def _has(api: Harness, count: int) -> bool:
