@@ -96,7 +96,8 @@ class PartsState:
         waiting_for_outage: how many wait for a part of the system that is away.
         exhausted: how many were interrupted as often as is allowed, and are not claimed again.
         failed: how many have failed.
-        error_code, error_message: the error of one that has failed.
+        error_code, error_message: the error of the first one that has failed. One after which all parts begin
+            anew comes before those that end the job.
     """
 
     parts: int

@@ -36,8 +36,17 @@ INSERT_PARTS = text(
 )
 """Inserts the parts of a plan and notifies idle workers."""
 
+BEGIN_ANEW = ("snapshot_lost", "table_locked", "table_changed")
+"""Codes of errors of a part after which all parts begin anew. They count before errors that end the job."""
+
+_ERROR = f"""
+    (array_agg(part.{{column}} ORDER BY part.error_code NOT IN {BEGIN_ANEW}, part.number)
+        FILTER (WHERE part.status = 'failed'))[1]
+"""
+"""A column of the failed part with the error that counts."""
+
 STATE = text(
-    """
+    f"""
     SELECT count(*) AS parts,
            count(*) FILTER (WHERE part.status = 'completed') AS completed,
            coalesce(sum(part.row_count), 0)::bigint AS rows,
@@ -48,8 +57,8 @@ STATE = text(
                    AND part.failures + 1 >= :max_attempts
            ) AS exhausted,
            count(*) FILTER (WHERE part.status = 'failed') AS failed,
-           min(part.error_code) FILTER (WHERE part.status = 'failed') AS error_code,
-           min(part.error_message) FILTER (WHERE part.status = 'failed') AS error_message
+           {_ERROR.format(column="error_code")} AS error_code,
+           {_ERROR.format(column="error_message")} AS error_message
     FROM export_parts AS part WHERE part.job_id = :job_id AND part.attempt = :attempt
     """
 )

@@ -47,6 +47,7 @@ SAFE_CODES = frozenset(
 TEMPORARY_CODES = frozenset(
     {
         "snapshot_lost",
+        "table_changed",
         "table_locked",
         "table_rewritten",
         "temporarily_unavailable",

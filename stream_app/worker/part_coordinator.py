@@ -16,6 +16,7 @@ from stream_app.exports.files.manifest import too_many_files
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
 from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
 from stream_app.exports.sources.errors import SnapshotLost, TableLocked, time_limit_exceeded
+from stream_app.exports.tables.catalog import TableBeingChanged
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.part_claim import PartsState, PlannedPart
@@ -241,6 +242,8 @@ def _check(state: PartsState, plan: KeptPlan) -> None:
         raise Retryable("the parts of the export are lost")
     if state.failed and state.error_code == TableLocked.code:
         raise Retryable("another session waits to change the table", code=TableLocked.code)
+    if state.failed and state.error_code == TableBeingChanged.code:
+        raise Retryable("the table was changed after the snapshot of the parts", code=TableBeingChanged.code)
     if state.failed:
         raise Rejected(state.error_message or "a part of the export failed", code=state.error_code)
     if state.exhausted:

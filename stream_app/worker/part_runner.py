@@ -9,6 +9,7 @@ import structlog
 from stream_app.exports.part_results import PartResult
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.sources.errors import TableLocked
+from stream_app.exports.tables.catalog import TableBeingChanged
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask, TaskPart
 from stream_app.jobs.part_claim import PartClaim
 from stream_app.jobs.parts import PartStore
@@ -121,8 +122,11 @@ class PartRunner:
                 log.info("part.released")
                 metrics.RETRIES.labels("drain").inc()
                 return
-        if isinstance(error, Rejected | TableLocked):
-            # A part cannot have the lock before the holder of the job has ended its transaction.
+        if isinstance(error, Rejected | TableLocked) or (
+            isinstance(error, TableBeingChanged) and claim.snapshot is not None
+        ):
+            # A part cannot have the lock before the holder of the job has ended its transaction, and in the
+            # holder's snapshot the table never becomes what it is now.
             await self._fail(claim, JobError(code=error.code, message=str(error)))
         elif isinstance(error, Outage):
             if isinstance(error, NeedsOperator):

@@ -63,6 +63,18 @@ class TableChanged(Exception):
     """The table does not match its description any more."""
 
 
+class TableBeingChanged(Retryable):
+    """The table does not match its newest description: it was changed while that was read.
+
+    The table of a snapshot that was taken before a change never matches it.
+    """
+
+    code = "table_changed"
+
+    def __init__(self) -> None:
+        super().__init__(BEING_CHANGED)
+
+
 @dataclass(frozen=True, slots=True)
 class TableSize:
     """The size of a table when PostgreSQL last analysed or vacuumed it.
@@ -297,7 +309,7 @@ async def _with_masks(snapshot: Snapshot, table: SourceTable, origin: str) -> So
 
 def _final(error: Rejected | TableChanged) -> Exception:
     """Return the error for the caller. For a table that is being changed it is a temporary error."""
-    return error if isinstance(error, Rejected) else Retryable(BEING_CHANGED)
+    return error if isinstance(error, Rejected) else TableBeingChanged()
 
 
 def _name(table: str) -> str:

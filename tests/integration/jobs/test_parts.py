@@ -128,6 +128,19 @@ async def test_the_error_of_a_failed_part_is_in_the_state(jobs: Jobs, parts: Par
     assert numbers(await jobs.store.claim("w", 4)) == [2]
 
 
+async def test_one_error_of_several_failed_parts_counts(jobs: Jobs, parts: PartStore) -> None:
+    """Code and text are of one part: the first, or the first after which all parts begin anew."""
+    claim = await holder(jobs)
+    await plan(parts, claim, 4)
+    errors = [("y", "a"), ("x", "b"), ("table_locked", "z"), ("snapshot_lost", "c")]
+    found = []
+    for part, (code, message) in zip(part_claims(await jobs.store.claim("w", 4)), errors, strict=True):
+        assert await parts.fail(part, JobError(code=code, message=message))
+        state = await parts.state(claim.job_id, 1)
+        found.append((state.error_code, state.error_message))
+    assert found == [("y", "a"), ("y", "a"), ("table_locked", "z"), ("table_locked", "z")]
+
+
 async def test_parts_are_not_planned_by_a_holder_that_lost_its_lease(jobs: Jobs, parts: PartStore) -> None:
     lost = await holder(jobs)
     await jobs.expire_leases()

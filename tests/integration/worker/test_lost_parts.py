@@ -49,6 +49,27 @@ async def test_a_change_of_the_table_ends_a_plan_that_its_parts_wait_for(
     assert (await fleet.job(job_id)).attempt == 2
 
 
+async def test_the_first_child_of_a_table_begins_its_parts_anew(fleet: Fleet) -> None:
+    """A worker that reads the description of the table now does not find it in the shared snapshot."""
+    first, second = fleet.worker(slots=1), fleet.worker(slots=1)
+    first.storage.held = {1}
+    first.start(fleet.settings)
+    job_id = await fleet.request()
+    await until_async(lambda: first.storage.waiting)
+    table = fleet.dataset.table
+    await fleet.database.execute(f"CREATE TABLE {table}_child () INHERITS ({table})")
+    second.start(fleet.settings)
+
+    async def has_begun_anew() -> bool:
+        return (await fleet.job(job_id)).attempt == 2
+
+    await until_async(has_begun_anew)
+    first.storage.gate.set()
+    outcome = await fleet.outcome(job_id)
+    assert outcome.status == "completed"
+    assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+
+
 async def test_the_server_ends_the_snapshot_of_a_worker_that_stands_still(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
