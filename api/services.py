@@ -133,7 +133,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         # Only signs links and checks the store. The time-outs are short, because a user waits.
         storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
-        live_updates = LiveUpdates(job_queries)
+        live_updates = LiveUpdates(job_queries, store.clock.now)
         background: dict[str, Callable[[], Awaitable[object]]] = {
             "source_monitor": monitor.run,
             "datasets_watcher": watcher.run,

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.auth.authenticator import CurrentUser, User
 from api.errors import problem_responses
-from api.jobs.live_updates import UNFINISHED_LISTED, Update, version
+from api.jobs.live_updates import UNFINISHED_LISTED, version
 from api.jobs.routes import find_job
 from api.jobs.schemas import JobView
 from api.services import ApiServices, InjectedServices
@@ -119,7 +119,7 @@ async def _one(
         # Read after the subscription has begun, so that no change is missed.
         for job in await services.job_queries.get_many([job_id]):
             if version(job) != last or job.status not in UNFINISHED:
-                subscription.offer(Update.of(job))
+                subscription.offer(services.live_updates.update_of(job))
             else:
                 subscription.known.setdefault(job_id, version(job))
         async for update in subscription.updates():
@@ -139,9 +139,9 @@ async def _every(
         )
         unfinished = await services.job_queries.list_unfinished([user_id], UNFINISHED_LISTED)
         for job in [*unfinished, *reversed(ended)]:
-            subscription.offer(Update.of(job))
+            subscription.offer(services.live_updates.update_of(job))
         async for update in subscription.updates():
-            yield _event(update.body, str(int(time.time() * 1000)))
+            yield _event(update.body, str(int(services.clock.now().timestamp() * 1000)))
         yield _ended_early()
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -61,10 +62,10 @@ class Update:
     body: str
 
     @classmethod
-    def of(cls, job: ExportJob) -> "Update":
-        """Make the update from a job's record."""
+    def of(cls, job: ExportJob, now: datetime) -> "Update":
+        """Make the update from a job's record; ``now`` is the time by the database's clock."""
         ended = job.status not in UNFINISHED
-        return cls(job.id, version(job), ended, JobView.of(job).model_dump_json())
+        return cls(job.id, version(job), ended, JobView.of(job, now).model_dump_json())
 
 
 @dataclass(slots=True, eq=False)
@@ -118,8 +119,10 @@ class Subscription:
 class LiveUpdates:
     """Reads changed jobs and gives them to the subscriptions. Without subscriptions it reads nothing."""
 
-    def __init__(self, job_queries: JobQueries) -> None:
+    def __init__(self, job_queries: JobQueries, now: Callable[[], datetime]) -> None:
+        """Create it. ``now`` returns the time by the database's clock."""
         self._job_queries = job_queries
+        self._now = now
         self._of_job: dict[UUID, set[Subscription]] = {}
         self._of_user: dict[str, set[Subscription]] = {}
         self._changed: set[UUID] = set()
@@ -154,6 +157,10 @@ class LiveUpdates:
         if (known := UUID(job_id)) in self._of_job or user_id in self._of_user:
             self._changed.add(known)
             self._wake.set()
+
+    def update_of(self, job: ExportJob) -> Update:
+        """Return the update that has the state of this record."""
+        return Update.of(job, self._now())
 
     async def run(self) -> None:
         """Read changed jobs and give them to the subscriptions, until cancelled."""
@@ -223,7 +230,7 @@ class LiveUpdates:
             groups = (self._of_job.get(job.id, ()), self._of_user.get(job.user_id, ()))
             listeners = [one for group in groups for one in group if one.wants(job)]
             if listeners:
-                update = Update.of(job)
+                update = self.update_of(job)
                 for listener in listeners:
                     listener.offer(update)
 

@@ -1,6 +1,6 @@
 """Bodies of requests and responses about jobs."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -278,10 +278,10 @@ class JobView(BaseModel):
     error: JobError | None
 
     @classmethod
-    def of(cls, job: ExportJob | Row[Any], now: datetime | None = None) -> "JobView":
+    def of(cls, job: ExportJob | Row[Any], now: datetime) -> "JobView":
         """Return the view of a job's record or row; ``now`` is the time by the database's clock."""
         status = Status(job.status)
-        if status is Status.COMPLETED and is_expired(job, now or datetime.now(UTC)):
+        if status is Status.COMPLETED and is_expired(job, now):
             status = Status.EXPIRED
         is_completed = status is Status.COMPLETED
         several, here = has_several_files(job), f"/exports/jobs/{job.id}"

@@ -125,7 +125,7 @@ class JobWaits:
         with self.live_updates.job(job_id) as subscription:
             # Read after the subscription has begun, so that no change is missed.
             if (job := await self.reader.get(job_id)) is not None:
-                subscription.offer(Update.of(job))
+                subscription.offer(self.live_updates.update_of(job))
             async for update in subscription.updates():
                 if update.ended:
                     return update

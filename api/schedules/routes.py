@@ -50,7 +50,7 @@ async def _views(services: ApiServices, rows: Sequence[Schedule]) -> list[Schedu
     """Return the views of schedules, with the recipients who have unsubscribed."""
     recipients = {row.id: row.email_recipients for row in rows if row.email_recipients}
     gone = await services.outbox.unsubscribed(recipients)
-    return [ScheduleView.of(row, gone.get(row.id, ())) for row in rows]
+    return [ScheduleView.of(row, services.clock.now(), gone.get(row.id, ())) for row in rows]
 
 
 async def _view(services: ApiServices, row: Schedule) -> ScheduleView:
@@ -83,7 +83,7 @@ async def create_schedule(
     row = await schedules.create(services, user, order)
     audit_log.set_object("schedule", row.id, owner=row.user_id)
     response.headers["Location"] = f"/exports/schedules/{row.id}"
-    return ScheduleView.of(row)
+    return ScheduleView.of(row, services.clock.now())
 
 
 @router.post(

@@ -184,8 +184,14 @@ class ScheduleView(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, row: Schedule, unsubscribed: Sequence[str] = ()) -> "ScheduleView":
-        """Return the view of a schedule's row. ``unsubscribed`` are recipients who get no more mails."""
+    def of(cls, row: Schedule, now: datetime, unsubscribed: Sequence[str] = ()) -> "ScheduleView":
+        """Return the view of a schedule's row.
+
+        Args:
+            row: the row.
+            now: the time by the database's clock.
+            unsubscribed: recipients who get no more mails.
+        """
         known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
         grants = [row.all_rows_until, row.claims_until if row.claims else None]
         known["email_recipients"] = shown_addresses(row.email_recipients)
@@ -193,7 +199,7 @@ class ScheduleView(BaseModel):
             **known,
             window_from=row.window_start,
             granted_until=min(filter(None, grants), default=None),
-            next_runs=_next_runs(row),
+            next_runs=_next_runs(row, now),
             unsubscribed=list(unsubscribed),
         )
 
@@ -256,13 +262,12 @@ class RunPage(BaseModel):
     next_cursor: str | None
 
 
-def _next_runs(row: Schedule) -> list[datetime]:
+def _next_runs(row: Schedule, now: datetime) -> list[datetime]:
     if not row.active or row.next_run is None:
         return []
     try:
         calendar = calendar_of(row)
     except Rejected:
         return []  # the next tick pauses the schedule with the reason
-    now = datetime.now(UTC)
     due = [row.next_run, *calendar.upcoming(max(now, row.next_run), SHOWN_RUNS - 1)]
     return [run.astimezone(ZoneInfo(row.timezone)) for run in due]

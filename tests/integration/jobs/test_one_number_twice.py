@@ -168,7 +168,7 @@ async def test_a_job_shows_that_it_waits_for_an_operator(
     job = await jobs.queries.get(job_id)
     assert job is not None
     assert (job.status, job.failures) == ("pending", 0)
-    view = JobView.of(job)
+    view = JobView.of(job, datetime.now(UTC))
     assert view.error is not None
     assert view.error.code == "waits_for_operator"
     assert view.error.message == "waits for an operator: the object store refuses the service"

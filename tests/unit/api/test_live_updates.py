@@ -1,7 +1,8 @@
 """Slow listeners of live updates, and unexpected errors."""
 
 import asyncio
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,8 @@ from api.jobs.live_updates import MAX_WAITING, LiveUpdates, Subscription, Update
 from stream_app.jobs.models import ExportJob
 from streaming_exporter.errors import Retryable
 from tests.waiting import at_most
+
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
 
 
 def offer(subscription: Subscription, count: int) -> None:
@@ -58,7 +61,7 @@ async def test_an_unexpected_error_ends_the_streams_and_fails_the_check(
     """Q9: after an error no listener waits for ever, and the updates continue."""
     monkeypatch.setattr(feeds, "RETRY_SECONDS", 0.05)
     records = Records()
-    live_updates = LiveUpdates(records)  # type: ignore[arg-type]
+    live_updates = LiveUpdates(records, lambda: NOW)  # type: ignore[arg-type]
     job = uuid4()
     with capture_logs() as logs:
         running = asyncio.create_task(live_updates.run())
@@ -90,7 +93,7 @@ class Unnoticed:
     def __init__(self) -> None:
         self.job = ExportJob(
             id=uuid4(), user_id="ada", export_type="ledger", format="csv", status="completed", attempt=1,
-            failures=0, created_at=datetime.now(UTC),
+            failures=0, created_at=NOW,
         )  # fmt: skip
 
     async def get_many(self, ids: Any) -> list[ExportJob]:
@@ -107,7 +110,7 @@ async def test_all_jobs_are_read_in_time_although_others_change_all_the_time(
     monkeypatch.setattr(feeds, "READ_ALL_SECONDS", 0.3)
     monkeypatch.setattr(feeds, "GATHER_SECONDS", 0.01)
     records = Unnoticed()
-    live_updates = LiveUpdates(records)  # type: ignore[arg-type]
+    live_updates = LiveUpdates(records, lambda: NOW)  # type: ignore[arg-type]
 
     async def change_others() -> None:
         while True:
@@ -124,3 +127,14 @@ async def test_all_jobs_are_read_in_time_although_others_change_all_the_time(
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+@pytest.mark.parametrize(("days", "status"), [(1, "completed"), (-1, "expired")])
+def test_the_clock_of_the_database_decides_whether_a_file_has_expired(days: int, status: str) -> None:
+    """The clock of the API's machine can be wrong by more than the time for which files are kept."""
+    job = Unnoticed().job
+    for year in (1999, 2099):
+        now = NOW.replace(year=year)
+        job.expires_at = now + timedelta(days=days)
+        update = LiveUpdates(None, lambda now=now: now).update_of(job)  # type: ignore[arg-type,misc]
+        assert json.loads(update.body)["status"] == status

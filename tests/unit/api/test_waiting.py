@@ -98,7 +98,9 @@ class Reading:
 
 def waits(limit: int = 10, error: Exception | None = None) -> JobWaits:
     reading: Any = Reading(error)
-    return JobWaits(LiveUpdates(cast(Any, None)), reading, limit=limit, limit_of_user=2)
+    return JobWaits(
+        LiveUpdates(cast(Any, None), lambda: datetime.now(UTC)), reading, limit=limit, limit_of_user=2
+    )
 
 
 def job_of(job_id: UUID, status: str) -> ExportJob:
