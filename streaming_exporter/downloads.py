@@ -4,8 +4,8 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,8 @@ def fetch_all(
     Raises:
         DownloadError: a file differs from that of the service, or cannot be written.
         ApiError: the API refuses the call, for example because the job is not finished.
+
+    The first error of a file ends the downloads of all files.
     """
     try:
         files = api.files(job_id)
@@ -71,12 +73,25 @@ def fetch_all(
     with ThreadPoolExecutor(AT_A_TIME) as threads:
         running = [threads.submit(download.run) for download in downloads]
         try:
-            return [each.result() for each in running]
-        except BaseException:
+            wait(running, return_when=FIRST_EXCEPTION)
+        finally:  # at the first error, and if the wait is interrupted
             fetched.stop()
             for each in running:
                 each.cancel()
-            raise
+        wait(running)
+        return _results(running)
+
+
+def _results(ended: Sequence["Future[Path]"]) -> list[Path]:
+    """Return the results of all downloads, or raise the error of the first one that failed by itself."""
+    errors = [error for each in ended if not each.cancelled() and (error := each.exception()) is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
+        raise error
+    return [each.result() for each in ended]
+
+
+class _Stopped(DownloadError):
+    """The download ends because another one has failed."""
 
 
 class _Progress:
@@ -116,7 +131,7 @@ class _Progress:
             DownloadError: another download has failed.
         """
         if self.is_stopped:
-            raise DownloadError("another file could not be downloaded")
+            raise _Stopped("another file could not be downloaded")
         with self._lock:
             self._done += count
             try:

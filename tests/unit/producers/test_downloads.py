@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -319,6 +320,33 @@ def test_an_api_that_is_away_for_a_moment_does_not_end_a_download(
     fetch_all(api, JOB, tmp_path, lambda done, total: steps.append((done, total)))
     assert found(tmp_path) == ALL
     assert steps[-1] == (sum(map(len, CONTENTS)),) * 2
+
+
+def test_an_error_of_a_later_file_ends_all_downloads_at_once(
+    server: FakeServer, api: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first file can take hours."""
+    listed(server)
+    served(server, 1, 3)
+    server.answers[f"{PATH}/files/2"] = [(410, {"title": "Gone", "detail": "The file has expired"}, {})]
+    fill = downloads._Download._fill
+    ended: list[bool] = []
+
+    def slowly(download: downloads._Download, part: Part) -> None:
+        if download.file.number == 1:
+            try:
+                download.progress.pause(20)
+            finally:
+                ended.append(download.progress.is_stopped)
+        fill(download, part)
+
+    monkeypatch.setattr(downloads._Download, "_fill", slowly)
+    began = time.monotonic()
+    with pytest.raises(ApiError, match="The file has expired"):
+        fetch_all(api, JOB, tmp_path)
+    assert time.monotonic() - began < 15
+    assert ended == [True]
+    assert NAMES[0] not in found(tmp_path)
 
 
 def test_an_error_of_the_api_passes(server: FakeServer, api: Client, tmp_path: Path) -> None:
