@@ -55,9 +55,11 @@ class EventProducer:
 
     async def publish_all(self, events: Sequence[Event]) -> None:
         """Publish many events. All are confirmed when this returns."""
+        if not events:
+            return
         taken = await self._publish([_Message.of(event) for event in events])
         refused = [event for event, is_taken in zip(events, taken, strict=True) if not is_taken]
-        if not all(await self._publish([_Message.of(_lean(event)) for event in refused])):
+        if refused and not all(await self._publish([_Message.of(_lean(event)) for event in refused])):
             raise TooLarge(f"Kafka: an event of {refused[0].job_id} is too large even without its manifest")
 
     async def dead_letter(self, event: EventT[bytes], reason: Unreadable) -> None:
