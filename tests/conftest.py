@@ -11,18 +11,18 @@ import hypothesis
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from tests import durations, fewer_messages
+from tests import durations, endings, fewer_messages
 from tests.measurement import unmeasured
 from tests.waiting import FACTOR
 
 PLUGINS = ("tests.process_state", "tests.service_fixtures")
 """Modules for processes that run tests. One that only distributes them starts in half the time without."""
 
-WHOLE = {"tests/e2e/test_page": "pages", "tests/e2e/": "e2e"}
+WHOLE = {"tests/e2e/test_page": "pages", "tests/e2e/": "e2e", "tests/integration/dev/": "stacks"}
 """Files by how their path begins, and the group whose tests run in one process.
 
-They use the same processes of the service, and pages the same browser. These groups begin first, so that no
-process ends late.
+They use the same processes of the service, pages the same browser, and tests of the stack a further stack.
+These groups begin first, so that no process ends late.
 """
 
 WAITING = "tests/chaos/"
@@ -124,6 +124,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After the fixtures of the test, end what the next test does not use."""
+    endings.close(item.config, "" if nextitem is None else nextitem.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what a run that is interrupted has left."""
+    endings.close(session.config)
+
+
 def pytest_collection_finish() -> None:
     """Exclude imported objects from garbage collection: each collection would visit a million of them.
 
@@ -133,6 +144,8 @@ def pytest_collection_finish() -> None:
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
         del os.environ[name]
     os.environ["EXPORTER_SETTINGS_FILE"] = os.devnull
+    # The servers of the tests have no TLS. To ask each of them for it takes half of the time of a connection.
+    os.environ["PGSSLMODE"] = "disable"
 
 
 def _forget_garbage() -> None:
@@ -181,7 +194,13 @@ def _spread(items: list[pytest.Item], known: Mapping[str, float]) -> None:
         starts = accumulate(seconds, initial=0.0)
         share = SPREAD if waits else 1.0
         places |= {file: start / sum(seconds) * share for file, start in zip(files, starts, strict=False)}
-    items.sort(key=lambda item: (_whole(_file(item)) is None, places[_file(item)], _file(item), _line(item)))
+
+    def place(item: pytest.Item) -> tuple[bool, str, float, str, int]:
+        file = _file(item)
+        whole = _whole(file)
+        return whole is None, whole or "", places[file], file, _line(item)
+
+    items.sort(key=place)
 
 
 def _file(item: pytest.Item) -> str:

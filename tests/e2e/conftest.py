@@ -24,10 +24,14 @@ from tests.collector import Collector, collecting
 from tests.documents import BLOCKS
 from tests.e2e.browser import Visit, launched, visiting
 from tests.e2e.tables import DATASETS, TABLES, psql
-from tests.stacks import settings_of, start_from_now
+from tests.endings import after_last_test
+from tests.stacks import settings_of, start_from_now, stop_apps
 from tests.waiting import patient, until, until_async
 
 UNFINISHED = {"pending", "processing"}
+FOLDER = "tests/e2e/"
+PAGES = f"{FOLDER}test_page"
+_BROWSER = pytest.StashKey[Browser]()
 
 
 @dataclass
@@ -85,7 +89,9 @@ class System:
 def system(whole: System) -> System:
     """The system. Processes that other tests have stopped are started again."""
     if not whole.worker.running:
-        asyncio.run(start_from_now(settings_of(whole.stack)))  # it must not read the requests of other tests
+        with ThreadPoolExecutor(1) as pool:  # the event loop of the browser can be in this thread
+            # It must not read the requests of other tests.
+            pool.submit(asyncio.run, start_from_now(settings_of(whole.stack))).result()
         whole.worker.start()
     if not whole.api.running:
         whole.api.start()
@@ -100,8 +106,9 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-def whole(stack: Stack, collector: Collector) -> Iterator[System]:
+def whole(stack: Stack, collector: Collector, pytestconfig: pytest.Config) -> Iterator[System]:
     """The system with traces, and with foreign tables that a datasets file makes exportable."""
+    after_last_test(pytestconfig, FOLDER).callback(stop_apps, stack)
     psql(stack, TABLES)
     folder = Path(tempfile.mkdtemp(dir=stack.run_dir))
     datasets = folder / "datasets.toml"
@@ -117,17 +124,25 @@ def whole(stack: Stack, collector: Collector) -> Iterator[System]:
         starting = pool.submit(stack.start_worker, settings=traced | workers)
         api = stack.start_api(settings=traced)
         worker = starting.result()
-    token = stack.token("tester", "exports:all", "exports:admin")
+    token = sign_token(settings_of(stack), "tester", ["exports:all", "exports:admin"])
     headers = {"Authorization": f"Bearer {token}"}
     with httpx2.Client(base_url=api.address, headers=headers, timeout=30) as client:
         yield System(stack, api, worker, client, extra, f"http://127.0.0.1:{port}/metrics")
 
 
 @pytest.fixture(scope="module")
-def browser(system: System) -> Iterator[Browser]:
-    """It starts after the system, because its event loop must be the only running one of the thread."""
-    with launched() as started:
-        yield started
+def browser(system: System, pytestconfig: pytest.Config) -> Browser:
+    """The browser of all modules of the page.
+
+    It starts after the system, because its event loop must be the only running one of the thread. So it ends
+    before other tests begin.
+    """
+    stash = pytestconfig.stash
+    if _BROWSER not in stash:
+        ending = after_last_test(pytestconfig, PAGES)
+        stash[_BROWSER] = ending.enter_context(launched())
+        ending.callback(stash.__delitem__, _BROWSER)
+    return stash[_BROWSER]
 
 
 @pytest.fixture
