@@ -153,8 +153,9 @@ def properties(port: int, controller_port: int, data: Path) -> str:
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,  # some tests use short sessions, to notice a dead worker early
-        "broker.heartbeat.interval.ms": 500,
+        "broker.heartbeat.interval.ms": 1000,
         "broker.session.timeout.ms": 3000,  # a killed broker cannot return before its session has expired
+        "metadata.max.idle.interval.ms": 0,  # with other controllers an idle one would write records
         "num.partitions": 1,
         "num.network.threads": 2,
         "num.io.threads": 4,
