@@ -17,9 +17,13 @@ TEMPLATE = "test_template"
 MOST_ROWS = 1_000
 """A database in which a test has left more rows is dropped: they would make it slower for other tests."""
 
+_OWN = 16_384
+"""The lowest object id that does not belong to PostgreSQL itself, whose thousands of rows no test changes."""
+
 _CATALOGS = (
-    "pg_attribute", "pg_class", "pg_constraint", "pg_extension", "pg_index", "pg_namespace", "pg_proc",
-    "pg_rewrite", "pg_trigger", "pg_type",
+    f"pg_attribute WHERE attrelid >= {_OWN}", "pg_class", f"pg_constraint WHERE oid >= {_OWN}",
+    "pg_extension", f"pg_index WHERE indexrelid >= {_OWN}", "pg_namespace", f"pg_proc WHERE oid >= {_OWN}",
+    f"pg_rewrite WHERE oid >= {_OWN}", f"pg_trigger WHERE oid >= {_OWN}", f"pg_type WHERE oid >= {_OWN}",
 )  # fmt: skip
 
 _SCHEMA = (
@@ -28,7 +32,7 @@ _SCHEMA = (
     + ", (SELECT count(*) FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase"
     "   WHERE datname = current_database())"
     # Statistics of rows that are gone would change the plans of the next test. Autovacuum makes them, too.
-    ", (SELECT count(*) FROM pg_statistic WHERE starelid >= 16384))"
+    f", (SELECT count(*) FROM pg_statistic WHERE starelid >= {_OWN}))"
 )
 """A text that is another one after a change of tables, indexes, triggers, functions, types or settings.
 
