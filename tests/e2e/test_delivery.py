@@ -11,6 +11,8 @@ from uuid import UUID
 import asyncpg
 import httpx2
 
+from producers.tokens import sign_token
+from stream_app.settings import Settings
 from tests.e2e.conftest import System
 from tests.waiting import until
 
@@ -81,9 +83,9 @@ async def _forget(system: System, job: str) -> None:
     await connection.close()
 
 
-def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System) -> None:
+def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System, settings: Settings) -> None:
     """S15: one command does it, and cancels a running export first."""
-    user = {"Authorization": f"Bearer {system.stack.token('forget-me', 'exports:all')}"}
+    user = {"Authorization": f"Bearer {sign_token(settings, 'forget-me', ['exports:all'])}"}
     with httpx2.Client(base_url=system.api.address, headers=user, timeout=30) as client:
         asked = {"export_type": "ledger", "format": "csv", "scope": "all", "recipients": ["f@example.com"]}
         job = client.post("/exports/jobs", json=asked).json()["export_job_id"]

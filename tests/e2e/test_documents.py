@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from producers.tokens import sign_token
 from tests.documents import BLOCKS, Block
 from tests.e2e.conftest import System
+from tests.stacks import settings_of
 from tests.waiting import patient, until
 
 PROGRAMS = Path(__file__).with_name("programs")
@@ -39,7 +41,7 @@ def run(block: Block, system: System, folder: Path) -> str:
         "EXPORTER_PUBLIC_URL": system.api.url,
         "PATH": path,
         "BROKERS": brokers,
-        "TOKEN": system.stack.token("customer-3"),
+        "TOKEN": sign_token(settings_of(system.stack), "customer-3"),
     }
     command = [sys.executable, "-c", text] if block.language == "python" else ["sh", "-eu", "-c", text]
     done = subprocess.run(

@@ -236,7 +236,8 @@ async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -
         "exports:operate": rule.operator,
     }
 
-    async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
+    async def make_owner() -> dict[str, str]:
+        """Make an owner with what the call needs; return the values of the parameters in the path."""
         owner = f"owner-{uuid4()}"
         names = {"owner": owner, "job_id": "", "schedule_id": "", **FURTHER_NAMES}
         async with strict.user(user_id=owner) as client:
@@ -246,9 +247,15 @@ async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -
                     await complete(strict, storage, names["job_id"])
             if "schedule" in case.call:
                 names["schedule_id"] = (await client.post("/exports/schedules", json=SCHEDULE)).json()["id"]
-        response = await answer(strict.app, case, bearer(owner), names)
+        return names
+
+    refused = await make_owner()
+
+    async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
+        names = await make_owner() if name in wanted else refused  # an invalid token must change nothing
+        response = await answer(strict.app, case, bearer(names["owner"]), names)
         if name not in ("owner", "exports:admin", "exports:operate"):
-            assert owner not in response.text, "no other user's data"
+            assert names["owner"] not in response.text, "no other user's data"
         if response.status_code == 401:
             assert response.headers["www-authenticate"].startswith("Bearer")
         return name, response.status_code
