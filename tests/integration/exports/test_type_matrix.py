@@ -339,10 +339,11 @@ def check_files(
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-@settings(max_examples=2, database=None, **QUICK)
+@settings(max_examples=1, database=None, **QUICK)
 @given(drawn=values())
 async def test_every_type_in_every_format(matrix: Matrix, tmp_path: Path, drawn: Values) -> None:
     """V2, V9, V20: each type has one rendering in all formats, with any settings of the role."""
+    assert not drawn.are_simplest, "the only example has no drawn values"
     await round_trip(matrix, drawn, tmp_path, rows=ROWS, hostile_formats=("csv", "ndjson"))
 
 

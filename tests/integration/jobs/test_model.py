@@ -302,13 +302,14 @@ def completed(claim: Claim, expired: bool) -> LifecycleData:
 
 
 @pytest.mark.unmeasured  # the other tests of the folder reach the same lines
-async def test_every_interleaving_keeps_the_promises(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("examples", [12, pytest.param(30, marks=pytest.mark.slow)])
+async def test_every_interleaving_keeps_the_promises(engine: AsyncEngine, examples: int) -> None:
     class Here(Life):
         pass
 
     Here.engine, Here.loop = engine, asyncio.get_running_loop()
     bounds = settings(
-        max_examples=30,
+        max_examples=examples,
         stateful_step_count=25,
         deadline=None,
         derandomize=True,
