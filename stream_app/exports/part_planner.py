@@ -108,6 +108,8 @@ class OpenPlan:
             return
         try:
             async with asyncio.timeout(KEEP_ALIVE_TIMEOUT):
+                # In a transaction pg_stat_activity stays as it was when it was read first.
+                await self.snapshot.fetch("SELECT pg_catalog.pg_stat_clear_snapshot()")
                 is_blocking = await self.snapshot.fetch(_PARTS_WAIT.format(name=quote_text(self.name)))
         except Exception as error:
             raise Retryable(f"the snapshot of the export is lost: {error}", code="snapshot_lost") from error

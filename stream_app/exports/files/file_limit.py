@@ -84,6 +84,7 @@ class FileRows:
 
     Attributes:
         rows: how many rows the file has; 0 if they are not counted.
+        is_last: whether no rows are left for another file. It is not known before the last chunk.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class FileRows:
             compressed: its compression.
         """
         self.rows = 0
+        self.is_last = False
         self._feed = feed
         self._ends = ends
         self._limit = limit
@@ -134,7 +136,10 @@ class FileRows:
         while True:
             rows = None if limit.rows is None else limit.rows - self.rows
             size = self._room()
-            if rows == 0 or not self._feed.has_more():
+            if rows == 0:
+                return
+            if not self._feed.has_more():
+                self.is_last = True
                 return
             piece = self._feed.take(rows=rows, size=size, at_least_one=self._taken == 0)
             if not piece:

@@ -209,7 +209,7 @@ class FileWriter:
                     made,
                     content_type=kind.content_type,
                     file_name=kind.name(number_in_name),
-                    metadata=lambda: {"rows": str(rows.rows if counted else self.row_count)},
+                    metadata=lambda: self._metadata(rows, counted),
                     stopped=self.stopped,
                 )
         finally:
@@ -226,6 +226,12 @@ class FileWriter:
             file_size=stored.size,
             sha256=stored.sha256,
         )
+
+    def _metadata(self, rows: FileRows, counted: bool) -> dict[str, str]:
+        """Return the metadata of a file. The rows of the first one are known only if it is the only one."""
+        if counted:
+            return {"rows": str(rows.rows)}
+        return {"rows": str(self.row_count)} if rows.is_last else {}
 
     def _encrypted(self, chunks: Iterator[bytes], number: int | None) -> Iterator[bytes]:
         encryption = self.kind.encryption

@@ -230,6 +230,9 @@ async def test_a_file_that_would_be_too_large_for_the_store_is_divided_by_itself
         assert len(rows_of(format_name, await splits.content(file))) == file.row_count
     assert result.manifest["split"] == {"bytes": MIB, "automatic": True}
     assert result.manifest["warnings"]["split_automatically"] == len(result.files)
+    counted = [splits.storage._client.stat_object(result.bucket, file.key).metadata for file in result.files]
+    expected = [None, *(str(file.row_count) for file in result.files[1:])]
+    assert [(found or {}).get("x-amz-meta-rows") for found in counted] == expected
     assert [file.file_name.split("-")[-1].split(".")[0] for file in result.files][:2] == ["00001", "00002"]
 
 
@@ -241,6 +244,9 @@ async def test_an_export_that_fits_is_one_file_without_a_number(
     assert result.files == ()
     assert result.file_name == f"things-{result.as_of:%Y-%m-%d}.csv"
     assert await splits.keys(result) == [result.key]
+    stored = splits.storage._client.stat_object(result.bucket, result.key)
+    assert stored.metadata is not None
+    assert stored.metadata["x-amz-meta-rows"] == "100"
 
 
 async def test_too_many_files_are_refused_and_none_is_left(
