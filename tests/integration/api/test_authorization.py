@@ -185,11 +185,23 @@ def test_every_route_has_a_row(settings: Settings) -> None:
     assert {call for call in found if not re.fullmatch(r"HEAD /(docs.*|redoc|openapi.json)", call)} == known
 
 
+@pytest.fixture(scope="module")
+def strict_settings(api_settings: Settings) -> Settings:
+    return changed(api_settings, jwt_audience=AUDIENCE)
+
+
+@pytest.fixture(scope="module")
+def strict_application(strict_settings: Settings) -> FastAPI:
+    return create_app(strict_settings)
+
+
 @pytest.fixture
-async def strict(api: Harness) -> AsyncIterator[Harness]:
+async def strict(
+    api: Harness, strict_settings: Settings, strict_application: FastAPI
+) -> AsyncIterator[Harness]:
     """The API with a required audience."""
-    settings = changed(api.settings, jwt_audience=AUDIENCE)
-    async with running(settings) as app:
+    settings = strict_settings
+    async with running(settings, again=strict_application) as app:
         engine = create_engine(settings, application="test")
         yield Harness(app, settings, engine, JobQueries(engine))
         await engine.dispose()
