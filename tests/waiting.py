@@ -9,10 +9,13 @@ import asyncio
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar, cast, overload
 
 T = TypeVar("T")
+
+FIRST = 0.001
+"""Seconds between the first two checks of a condition."""
 
 FACTOR = float(os.environ.get("TEST_PATIENCE") or 1)
 """Factor of all limits, for slow machines."""
@@ -21,7 +24,7 @@ WITHIN = 60.0
 """Default limit of a wait in seconds."""
 
 EVERY = 0.03
-"""Seconds between two checks of a condition."""
+"""Seconds between two checks of a condition, after the first ones."""
 
 
 def patient(seconds: float) -> float:
@@ -32,6 +35,14 @@ def patient(seconds: float) -> float:
 def at_most(seconds: float) -> asyncio.Timeout:
     """As :func:`asyncio.timeout`, multiplied by :data:`FACTOR`. Not for times that the product promises."""
     return asyncio.timeout(patient(seconds))
+
+
+def pauses(every: float) -> Iterator[float]:
+    """Yield the seconds between checks of a condition, which is often met at once: at first shorter ones."""
+    pause = min(FIRST, every)
+    while True:
+        yield pause
+        pause = min(pause * 2, every)
 
 
 def until(
@@ -46,7 +57,7 @@ def until(
 
     Args:
         within: limit in seconds, before :func:`patient`.
-        every: seconds between two calls.
+        every: seconds between two calls; see :func:`pauses`.
         ignoring: errors that count as "not yet".
         otherwise: text for the error, or a function that returns it.
 
@@ -55,6 +66,7 @@ def until(
     """
     limit = patient(within)
     deadline = time.monotonic() + limit
+    waits = pauses(every)
     while True:
         seen: Any = None
         try:
@@ -66,7 +78,7 @@ def until(
                 return cast(T, seen)
         if time.monotonic() > deadline:
             raise _unmet(limit, seen, otherwise)
-        time.sleep(every)
+        time.sleep(next(waits))
 
 
 @overload
@@ -106,6 +118,7 @@ async def until_async(
     """
     limit = patient(within)
     deadline = time.monotonic() + limit
+    waits = pauses(every)
     while True:
         seen: Any = None
         try:
@@ -119,7 +132,7 @@ async def until_async(
                 return seen
         if time.monotonic() > deadline:
             raise _unmet(limit, seen, otherwise)
-        await asyncio.sleep(every)
+        await asyncio.sleep(next(waits))
 
 
 def first_below(limit: float, measure: Callable[[], float], *, tries: int = 3) -> float:

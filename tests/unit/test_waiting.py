@@ -1,11 +1,12 @@
 """Waits in tests return the value, or fail with the last value."""
 
 import asyncio
+from itertools import islice
 
 import pytest
 
 from tests import waiting
-from tests.waiting import at_most, patient, until, until_async
+from tests.waiting import at_most, patient, pauses, until, until_async
 
 
 def test_it_returns_the_first_true_value() -> None:
@@ -21,6 +22,14 @@ async def test_it_accepts_functions_and_coroutines() -> None:
 
     assert await until_async(look, every=0) == 1
     assert await until_async(lambda: next(seen), every=0) == 2
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(0.03, [0.001, 0.002, 0.004, 0.008, 0.016, 0.03, 0.03]), (0.0005, [0.0005] * 7), (0, [0] * 7)],
+)
+def test_the_first_checks_follow_each_other_closely(every: float, expected: list[float]) -> None:
+    assert list(islice(pauses(every), 7)) == expected
 
 
 def test_only_expected_errors_are_ignored() -> None:

@@ -300,9 +300,8 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufffe\uffff"
 ROWS = st.tuples(st.none() | PLAIN, st.none() | st.integers(0, 10**15 - 1), PLAIN)
 
 
-@settings(
-    deadline=None, max_examples=3 * settings().max_examples // 10
-)  # a workbook takes far longer than a row, so each has many
+# A workbook takes far longer than a row, so each has many rows.
+@settings(deadline=None, max_examples=3 * settings().max_examples // 10)
 @given(st.just([]) | st.lists(ROWS, max_size=12) | st.lists(ROWS, min_size=40, max_size=120))
 @example([])
 @example([("", None, "")])
