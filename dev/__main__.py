@@ -15,10 +15,12 @@ def image(
 ) -> None:
     """Build the image with podman or Docker."""
     from dev.container_engine import ContainerEngine
-    from dev.image import build_image
 
     with exit_on_stack_error():
-        build_image(ContainerEngine.find(), tag)
+        engine = ContainerEngine.find()
+        from dev.image import build_image  # takes longer than to find no engine
+
+        build_image(engine, tag)
 
 
 @cli.command()

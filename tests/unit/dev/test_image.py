@@ -54,7 +54,7 @@ def test_a_container_gets_all_that_the_compose_file_states(name: str, program: s
     assert tuple(arguments[-len(service.command) :]) == service.command
     assert "--read-only" in arguments
     assert ("--read-only-tmpfs=false" in arguments) == (program == "podman")
-    assert {("--cap-drop", "ALL"), ("--tmpfs", "/tmp"), ("--network", "host")} <= set(given)
+    assert {("--cap-drop", "ALL"), ("--tmpfs", "/tmp:size=256m"), ("--network", "host")} <= set(given)
     assert ("--security-opt", "no-new-privileges:true") in given
     assert {key for flag, key in given if flag == "--env"} == service.environment.keys()
     assert not any(SECRET["EXPORTER_JWT_SECRET"] in part for part in arguments)
