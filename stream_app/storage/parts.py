@@ -10,9 +10,9 @@ import mmap
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import groupby
 
 from stream_app.observability import metrics
 from streaming_exporter.errors import Retryable
@@ -66,13 +66,20 @@ def temporary_bytes() -> int:
         return 0
 
 
+_SIZES = tuple(Counter(map(part_size, range(1, MAX_PARTS + 1))).items())
+"""The sizes of parts in their order, each with its number of parts."""
+
+
 def largest_file_on(free_bytes: int) -> int:
-    """Return the bytes of the largest file whose large parts fit in ``free_bytes`` of a disk."""
+    """Return the bytes of the largest file whose large parts fit in ``free_bytes`` of a disk.
+
+    Each export asks for it, so it does not go through all parts.
+    """
     found = 0
-    for size, parts in groupby(map(part_size, range(1, MAX_PARTS + 1))):
+    for size, parts in _SIZES:
         if size > IN_MEMORY and AT_A_TIME * size > free_bytes:
             break
-        found += size * sum(1 for _ in parts)
+        found += size * parts
     return found
 
 
