@@ -4,7 +4,7 @@ The snapshot of the plan stays open, and the parts share it, so all files have t
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,7 +84,7 @@ class OpenPlan:
         source: the source of the exports.
     """
 
-    ranges: tuple[RowRange, ...]
+    ranges: Sequence[RowRange]
     shared: str | None = None
     as_of: datetime | None = None
     estimated_rows: int | None = None

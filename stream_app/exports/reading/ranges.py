@@ -14,7 +14,7 @@ import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import asyncpg
 import structlog
@@ -34,17 +34,18 @@ log = structlog.get_logger(__name__)
 SMALLEST_RANGE = 2**20
 """Bytes of the smallest range: each range costs a round trip."""
 
-MOST_RANGES = 10_000
-"""The largest number of ranges. More of them make the ranges larger."""
+MOST_VALUES = 40_000
+"""The most values to cut at. With more bytes the ranges become larger. Ranges of pages have no such limit."""
 
-SAMPLED_PAGES = (300, 30_000)
-"""The fewest and the most pages that are read to find values to cut at."""
+SAMPLED_PAGES = (300, 3 * MOST_VALUES)
+"""The fewest and the most pages that are read to find values to cut at. Values of one page are near to each
+other: with fewer pages than values, some ranges would be tiny and others large."""
 
 PAGES_OF_A_RANGE = 8
 """Pages that are read to find one value to cut at."""
 
 PAGES_OF_FILTERED_ROWS = 4_096
-"""The most pages of a range, unless there would be too many ranges."""
+"""The most pages of a range."""
 
 ROWS_OF_A_RANGE = 4
 """Rows of the sample, at least, between two values to cut at."""
@@ -154,7 +155,7 @@ async def plan_ranges(
     target_bytes: int,
     min_bytes: int = 0,
     at_least: int = 1,
-) -> tuple[RowRange, ...]:
+) -> Sequence[RowRange]:
     """Cut ``rows`` into ranges, in the order of the rows.
 
     An export that is known to be small costs no round trip.
@@ -187,17 +188,16 @@ async def plan_ranges(
 
 async def _planned(
     snapshot: Snapshot, source: SourceTable, rows: RowQuery, target_bytes: int, min_bytes: int, at_least: int
-) -> tuple[RowRange, ...]:
+) -> Sequence[RowRange]:
     plan = await snapshot.explain(await asyncio.to_thread(render, rows.select))
     size = _bytes(plan, source, rows)
     if size < min_bytes:
         return ALL_ROWS
     count = max(math.ceil(size / target_bytes), min(at_least, int(size // SMALLEST_RANGE)))
-    count = min(count, MOST_RANGES)
     if count < 2:
         return ALL_ROWS
     if source.order_columns:
-        return await _by_value(snapshot, source, rows, count)
+        return await _by_value(snapshot, source, rows, min(count, MOST_VALUES))
     if source.can_be_cut_by_page and plan.node_types <= _WHOLE_TABLE:
         return await _by_page(snapshot, source, rows, count)
     return ALL_ROWS
@@ -234,9 +234,7 @@ def _most_reads(source: SourceTable, rows: RowQuery) -> float:
     return MOST_READS * known.bytes / max(1, known.bytes - outside)
 
 
-async def _by_page(
-    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int
-) -> tuple[RowRange, ...]:
+async def _by_page(snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int) -> Sequence[RowRange]:
     """Cut at pages."""
     name = quote_text(_name(source))
     found = await snapshot.first(f"""
@@ -246,29 +244,78 @@ async def _by_page(
     """)
     pages, storage = (int(found["pages"]), found["storage"]) if found else (0, None)
     # Where a filter drops most rows, the others can all be in a few pages.
-    count = max(count, min(pages // PAGES_OF_FILTERED_ROWS, MOST_RANGES))
-    ranges = page_ranges(pages, count, storage)
+    ranges = PageRanges(pages, max(count, pages // PAGES_OF_FILTERED_ROWS), storage)
     if len(ranges) < 2:
         return ALL_ROWS
     plan = await _plan_of_one(snapshot, rows, ranges)
     return ranges if plan.node_types <= _PAGE_BY_PAGE else ALL_ROWS
 
 
-def page_ranges(pages: int, count: int, storage: int | None = None) -> tuple[RowRange, ...]:
-    """Cut a table of ``pages`` pages into up to ``count`` ranges whose sizes differ by one page at most."""
-    count = min(count, pages)
-    starts = [pages * number // count for number in range(count)]
-    # The last range has no end: it costs nothing, and no page can be missed.
-    ends = [*starts[1:], None] if starts else []
-    return tuple(
-        RowRange(first_page=start, end_page=end, storage=storage)
-        for start, end in zip(starts, ends, strict=True)
-    )
+class _LazyRanges(Sequence[RowRange]):
+    """Ranges that are made when they are read: an export of a terabyte has hundreds of thousands."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, number: int) -> RowRange: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[RowRange, ...]: ...
+    def __getitem__(self, number: int | slice) -> RowRange | tuple[RowRange, ...]:
+        found = range(len(self))[number]
+        return self._made(found) if isinstance(found, int) else tuple(map(self._made, found))
+
+    def _made(self, number: int) -> RowRange:
+        """Return range ``number``, counted from 0."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class PageRanges(_LazyRanges):
+    """A table of ``pages`` pages, cut into up to ``most`` ranges whose sizes differ by one page at most.
+
+    ``storage`` is that of :class:`RowRange`.
+    """
+
+    pages: int
+    most: int
+    storage: int | None = None
+
+    def __len__(self) -> int:
+        return min(self.most, self.pages)
+
+    def _made(self, number: int) -> RowRange:
+        start, end = (self.pages * each // len(self) for each in (number, number + 1))
+        # The last range has no end: it costs nothing, and no page can be missed.
+        return RowRange(
+            first_page=start, end_page=None if number + 1 == len(self) else end, storage=self.storage
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRanges(_LazyRanges):
+    """The ranges between ``bounds``, which ascend, in the attributes of ``of_lead``.
+
+    ``has_null``: a range of its own has the rows whose value is NULL.
+    """
+
+    of_lead: RowRange
+    bounds: tuple[str, ...]
+    has_null: bool
+
+    def __len__(self) -> int:
+        return len(self.bounds) + 1 + self.has_null
+
+    def _made(self, number: int) -> RowRange:
+        bounds = self.bounds
+        if number > len(bounds):
+            return replace(self.of_lead, is_null=True)
+        after = bounds[number - 1] if number else None
+        return replace(self.of_lead, after=after, until=bounds[number] if number < len(bounds) else None)
 
 
 async def _by_value(
     snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int
-) -> tuple[RowRange, ...]:
+) -> Sequence[RowRange]:
     """Cut at values of a sample."""
     lead = source.all_columns[source.order_columns[0]]
     # "IS NULL" is also true for a composite value whose fields are all NULL.
@@ -328,20 +375,13 @@ def _sample_query(source: SourceTable, rows: RowQuery, lead: Column, percent: fl
     """
 
 
-def _between(lead: Column, bounds: Sequence[str]) -> tuple[RowRange, ...]:
+def _between(lead: Column, bounds: Sequence[str]) -> Sequence[RowRange]:
     """Return the ranges between ``bounds``, which ascend."""
-    kept = list(dict.fromkeys(bounds))
+    kept = tuple(dict.fromkeys(bounds))
     if not kept:
         return ALL_ROWS
     # A cast to "name" cuts the value; "text" compares in the same way.
-    of_lead = RowRange(column=lead.name, type=lead.cast or lead.type)
-    ranges = [
-        replace(of_lead, after=after, until=until)
-        for after, until in zip([None, *kept], [*kept, None], strict=True)
-    ]
-    if lead.nullable:
-        ranges.append(replace(of_lead, is_null=True))
-    return tuple(ranges)
+    return ValueRanges(RowRange(column=lead.name, type=lead.cast or lead.type), kept, lead.nullable)
 
 
 async def _plan_of_one(snapshot: Snapshot, rows: RowQuery, ranges: Sequence[RowRange]) -> QueryPlan:

@@ -1,7 +1,7 @@
 """Reads the rows of one export: over one connection, or over several if there are many rows."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -107,7 +107,7 @@ class RowReader:
         )
         return await reader.run(snapshot, sink)
 
-    async def _ranges(self, snapshot: Snapshot) -> tuple[RowRange, ...]:
+    async def _ranges(self, snapshot: Snapshot) -> Sequence[RowRange]:
         is_alone = self.reading.streams < 2 or not self.source.free_connections
         if is_alone or not self.source.can_share_snapshots or self.output.own_process:
             return ()

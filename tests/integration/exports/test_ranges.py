@@ -1,7 +1,7 @@
 """Ranges of rows: together they have the rows of the whole query, in its order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -210,6 +210,28 @@ async def test_ranges_by_page_join_to_the_rows_of_one_scan(
     assert _joined(parts) == whole
 
 
+@pytest.mark.parametrize("order", [(), ("id",)])
+async def test_a_large_table_has_as_many_ranges_as_it_needs(
+    schema: str, database: asyncpg.Connection, source: Source, order: tuple[str, ...]
+) -> None:
+    """With larger ranges a stream would fill its buffer and wait for its turn, as if it were alone."""
+    await database.execute("""
+        CREATE TABLE things (id int, t text) WITH (fillfactor = 10);
+        ALTER TABLE things ALTER COLUMN t SET STORAGE PLAIN;
+        INSERT INTO things SELECT i, repeat('x', 700) FROM generate_series(1, 55000) AS i;
+        CREATE INDEX ON things (id); ANALYZE things
+    """)
+    dataset = Dataset(name="things", table=f"{schema}.things", order=order)
+    table = await Catalog(source).table(dataset)
+    rows = row_query(table, _request(dataset))
+    async with source.snapshot("test", search_path=table.search_path) as snapshot:
+        ranges = await plan_ranges(snapshot, table, rows, target_bytes=3_000)
+        assert len(ranges) > 12_000
+        some = (ranges[0], ranges[6_000], ranges[-1])
+        counts = [len(await snapshot.fetch(_text(one.apply(rows)))) for one in some]
+    assert max(counts) < 20, "each has about four rows"
+
+
 TABLE_AND_CHILD = """
     CREATE TABLE things (id int PRIMARY KEY, t text);
     INSERT INTO things SELECT i, repeat('x', 30) FROM generate_series(1, 5000) AS i;
@@ -252,7 +274,7 @@ async def test_a_child_that_is_attached_while_the_table_is_read_is_in_no_file(
     await database.execute(TABLE_AND_CHILD)
     cut: list[int] = []
 
-    async def planned(*arguments: Any, **options: Any) -> tuple[RowRange, ...]:
+    async def planned(*arguments: Any, **options: Any) -> Sequence[RowRange]:
         ranges = await plan_ranges(*arguments, **options)
         cut.append(len(ranges))
         await database.execute("ALTER TABLE child INHERIT things")
