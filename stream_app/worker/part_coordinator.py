@@ -15,7 +15,7 @@ import structlog
 from stream_app.exports.files.manifest import too_many_files
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
 from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
-from stream_app.exports.sources.errors import SnapshotLost, TableLocked, time_limit_exceeded
+from stream_app.exports.sources.errors import SnapshotLost, TableLocked
 from stream_app.exports.tables.catalog import TableBeingChanged
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
 from stream_app.jobs.claim import Claim
@@ -176,7 +176,7 @@ class PartCoordinator:
                 if time.monotonic() - began > self.settings.export_timeout_seconds:
                     if state.waiting_for_outage:
                         raise Outage("parts of the export wait for a part of the service that is away")
-                    raise time_limit_exceeded()
+                    raise _time_is_over(state)
             if opened is not None and time.monotonic() - kept_alive > KEEP_ALIVE_SECONDS:
                 await opened.keep_alive()
                 kept_alive = time.monotonic()
@@ -235,6 +235,17 @@ class PartCoordinator:
             await self.parts.delete(claim.job_id)
         except Retryable as error:
             log.warning("parts.not_deleted", error=str(error))
+
+
+def _time_is_over(state: PartsState) -> Rejected:
+    """Return the error of an export whose time is over. Its parts share it with the exports of others."""
+    return Rejected(
+        f"the export took longer than the time limit: {state.completed} of {state.parts} parts were "
+        "completed; narrow it with filters, or request it when fewer exports run; operators: raise "
+        "EXPORTER_EXPORT_TIMEOUT_SECONDS, which includes the time in which parts wait for a worker, or "
+        "EXPORTER_WORKER_SLOTS and EXPORTER_USER_SLOTS",
+        code="timeout",
+    )
 
 
 def _check(state: PartsState, plan: KeptPlan) -> None:

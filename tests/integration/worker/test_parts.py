@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 
 import pytest
 import pyzipper
@@ -127,6 +128,8 @@ async def test_the_time_limit_holds_for_the_whole_export(fleet: Fleet) -> None:
     outcome = await fleet.outcome(await fleet.request())
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == ("failed", "timeout")
+    assert re.search(r"[0-9] of 10 parts were completed", outcome.error.message)
+    assert "EXPORTER_EXPORT_TIMEOUT_SECONDS" in outcome.error.message
 
 
 async def test_the_time_limit_includes_the_planning(fleet: Fleet) -> None:
