@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import urllib3
 from minio.credentials.credentials import Credentials
 
 from stream_app.settings import Settings
@@ -243,9 +244,12 @@ def test_an_unavailable_metadata_service_is_asked_again(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked again by the retries of a call, and by the next call."""
+    pauses: list[float] = []
+    monkeypatch.setattr(urllib3.Retry, "sleep", lambda retry, *_: pauses.append(retry.get_backoff_time()))
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(NeedsOperator, match="the metadata of the instance: does not answer") as raised:
         credentials_of(settings(s3_endpoint=ELSEWHERE)).retrieve()
+    assert pauses == [0, 0.4], "two retries"
     for place in ("AWS_ACCESS_KEY_ID", "credentials file", "EXPORTER_S3_ACCESS_KEY"):
         assert place in str(raised.value)
