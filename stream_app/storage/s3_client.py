@@ -15,6 +15,7 @@ from minio.credentials.credentials import Credentials
 
 from stream_app.retries import JITTER
 from stream_app.settings import Settings
+from stream_app.storage.call_body import CallBody, call_body
 from stream_app.storage.credentials import credentials_of
 from stream_app.storage.errors import is_retryable
 
@@ -55,13 +56,15 @@ class S3Client(Minio):
         self,
         host: str,
         headers: Any = None,
-        body: bytes | None = None,
+        body: Any = None,
         creds: Credentials | None = None,
     ) -> tuple[Any, datetime]:
         """Return the headers of a call. Where the body is signed, its hash in ``headers`` is used if given.
 
         The library would compute it again. The store refuses a body that has another hash.
         """
+        if isinstance(body, CallBody):
+            body = body.data  # the library uses only its length and its content
         known = (headers or {}).get(CONTENT_SHA256)
         if known is None or creds is None or self._base_url.is_https:
             return super()._build_headers(host, headers, body, creds)
@@ -83,6 +86,7 @@ class S3Client(Minio):
         preload_content: bool = True,
         no_body_trace: bool = False,
     ) -> Any:
+        sent = call_body(body, self.stopped)
         began = time.monotonic()
         first_failure: float | None = None
         pause = FIRST_DELAY
@@ -93,7 +97,7 @@ class S3Client(Minio):
                     region,
                     bucket_name,
                     object_name,
-                    body,
+                    sent,  # type: ignore[arg-type] # the HTTP client takes what can be iterated, too
                     dict(headers or {}),  # the library writes into it
                     query_params,
                     preload_content,
@@ -110,8 +114,6 @@ class S3Client(Minio):
                 if self.stopped.wait(pause * JITTER.uniform(0.5, 1)):
                     raise
                 pause = min(2 * pause, MAX_DELAY)
-                if hasattr(body, "seek"):
-                    body.seek(0)
 
 
 def s3_client(
