@@ -6,7 +6,7 @@ from threading import Event
 
 from streaming_exporter.errors import Retryable
 
-BLOCK = 256 * 2**10
+BLOCK = 2**20
 """Bytes that are sent between two looks at the event."""
 
 
