@@ -71,9 +71,16 @@ def messages_json(language: str, part: str | None = None) -> bytes:
 
 
 OF_OPERATORS = frozenset(
-    {"operations.js", "operator_jobs.js", "dead_letters.js", "destination_tests.js", "live_list.js"}
+    {
+        "operations.js",
+        "operator_jobs.js",
+        "dead_letters.js",
+        "destination_tests.js",
+        "live_list.js",
+        "operations.css",
+    }
 )
-"""Modules that the page loads only for users with the role to operate the service."""
+"""Modules and styles that the page loads only for users with the role to operate the service."""
 
 OF_PROVIDER = "openid.js"
 """The module that the page loads only where users sign in with an identity provider."""

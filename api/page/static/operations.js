@@ -13,6 +13,13 @@ const INTERVAL = 5000; // milliseconds between two readings
 const PLACE = "#operations";
 const EVERYTHING = "everything";
 
+const styles = h("link", { rel: "stylesheet", href: new URL("./operations.css", import.meta.url).href });
+document.head.append(styles);
+// The view works without its styles, so an error does not end the wait with an error.
+await new Promise((loaded) => {
+  styles.onload = styles.onerror = loaded;
+});
+
 const title = (key) => h("h3", {}, key);
 
 export class Operations {

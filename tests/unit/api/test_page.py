@@ -12,7 +12,7 @@ from api.page.routes import PAGE_FILES
 from stream_app.messages.catalogue import PARTS_ON_DEMAND, page_messages, text
 from tests.unit.api.apps import app_of
 
-PAGE = [path for path in PAGE_FILES.iterdir() if path.name in {"index.html", "style.css", "icon.svg"}]
+PAGE = [path for path in PAGE_FILES.iterdir() if path.suffix in {".html", ".css", ".svg"}]
 SCRIPTS = list(PAGE_FILES.glob("*.js"))
 
 
@@ -170,7 +170,8 @@ async def test_all_files_of_the_page_exist() -> None:
         names = re.findall(r'(?:src|href)="(page/[^"]+)"', page)
         for script in SCRIPTS:
             names += [
-                f"page/{name}" for name in re.findall(r'(?:from |import\()"\./([^"]+)"', script.read_text())
+                f"page/{name}"
+                for name in re.findall(r'(?:from |import\(|new URL\()"\./([^"]+)"', script.read_text())
             ]
         assert {f"page/{path.name}" for path in [*PAGE, *SCRIPTS]} - {"page/index.html"} <= set(names)
         for name in names:
