@@ -32,7 +32,7 @@ from stream_app.kafka.brokers import Partition
 from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
 from stream_app.kafka.consumer_thread import ConsumerThread
 from stream_app.kafka.deliveries import Delivered, begin
-from stream_app.kafka.unneeded_messages import IsUnneeded, ascending_runs, separate
+from stream_app.kafka.unneeded_messages import IsUnneeded, separate
 from stream_app.observability import metrics
 from streaming_exporter.kafka_connection import bootstrap_on_failure
 
@@ -253,23 +253,14 @@ class LosslessConsumer(Consumer):
             # It is not known whether they were fetched before or after the seek: fetch them again.
             await self.perform_seek()
             return None, active
+        for tp, found in (records or {}).items():
+            self._note_fetched(tp, [record.offset for record in found])
         if not records:
             return records, active
-        needed: dict[TP, list[Any]] = {}
-        for tp, found in records.items():
-            for run in ascending_runs(found):
-                self._note_fetched(tp, [record.offset for record in run])
-                # Before the next run: if that is of another log, it makes these acknowledgements void.
-                for place, kept in self._acknowledge_unneeded({tp: run}).items():
-                    needed.setdefault(place, []).extend(kept)
-        return needed, active
-
-    def _acknowledge_unneeded(self, records: Mapping[TP, Sequence[Any]]) -> Mapping[TP, Sequence[Any]]:
-        """Acknowledge the messages that need no handling; return the others."""
         needed, unneeded = separate(records, cast(App, self.app).unneeded)
         for message in unneeded:
             self.ack(cast(ConsumerMessage, message))
-        return needed
+        return needed, active
 
     def _note_fetched(self, tp: TP, offsets: Sequence[int]) -> None:
         """Note the gaps of the log: the offsets that the client skipped since its last answer."""

@@ -27,26 +27,6 @@ class UnneededMessage:
         return self.tp.topic
 
 
-def are_unneeded(records: Mapping[TP, Sequence[Any]], unneeded: Mapping[str, IsUnneeded]) -> bool:
-    """Return whether none of the records needs handling."""
-    return all(
-        (is_unneeded := unneeded.get(tp.topic)) is not None and is_unneeded(record.value, record.headers)
-        for tp, found in records.items()
-        for record in found
-    )
-
-
-def ascending_runs(records: Sequence[Any]) -> list[list[Any]]:
-    """Divide the records of a partition where their offsets begin anew, because the log was replaced."""
-    runs: list[list[Any]] = []
-    for record in records:
-        if runs and record.offset > runs[-1][-1].offset:
-            runs[-1].append(record)
-        else:
-            runs.append([record])
-    return runs
-
-
 def separate(
     records: Mapping[TP, Sequence[Any]], unneeded: Mapping[str, IsUnneeded]
 ) -> tuple[dict[TP, Sequence[Any]], list[UnneededMessage]]:

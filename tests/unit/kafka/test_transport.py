@@ -269,30 +269,6 @@ async def test_messages_without_need_are_acknowledged_and_not_delivered(
     assert not consumer.has_offset_to_commit(PLACE)
 
 
-async def test_messages_without_need_of_a_log_before_are_not_acknowledged_in_the_new_one(
-    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both can come at once, if the log was replaced while they waited for a message that needs handling."""
-    offsets = (7, 8, 4, 5)
-
-    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
-        found = [SimpleNamespace(offset=number, value=b"-", headers=()) for number in offsets]
-        return {PLACE: found}, {PLACE}
-
-    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
-    cast(transport.App, consumer.app).unneeded[PLACE.topic] = lambda value, _: value == b"-"
-    await consumer.perform_seek()
-    records, _ = await consumer._wait_next_records(1.0)
-    assert records == {}
-    assert consumer.fetched[PLACE] == 6
-    assert consumer._new_offset(PLACE) == 6
-    consumer._note_fetched(PLACE, [6, 7, 8])
-    consumer.ack(message(offset=6))
-    assert consumer._new_offset(PLACE) == 7
-    consumer.ack(message(offset=7))
-    assert consumer._new_offset(PLACE) == 8
-
-
 @pytest.mark.parametrize("stored", [None, 3, 7])
 @pytest.mark.parametrize("dropped", [1, 2])
 async def test_no_commit_passes_a_dropped_message(
