@@ -37,12 +37,15 @@ SMALLEST_RANGE = 2**20
 MOST_VALUES = 40_000
 """The most values to cut at. With more bytes the ranges become larger. Ranges of pages have no such limit."""
 
-SAMPLED_PAGES = (300, 3 * MOST_VALUES)
-"""The fewest and the most pages that are read to find values to cut at. Values of one page are near to each
-other: with fewer pages than values, some ranges would be tiny and others large."""
+SAMPLED_PAGES = (300, 30_000)
+"""The fewest and the most pages that are read to find values to cut at; more with :data:`PAGES_AT_LEAST`."""
 
 PAGES_OF_A_RANGE = 8
 """Pages that are read to find one value to cut at."""
+
+PAGES_AT_LEAST = 3
+"""The same for very many values. Values of one page are near to each other: with fewer pages than values,
+some ranges would be tiny and others large."""
 
 PAGES_OF_FILTERED_ROWS = 4_096
 """The most pages of a range."""
@@ -325,7 +328,7 @@ async def _by_value(
     if pages is None:
         return ALL_ROWS
     fewest, most = SAMPLED_PAGES
-    wanted = max(fewest, min(PAGES_OF_A_RANGE * count, most))
+    wanted = max(fewest, min(PAGES_OF_A_RANGE * count, max(most, PAGES_AT_LEAST * count)))
     percent = min(100.0, 100 * wanted / max(pages, 1))
     # In a thread, because a filter with many values takes long to render.
     sql = await asyncio.to_thread(_sample_query, source, rows, lead, percent, count)
