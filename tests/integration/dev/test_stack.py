@@ -25,8 +25,11 @@ START = 120.0
 
 @contextmanager
 def python(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a Python process in this project, with its messages in ``stderr``."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("EXPORTER_")}
+    """Start a Python process in this project, with its messages in ``stderr``, and without settings.
+
+    Its clients ask PostgreSQL for TLS, as they do where no variable says otherwise.
+    """
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("EXPORTER_", "PGSSL"))}
     process = subprocess.Popen(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,
