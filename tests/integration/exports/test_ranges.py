@@ -216,7 +216,7 @@ async def test_a_large_table_has_as_many_ranges_as_it_needs(
 ) -> None:
     """With larger ranges a stream would fill its buffer and wait for its turn, as if it were alone."""
     await database.execute("""
-        CREATE TABLE things (id int, t text) WITH (fillfactor = 10);
+        CREATE TABLE things (id int, t text) WITH (fillfactor = 40);
         ALTER TABLE things ALTER COLUMN t SET STORAGE PLAIN;
         INSERT INTO things SELECT i, repeat('x', 700) FROM generate_series(1, 55000) AS i;
         CREATE INDEX ON things (id); ANALYZE things
