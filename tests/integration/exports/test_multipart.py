@@ -4,6 +4,7 @@ import base64
 import threading
 import time
 import zlib
+from array import array
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -44,7 +45,7 @@ def left(storage: ObjectStore, key: str) -> list[str]:
     return [found.key for page in storage.listing.pages(job_id) for found in page]
 
 
-CONTENT = b"".join(number.to_bytes(4, "big") for number in range(PART_SIZE // 2))
+CONTENT = array("I", range(PART_SIZE // 2)).tobytes()
 """Content of two parts in which no run of bytes is repeated at the same place of a part."""
 
 
