@@ -20,7 +20,6 @@ from uuid import UUID, uuid5
 
 import stream_app.app
 import stream_app.kafka.faust_app
-from stream_app.destinations.client import DestinationClient
 from stream_app.destinations.s3 import S3Session
 from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import Transfer
@@ -148,7 +147,12 @@ def _removed(call: Call) -> Iterable[UUID]:
 
 def _recorded(files: int) -> Callable[[Call], Iterable[UUID]]:
     """Return the function for the job of a transfer that has recorded so many complete files."""
-    return lambda call: [call.arguments[0].job_id] if call.arguments[1].files == files else []
+
+    def jobs(call: Call) -> Iterable[UUID]:
+        notification, *progress = call.arguments
+        return [notification.job_id] if progress and progress[0] and progress[0]["files"] == files else []
+
+    return jobs
 
 
 def _transferred(call: Call) -> Iterable[UUID]:
@@ -202,7 +206,7 @@ RUN_POINTS: dict[str, Point] = {
 
 TRANSFER_POINTS: dict[str, Point] = {
     "delivery claimed": Point(Outbox, "claim", _found),
-    "place recorded": Point(DestinationClient, "_renew", _recorded(0)),
+    "place recorded": Point(Outbox, "renew", _recorded(0)),
     # SFTP: in a file; it is complete under its temporary name; it has its name, and is not recorded.
     "chunk sent": Point(Transfer, "_must_end", _in_a_file),
     "not renamed": Point(SftpSession, "_rename", _target(is_manifest=False), after=False),
@@ -213,8 +217,8 @@ TRANSFER_POINTS: dict[str, Point] = {
     "completed": Point(MultipartUpload, "complete", _upload),
     "copied": Point(S3Session, "copy", _copied),
     # Between two files; before the manifest; it is complete under its temporary name; after it.
-    "file recorded": Point(DestinationClient, "_renew", _recorded(1)),
-    "all recorded": Point(DestinationClient, "_renew", _recorded(2)),
+    "file recorded": Point(Outbox, "renew", _recorded(1)),
+    "all recorded": Point(Outbox, "renew", _recorded(2)),
     "manifest not renamed": Point(SftpSession, "_rename", _target(is_manifest=True), after=False),
     "set sent": Point(Transfer, "run", _transferred),
     # The end of the delivery.
