@@ -124,10 +124,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         return (yield)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After the fixtures of the test, end what the next test does not use."""
-    endings.close(item.config, "" if nextitem is None else nextitem.nodeid)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """After the fixtures of the test, end what the next test does not use, also if a fixture fails."""
+    try:
+        return (yield)
+    finally:
+        endings.close(item.config, "" if nextitem is None else nextitem.nodeid)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

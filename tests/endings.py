@@ -19,5 +19,6 @@ def after_last_test(config: pytest.Config, group: str) -> ExitStack:
 def close(config: pytest.Config, following: str = "") -> None:
     """Close what belongs to other groups than the test that follows; the latest is closed first."""
     opened = config.stash.get(_OPEN, {})
-    for group in [group for group in reversed(opened) if not following.startswith(group)]:
-        opened.pop(group).close()
+    with ExitStack() as closing:  # all are closed, also if one of them fails
+        for group in [group for group in opened if not following.startswith(group)]:
+            closing.push(opened.pop(group))
