@@ -117,14 +117,14 @@ UNADMITTED = text(
     SET lease_until = now() + greatest(least(now() - job.created_at, :longest), :shortest)
     WHERE job.id = ANY (array(
         SELECT sized.id FROM (
-            SELECT due.id, due.bytes, sum(due.bytes) OVER (ORDER BY due.lease_until, due.id) AS total
+            SELECT due.id, octet_length(job::text) AS bytes,
+                sum(octet_length(job::text)) OVER (ORDER BY due.lease_until, due.id) AS total
             FROM (
-                SELECT waiting.id, waiting.lease_until, octet_length(waiting::text) AS bytes
-                FROM export_jobs AS waiting
+                SELECT waiting.id, waiting.lease_until FROM export_jobs AS waiting
                 WHERE waiting.status = 'pending' AND waiting.admitted_at IS NULL AND waiting.outcome IS NULL
                     AND waiting.lease_until < now()
                 ORDER BY waiting.lease_until LIMIT :limit FOR UPDATE SKIP LOCKED
-            ) AS due
+            ) AS due JOIN export_jobs AS job USING (id)
         ) AS sized
         WHERE sized.total - sized.bytes < :bytes
     ))
@@ -133,7 +133,8 @@ UNADMITTED = text(
 )
 """Jobs on record whose request was not admitted in time: their events are to be published again.
 
-Rows are taken until they have ``:bytes`` as text; the row that reaches it is the last one.
+Rows are taken until they have ``:bytes`` as text; the row that reaches it is the last one. Only rows within
+``:limit`` are measured: the size of a row is that of its values, which must be read for it.
 """
 
 # The early cancellations are read first, and jobs only if there are some. Without statistics the planner

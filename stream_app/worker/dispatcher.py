@@ -136,7 +136,8 @@ class Dispatcher:
             await self._hand_back_lost()
             free = self._settings.worker_slots - self.slots_in_use
             self._left_out = free <= 0
-            if free <= 0 or not await self._claim(free):
+            # While a claim is in doubt, nothing is claimed: only what never ran must be handed back.
+            if free <= 0 or self._lost.are_possible or not await self._claim(free):
                 await _wait(self._wake, POLL_SECONDS)
 
     async def _claim(self, free: int) -> bool:

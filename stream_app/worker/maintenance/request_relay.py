@@ -5,6 +5,7 @@ that fails or is lost is published again, from the row, until the job is admitte
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,10 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 2.0
 BATCH = 100
-"""Limit of requests that are read and published together. A step publishes one batch after another."""
+"""Limit of requests that one step publishes, so that few requests are published repeatedly."""
+
+CATCH_UP_SECONDS = 180.0
+"""After a publication that failed, steps publish all that is due for this time: each request is due in it."""
 
 MAX_WAITING = 1_000
 MAX_WAITING_BYTES = 16 * 1024 * 1024
@@ -41,6 +45,7 @@ class RequestRelay:
         self._publish = publish
         self._publishing: set[asyncio.Task[None]] = set()
         self._waiting_bytes = 0
+        self._catches_up_until = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,23 +82,33 @@ class RequestRelay:
         await repeat("outbox_relay", self.step, POLL_SECONDS)
 
     async def step(self) -> int:
-        """Publish all requests that were not admitted in time, a batch at a time; return how many.
+        """Publish requests that were not admitted in time; return how many.
 
-        A request that was published is not due again for some seconds, so the step ends.
+        That is one batch. It is all of them if a publication failed lately, as after an outage of Kafka.
+        Otherwise the requests are probably on Kafka and wait for a worker, and more copies would delay them.
 
         Raises:
             Retryable: the database or Kafka is away; the requests are published again later.
         """
         published = 0
         while events := await self._store.take_unadmitted(BATCH):
-            await self._publish(events)
+            await self._send(events)
             log.info("request.republished", jobs=len(events))
             published += len(events)
+            if time.monotonic() > self._catches_up_until:
+                break
         return published
+
+    async def _send(self, events: Sequence[Event]) -> None:
+        try:
+            await self._publish(events)
+        except ExporterError:
+            self._catches_up_until = time.monotonic() + CATCH_UP_SECONDS
+            raise
 
     async def _publish_one(self, event: Event) -> None:
         try:
-            await self._publish([event])
+            await self._send([event])
         except ExporterError as error:
             log.warning("request.publish_failed", job_id=str(event.job_id), type=event.type, error=str(error))
         except Exception:

@@ -1,7 +1,7 @@
 """A claim that is committed although its answer is lost: what it took is handed back without a failure."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from uuid import UUID
@@ -20,7 +20,7 @@ from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker import dispatcher as module
 from stream_app.worker.dispatcher import Dispatcher
-from streaming_exporter.errors import InDoubt, Locked
+from streaming_exporter.errors import InDoubt, Locked, Outage
 from streaming_exporter.events import Event
 from tests.integration.jobs.jobs import Jobs, ids, new_job
 from tests.integration.jobs.parts import plan
@@ -223,3 +223,38 @@ async def test_what_is_lost_is_handed_back_while_no_slot_is_free_and_at_the_end(
 
             await until_async(is_back)
     assert [state[0] for state in (await states(jobs)).values()] == ["pending"] * 3
+
+
+async def test_nothing_is_claimed_while_what_is_lost_cannot_be_handed_back(
+    jobs: Jobs,
+    storage: ObjectStore,
+    settings: Settings,
+    answers: LostAnswers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.01)
+    tries = 0
+    is_away = True
+    hand_back = LostClaims.hand_back
+
+    async def try_to_hand_back(self: LostClaims, running: Iterable[Claim]) -> None:
+        nonlocal tries
+        tries += 1
+        if is_away:
+            raise Outage("away")
+        await hand_back(self, running)
+
+    monkeypatch.setattr(LostClaims, "hand_back", try_to_hand_back)
+    async with working(jobs, storage, settings, slots=2) as (dispatcher, exports):
+        await until_async(lambda: not jobs.store.is_work_left)
+        answers.left = 1
+        with pytest.raises(InDoubt):
+            await dispatcher.admit(new_job("a"))
+        other = await jobs.admit("b")
+        dispatcher.wake()
+        await until_async(lambda: tries > 5)
+        assert (await states(jobs))[other] == ("pending", 0, None)
+        assert not exports.running
+        is_away = False
+        await until_async(lambda: len(exports.running) == 2)
+        assert {state[:2] for state in (await states(jobs)).values()} == {("processing", 0)}

@@ -1,4 +1,4 @@
-"""The relay of the outbox is bounded by bytes, and publishes everything that is due in one step."""
+"""The relay of the outbox is bounded by bytes, and catches up after an outage of Kafka."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import pytest
 from stream_app.jobs.queue import JobQueue
 from stream_app.worker.maintenance import request_relay
 from stream_app.worker.maintenance.request_relay import RequestRelay
+from streaming_exporter.errors import PublishError
 from streaming_exporter.events import Event
 
 
@@ -59,12 +60,19 @@ async def test_events_that_wait_for_kafka_have_a_limit_of_bytes(
     assert len(published) == waiting + 1, "there is room again after the confirmation"
 
 
-async def test_a_step_publishes_all_requests_that_are_due() -> None:
-    published: list[int] = []
+@pytest.mark.parametrize(("fails", "steps"), [(False, [100, 100, 7, 0]), (True, [207, 0])], ids=str)
+async def test_all_requests_that_are_due_are_published_after_a_failure(fails: bool, steps: list[int]) -> None:
+    """Otherwise a step publishes one batch: the requests can be on Kafka, and wait for a worker."""
+    is_away = fails
 
     async def publish(events: Sequence[Event]) -> None:
-        published.append(len(events))
+        if is_away:
+            raise PublishError("away")
 
-    batches = [[_event(1)] * 100, [_event(1)] * 100, [_event(1)] * 7]
-    assert await RequestRelay(cast(JobQueue, _Store(*batches)), publish).step() == 207
-    assert published == [100, 100, 7]
+    relay = RequestRelay(
+        cast(JobQueue, _Store([_event(1)] * 100, [_event(1)] * 100, [_event(1)] * 7)), publish
+    )
+    relay.soon(_event(1))
+    await relay.settle()
+    is_away = False
+    assert [await relay.step() for _ in steps] == steps
