@@ -51,7 +51,6 @@ from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import use_all_visible
 from stream_app.exports.task import ESTIMATE_AFTER, ROW_SECURITY, ExportProgress, ExportResult, ExportTask
 from stream_app.storage.object_store import StoredObject
-from stream_app.storage.parts import largest_file_on, temporary_bytes
 from streaming_exporter.errors import Rejected
 
 if TYPE_CHECKING:
@@ -201,7 +200,8 @@ class _BundleExport:
             compression_for(options.compression, self.output),
             encryption_for(request.encrypt, self.task.job, exporter.passwords),
             [member.document for member in self.members],
-            exporter.limits.of_file(self.output.name).at_most(largest_file_on(temporary_bytes())).file_bytes,
+            # The free disk is no limit: a bundle cannot be divided, and the disk is not full for ever.
+            exporter.limits.of_file(self.output.name).file_bytes,
             self.progress,
         )
 

@@ -8,8 +8,10 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
 import fastexcel
 import openpyxl
 import pyrage
@@ -23,6 +25,7 @@ from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.sources.transactions import begun
 from stream_app.exports.task import ExportLimits
+from stream_app.storage import parts
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected
 from tests.integration.exports.conftest import PEOPLE, RunBundle, bundle_of, exported_by, opened
@@ -241,6 +244,42 @@ async def test_limits_of_each_dataset_and_of_the_export_hold(
     ).data.row_count == 240
     with pytest.raises(Rejected, match="more than 1,000 bytes"):
         await run_bundle(bundle_of(*members), "csv", {"limits": ExportLimits(file_bytes=1000)})
+
+
+@pytest.fixture
+async def beyond_memory(
+    database: asyncpg.Connection, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> Dataset:
+    """A dataset whose file needs a part that is collected on the disk, which has no space at the start."""
+    monkeypatch.setattr(parts, "LARGER", ((1, 8),))
+    monkeypatch.setattr(parts, "_SIZES", ((parts.PART_SIZE, 1), (8 * parts.PART_SIZE, 9_999)))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    assert parts.largest_file_on(parts.temporary_bytes()) == parts.PART_SIZE
+    await database.execute("""
+        CREATE TABLE long (id int PRIMARY KEY, v text);
+        INSERT INTO long SELECT n, string_agg(md5(random()::text), '')
+            FROM generate_series(1, 6_000) AS n, generate_series(1, 100) GROUP BY n
+    """)
+    return Dataset(name="long", table=f"{schema}.long", order=("id",))
+
+
+async def test_a_bundle_uses_the_space_that_becomes_free_while_it_is_written(
+    beyond_memory: Dataset, run_bundle: RunBundle
+) -> None:
+    """Its file cannot be divided, so what was free at its start is no limit."""
+    exported = await run_bundle(bundle_of(beyond_memory), "csv", scope="all")
+    assert exported.data.row_count == 6_000
+    assert len(exported.content) > parts.PART_SIZE
+    opened(exported)
+
+
+async def test_a_disk_that_is_full_does_not_end_the_job_of_a_bundle(
+    beyond_memory: Dataset, run_bundle: RunBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
+    with pytest.raises(parts.TemporaryDiskError) as error:
+        await run_bundle(bundle_of(beyond_memory), "csv", scope="all")
+    assert error.value.code == "temporary_disk"
 
 
 async def test_the_readme_of_a_subject_access_is_about_the_person(
