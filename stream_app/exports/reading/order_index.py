@@ -25,32 +25,39 @@ _INDEX = """
             AND index.indkey[0] = attribute.attnum AND method.amname = 'btree' AND operators.opcdefault
             AND index.indcollation[0] = attribute.attcollation
         ) AS has_index,
-        NOT EXISTS (
-            SELECT FROM pg_catalog.pg_collation AS used
-            WHERE used.collprovider <> 'd' AND (
-                used.oid = attribute.attcollation
-                OR {has_parts} AND used.oid IN (SELECT rngcollation FROM pg_catalog.pg_range)
-            )
-            AND used.collversion IS DISTINCT FROM pg_catalog.pg_collation_actual_version(used.oid)
-        ) AS has_version,
+        changed.collation, changed.recorded, changed.actual,
         {has_parts} OR EXISTS (
             SELECT FROM pg_catalog.pg_collation AS used
             WHERE used.oid = attribute.attcollation AND used.collprovider = 'd'
         ) AS uses_default
     FROM pg_catalog.pg_attribute AS attribute
+    LEFT JOIN LATERAL (
+        SELECT used.collname AS collation, used.collversion AS recorded,
+            pg_catalog.pg_collation_actual_version(used.oid) AS actual
+        FROM pg_catalog.pg_collation AS used
+        WHERE used.collprovider <> 'd' AND (
+            used.oid = attribute.attcollation
+            OR {has_parts} AND used.oid IN (SELECT rngcollation FROM pg_catalog.pg_range)
+        )
+        AND used.collversion IS DISTINCT FROM pg_catalog.pg_collation_actual_version(used.oid)
+        ORDER BY used.oid LIMIT 1
+    ) AS changed ON true
     WHERE attribute.attrelid = {table}::pg_catalog.regclass AND attribute.attname = {column}
 """
 """The pages of a table; whether an index has the order of a column; the collations of that order.
 
-``has_version`` means that the column's own collation has the version that it had. A collation without a
-version, such as C, has NULL for both.
+``collation`` is one that has another version than it had, with both versions; NULL if there is none. A
+collation without a version, such as C, has NULL for both. Only one of them is NULL where the operating system
+has changed to or from one whose library has no versions, such as musl.
 """
 
-_DEFAULT_HAS_VERSION = """
-    SELECT datcollversion IS NOT DISTINCT FROM pg_catalog.pg_database_collation_actual_version(oid) AS is_same
+_DEFAULT_CHANGED = """
+    SELECT 'default' AS collation, datcollversion AS recorded,
+        pg_catalog.pg_database_collation_actual_version(oid) AS actual
     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+    AND datcollversion IS DISTINCT FROM pg_catalog.pg_database_collation_actual_version(oid)
 """
-"""Whether the default collation of the database has the version that it had."""
+"""The default collation of the database with both versions, if it has another one than it had."""
 
 DEFAULT_VERSIONS = 150_000
 """The first version of PostgreSQL that notes the version of a database's default collation."""
@@ -82,11 +89,17 @@ async def pages_with_index(snapshot: Snapshot, table: str, lead: Column) -> int 
     )
     if found is None or not found["has_index"]:
         return None
-    has_version = found["has_version"]
-    if has_version and found["uses_default"] and found["version"] >= DEFAULT_VERSIONS:
-        default = await snapshot.first(_DEFAULT_HAS_VERSION)
-        has_version = default is None or default["is_same"]
-    if not has_version:
-        log.warning("source.collation_changed", table=table, column=lead.name)
+    changed = found if found["collation"] is not None else None
+    if changed is None and found["uses_default"] and found["version"] >= DEFAULT_VERSIONS:
+        changed = await snapshot.first(_DEFAULT_CHANGED)
+    if changed is not None:
+        log.warning(
+            "source.collation_changed",
+            table=table,
+            column=lead.name,
+            collation=changed["collation"],
+            recorded_version=changed["recorded"],
+            actual_version=changed["actual"],
+        )
         return None
     return int(found["pages"])
