@@ -25,7 +25,7 @@ from stream_app.storage.checksums import ChecksumSupport
 from stream_app.storage.chunk_errors import marked
 from stream_app.storage.credentials import StaticKeys, credentials_of
 from stream_app.storage.errors import STORE_ERRORS
-from stream_app.storage.multipart_upload import PART_SIZE, Headers, open_multipart_upload
+from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
 from stream_app.storage.object_store import content_disposition
 from stream_app.storage.parts import split_into_parts
 from stream_app.storage.s3_client import S3Client
@@ -164,8 +164,9 @@ class S3Session:
             )
             _raise_error_of(answer.data)
         except BaseException:
+            client = self._client.with_retries(None, within=CLEAN_UP_SECONDS)
             with suppress(*STORE_ERRORS, ExporterError):
-                self._client._abort_multipart_upload(self._bucket, target, upload)
+                client._abort_multipart_upload(self._bucket, target, upload)
             raise
 
     def _record(self, path: str, upload: str) -> None:

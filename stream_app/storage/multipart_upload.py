@@ -24,7 +24,10 @@ PARALLEL = 2
 """Number of parts that are sent at a time: the network carries one while the store writes the other."""
 
 CLEAN_UP_SECONDS = 10.0
-"""Seconds for which a removal after a failure is retried. The bucket cleaner removes the rest."""
+"""Seconds after its start in which a removal after a failure is retried.
+
+The error waits for it. The bucket cleaner removes the rest.
+"""
 
 Headers = dict[str, str | list[str] | tuple[str]]
 
@@ -156,7 +159,7 @@ class MultipartUpload:
 
     def abort(self) -> None:
         """Abort the upload. Errors are ignored, because the upload can be complete already."""
-        client = self._client.with_retries(None, CLEAN_UP_SECONDS)
+        client = self._client.with_retries(None, within=CLEAN_UP_SECONDS)
         with suppress(*STORE_ERRORS, ExporterError):
             client._abort_multipart_upload(self._bucket, self._key, self.id)
 

@@ -273,7 +273,7 @@ class ObjectStore:
             yield
         except BaseException:
             with suppress(*STORE_ERRORS, ExporterError):
-                self._client.with_retries(None, CLEAN_UP_SECONDS).remove_object(self.bucket, key)
+                self._client.with_retries(None, within=CLEAN_UP_SECONDS).remove_object(self.bucket, key)
             raise
 
     def test_upload(self) -> ChecksumMethod:

@@ -31,7 +31,8 @@ CONTENT_SHA256 = "x-amz-content-sha256"
 class S3Client(Minio):
     """Retries calls for ``retry_seconds`` after their first error, with growing delays.
 
-    It stops when ``stopped`` is set.
+    If ``within`` is set, calls are retried for that many seconds after their start instead. It stops when
+    ``stopped`` is set.
 
     All calls of the library pass one method, which is overridden here. All calls of the service are
     idempotent.
@@ -40,16 +41,21 @@ class S3Client(Minio):
     def __init__(self, *arguments: Any, retry_seconds: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.retry_seconds = retry_seconds
+        self.within: float | None = None
         self.stopped = Event()
 
     def __del__(self) -> None:
         """Do not close the connections, because copies of the client share them."""
 
-    def with_retries(self, stopped: Event | None, retry_seconds: float | None = None) -> Self:
-        """Return a copy that stops retrying when ``stopped`` is set, or after ``retry_seconds``."""
+    def with_retries(self, stopped: Event | None, *, within: float | None = None) -> Self:
+        """Return a copy that retries until ``stopped`` is set, or ``within`` seconds after a call has begun.
+
+        Without ``within`` the seconds of the client count from the first error. A store that does not answer
+        makes that error only after the time-out; a call with less time than that is not repeated then.
+        """
         other = copy.copy(self)
         other.stopped = stopped or Event()
-        other.retry_seconds = self.retry_seconds if retry_seconds is None else retry_seconds
+        other.within = within
         return other
 
     def _build_headers(
@@ -105,9 +111,10 @@ class S3Client(Minio):
                 )
             except Exception as error:
                 now = time.monotonic()
-                # A call can take longer than that before it fails: to send a large part over a slow network.
                 first_failure = now if first_failure is None else first_failure
-                if not is_retryable(error) or now - first_failure + pause > self.retry_seconds:
+                # A call can take longer before it fails: to send a large part over a slow network.
+                ends = first_failure + self.retry_seconds if self.within is None else began + self.within
+                if not is_retryable(error) or now + pause > ends:
                     raise
                 after = round(now - began, 1)
                 log.info("store.call_retried", method=method, after=after, error=str(error)[:200])
