@@ -165,8 +165,10 @@ async def change_schedule(
 ) -> ScheduleView:
     """`{"active": false}` pauses, `{"active": true}` resumes. null sets a field to its default.
 
-    A run that is due takes place, also after a change of the calendar. If the windows are of days, the time
-    zone cannot be changed while a run has not ended (409, `runs_unfinished`).
+    A run that is due takes place, also after a change of the calendar. With `previous_period` the calendar
+    cannot be changed while a run is due (409, `run_due`). If the windows are of days, the time zone cannot be
+    changed while a run has not ended (409, `runs_unfinished`), or in a bundle with dates and times while the
+    window of a failed run before `window_from` is left (409, `gaps_left`).
     """
     row = await schedules.change(services, user, schedule_id, patch)
     audit_log.set_object("schedule", row.id, owner=row.user_id)

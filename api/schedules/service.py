@@ -107,6 +107,7 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
             if now is None:
                 raise not_found()
             if now == known:
+                _refuse_other_window(services, known, values)
                 row = await services.schedules.update(connection, schedule_id, values)
                 await change_gaps(services, connection, known, row, patch.window_from)
                 return row
@@ -135,16 +136,41 @@ async def changed_values(
     """Return the columns of ``known`` with the changes of ``patch``."""
     order = _patched(services, known, patch)
     values = await checked_values(services, user, known.user_id, order, known)
-    if known.active and order.active and known.next_run is not None:
-        same_calendar = all(values[name] == getattr(known, name) for name in CALENDAR)
-        is_due = known.next_run <= services.clock.now()  # its tick has not come yet
-        if same_calendar or is_due:
-            del values["next_run"]
+    has_next = known.active and order.active and known.next_run is not None
+    if has_next and (_same_calendar(known, values) or _is_due(services, known)):
+        del values["next_run"]
     if order.active and not known.active:
         values |= {"failures": 0, "paused_at": None, "paused_reason": None, "paused_code": None}
     if known.active and not order.active:
         values |= _paused_by_owner(services)
     return values
+
+
+def _same_calendar(known: Schedule, values: dict[str, Any]) -> bool:
+    return all(values[name] == getattr(known, name) for name in CALENDAR)
+
+
+def _is_due(services: ApiServices, known: Schedule) -> bool:
+    """Return whether a run is due whose tick has not come yet."""
+    return known.next_run is not None and known.next_run <= services.clock.now()
+
+
+def _refuse_other_window(services: ApiServices, known: Schedule, values: dict[str, Any]) -> None:
+    """Refuse a change that would give a run that is due the period of another calendar.
+
+    Raises:
+        Problem: a run is due.
+    """
+    if not values["active"] or values["window"] != Windowing.PREVIOUS_PERIOD:
+        return
+    if _is_due(services, known) and not _same_calendar(known, values):
+        raise Problem(
+            409,
+            "run_due",
+            "A run of this schedule is due, and another calendar would change its window. Try again in a "
+            "minute, when it has begun",
+            field=next(name for name in CALENDAR if values[name] != getattr(known, name)),
+        )
 
 
 def _patched(services: ApiServices, known: Schedule, patch: SchedulePatch) -> ScheduleOrder:

@@ -2,12 +2,13 @@
 
 Limits of a column of dates are days of the schedule's zone. So where the zone changes, the begin of the next
 window and the gaps move to the begin of the same day in the new zone. Otherwise a day would be in two files,
-or in none.
+or in none. Windows of days and times cannot be moved, so none must be left where their zone changes.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -91,14 +92,16 @@ async def change_gaps(
         window_from: where the next window begins, if the call says so. It has what the gaps behind have.
 
     Raises:
-        Problem: a run whose window is of days of the old zone has not ended.
+        Problem: a run whose window is of days of the old zone has not ended, or a gap of days and times
+            is left.
     """
     if Windowing.NONE in (known.window, changed.window):
         await services.schedules.delete_gaps(connection, known.id)
         return
     zones = _zones(known, changed.timezone)
     limited = _window_kinds(services.datasets.get(changed.export_type), changed.column_kinds)
-    if zones is not None and limited == {Kind.DATE}:
+    only_days = limited == {Kind.DATE}
+    if zones is not None and Kind.DATE in limited:
         if await services.schedules.has_unfinished_windows(connection, known.id):
             raise Problem(
                 409,
@@ -107,10 +110,28 @@ async def change_gaps(
                 "for its end or cancel it, then change the time zone",
                 field="timezone",
             )
-        old, new = zones
-        await services.schedules.move_gaps(connection, known.id, lambda moment: _same_day(moment, old, new))
+        if only_days:
+            old, new = zones
+            await services.schedules.move_gaps(
+                connection, known.id, lambda moment: _same_day(moment, old, new)
+            )
     if window_from is not None:
         await services.schedules.end_gaps(connection, known.id, window_from)
+    if zones is not None and Kind.DATE in limited and not only_days:
+        await _refuse_gaps(services, connection, known.id)
+
+
+async def _refuse_gaps(services: ApiServices, connection: AsyncConnection, schedule_id: UUID) -> None:
+    first = await services.schedules.first_gap(connection, schedule_id)
+    if first is not None:
+        raise Problem(
+            409,
+            "gaps_left",
+            "A run of this schedule failed, and its window of days and times of the old time zone is not "
+            f"exported yet. It begins at {first.isoformat()}. Change the time zone after a later run has "
+            "exported it, or give a window_from that is not after its begin",
+            field="timezone",
+        )
 
 
 def _zones(known: Schedule, timezone: str) -> tuple[ZoneInfo, ZoneInfo] | None:

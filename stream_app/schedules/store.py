@@ -105,6 +105,12 @@ class ScheduleStore:
             await connection.execute(insert(ScheduleGap), rows)
 
     @staticmethod
+    async def first_gap(connection: AsyncConnection, schedule_id: UUID) -> datetime | None:
+        """Return where the first gap of a schedule begins."""
+        statement = select(func.min(ScheduleGap.window_start))
+        return await connection.scalar(statement.where(ScheduleGap.schedule_id == schedule_id))
+
+    @staticmethod
     async def has_unfinished_windows(connection: AsyncConnection, schedule_id: UUID) -> bool:
         """Return whether a run of the schedule that has a window has not ended."""
         statement = select(ExportJob.id).where(

@@ -1,6 +1,6 @@
 """A change of a schedule loses no run, no day and no row, and exports none of them twice."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -16,10 +16,16 @@ from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.registry import Datasets
+from stream_app.db.engine import autocommitting
 from stream_app.exports.tables.catalog import Catalog
+from stream_app.jobs.models import ExportJob
 from stream_app.schedules.models import ScheduledExport, ScheduleGap
+from stream_app.schedules.run_planner import RunPlanner
+from stream_app.worker.scheduler import Scheduler
+from streaming_exporter.events import Event
 from tests.integration.api.conftest import Harness
 from tests.integration.api.test_schedules import made, path
+from tests.integration.schedules.conftest import producer
 
 DAY = timedelta(days=1)
 
@@ -132,6 +138,36 @@ async def test_another_time_zone_for_days_and_times_needs_the_begin_of_the_next_
         assert (await client.patch(path(schedule), json=change)).status_code == 200
 
 
+async def test_the_time_zone_of_days_and_times_waits_for_runs_and_gaps(shop: Harness) -> None:
+    """Their windows cannot move, so in the new zone they would repeat a day or leave it out."""
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    change = {"timezone": "Asia/Tokyo", "window_from": begin.isoformat()}
+    async with shop.user() as client:
+        schedule = await made(
+            client,
+            export_type="both",
+            format="excel",
+            window="since_last_run",
+            window_from=(begin - DAY).isoformat(),
+        )
+        job_id = (await client.post(path(schedule, ":run"))).json()["export_job_id"]
+        await add_gaps(shop, schedule, begin - 3 * DAY, begin - 2 * DAY)
+        refused = await client.patch(path(schedule), json=change)
+        assert (refused.status_code, refused.json()["code"]) == (409, "runs_unfinished")
+        await shop.set(job_id, status="completed")
+        refused = await client.patch(path(schedule), json=change)
+        assert (refused.status_code, refused.json()["code"]) == (409, "gaps_left")
+        assert (begin - 3 * DAY).isoformat() in refused.json()["detail"]
+        assert (await client.get(path(schedule))).json()["timezone"] == "UTC"
+        assert await gaps(shop) == [(begin - 3 * DAY, begin - 2 * DAY)]
+        same_zone = {"window_from": begin.isoformat()}
+        assert (await client.patch(path(schedule), json=same_zone)).status_code == 200
+        assert await gaps(shop) == [(begin - 3 * DAY, begin - 2 * DAY)]
+        change["window_from"] = (begin - 3 * DAY).isoformat()
+        assert (await client.patch(path(schedule), json=change)).status_code == 200
+        assert await gaps(shop) == []
+
+
 async def test_the_time_zone_of_days_waits_for_the_end_of_runs(shop: Harness) -> None:
     """If such a run fails, its days must be exported again, and they are those of the old zone."""
     async with shop.user() as client:
@@ -163,6 +199,43 @@ async def test_a_run_that_is_due_takes_place_after_a_change_of_the_calendar(
         assert paused["next_run"] is None
         resumed = (await client.patch(path(schedule), json={"active": True})).json()
         assert datetime.fromisoformat(resumed["next_run"]) > due
+
+
+async def tick(api: Harness, at: datetime) -> int:
+    """Start the runs that are due, as a worker does at a tick; return how many."""
+
+    async def publish_nothing(_: Iterable[Event]) -> None: ...
+
+    services = api.app.state.services
+    planner = RunPlanner(services.validator, services.datasets, api.settings)
+    scheduler = Scheduler(autocommitting(api.engine), producer(publish_nothing), planner, api.settings)
+    return await scheduler.run_due(at)
+
+
+@pytest.mark.parametrize(
+    "change", [{"schedule": "weekly"}, {"schedule": "monthly"}, {"timezone": "Asia/Tokyo"}]
+)
+async def test_a_run_that_is_due_has_the_period_of_its_own_calendar(
+    api: Harness, change: dict[str, Any]
+) -> None:
+    """With another calendar its window would be empty, or a whole other period."""
+    due = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=1)
+    today = due.replace(hour=0, minute=0)
+    async with api.user() as client:
+        schedule = await made(client, window="previous_period", time_of_day=f"{due:%H:%M}")
+        await store(api, schedule, next_run=due, window_start=today - DAY)
+        estimate = await client.post(path(schedule, ":estimate"), json=change)
+        assert estimate.status_code == 200, estimate.text
+        answer = await client.patch(path(schedule), json=change)
+        assert await tick(api, due) == 1
+        async with api.engine.connect() as connection:
+            window = (await connection.execute(select(ExportJob.window))).scalar_one()
+        assert window is not None
+        found = [datetime.fromisoformat(window[limit]) for limit in ("from", "to")]
+        assert found == [today - DAY, today]
+        assert (answer.status_code, answer.json()["code"]) == (409, "run_due")
+        assert answer.json()["field"] in change
+        assert (await client.patch(path(schedule), json=change)).status_code == 200
 
 
 async def test_a_gap_behind_the_begin_of_the_next_window_is_not_exported_twice(api: Harness) -> None:
