@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streaming_exporter.errors import ExporterError
 
 CANCEL_SECONDS = 60
-"""Seconds that ``forget`` waits for the jobs that it has cancelled, and for files at destinations."""
+"""Seconds of each wait of ``forget``: for the jobs that it has cancelled, and for files at destinations."""
 
 cli = typer.Typer(
     add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False

@@ -194,8 +194,8 @@ class PersonalDataEraser:
 
         Args:
             user_id: the user.
-            wait_seconds: how long to wait each time for jobs that have not ended, and for the removal of
-                files from destinations.
+            wait_seconds: how long each wait lasts at most: for jobs that have not ended, and for the removal
+                of files from destinations.
             leave_files: erase also the records of jobs whose files could not be removed from destinations.
 
         Raises:

@@ -238,7 +238,10 @@ class PartCoordinator:
 
 
 def _time_is_over(state: PartsState) -> Rejected:
-    """Return the error of an export whose time is over. Its parts share it with the exports of others."""
+    """Return the error of an export whose time is over.
+
+    Its parts wait for workers together with the exports of other users, so the time includes that.
+    """
     return Rejected(
         f"the export took longer than the time limit: {state.completed} of {state.parts} parts were "
         "completed; narrow it with filters, or request it when fewer exports run; operators: raise "
