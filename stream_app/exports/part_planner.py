@@ -42,6 +42,10 @@ LARGEST_PART = 2 * 2**30
 PARTS_AT_LEAST = 12
 """The fewest parts of an export. Two, three, four and six workers, with a slot each, share them evenly."""
 
+MOST_PARTS = 10_000
+"""The most parts of an export: each is a row of the state database and a claim. Larger exports have larger
+parts."""
+
 FILLED = 0.9
 """The part of a file that the rows of one part fill: estimates are not exact, and a file can be too small."""
 
@@ -209,6 +213,7 @@ class PartPlanner:
             target_bytes=self._part_bytes(table, request),
             min_bytes=self.min_bytes,
             at_least=PARTS_AT_LEAST,
+            at_most=min(MOST_PARTS, exporter.limits.max_files),  # each part has a file
         )
         if len(ranges) < 2:
             return None

@@ -12,6 +12,7 @@ suitable index, and those whose rows are stored in another order.
 
 import asyncio
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, overload
@@ -28,6 +29,7 @@ from stream_app.exports.reading.order_index import pages_with_index
 from stream_app.exports.sources.query_plan import QueryPlan
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.tables.catalog import SourceTable
+from streaming_exporter.errors import Outage
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +50,7 @@ PAGES_AT_LEAST = 3
 some ranges would be tiny and others large."""
 
 PAGES_OF_FILTERED_ROWS = 4_096
-"""The most pages of a range."""
+"""The most pages of a range of filtered rows, unless fewer ranges would do for all rows of the table."""
 
 ROWS_OF_A_RANGE = 4
 """Rows of the sample, at least, between two values to cut at."""
@@ -103,7 +105,15 @@ class RowRange:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Return the range that :meth:`to_json` has written."""
+        """Return the range that :meth:`to_json` has written.
+
+        Raises:
+            Outage: a newer version has written it with an attribute that this one does not have. Without it
+                the range would have other rows; a worker with the newer version can read it.
+        """
+        unknown = sorted(value.keys() - set(cls.__slots__))
+        if unknown:
+            raise Outage(f"a newer version has planned this range of rows: {', '.join(unknown)}")
         return cls(**value)
 
     @property
@@ -158,6 +168,7 @@ async def plan_ranges(
     target_bytes: int,
     min_bytes: int = 0,
     at_least: int = 1,
+    at_most: int = sys.maxsize,
 ) -> Sequence[RowRange]:
     """Cut ``rows`` into ranges, in the order of the rows.
 
@@ -170,6 +181,7 @@ async def plan_ranges(
         target_bytes: approximate bytes of a range, as COPY writes them.
         min_bytes: an export with fewer bytes is one range.
         at_least: as many ranges, unless they would be smaller than :data:`SMALLEST_RANGE`.
+        at_most: the most ranges, whatever the others say. With more bytes the ranges become larger.
 
     Returns:
         The ranges. A single one means that the rows cannot be cut or are too few.
@@ -180,7 +192,7 @@ async def plan_ranges(
         return ALL_ROWS
     try:
         async with snapshot.savepoint():
-            return await _planned(snapshot, source, rows, target_bytes, min_bytes, at_least)
+            return await _planned(snapshot, source, rows, target_bytes, min_bytes, at_least, at_most)
     except asyncpg.PostgresConnectionError:
         raise
     except (asyncpg.PostgresError, UnicodeError) as error:  # UnicodeError: a database without an encoding
@@ -190,31 +202,52 @@ async def plan_ranges(
 
 
 async def _planned(
-    snapshot: Snapshot, source: SourceTable, rows: RowQuery, target_bytes: int, min_bytes: int, at_least: int
+    snapshot: Snapshot,
+    source: SourceTable,
+    rows: RowQuery,
+    target_bytes: int,
+    min_bytes: int,
+    at_least: int,
+    at_most: int,
 ) -> Sequence[RowRange]:
     plan = await snapshot.explain(await asyncio.to_thread(render, rows.select))
-    size = _bytes(plan, source, rows)
+    size = _bytes(plan.rows, plan, source, rows)
     if size < min_bytes:
         return ALL_ROWS
     count = max(math.ceil(size / target_bytes), min(at_least, int(size // SMALLEST_RANGE)))
+    count = min(count, at_most)
     if count < 2:
         return ALL_ROWS
     if source.order_columns:
-        return await _by_value(snapshot, source, rows, min(count, MOST_VALUES))
+        return await _by_value(snapshot, source, rows, min(count, MOST_VALUES), at_most)
     if source.can_be_cut_by_page and plan.node_types <= _WHOLE_TABLE:
-        return await _by_page(snapshot, source, rows, count)
+        most = min(_count_without_filter(plan, source, rows, target_bytes), at_most)
+        return await _by_page(snapshot, source, rows, count, most)
     return ALL_ROWS
 
 
-def _bytes(plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
-    """Estimate the bytes of the rows as COPY writes them."""
+def _bytes(number: float, plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
+    """Estimate the bytes of ``number`` of the rows as COPY writes them."""
     more = sum(1 + _MORE_TEXT.get(item.kind, 0) for item in rows.columns)
-    size = plan.rows * (plan.width + more)
+    size = number * (plan.width + more)
     known = source.size
     if known is not None and known.rows > 0:
         # The planner's width leaves out what is stored outside of the rows.
-        size += int(_toast_bytes(source, rows) * min(1.0, plan.rows / known.rows))
+        size += int(_toast_bytes(source, rows) * min(1.0, number / known.rows))
     return size
+
+
+def _count_without_filter(plan: QueryPlan, source: SourceTable, rows: RowQuery, target_bytes: int) -> int:
+    """Return how many ranges all rows of the table would need, or 0 if no filter drops any.
+
+    With as many, no range has more bytes than ``target_bytes``, wherever the other rows are.
+    """
+    if rows.select.whereclause is None and not source.has_row_security:
+        return 0
+    known = source.size
+    if known is None or known.rows <= 0:
+        return sys.maxsize
+    return math.ceil(_bytes(known.rows, plan, source, rows) / target_bytes)
 
 
 def _toast_bytes(source: SourceTable, rows: RowQuery) -> int:
@@ -237,8 +270,10 @@ def _most_reads(source: SourceTable, rows: RowQuery) -> float:
     return MOST_READS * known.bytes / max(1, known.bytes - outside)
 
 
-async def _by_page(snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int) -> Sequence[RowRange]:
-    """Cut at pages."""
+async def _by_page(
+    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int, most: int
+) -> Sequence[RowRange]:
+    """Cut at pages: into ``count`` ranges, or up to ``most`` of them if there are very many pages."""
     name = quote_text(_name(source))
     found = await snapshot.first(f"""
         SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass)
@@ -247,7 +282,7 @@ async def _by_page(snapshot: Snapshot, source: SourceTable, rows: RowQuery, coun
     """)
     pages, storage = (int(found["pages"]), found["storage"]) if found else (0, None)
     # Where a filter drops most rows, the others can all be in a few pages.
-    ranges = PageRanges(pages, max(count, pages // PAGES_OF_FILTERED_ROWS), storage)
+    ranges = PageRanges(pages, max(count, min(pages // PAGES_OF_FILTERED_ROWS, most)), storage)
     if len(ranges) < 2:
         return ALL_ROWS
     plan = await _plan_of_one(snapshot, rows, ranges)
@@ -317,12 +352,15 @@ class ValueRanges(_LazyRanges):
 
 
 async def _by_value(
-    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int
+    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int, at_most: int
 ) -> Sequence[RowRange]:
-    """Cut at values of a sample."""
+    """Cut at values of a sample: into ``count`` ranges and that of NULL, but not more than ``at_most``."""
     lead = source.all_columns[source.order_columns[0]]
     # "IS NULL" is also true for a composite value whose fields are all NULL.
     if not lead.ordering or lead.data_type.fields or lead.is_enum_domain:
+        return ALL_ROWS
+    count = min(count, at_most - lead.nullable)
+    if count < 2:
         return ALL_ROWS
     pages = await pages_with_index(snapshot, _name(source), lead)
     if pages is None:
