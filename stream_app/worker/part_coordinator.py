@@ -82,7 +82,8 @@ class PartCoordinator:
             slot.is_free = True  # before other workers, and this one, are notified of the parts
             await self._insert(claim, plan, planned.folder)
             log.info("parts.planned", parts=planned.parts, consistency=claim.request.consistency)
-            return await self._finish(claim, task, progress, slot, planned, began, opened=plan)
+            shared = None if plan.shared is None else plan
+            return await self._finish(claim, task, progress, slot, planned, began, opened=shared)
 
     async def kept_plan(self, claim: Claim) -> KeptPlan | None:
         """Return the plan of an earlier attempt at the job, if its parts are valid without its snapshot."""
@@ -167,7 +168,7 @@ class PartCoordinator:
                 progress.tally.rows = state.rows
                 if state.failed and state.error_code == SnapshotLost.code and opened is not None:
                     await self._begin_anew(opened)
-                _check(state, plan)
+                _check(state, plan, is_shared=opened is not None)
                 if state.completed == plan.parts:
                     return
                 if state.completed > completed:
@@ -251,12 +252,20 @@ def _time_is_over(state: PartsState) -> Rejected:
     )
 
 
-def _check(state: PartsState, plan: KeptPlan) -> None:
+def _check(state: PartsState, plan: KeptPlan, *, is_shared: bool) -> None:
+    """Raise the error of the parts.
+
+    Args:
+        state: the parts.
+        plan: their plan.
+        is_shared: whether they share a snapshot. If not, the next attempt has the same plan with the same
+            failed part, so it cannot do better.
+    """
     if state.parts != plan.parts:
         raise Retryable("the parts of the export are lost")
-    if state.failed and state.error_code == TableLocked.code:
+    if state.failed and is_shared and state.error_code == TableLocked.code:
         raise Retryable("another session waits to change the table", code=TableLocked.code)
-    if state.failed and state.error_code == TableBeingChanged.code:
+    if state.failed and is_shared and state.error_code == TableBeingChanged.code:
         raise Retryable("the table was changed after the snapshot of the parts", code=TableBeingChanged.code)
     if state.failed:
         raise Rejected(state.error_message or "a part of the export failed", code=state.error_code)

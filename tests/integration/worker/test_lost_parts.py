@@ -2,16 +2,20 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 from sqlalchemy import text
 
-from stream_app.exports import part_planner
+from stream_app.exports import part_planner, pipeline
 from stream_app.exports.part_results import write_combined
 from stream_app.exports.sources import source as source_module
-from stream_app.exports.task import ExportResult
+from stream_app.exports.sources.snapshot import Snapshot
+from stream_app.exports.tables.catalog import SourceTable, TableBeingChanged
+from stream_app.exports.task import ExportResult, ExportTask
 from stream_app.worker import part_coordinator
 from streaming_exporter.errors import Outage
 from tests.integration.worker.parts_fleet import (
@@ -21,6 +25,14 @@ from tests.integration.worker.parts_fleet import (
     listed,
 )
 from tests.waiting import at_most, until_async
+
+
+async def _has_ended_without_delays(fleet: Fleet, job_id: UUID) -> bool:
+    """Return whether a job has ended, and let no further attempt at it or its parts wait."""
+    async with fleet.jobs.engine.begin() as connection:
+        for table in ("export_jobs", "export_parts"):
+            await connection.execute(text(f"UPDATE {table} SET not_before = NULL"))
+    return (await fleet.job(job_id)).outcome is not None
 
 
 async def test_a_change_of_the_table_ends_a_plan_that_its_parts_wait_for(
@@ -68,6 +80,29 @@ async def test_the_first_child_of_a_table_begins_its_parts_anew(fleet: Fleet) ->
     outcome = await fleet.outcome(job_id)
     assert outcome.status == "completed"
     assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
+
+
+async def test_a_part_with_its_own_snapshot_that_finds_the_table_changed_ends_the_job(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A further attempt has the same plan with the same failed part."""
+    check = pipeline.check_table
+
+    async def changed(snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
+        if task.part is not None and task.part.number == 2:
+            raise TableBeingChanged
+        await check(snapshot, table, task)
+
+    monkeypatch.setattr(pipeline, "check_table", changed)
+    fleet.settings = fleet.settings.model_copy(update={"max_attempts": 2})
+    fleet.worker(slots=1).start(fleet.settings)
+    job_id = await fleet.request(consistency="part")
+    await until_async(partial(_has_ended_without_delays, fleet, job_id))
+    outcome = await fleet.outcome(job_id)
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == ("failed", "table_changed")
+    assert outcome.error.message.startswith("a part of the export failed 2 times (table_changed)")
+    assert ((await fleet.job(job_id)).attempt, (await fleet.job(job_id)).failures) == (1, 0)
 
 
 async def test_the_server_ends_the_snapshot_of_a_worker_that_stands_still(
@@ -249,14 +284,7 @@ async def test_connections_that_lead_to_several_servers_do_not_fail_the_job(flee
     source.snapshot = elsewhere  # type: ignore[method-assign]
     worker.start(fleet.settings)
     job_id = await fleet.request(split={"rows": 10_000})
-
-    async def due() -> bool:
-        async with fleet.jobs.engine.begin() as connection:
-            for table in ("export_jobs", "export_parts"):
-                await connection.execute(text(f"UPDATE {table} SET not_before = NULL"))
-        return (await fleet.job(job_id)).outcome is not None
-
-    await until_async(due)
+    await until_async(partial(_has_ended_without_delays, fleet, job_id))
     outcome = await fleet.outcome(job_id)
     assert (outcome.status, outcome.file_count) == ("completed", 4)
     assert ((await fleet.job(job_id)).attempt, (await fleet.job(job_id)).failures) == (2, 1)
