@@ -20,7 +20,8 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.queries.deletions import has_deletions
 from stream_app.exports.queries.row_query import RowQuery, row_query
 from stream_app.exports.queries.sql_text import render
-from stream_app.exports.reading.ranges import RowRange, plan_ranges
+from stream_app.exports.reading.ranges import plan_ranges
+from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.reading.snapshot_checks import check_row_count, check_storage, check_table
 from stream_app.exports.sources.errors import SnapshotNotShared
 from stream_app.exports.sources.registry import SourceFinder

@@ -40,9 +40,9 @@ from stream_app.exports.queries.presentation import settled_options
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery
 from stream_app.exports.queries.windows import check_window_columns
 from stream_app.exports.reading.largest_row import too_large_row
-from stream_app.exports.reading.ranges import RowRange
 from stream_app.exports.reading.refused_values import naming_refused_value
 from stream_app.exports.reading.row_estimate import estimating
+from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.reading.row_reader import ParallelReading, RowReader
 from stream_app.exports.reading.row_transfer import RowStream, RowTransfer
 from stream_app.exports.reading.snapshot_checks import check_range, check_row_count, check_table

@@ -10,7 +10,7 @@ from sqlalchemy.util import LRUCache
 from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.queries.presentation import presented, title_of
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery, row_query
-from stream_app.exports.reading.ranges import RowRange
+from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.tables.catalog import SourceTable
 from stream_app.time_zones import TimeZone
 from streaming_exporter.events import ExportRequest

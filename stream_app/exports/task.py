@@ -27,7 +27,7 @@ class TaskPart:
     """A part of an export: its files have no manifest of their own.
 
     Attributes:
-        range: the range of rows, as JSON (see :class:`~stream_app.exports.reading.ranges.RowRange`).
+        range: the range of rows, as JSON (see :class:`~stream_app.exports.reading.row_range.RowRange`).
         snapshot: the snapshot to read; ``None`` for a new one.
         as_of: the time of that snapshot.
         number: numbers the parts of an export from 1.

@@ -12,7 +12,8 @@ import structlog
 from stream_app.exports.formats.base import Format
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery
 from stream_app.exports.reading.parallel_reader import ParallelReader
-from stream_app.exports.reading.ranges import RowRange, narrowed, plan_ranges
+from stream_app.exports.reading.ranges import plan_ranges
+from stream_app.exports.reading.row_range import RowRange, narrowed
 from stream_app.exports.reading.snapshot_checks import check_storage
 from stream_app.exports.sources.snapshot import Sink, Snapshot
 from stream_app.exports.sources.source import Source

@@ -6,7 +6,7 @@ from datetime import datetime
 from stream_app.exports.columns import quote_name, quote_text
 from stream_app.exports.queries.row_query import RowQuery
 from stream_app.exports.queries.sql_text import render
-from stream_app.exports.reading.ranges import RowRange
+from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.sources.snapshot import FETCH_SECONDS, Snapshot, single_value
 from stream_app.exports.tables.catalog import BEING_CHANGED, SourceTable, TableChanged
 from stream_app.exports.task import ExportTask, RowLimit

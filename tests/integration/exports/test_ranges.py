@@ -13,7 +13,8 @@ from stream_app.exports.queries.row_query import RowQuery, row_query
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.reading import ranges as ranges_module
 from stream_app.exports.reading import row_reader
-from stream_app.exports.reading.ranges import RowRange, plan_ranges
+from stream_app.exports.reading.ranges import plan_ranges
+from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.reading.row_reader import ParallelReading
 from stream_app.exports.sources import source as source_module
 from stream_app.exports.sources.errors import SnapshotLost

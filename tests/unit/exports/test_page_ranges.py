@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app.exports.reading.ranges import PageRanges, RowRange, ValueRanges
+from stream_app.exports.reading.row_range import PageRanges, RowRange, ValueRanges
 
 LARGEST_TABLE = 2**32 - 1
 """Pages of the largest table of PostgreSQL: 32 TiB."""

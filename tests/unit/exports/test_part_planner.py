@@ -16,7 +16,8 @@ from stream_app.exports.part_planner import PartPlanner
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.queries.row_query import row_query
 from stream_app.exports.reading import ranges as ranges_module
-from stream_app.exports.reading.ranges import RowRange, plan_ranges
+from stream_app.exports.reading.ranges import plan_ranges
+from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.sources.query_plan import QueryPlan
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.sources.source import Source
