@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from stream_app.exports import part_planner, pipeline
 from stream_app.exports.part_results import write_combined
+from stream_app.exports.reading.snapshot_checks import check_table
 from stream_app.exports.sources import source as source_module
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.tables.catalog import SourceTable, TableBeingChanged
@@ -86,12 +87,11 @@ async def test_a_part_with_its_own_snapshot_that_finds_the_table_changed_ends_th
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A further attempt has the same plan with the same failed part."""
-    check = pipeline.check_table
 
     async def changed(snapshot: Snapshot, table: SourceTable, task: ExportTask) -> None:
         if task.part is not None and task.part.number == 2:
             raise TableBeingChanged
-        await check(snapshot, table, task)
+        await check_table(snapshot, table, task)
 
     monkeypatch.setattr(pipeline, "check_table", changed)
     fleet.settings = fleet.settings.model_copy(update={"max_attempts": 2})
