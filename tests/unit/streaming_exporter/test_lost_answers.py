@@ -222,7 +222,7 @@ def test_a_lost_job_after_its_submission_has_the_key() -> None:
         client._http.close()
         client._http = httpx2.Client(base_url="http://api", transport=httpx2.MockTransport(handle))
         with pytest.raises(ApiError) as caught:
-            client.submit_and_wait(REQUEST)
+            client.submit_and_wait(REQUEST, seconds=1)
     assert caught.value.idempotency_key == keys[0] is not None
 
 
