@@ -1,6 +1,5 @@
 """Workers that are started again whenever they end, as by a process supervisor."""
 
-import json
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from typing import Any, Self
 
 from dev.stack import ROOT, Stack
 from tests.chaos.respawning import keep_worker
+from tests.log_files import complete_lines, logged
 from tests.waiting import until
 
 READY_SECONDS = 90.0
@@ -99,13 +99,12 @@ class Supervisor:
         return {_name(pid) for pid, code in self._ends().items() if code == -signal.SIGKILL}
 
     def _ends(self) -> dict[int, int]:
-        ends = (line.split() for folder in self._folders for line in _lines(folder / "exits"))
+        ends = (line.split() for folder in self._folders for line in complete_lines(folder / "exits"))
         return {int(pid): int(code) for pid, code in ends}
 
     def logged(self) -> list[dict[str, Any]]:
         """Return the events in the logs of all workers."""
-        lines = [line for log in self._logs for line in _lines(log)]
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for log in self._logs for event in logged(log)]
 
     def stop(self) -> None:
         """Stop all workers at the same time."""
@@ -115,7 +114,7 @@ class Supervisor:
             keeper.join()
 
     def _tail(self, number: int) -> str:
-        return "\n".join(_lines(self._logs[number])[-40:])
+        return "\n".join(complete_lines(self._logs[number])[-40:])
 
     def _pid(self, number: int) -> int:
         return until(
@@ -140,7 +139,3 @@ class Supervisor:
 
 def _name(pid: int) -> str:
     return f"{socket.gethostname()}-{pid}"
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []

@@ -9,7 +9,6 @@ version works with its original libraries, or that an upgrade can skip a version
 
 import asyncio
 import itertools
-import json
 import socket
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from tests.chaos.plan import PlannedJob
 from tests.chaos.system_client import SystemClient, has_ended
 from tests.chaos.verdict import wrong_files, wrong_histories, wrong_objects
 from tests.gate import Gate
+from tests.log_files import logged
 from tests.waiting import until_async
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
@@ -95,8 +95,7 @@ class Worker(AppProcess):
 
     def lines(self) -> list[dict[str, Any]]:
         """Return all lines of its log."""
-        lines = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return logged(self.log)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Return the lines of its log with this event."""

@@ -19,6 +19,7 @@ from streaming_exporter.events import ExportRequest, request_event
 from streaming_exporter.kafka_connection import ensure_topics
 from tests.e2e.deployment import Deployment
 from tests.installations import build_wheel
+from tests.log_files import logged
 from tests.waiting import until_async
 
 BROKEN = """
@@ -87,8 +88,7 @@ async def accounts(source_dsn: str) -> AsyncIterator[str]:
 
 def lines(worker: AppProcess, event: str) -> list[dict[str, Any]]:
     """Return the lines of the worker's log with this event."""
-    found = [json.loads(line) for line in worker.log.read_text("utf-8").splitlines() if line.startswith("{")]
-    return [line for line in found if line["event"] == event]
+    return [line for line in logged(worker.log) if line["event"] == event]
 
 
 @pytest.mark.slow
