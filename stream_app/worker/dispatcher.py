@@ -136,15 +136,15 @@ class Dispatcher:
             await self._hand_back_lost()
             free = self._settings.worker_slots - self.slots_in_use
             self._left_out = free <= 0
-            # While a claim is in doubt, nothing is claimed: only what never ran must be handed back.
-            if free <= 0 or self._lost.are_possible or not await self._claim(free):
+            if free <= 0 or not await self._claim(free):
                 await _wait(self._wake, POLL_SECONDS)
 
     async def _claim(self, free: int) -> bool:
         """Claim for ``free`` slots, and return whether more can be claimed."""
         async with self._claiming:
             paused = self._paused()
-            if self._draining or paused is None:
+            # While a claim is in doubt, nothing is claimed: only what never ran must be handed back.
+            if self._draining or paused is None or self._lost.are_possible:
                 self._left_out = True
                 return False
             claimable = self._sources.claimable(free, self._exporting())
