@@ -1,7 +1,7 @@
 """Lets the processes of pytest-xdist send what is counted or shown, and nothing else.
 
 About each test that passes they would send six messages, two of which are needed, and format an output that
-nobody reads. That is an eighth of the processor time of the unit tests.
+is not shown. That is an eighth of the processor time of the unit tests.
 """
 
 from typing import Any

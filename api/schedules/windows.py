@@ -135,7 +135,7 @@ async def _refuse_gaps(services: ApiServices, connection: AsyncConnection, sched
 
 
 def _zones(known: Schedule, timezone: str) -> tuple[ZoneInfo, ZoneInfo] | None:
-    """Return the zones before and after a change; ``None`` if it is the same, or nobody knows the old one."""
+    """Return the zones before and after a change; ``None`` if it is the same, or the old one is unknown."""
     if known.timezone == timezone:
         return None
     try:

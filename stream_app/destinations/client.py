@@ -227,7 +227,7 @@ class DestinationClient:
         progress = replace(progress, files=transfer.done, path=transfer.path)
         begun = replace(progress, writing=notification.attempt, removed=False)
         if not transfer.shares_paths:
-            try:  # without a record nobody would remove the files
+            try:  # files that are not on record would never be removed
                 is_held = await self._outbox.renew(notification, begun.as_json())
             except Retryable as error:
                 text = "the start of the delivery cannot be recorded"

@@ -149,7 +149,7 @@ CLAIM = text(
 )
 """Claims deliveries that are due, and returns them with their jobs.
 
-``origin`` is the schedule of the run that a job repeats, possibly through further jobs: whoever has
+``origin`` is the schedule of the run that a job repeats, possibly through further jobs. An address that is
 unsubscribed from the schedule gets no mail about a repeated run either.
 """
 

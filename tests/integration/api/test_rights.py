@@ -491,7 +491,7 @@ async def test_a_run_for_all_rows_that_waits_for_its_start_ends_with_the_role(sh
         assert (job.outcome or {}).get("status") == status
 
 
-async def test_nobody_starts_a_run_whose_rights_end_before_it_starts(shop: Harness) -> None:
+async def test_a_run_whose_rights_end_before_it_starts_is_refused(shop: Harness) -> None:
     schedule = await OneSchedule.make(shop)
     change = {"window": "previous_period", "delay": 7_200}
     changed = await schedule.call("PATCH", "", change, "pii", "finance", org="acme")

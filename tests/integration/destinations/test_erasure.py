@@ -233,7 +233,7 @@ async def test_sets_that_were_sent_and_sets_that_were_removed_delay_no_erasure(
 async def test_no_file_is_written_before_the_start_is_on_record(
     depot: Depot, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a record nobody would remove the file. The state database is away for a moment."""
+    """A file that is not on record would never be removed. The state database is away for a moment."""
     renew, failures = Outbox.renew, [Retryable("away")]
 
     async def fail_once(self: Outbox, *arguments: Any) -> bool:

@@ -51,7 +51,7 @@ async def test_several_jobs_of_one_batch_get_their_deliveries(office: Office) ->
     ]
 
 
-async def test_whoever_has_unsubscribed_from_a_schedule_gets_no_mail_about_its_runs_that_are_repeated(
+async def test_an_unsubscribed_address_gets_no_mail_about_repeated_runs_of_the_schedule(
     office: Office,
 ) -> None:
     """A repeated run is no run of the schedule, and its mails have the topic of the user's other jobs."""

@@ -93,7 +93,7 @@ def test_a_package_that_cannot_be_had_keeps_no_other_from_being_installed(machin
 def test_a_browser_with_windows_is_enough_where_the_other_is_not_known(
     machine: Machine, line: str, asked: list[list[str]]
 ) -> None:
-    """And where the other is known but cannot be installed, nobody is told that tests will fail."""
+    """Where the other is known but cannot be installed, no message says that tests will fail."""
     for name in NEEDED[1:]:
         machine.add(name)
     machine.add("chromium")
