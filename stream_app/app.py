@@ -263,10 +263,15 @@ def _create_dispatcher(
 def _create_replay(settings: Settings, name: str, app: App, store: JobQueue) -> OutcomeReplay:
     """Return what waits for the outcomes that were on Kafka when the worker started."""
     outcomes = settings.topic(Topic.EVENTS)
+
+    def failed_at() -> float | None:
+        refusal = app.refusals.of(outcomes)
+        return None if refusal is None else refusal.at
+
     return OutcomeReplay(
         Brokers(settings, client_id=f"{name}-replay"),
         outcomes,
-        failed_at=lambda: app.failed_at.get(outcomes),
+        failed_at=failed_at,
         check_writes=partial(write_trial_job, store),
     )
 

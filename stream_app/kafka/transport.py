@@ -32,6 +32,7 @@ from stream_app.kafka.brokers import Partition
 from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
 from stream_app.kafka.consumer_thread import ConsumerThread
 from stream_app.kafka.deliveries import Delivered, begin
+from stream_app.kafka.refusals import Refusals
 from stream_app.kafka.unneeded_messages import IsUnneeded, separate
 from stream_app.observability import metrics
 from streaming_exporter.kafka_connection import bootstrap_on_failure
@@ -357,16 +358,9 @@ class LosslessTransport(Transport):
 class App(faust.App):
     """A Faust app that consumes through :class:`LosslessTransport`."""
 
-    blocked_since: float | None = None
-    """When a batch last failed because of an outage, by :func:`time.monotonic`."""
-
-    blocked_by: str = ""
-    """The error of that outage."""
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.failed_at: dict[str, float] = {}
-        """When a batch of each topic last failed because of an outage, by :func:`time.monotonic`."""
+        self.refusals = Refusals()
         self.unneeded: dict[str, IsUnneeded] = {}
         """By topic, the function that finds messages without need of handling. They are not delivered."""
         self.message_buffers: dict[str, MessageBuffer] = {}
@@ -378,8 +372,10 @@ class App(faust.App):
         """Note a completed step of the work for messages of ``topic``, such as a committed batch.
 
         It is progress for the partitions whose messages are being handled or wait in the buffer. It is no
-        progress for other partitions, unless they cannot be read because the buffer is full.
+        progress for other partitions, unless they cannot be read because the buffer is full. It ends the
+        refusal of the topic.
         """
+        self.refusals.end(topic)
         message_buffer = self.message_buffers.get(topic)
         if message_buffer is None or message_buffer.is_full or self._holds_enough_of(topic):
             self._steps_for_all[topic] += 1

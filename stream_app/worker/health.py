@@ -31,6 +31,9 @@ CHECK_TIMEOUT = 5.0
 BROKER_TIMEOUT = 0.45 * CHECK_TIMEOUT
 """Time-out of one query to the brokers, in seconds. A check makes two, which must end within its time-out."""
 
+REMINDER_SECONDS = 60.0
+"""Seconds between two warnings of a worker that is not ready, so that the reason is near the log's end."""
+
 Check = Callable[[], Awaitable[object]]
 """Returns if the part answers; otherwise raises :class:`ExporterError`."""
 
@@ -68,6 +71,29 @@ class HealthCheck:
         self._answered = time.monotonic()
 
 
+class StateLog:
+    """Logs each change of the worker's state, and repeatedly why it is not ready."""
+
+    def __init__(self, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._worker = worker
+        self._clock = clock
+        self._last: tuple[WorkerState, str] | None = None
+        self._ready_at = self._reminded_at = clock()
+
+    def note(self, state: WorkerState, reason: str) -> None:
+        """Log ``state`` and ``reason`` if they are new, or if the worker is not ready for a long time."""
+        now = self._clock()
+        if state is WorkerState.READY:
+            self._ready_at = self._reminded_at = now
+        if now - self._reminded_at >= REMINDER_SECONDS:
+            seconds = round(now - self._ready_at)
+            log.warning(f"worker.{state.value}", worker=self._worker, reason=reason, unready_seconds=seconds)
+            self._reminded_at = now
+        elif (state, reason) != self._last:
+            log.info(f"worker.{state.value}", worker=self._worker, reason=reason)
+        self._last = state, reason
+
+
 class WorkerHealth(Service):
     """Checks the worker from before the app starts until after it has stopped."""
 
@@ -91,6 +117,7 @@ class WorkerHealth(Service):
         super().__init__(loop=app.loop)
         self._app = app
         self._worker = worker
+        self._state_log = StateLog(worker)
         self._prefix = prefix
         self._brokers = brokers
         self._checks = [
@@ -105,7 +132,6 @@ class WorkerHealth(Service):
         self._ends: dict[Partition, int] = {}
         self._topic_ids: dict[str, UUID] = {}
         self._replaced: str | None = None
-        self._last_state: tuple[WorkerState, str] | None = None
         self._pause = START_INTERVAL
 
     async def on_started(self) -> None:
@@ -155,17 +181,14 @@ class WorkerHealth(Service):
             self._group,
             self._ends,
             seen,
-            blocked_since=self._app.blocked_since,
-            blocked_by=self._app.blocked_by,
+            refusal=self._app.refusals.newest,
             progress={place: self._app.steps(place) for place in seen},
         )
         metrics.set_consumer_lag(
             {name.removeprefix(self._prefix): lag for name, lag in signals.lag().items()}
         )
         health, reason = self._watchdog.assess(signals)
-        if (health, reason) != self._last_state:
-            log.info(f"worker.{health.value}", worker=self._worker, reason=reason)
-        self._last_state = health, reason
+        self._state_log.note(health, reason)
         if health is WorkerState.READY:
             self._pause = CHECK_INTERVAL
             for check in self._checks:

@@ -42,7 +42,7 @@ class OutcomeReplay:
         Args:
             brokers: queries the brokers.
             topic: the name of the topic of outcomes.
-            failed_at: returns when this worker last failed to apply outcomes, by ``clock``.
+            failed_at: returns when this worker last failed to apply outcomes, by ``clock``, while it fails.
             check_writes: raises an error while outcomes cannot be applied, by this worker or by another one.
             clock: returns seconds.
         """

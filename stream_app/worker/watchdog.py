@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from stream_app.kafka.brokers import Group, Partition
+from stream_app.kafka.refusals import Refusal
 
 
 class Stuck(Exception):
@@ -53,8 +54,8 @@ class PartitionState:
 class Signals:
     """The observations of one check.
 
-    ``away`` maps each part that does not answer to the reason. ``blocked_since`` is the time, by the
-    watchdog's clock, at which a part last refused a write for a message, and ``blocked_by`` is its error.
+    ``away`` maps each part that does not answer to the reason. ``refusal`` is the newest one, by the
+    watchdog's clock, because of which messages wait; it ends as soon as work for them succeeds.
     ``progress`` counts the steps of progress for each partition: one message can need thousands of steps.
     """
 
@@ -63,8 +64,7 @@ class Signals:
     group: Group | None = None
     ends: Mapping[Partition, int] = field(default_factory=dict)
     partition_states: Mapping[Partition, PartitionState] = field(default_factory=dict)
-    blocked_since: float | None = None
-    blocked_by: str = ""
+    refusal: Refusal | None = None
     progress: Mapping[Partition, int] = field(default_factory=dict)
 
     @property
@@ -124,7 +124,8 @@ class Watchdog:
         """Return the state of the worker, and the reason if it is not ready."""
         now = self._clock()
         # A part can take this long to refuse a write, so this is the longest time between two refusals.
-        is_blocked = signals.blocked_since is not None and now - signals.blocked_since < self._limit
+        refusal = signals.refusal
+        is_blocked = refusal is not None and now - refusal.at < self._limit
         problems = () if signals.away.keys() & self.NEEDED else signals.problems(is_blocked=is_blocked)
         self._since = {problem: self._since.get(problem, now) for problem in problems}
         for problem, since in self._since.items():
@@ -136,6 +137,6 @@ class Watchdog:
             return WorkerState.WAITING, next(
                 iter(self._since), "the worker has not joined the consumer group"
             )
-        if is_blocked and next(signals.problems(), None) is not None:
-            return WorkerState.WAITING, signals.blocked_by
+        if refusal is not None and is_blocked and next(signals.problems(), None) is not None:
+            return WorkerState.WAITING, refusal.error
         return WorkerState.READY, ""

@@ -15,7 +15,9 @@ from dev.app_process import AppProcess
 from dev.stack import Stack
 from stream_app.worker.liveness import is_ready
 from streaming_exporter.events import ExportRequest, Topic, request_event
+from streaming_exporter.publisher import Publisher
 from tests.chaos.freezing import frozen
+from tests.log_files import logged
 from tests.stacks import settings_of, start_from_now
 from tests.waiting import until, until_async
 
@@ -105,6 +107,37 @@ def test_a_worker_recovers_after_the_death_of_a_broker(stack: Stack, worker: App
     stack.kafka.restart()
     until(lambda: ready(worker) or not worker.running, otherwise=worker.child.tail)
     asyncio.run(ended(stack, worker=worker))
+
+
+async def refused_once(stack: Stack, worker: AppProcess) -> None:
+    """Refuse the worker's writes for a moment. Requests come all the time, until it is ready again."""
+    request = ExportRequest(user_id="w", export_type="ledger", format="none")
+    database = await asyncpg.connect(stack.settings()["EXPORTER_DATABASE_URL"])
+
+    async def publish_steadily(publisher: Publisher) -> None:
+        while True:
+            await publisher.request(request)
+            await asyncio.sleep(0.01)
+
+    async with Publisher(settings_of(stack)) as publisher, asyncio.TaskGroup() as group:
+        await database.execute("ALTER TABLE export_jobs ADD CONSTRAINT none CHECK (false) NOT VALID")
+        publishing = group.create_task(publish_steadily(publisher))
+        await until_async(lambda: not worker._ready_file.exists(), otherwise=worker.child.tail)
+        await database.execute("ALTER TABLE export_jobs DROP CONSTRAINT none")
+        await until_async(lambda: ready(worker), otherwise=worker.child.tail)
+        publishing.cancel()
+    await database.close()
+
+
+def test_a_worker_with_a_backlog_is_ready_as_soon_as_its_writes_succeed(stack: Stack) -> None:
+    """Readiness needs no moment without messages: a worker that starts during a backlog must become ready."""
+    worker = stack.start_worker(settings=impatient(stack) | {"EXPORTER_STUCK_SECONDS": "600"})
+    try:
+        asyncio.run(refused_once(stack, worker))
+    finally:
+        worker.kill()
+    reasons = [line["reason"] for line in logged(worker.log) if line["event"] == "worker.waiting"]
+    assert "writes fail for every message" in reasons[-1]
 
 
 UNREAD = "is not read on from"

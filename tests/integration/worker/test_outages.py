@@ -24,13 +24,14 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
 from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.event_producer import EventProducer
+from stream_app.kafka.refusals import Refusal, Refusals
 from stream_app.settings import Settings
 from stream_app.worker.batches import _handle_all
 from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Outage, Unreadable
 from streaming_exporter.events import Event, ExportRequest, request_event
 from tests.datasets import datasets_of
-from tests.waiting import at_most, patient
+from tests.waiting import patient, until_async
 
 
 class Broker:
@@ -58,9 +59,7 @@ class Agent:
         self.admission = RequestHandler(
             self.store, emit, RequestValidator({"csv"}, datasets_of("ledger")), timedelta(days=400)
         )
-        self.app = SimpleNamespace(
-            blocked_since=None, blocked_by="", failed_at={}, note_progress=lambda _: None
-        )
+        self.app = SimpleNamespace(refusals=Refusals(), note_progress=lambda _: None)
 
     def message(self, user: str) -> Any:
         event = request_event(ExportRequest(user_id=user, export_type="ledger", format="csv"), source="/t")
@@ -75,10 +74,10 @@ class Agent:
         async with self.engine.connect() as connection:
             return list((await connection.scalars(text("SELECT user_id FROM export_jobs ORDER BY 1"))).all())
 
-    async def is_held_up(self) -> None:
-        async with at_most(20):
-            while self.app.blocked_since is None:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+    async def refused_by(self) -> str:
+        """Wait until a batch is refused; return the error."""
+        refusal = await until_async(lambda: self.app.refusals.of("t"), within=20)
+        return cast(Refusal, refusal).error
 
 
 async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngine) -> None:
@@ -87,8 +86,7 @@ async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngin
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs ADD CONSTRAINT none CHECK (user_id = '')"))
     taking = asyncio.create_task(agent.take([agent.message(f"u{number}") for number in range(3)]))
-    await agent.is_held_up()
-    assert "writes fail for every message" in agent.app.blocked_by
+    assert "writes fail for every message" in await agent.refused_by()
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE export_jobs DROP CONSTRAINT none"))
     await asyncio.wait_for(taking, patient(20))
@@ -150,8 +148,7 @@ async def test_a_full_queue_of_notifications_is_an_outage(
         await connection.run_sync(Base.metadata.create_all)
     agent = Agent(engine)
     taking = asyncio.create_task(agent.take([agent.message(f"u{number}") for number in range(20)]))
-    await agent.is_held_up()
-    assert "NOTIFY queue" in agent.app.blocked_by
+    assert "NOTIFY queue" in await agent.refused_by()
     assert not taking.done()
     with pytest.raises(Outage, match="queue of notifications is 100% full"):
         await check_tables(engine)

@@ -12,6 +12,7 @@ import pytest
 
 from stream_app.kafka.buffers import MessageBuffer
 from stream_app.kafka.event_producer import EventProducer
+from stream_app.kafka.refusals import Refusal, Refusals
 from stream_app.worker import batches
 from stream_app.worker.batches import MAX_BYTES, MAX_MESSAGES, _handle_all, _handle_next, decode_all
 from streaming_exporter.errors import Outage, Unreadable
@@ -23,12 +24,15 @@ class App(SimpleNamespace):
     """The attributes of the Faust app that batches use."""
 
     def __init__(self) -> None:
-        super().__init__(blocked_since=None, blocked_by="", consumer_generation_id=1, steps=0)
-        self.failed_at: dict[str, float] = {}
+        super().__init__(consumer_generation_id=1, steps=0)
+        self.refusals = Refusals()
+        self.refused: list[Refusal | None] = []
+        """The refusal at each end of a step."""
         self.message_buffers: dict[str, MessageBuffer] = {}
 
     def note_progress(self, topic: str) -> None:
         self.steps += 1
+        self.refused.append(self.refusals.of(topic))
 
 
 class Message(SimpleNamespace):
@@ -85,9 +89,10 @@ async def test_a_refusal_is_noted(impossible: bool) -> None:
     parts = Parts(impossible=[b"x"] if impossible else [], refused=1)
     before = time.monotonic()
     await parts.take([Message(app, b"x")])
-    assert before <= app.blocked_since <= time.monotonic()
-    assert app.blocked_by == "the disk is full"
-    assert app.failed_at == {"t": app.blocked_since}
+    (refusal,) = app.refused
+    assert refusal is not None
+    assert before <= refusal.at <= time.monotonic()
+    assert refusal.error == "the disk is full"
     assert len(parts.dead) == impossible
 
 
@@ -100,7 +105,8 @@ async def test_an_error_of_every_message_is_an_outage_and_dead_letters_none(numb
     await parts.take([Message(app, value) for value in values])
     assert parts.dead == []
     assert parts.handled == values
-    assert "writes fail for every message" in app.blocked_by
+    assert all(refusal and "writes fail for every message" in refusal.error for refusal in app.refused)
+    assert app.refused
 
 
 async def test_a_message_that_fails_alone_is_dead_lettered_and_the_others_are_handled() -> None:

@@ -1,4 +1,4 @@
-"""The state of the partitions of a worker's consumer."""
+"""The state of the partitions of a worker's consumer, and the log of the worker's state."""
 
 from collections import defaultdict
 from types import SimpleNamespace
@@ -8,10 +8,11 @@ import faust
 import pytest
 from faust.types import TP
 from intervaltree import IntervalTree
+from structlog.testing import capture_logs
 
 from stream_app.kafka.transport import LosslessConsumer
-from stream_app.worker.health import partition_states
-from stream_app.worker.watchdog import PartitionState
+from stream_app.worker.health import REMINDER_SECONDS, StateLog, partition_states
+from stream_app.worker.watchdog import PartitionState, WorkerState
 
 PLACE = TP("exports.events", 0)
 
@@ -56,3 +57,32 @@ def test_an_acknowledgement_behind_a_message_in_handling_is_no_offset_to_commit(
     )
     assert partition_states(app) == {(PLACE.topic, PLACE.partition): state}
     assert state.has_lost_messages is (not handling)
+
+
+def test_the_log_repeats_why_a_worker_is_not_ready() -> None:
+    """The change alone would be far from the end of a busy worker's log."""
+    now = 0.0
+    states = StateLog("w1", lambda: now)
+
+    def noted(state: WorkerState, reason: str = "") -> list[tuple[str, str, str, int | None]]:
+        with capture_logs() as lines:
+            states.note(state, reason)
+        return [
+            (line["log_level"], line["event"], line["reason"], line.get("unready_seconds")) for line in lines
+        ]
+
+    waiting = WorkerState.WAITING
+    assert noted(waiting, "full") == [("info", "worker.waiting", "full", None)]
+    now = REMINDER_SECONDS - 1
+    assert noted(waiting, "full") == []
+    now = REMINDER_SECONDS
+    assert noted(waiting, "full") == [("warning", "worker.waiting", "full", REMINDER_SECONDS)]
+    now = 2 * REMINDER_SECONDS - 1
+    assert noted(waiting, "away") == [("info", "worker.waiting", "away", None)]
+    now = 2 * REMINDER_SECONDS  # a reason that changes all the time is repeated, too
+    assert noted(waiting, "full") == [("warning", "worker.waiting", "full", 2 * REMINDER_SECONDS)]
+    assert noted(WorkerState.READY) == [("info", "worker.ready", "", None)]
+    now = 9 * REMINDER_SECONDS
+    assert noted(WorkerState.READY) == []
+    now += REMINDER_SECONDS - 1
+    assert noted(waiting, "full") == [("info", "worker.waiting", "full", None)]

@@ -8,6 +8,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
+from stream_app.kafka.refusals import Refusal
 from stream_app.kafka.transport import MAX_BUFFERED_BYTES, App, LosslessConsumer
 from stream_app.worker.batches import _handle_next
 
@@ -51,6 +52,18 @@ async def test_a_step_is_progress_for_handled_and_waiting_messages(app: App) -> 
     assert await handled(app, [0, 1]) == [2, 2, 0, 0]
     assert await handled(app, [2]) == [2, 2, 2, 0]
     assert app.steps(("exports.ticks", 0)) == 0
+
+
+async def test_a_step_ends_the_refusal_of_its_topic(app: App) -> None:
+    """A backlog can last for hours: that messages wait does not mean that they are still refused."""
+    refusal = Refusal(1.0, "the disk is full")
+    app.refusals.note(TOPIC, refusal)
+    app.refusals.note("exports.ticks", earlier := Refusal(0.5, "it is away"))
+    assert app.refusals.newest == refusal
+    await handled(app, [0, 1])
+    assert app.refusals.newest == earlier
+    app.note_progress("exports.ticks")
+    assert app.refusals.newest is None
 
 
 async def test_a_step_is_progress_for_all_while_the_backlog_is_full(app: App) -> None:
