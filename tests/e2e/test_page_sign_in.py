@@ -1,4 +1,4 @@
-"""Sign-in by OpenID Connect on the page, with a real provider, and sessions that end (entry 16)."""
+"""Sign-in by OpenID Connect on the page, with a real provider, and sessions that end."""
 
 import json
 import re
@@ -271,3 +271,49 @@ def test_a_token_that_the_service_refuses_is_renewed_and_the_list_goes_on(tab: V
     tab.choose("orders", "csv")
     expect(tab.export().locator(".state")).to_have_text("Ready")
     tab.forgive("status of 401")
+
+
+@pytest.mark.parametrize(
+    "held", ["**/exports/jobs?*", "**/exports/schedules?*", "**/exports/operations", "**/page/operations.js"]
+)
+def test_an_answer_after_the_end_of_a_session_shows_nothing(visit: Visit, settings: Settings, held: str) -> None:
+    """The sign-in alone is shown then, for each call that was under way when the session ended."""
+    page = visit.page
+    page.clock.install()
+    page.goto(visit.url + ("/#operations" if held.endswith("/operations") else "/"))
+    token = sign_token(settings, "ada", ["exports:admin"], hours=2)
+    page.evaluate("token => sessionStorage.setItem('exports.token', token)", token)
+    routes: list[Route] | None = []
+    page.route(held, lambda route: route.continue_() if routes is None else routes.append(route))
+    with page.expect_request(held):
+        page.reload()
+    page.clock.fast_forward("02:00:01")
+    waiting, routes = routes, None
+    for route in waiting:
+        route.continue_()
+    expect(page.locator("#sign-in-problem")).to_contain_text("Your session has ended")
+    page.wait_for_load_state("networkidle")
+    expect(page.get_by_role("alert")).to_have_count(1)
+    for part in ("#desk", "#operations", "#places"):
+        expect(page.locator(part)).to_be_hidden()
+
+
+def test_a_session_that_is_renewed_while_the_user_signs_out_has_ended(tab: Visit) -> None:
+    page = tab.page
+    page.clock.install()
+    tab.open()
+    sign_in(tab)
+    renewals: list[Route] = []
+    departures: list[Route] = []
+    page.route("**/exports/me", lambda route: renewals.append(route))
+    page.route("**/session/end*", lambda route: departures.append(route))
+    with page.expect_request("**/exports/me"):
+        page.clock.fast_forward("54:30")
+    with page.expect_request("**/session/end*"):
+        page.get_by_role("button", name="Sign out").click()
+    with page.expect_response("**/exports/me") as answer:
+        renewals[0].continue_()
+    answer.value.finished()
+    departures[0].fulfill(status=204)  # the tab stays, because the provider does not answer
+    assert stored(page) == {}
+    expect(page.locator("#desk")).to_be_hidden()

@@ -45,6 +45,7 @@ async function send(method, path, { attempts = PAUSES.length + 1, read, ...optio
     try {
       return await once(method, path, read, options);
     } catch (failure) {
+      if (!("token" in options || session.token)) throw new DOMException("", "AbortError"); // the session has ended
       if (!failure.away || attempt >= most) throw failure;
       await new Promise((resolve) => setTimeout(resolve, PAUSES[attempt - 1]));
       options.signal?.throwIfAborted();
@@ -53,11 +54,11 @@ async function send(method, path, { attempts = PAUSES.length + 1, read, ...optio
 }
 
 async function once(method, path, read, { body, headers, signal, token = session.token, timeout = TIMEOUT }) {
-  if (!token && path.startsWith("exports/")) throw new Failure(401, {}); // the session has ended meanwhile
+  signal?.throwIfAborted();
+  if (!token && path.startsWith("exports/")) throw new Failure(401, {});
   const limit = new AbortController();
   const stop = () => limit.abort();
   const timer = setTimeout(stop, timeout);
-  signal?.throwIfAborted();
   signal?.addEventListener("abort", stop);
   const done = begins();
   let answer;

@@ -70,7 +70,7 @@ export class DeliveryState {
       if (own) this.tell(own);
       if (own && !UNFINISHED.has(own.status)) return;
     } catch (failure) {
-      if (!failure.away && failure.status < 500) return; // the session has ended, or the job is gone
+      if (!(failure.away || failure.status >= 500)) return; // the session has ended, or the job is gone
     }
     await new Promise((resolve) => setTimeout(resolve, this.pause));
     this.pause = Math.min(this.pause * 1.5, LONGEST_PAUSE);

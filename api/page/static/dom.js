@@ -58,6 +58,7 @@ export function say(element, text) {
 
 /** Show why something failed. A message about the connection vanishes when the service answers again. */
 export function report(place, failure) {
+  if (failure.name === "AbortError") return; // nobody waits for it
   say(place, failure.message);
   if (failure.away) passing(place, place.textContent);
 }

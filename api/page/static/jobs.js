@@ -129,7 +129,7 @@ export class Jobs {
       else await this.newest();
       say(this.problem, "");
     } catch (failure) {
-      if (failure.name !== "AbortError") report(this.problem, failure);
+      report(this.problem, failure);
     }
   }
 
@@ -182,7 +182,7 @@ export class Jobs {
     try {
       return this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
     } catch (failure) {
-      if (failure.status !== 404 && failure.name !== "AbortError") report(this.problem, failure);
+      if (failure.status !== 404) report(this.problem, failure);
     } finally {
       const again = this.wanted.get(id);
       this.wanted.delete(id);
@@ -221,7 +221,7 @@ export class Jobs {
   /** Show whether changes come at once. A stream can be open and silent because the service does not answer. */
   showLive() {
     const on = this.live && !isAway();
-    if (!this.live && !byId("live").textContent) return; // there never was a stream: the list is read now and then
+    if (!this.live && !byId("live").textContent) return; // there never was a stream
     byId("live").textContent = on ? t("page.jobs.live") : t("page.jobs.not_live");
     byId("live").classList.toggle("off", !on);
   }

@@ -38,11 +38,13 @@ function show(signedIn) {
 async function open(tokens, { focus = false } = {}) {
   const token = tokens.access;
   const [user, catalogue] = await Promise.all([userOf(token), call("GET", "exports/datasets", { token })]);
-  session.keep(tokens);
+  const { destinations = [] } = catalogue; // an older API has none
+  const { DestinationField } = destinations.length ? await destinationModule() : {};
+  const { Operations } = user.operator ? await part("operations", () => import("./operations.js")) : {};
+  session.keep(tokens); // no await until the lists begin: the session can end meanwhile
   lists(false);
   if (desk?.user.id !== user.id) {
-    const { destinations = [] } = catalogue; // an older API has none
-    const destination = destinations.length ? new (await destinationModule()).DestinationField(destinations) : null;
+    const destination = DestinationField && new DestinationField(destinations);
     const builder = new Builder(byId("builder"), user, { ordered: appear, scheduled, destination });
     desk = { builder };
     followed = undefined;
@@ -62,10 +64,8 @@ async function open(tokens, { focus = false } = {}) {
     edit: (schedule) => desk.builder.edit(schedule),
     copy: (schedule) => desk.builder.copy(schedule),
   });
-  if (user.operator) {
-    const { Operations } = await part("operations", () => import("./operations.js"));
-    desk.operations = new Operations(user);
-  }
+  desk.operations = Operations && new Operations(user);
+  if (!session.token) return; // it was over already
   if (focus) byId("new").focus({ preventScroll: true });
   await lists(true);
   await follow();
@@ -81,7 +81,7 @@ async function follow(changed) {
     const card = await desk.jobs.show(id, () => changed || [document.body, byId("new")].includes(document.activeElement));
     followed = card && hash;
   } catch (failure) {
-    if (failure.status === 401) return; // users sign in again
+    if (failure.status === 401 || !session.token) return; // users sign in again
     followed = !failure.away && hash; // asked again when the service answers
     report(place, failure);
     place.scrollIntoView({ block: "center" });
@@ -115,9 +115,11 @@ function started(user) {
 
 /** Renew the session; return its new end, or 0 if the provider refuses. */
 async function goOn() {
+  const { token } = session;
   try {
     const tokens = await (await provider()).renew(how.oidc, session.rest);
     const user = await userOf(tokens.access);
+    if (session.token !== token) return 0; // the user has signed out meanwhile
     session.keep(tokens);
     started(user);
     return user.ends;
@@ -142,7 +144,7 @@ function end(reason) {
   show(false);
   say(problem, reason);
   say(byId("link-problem"), "");
-  form.querySelector("button").ariaBusy = null; // a sign-in whose lists are still being read has ended, too
+  form.querySelector("button").ariaBusy = null; // of a sign-in whose lists are being read
   focusSignIn();
 }
 
@@ -153,7 +155,7 @@ async function signOut() {
   if (location.hash.startsWith("#job-")) history.replaceState(null, "", PAGE); // it is not for the next user
   desk = undefined;
   if (!how.oidc || !rest) return;
-  await busy(byId("provider"), problem, async () => (await provider()).leave(how.oidc, rest)); // its session ends too, on shared computers
+  await busy(byId("provider"), problem, async () => (await provider()).leave(how.oidc, rest)); // for shared computers
 }
 
 /** Sign in once more before the session ends, or after. The form waits in this tab. */
@@ -199,7 +201,7 @@ async function appear(id, { download = false } = {}) {
   const { jobs } = desk;
   const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
   if (download) card?.fetch(card.download);
-  if (!card?.element.contains(document.activeElement)) card?.take(); // the focus stays where the user is at work in the card
+  if (!card?.element.contains(document.activeElement)) card?.take(); // a focus in the card stays
 }
 
 form.onsubmit = (event) => {
