@@ -1,6 +1,7 @@
 """The page's files are small, load nothing from other hosts, and never use text as markup."""
 
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import httpx2
@@ -33,6 +34,18 @@ async def test_a_first_visit_is_small() -> None:
                 assert response.headers["Content-Encoding"] == "gzip"
                 sent += len(b"".join([chunk async for chunk in response.aiter_raw()]))
     assert sent < 60_000
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=attrgetter("name"))
+async def test_a_script_is_served_without_lines_that_are_comments(script: Path) -> None:
+    source = script.read_text()
+    assert all(line.count("`") % 2 == 0 for line in source.splitlines()), "a text of several lines"
+    comments = ("//", "/**", "*")
+    kept = [line for line in source.splitlines() if not line.lstrip().startswith(comments)]
+    async with client() as visitor:
+        answer = await visitor.get(f"/page/{script.name}")
+    assert answer.headers["Content-Type"].startswith("text/javascript")
+    assert answer.text.splitlines() == kept
 
 
 @pytest.mark.parametrize(
