@@ -276,7 +276,7 @@ def test_a_token_that_the_service_refuses_is_renewed_and_the_list_goes_on(tab: V
 @pytest.mark.parametrize(
     "held", ["**/exports/jobs?*", "**/exports/schedules?*", "**/exports/operations", "**/page/operations.js"]
 )
-def test_an_answer_after_the_end_of_a_session_shows_nothing(visit: Visit, settings: Settings, held: str) -> None:
+def test_an_answer_after_a_session_shows_nothing(visit: Visit, settings: Settings, held: str) -> None:
     """The sign-in alone is shown then, for each call that was under way when the session ended."""
     page = visit.page
     page.clock.install()
