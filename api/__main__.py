@@ -21,14 +21,17 @@ def api(
     ] = 8000,
 ) -> None:
     """Serve the HTTP API until SIGTERM."""
-    import uvicorn  # slow to import, as are the others
+    from stream_app.garbage_collection import without_collections
 
-    from api.app import create_app
-    from api.server import BoundedProtocol, allow_many_connections
-    from stream_app.datasets.file import load_datasets
-    from stream_app.datasets.source_urls import source_urls
-    from stream_app.observability import logs
-    from stream_app.setting_errors import load_settings, warn_of_unknown_settings
+    with without_collections():
+        import uvicorn  # slow to import, as are the others
+
+        from api.app import create_app
+        from api.server import BoundedProtocol, allow_many_connections
+        from stream_app.datasets.file import load_datasets
+        from stream_app.datasets.source_urls import source_urls
+        from stream_app.observability import logs
+        from stream_app.setting_errors import load_settings, warn_of_unknown_settings
 
     with exit_on_error():
         settings = load_settings()

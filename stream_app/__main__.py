@@ -37,15 +37,18 @@ def worker() -> None:
     """
     import asyncio
 
-    import faust
-    import uvloop
+    from stream_app.garbage_collection import without_collections
 
-    from stream_app.app import create_app, create_worker_health
-    from stream_app.observability import logs, metrics, telemetry
-    from stream_app.retries import retry_until_possible
-    from stream_app.setting_errors import warn_of_unknown_settings
-    from streaming_exporter.errors import ExporterError
-    from streaming_exporter.kafka_connection import ensure_topics
+    with without_collections():
+        import faust
+        import uvloop
+
+        from stream_app.app import create_app, create_worker_health
+        from stream_app.observability import logs, metrics, telemetry
+        from stream_app.retries import retry_until_possible
+        from stream_app.setting_errors import warn_of_unknown_settings
+        from streaming_exporter.errors import ExporterError
+        from streaming_exporter.kafka_connection import ensure_topics
 
     settings = _settings()
     logs.configure(settings)

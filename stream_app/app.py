@@ -33,6 +33,7 @@ from stream_app.exports.sources.monitor import SourceMonitor
 from stream_app.exports.sources.registry import Sources, export_pools
 from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits
+from stream_app.garbage_collection import exclude_started_objects
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.submission import RequestValidator
@@ -59,7 +60,6 @@ from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.background_tasks import add_background_tasks
 from stream_app.worker.batches import Messages, handle_in_batches
 from stream_app.worker.dispatcher import DRAIN_SECONDS, Dispatcher
-from stream_app.worker.garbage_collection import exclude_started_objects
 from stream_app.worker.health import BROKER_TIMEOUT, WorkerHealth
 from stream_app.worker.lifecycle_handler import LifecycleHandler, is_without_outcome
 from stream_app.worker.liveness import ExitTimer

@@ -12,15 +12,9 @@ from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet.worksheet import Worksheet
 
-from streaming_exporter.errors import Rejected
+from stream_app.datasets.template_error import TemplateError
 
 HOW_TO_NAME = "name the row of its captions with template_header in the datasets file"
-
-
-class TemplateError(Rejected):
-    """A template does not fit its dataset. The text has the reason."""
-
-    code = "bad_template"
 
 
 def read_template(path: Path) -> bytes:

@@ -17,10 +17,10 @@ import structlog
 from stream_app.datasets.bundles import Bundle
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.encryption import check_encryption
-from stream_app.datasets.excel_template import TemplateError
 from stream_app.datasets.format_choice import check_format
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
+from stream_app.datasets.template_error import TemplateError
 from stream_app.exports.bundles.exporter import export_bundle
 from stream_app.exports.files.compression import Compression, compression_for
 from stream_app.exports.files.copied_rows import RowEnds

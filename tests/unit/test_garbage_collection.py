@@ -2,7 +2,9 @@
 
 import gc
 
-from stream_app.worker.garbage_collection import YOUNG_OBJECTS, exclude_started_objects
+import pytest
+
+from stream_app.garbage_collection import YOUNG_OBJECTS, exclude_started_objects, without_collections
 
 
 def test_objects_that_exist_are_left_out_and_new_ones_are_collected() -> None:
@@ -19,3 +21,17 @@ def test_objects_that_exist_are_left_out_and_new_ones_are_collected() -> None:
         assert gc.collect() >= 1
     finally:
         gc.set_threshold(*before)  # what is left out stays so: later collections would visit all imports
+
+
+def test_nothing_is_collected_during_imports_and_their_objects_are_left_out() -> None:
+    with without_collections():
+        assert not gc.isenabled()
+        imported: list[list[int]] = [[] for _ in range(1_000)]
+    assert gc.isenabled()
+    assert not any(found is imported for found in gc.get_objects())
+
+
+def test_collections_go_on_after_an_import_that_failed() -> None:
+    with pytest.raises(ImportError), without_collections():
+        raise ImportError
+    assert gc.isenabled()
