@@ -23,8 +23,8 @@ export class Failure extends Error {
   }
 }
 
-/** `handler` is called when a token is no longer accepted. */
-export const lost = { handler: () => {} };
+/** `handler` is called when a token is no longer accepted. It returns whether the session goes on with a new one. */
+export const lost = { handler: async () => false };
 
 /** A key with which a repeated request is the same request. It needs no secure context, unlike crypto.randomUUID. */
 export const unique = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -41,21 +41,33 @@ export async function userOf(token) {
 /** Send a call, again if it changes nothing or has an idempotency key. `read` reads the answer within the time limit. */
 async function send(method, path, { attempts = PAUSES.length + 1, read, ...options } = {}) {
   const most = method === "GET" || options.headers?.["idempotency-key"] ? attempts : 1;
-  for (let attempt = 1; ; attempt += 1) {
+  const own = !("token" in options); // of this session: it has no answer when the session has ended
+  const { turn } = session;
+  const over = () => own && (turn !== session.turn || !session.token);
+  let renewed = false;
+  for (let attempt = 1; !over(); ) {
+    const { token } = session;
     try {
-      return await once(method, path, read, options);
+      const answer = await once(method, path, read, { token, ...options });
+      if (!over()) return answer;
     } catch (failure) {
-      if (!("token" in options || session.token)) throw new DOMException("", "AbortError"); // the session has ended
+      if (over()) break;
+      if (own && failure.status === 401 && !renewed && (token !== session.token || (await lost.handler()))) {
+        renewed = true; // the service has done nothing
+        continue;
+      }
+      if (over()) break;
       if (!failure.away || attempt >= most) throw failure;
       await new Promise((resolve) => setTimeout(resolve, PAUSES[attempt - 1]));
+      attempt += 1;
       options.signal?.throwIfAborted();
     }
   }
+  throw new DOMException("The session has ended.", "AbortError");
 }
 
-async function once(method, path, read, { body, headers, signal, token = session.token, timeout = TIMEOUT }) {
+async function once(method, path, read, { body, headers, signal, token, timeout = TIMEOUT }) {
   signal?.throwIfAborted();
-  if (!token && path.startsWith("exports/")) throw new Failure(401, {});
   const limit = new AbortController();
   const stop = () => limit.abort();
   const timer = setTimeout(stop, timeout);
@@ -93,9 +105,7 @@ async function once(method, path, read, { body, headers, signal, token = session
   const away = GATEWAY.has(answer.status) && !problem?.code; // a proxy answered, and not the service
   done(!away);
   if (away) throw new Failure(answer.status, { detail: t("page.problems.unreachable") }, true);
-  const failure = new Failure(answer.status, problem ?? {});
-  if (answer.status === 401 && token === session.token) lost.handler(failure);
-  throw failure;
+  throw new Failure(answer.status, problem ?? {});
 }
 
 /** The value of a JSON text. A whole number that would be rounded is a text with `mark` before it. */

@@ -2,7 +2,7 @@
 
 import { call, lost, userOf } from "./api.js";
 import { Builder } from "./builder.js";
-import { onLoss, onReturn } from "./connection.js";
+import { goes, onLoss, onReturn } from "./connection.js";
 import { busy, byId, h, report, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { destinationModule } from "./labels.js";
@@ -24,6 +24,7 @@ let how; // how users sign in
 let desk; // what the signed-in user has before them; it stays when the session ends
 let warned = 0; // the end that users were warned of
 let followed; // the part of the address that names the export which was shown
+let departures = 0; // how often a user has signed out
 
 const clock = new SessionClock({ renew: goOn, warn, end: () => end(t("page.session.ended")) });
 
@@ -31,17 +32,21 @@ function show(signedIn) {
   panel.hidden = signedIn;
   byId("back").hidden = true;
   for (const id of ["page-title", "desk", "places", "who", "sign-out"]) byId(id).hidden = !signedIn;
+  if (!signedIn) byId("operations").hidden = true;
   notice.hidden = true;
 }
 
 /** Show the page to the owner of the tokens. What the same user entered before stays. */
 async function open(tokens, { focus = false } = {}) {
   const token = tokens.access;
+  const before = departures;
   const [user, catalogue] = await Promise.all([userOf(token), call("GET", "exports/datasets", { token })]);
   const { destinations = [] } = catalogue; // an older API has none
   const { DestinationField } = destinations.length ? await destinationModule() : {};
-  const { Operations } = user.operator ? await part("operations", () => import("./operations.js")) : {};
+  if (departures !== before) return; // the user signed out meanwhile
+  if (desk?.user.id !== user.id) session.forget();
   session.keep(tokens); // no await until the lists begin: the session can end meanwhile
+  byId("token").value = "";
   lists(false);
   if (desk?.user.id !== user.id) {
     const destination = DestinationField && new DestinationField(destinations);
@@ -64,11 +69,21 @@ async function open(tokens, { focus = false } = {}) {
     edit: (schedule) => desk.builder.edit(schedule),
     copy: (schedule) => desk.builder.copy(schedule),
   });
-  desk.operations = Operations && new Operations(user);
+  desk.operations = undefined;
   if (!session.token) return; // it was over already
+  if (user.operator) operate(user);
   if (focus) byId("new").focus({ preventScroll: true });
   await lists(true);
   await follow();
+}
+
+/** Add the view of the operators. */
+async function operate(user) {
+  const { turn } = session;
+  const { Operations } = await persist(() => part("operations", () => import("./operations.js")));
+  if (turn !== session.turn || desk.user !== user) return;
+  desk.operations = new Operations(user);
+  desk.operations.start();
 }
 
 /** Show the export that the address names, once. The focus moves to it unless the user is at work elsewhere. */
@@ -81,7 +96,7 @@ async function follow(changed) {
     const card = await desk.jobs.show(id, () => changed || [document.body, byId("new")].includes(document.activeElement));
     followed = card && hash;
   } catch (failure) {
-    if (failure.status === 401 || !session.token) return; // users sign in again
+    if (failure.name === "AbortError") return; // users sign in again
     followed = !failure.away && hash; // asked again when the service answers
     report(place, failure);
     place.scrollIntoView({ block: "center" });
@@ -101,7 +116,6 @@ async function lists(on) {
     desk?.operations?.stop();
     return;
   }
-  desk.operations?.start();
   await Promise.all([desk.jobs.start(), desk.schedules.load()]);
 }
 
@@ -115,12 +129,14 @@ function started(user) {
 
 /** Renew the session; return its new end, or 0 if the provider refuses. */
 async function goOn() {
-  const { token } = session;
+  const { turn } = session;
+  const over = () => turn !== session.turn; // the user signed out meanwhile
   try {
     const tokens = await (await provider()).renew(how.oidc, session.rest);
+    if (over()) return 0;
+    session.keep(tokens); // at once: the old refresh token can have ended with its use
     const user = await userOf(tokens.access);
-    if (session.token !== token) return 0; // the user has signed out meanwhile
-    session.keep(tokens);
+    if (over()) return 0;
     started(user);
     return user.ends;
   } catch (failure) {
@@ -144,13 +160,16 @@ function end(reason) {
   show(false);
   say(problem, reason);
   say(byId("link-problem"), "");
+  byId("news").textContent = "";
   form.querySelector("button").ariaBusy = null; // of a sign-in whose lists are being read
   focusSignIn();
 }
 
 async function signOut() {
   const { rest } = session;
+  departures += 1;
   desk?.builder.form.replaceChildren();
+  byId("operations").replaceChildren();
   end("");
   if (location.hash.startsWith("#job-")) history.replaceState(null, "", PAGE); // it is not for the next user
   desk = undefined;
@@ -210,7 +229,6 @@ form.onsubmit = (event) => {
   busy(form.querySelector("button"), problem, async () => {
     if (!/^[\x21-\x7e]+$/.test(token) || !payload(token)) throw new Error(t("page.sign_in.not_a_token"));
     await open({ access: token }, { focus: true });
-    byId("token").value = "";
   });
 };
 
@@ -219,6 +237,7 @@ byId("language").onchange = ({ target }) => choose(target.value);
 byId("provider").onclick = toProvider;
 byId("back").onclick = () => {
   show(true);
+  desk.operations?.show();
   warned = 0;
 };
 byId("sign-in-again").onclick = signInAgain;
@@ -236,12 +255,10 @@ onReturn(() => {
 
 /** The service no longer accepts the token: the session goes on with a new one, or ends. */
 lost.handler = async () => {
-  if (!desk || !session.token) return;
-  if (clock.renewable && (await clock.attempt())) {
-    lists(false);
-    desk.jobs = listed();
-    await lists(true);
-  } else if (session.token) end(t("page.session.ended"));
+  const { turn } = session;
+  if (clock.renewable && (await clock.attempt())) return true;
+  if (turn === session.turn) end(t("page.session.ended"));
+  return false;
 };
 
 /** Call `act` until the service answers. */
@@ -251,18 +268,22 @@ async function persist(act) {
       return await act();
     } catch (failure) {
       if (!failure.away && !(failure.status >= 500)) throw failure;
+      if (failure.away) goes();
       await new Promise((resolve) => setTimeout(resolve, RETRY));
     }
   }
 }
 
 /** Open the page again with the tokens of this tab. An access token that has ended is renewed if possible. */
-async function resume(tokens) {
+async function resume() {
+  const { token, rest } = session;
   try {
-    await open(tokens);
+    await open({ access: token, ...rest });
   } catch (failure) {
-    if (failure.status !== 401 || !how.oidc || !tokens.refresh) throw failure;
-    await open(await (await provider()).renew(how.oidc, tokens));
+    if (failure.status !== 401 || !how.oidc || !rest?.refresh) throw failure;
+    const tokens = await (await provider()).renew(how.oidc, rest);
+    session.keep(tokens); // at once: the old refresh token can have ended with its use
+    await open(tokens);
   }
 }
 
@@ -270,10 +291,9 @@ async function begun() {
   const query = returned();
   how = await persist(() => call("GET", "page/sign-in.json", { token: null, timed: true }));
   prepare();
-  const { token, rest } = session;
   try {
     if (query && how.oidc) await open(await (await provider()).finish(how.oidc, query), { focus: true });
-    else if (token) await persist(() => resume({ access: token, ...rest }));
+    else if (session.token) await persist(resume);
     else end("");
   } catch (failure) {
     end(failure.status === 401 ? t("page.session.ended") : "");

@@ -75,6 +75,7 @@ export class Operations {
   show() {
     const on = location.hash === PLACE;
     clearInterval(this.timer);
+    if (!byId("sign-in").hidden) return; // the user signs in again
     this.section.hidden = !on;
     byId("desk").hidden = on;
     if (on) this.link.setAttribute("aria-current", "page");

@@ -21,6 +21,8 @@ export function compareClocks(date, asked) {
 }
 
 export const session = {
+  turn: 0, // raised when a session ends; what was begun before belongs to nobody then
+
   get token() {
     return sessionStorage.getItem(TOKEN);
   },
@@ -37,6 +39,7 @@ export const session = {
   },
 
   forget() {
+    this.turn += 1;
     sessionStorage.removeItem(TOKEN);
     sessionStorage.removeItem(REST);
   },
