@@ -25,6 +25,7 @@ from stream_app.observability import metrics, tracing
 from stream_app.periodic import repeat
 from stream_app.settings import Settings
 from stream_app.worker.attempt import Attempt, PartAttempt, RunningAttempt, StopReason
+from stream_app.worker.gathered_events import GATHER_SECONDS, GatheredEvents
 from stream_app.worker.job_runner import JobRunner
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from stream_app.worker.part_coordinator import PartCoordinator
@@ -86,8 +87,15 @@ class Dispatcher:
         if planner is not None:
             coordinator = PartCoordinator(self._part_store, planner, exporter.storage, settings)
         self._sources = SourceSlots(exporter.sources, exporter.datasets, settings.worker_slots)
+        gathered = GatheredEvents(emit, lambda: GATHER_SECONDS if self._has_backlog else 0.0)
         self._runner = JobRunner(
-            store, exporter, emit, self._rescuer, settings, coordinator, exporter.datasets
+            store,
+            exporter,
+            gathered,
+            JobRescuer(store, exporter.storage, gathered),
+            settings,
+            coordinator,
+            exporter.datasets,
         )
         self._datasets = exporter.datasets
         self._wake = asyncio.Event()
@@ -96,6 +104,8 @@ class Dispatcher:
         self._draining = False
         self._left_out = False
         """Whether the last claim was left out. Then it is not known whether work waits."""
+        self._has_backlog = False
+        """Whether the last claim has found work for each free slot, and has left some."""
         self._renewed_at = time.monotonic()
 
     @property
@@ -167,9 +177,11 @@ class Dispatcher:
             except Retryable as error:
                 log.warning("claim.failed", error=str(error))
                 return False
+            is_full = len(claims) == claimable.limit
+            self._has_backlog = is_full and self._store.is_work_left
             await self._start_all(claims)
             # A source with fewer connections than free slots is full now, and others still have jobs.
-            return len(claims) == claimable.limit
+            return is_full
 
     async def admit(self, job: NewJob) -> list[LifecycleData] | None:
         """Admit a new job, and start it here if no work waits. So it needs no notification and no claim.

@@ -1,0 +1,60 @@
+"""When a worker publishes the events of several jobs together: only while jobs wait for its slots."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
+from stream_app.worker import dispatcher as module
+from streaming_exporter.events import Event, EventType
+from tests.integration.worker.test_claims_of_a_worker import SLOTS, Worker
+from tests.waiting import until_async
+
+
+class Publishing(Worker):
+    """A worker whose events are counted, by the moment at which the producer has them."""
+
+    def __init__(self, engine: AsyncEngine, storage: ObjectStore, settings: Settings) -> None:
+        self.events: list[EventType] = []
+        self.requests: list[int] = []
+        super().__init__(engine, storage, settings)
+
+    async def emit(self, event: Event) -> None:
+        if len(self.events) == sum(self.requests):
+            asyncio.get_running_loop().call_soon(self._send)
+        self.events.append(event.type)
+
+    def _send(self) -> None:
+        """Send what the producer has by now in one request."""
+        self.requests.append(len(self.events) - sum(self.requests))
+
+
+async def test_events_are_published_together_while_jobs_wait_and_at_once_otherwise(
+    engine: AsyncEngine, storage: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 3_600)
+    monkeypatch.setattr(module, "GATHER_SECONDS", 1)
+    worker = Publishing(engine, storage, settings)
+    worker.jobs.store._user_slots = SLOTS  # a user with all slots in use counts as one whose jobs wait
+    working = asyncio.create_task(worker.dispatcher.work())
+    try:
+        await until_async(lambda: worker.claims == 1 and not worker.jobs.store.is_work_left)
+        for user in "abcd":
+            await worker.jobs.admit(user)
+        await worker.notify()
+        await until_async(lambda: worker.requests == [SLOTS])
+        worker.exports.end_one()  # another job starts at once, but not at the moment of this outcome
+        await until_async(lambda: sum(worker.requests) == SLOTS + 2)
+        assert worker.requests == [SLOTS, 2]
+        worker.exports.end_one()
+        await until_async(lambda: sum(worker.requests) == SLOTS + 4)
+        monkeypatch.setattr(module, "GATHER_SECONDS", 3_600)  # no job waits any more
+        worker.exports.end_one()
+        worker.exports.end_one()
+        await until_async(lambda: Counter(worker.events) == {EventType.STARTED: 4, EventType.FAILED: 4})
+    finally:
+        await worker.dispatcher.drain(0)
+        await working
