@@ -41,6 +41,9 @@ _FIRST = b"\xef" + ASCII_STARTS.encode()
 
 _QUOTE_OR_FIRST = b'"' + _FIRST
 
+_JSON_STRING = re.compile(rb'""(?:[^"\\]|\\(?:""|[^"]))*+""')
+"""A string of JSON within a quoted field, whose quotes are doubled."""
+
 
 class GuardedText(NamedTuple):
     """Guarded records. ``changed`` is the number of changed values without a marker."""
@@ -76,17 +79,25 @@ class _Search:
 
 
 class FormulaGuard:
-    """Puts a ``'`` before possible starts of formulas within the text columns of records."""
+    """Makes texts of possible starts of formulas within the records of a file.
 
-    def __init__(self, textual: Sequence[bool], delimiter: str, marker: bytes) -> None:
+    In text columns a ``'`` stands before them. In JSON, which must stay the same value, they are written as
+    escapes, such as ``\\u003d`` for ``=`` (RFC 8259, section 7).
+    """
+
+    def __init__(
+        self, textual: Sequence[bool], delimiter: str, marker: bytes, *, json: Sequence[bool] = ()
+    ) -> None:
         """Prepare the search.
 
         Args:
-            textual: whether the values of each column are guarded.
+            textual: whether the values of each column are texts, which are guarded.
             delimiter: the delimiter of the file. Programs that split at it respect quotes.
             marker: a mark in values that PostgreSQL has guarded; the caller counts these.
+            json: whether the values of each column are JSON; empty if there is none.
         """
         self._textual = textual
+        self._json = json or [False] * len(textual)
         self._delimiter = delimiter.encode()
         self._marker = marker
         inner = [separator for separator in _SEPARATORS if separator != delimiter]
@@ -94,16 +105,17 @@ class FormulaGuard:
         self._return, self._line_feed = _Search("\r"), _Search("\n")
         self._wide = re.compile(_WIDE)
         self._before_cell = (b"", b"\n", b'"', self._delimiter)
-        self._inside = re.compile(
-            b'([%b]"*)(?=%b|%b)' % (re.escape("".join(inner)).encode(), _FORMULA, _WIDE)
-        )
+        self._inner = "".join(inner).encode()
+        ends = re.escape(self._inner)
+        self._inside = re.compile(b'([%b]"*)(?=%b|%b)' % (ends, _FORMULA, _WIDE))
+        self._inside_json = re.compile(b'([%b]"*)(%b|%b)' % (ends, _FORMULA, _WIDE))
         self._leading = re.compile(b'^("?)(?=%b)' % _WIDE)
 
     def __call__(self, chunk: bytes) -> GuardedText:
         """Guard ``chunk``, which has whole records."""
         starts = line_starts(chunk) if b'"' in chunk else b""
         lines = len(starts) or chunk.count(b"\n")
-        if not any(self._textual):
+        if not any(self._textual) and not any(self._json):
             return GuardedText(chunk, lines, 0)
         found = sorted(self._suspicious(chunk, starts))
         if not found:
@@ -150,8 +162,24 @@ class FormulaGuard:
                 if changed != field:
                     count += self._marker not in field
                     field = changed if changed.startswith(b'"') else b'"%b"' % changed
+            elif self._json[number] and field.startswith(b'"'):
+                changed = b'"%b"' % _JSON_STRING.sub(self._guarded_string, field[1:-1])
+                count += changed != field
+                field = changed
             fields.append(field)
         return self._delimiter.join(fields), count
+
+    def _guarded_string(self, string: re.Match[bytes]) -> bytes:
+        """Return a string of JSON; the character before it can be a separator, too."""
+        before = string.string[: string.start()][-1:]
+        if before not in self._inner:
+            before = b""
+        escaped = self._inside_json.sub(_escaped, before + string[0])
+        return escaped.removeprefix(before)
+
+
+def _escaped(start: re.Match[bytes]) -> bytes:
+    return start[1] + b"\\u%04x" % ord(start[2].decode())
 
 
 def _record(chunk: bytes, start: int, position: int) -> tuple[int, int]:
@@ -237,7 +265,12 @@ class CsvFormat(Format):
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
         """Yield the byte order mark and the header, then the rows."""
         options, marker = document.options, MARKER.encode()
-        guard = FormulaGuard([_is_textual(item) for item in document.columns], options.delimiter, marker)
+        guard = FormulaGuard(
+            [_is_textual(item) for item in document.columns],
+            options.delimiter,
+            marker,
+            json=[is_json_text(item.data_type) for item in document.columns],
+        )
         head = _head(document, guard)
         if head:
             yield head
@@ -269,7 +302,7 @@ class _FirstByte(UserDefinedType[Any]):
 
 
 def _is_textual(item: Column) -> bool:
-    """Return whether values could look like formulas. JSON, numbers and times cannot."""
+    """Return whether values could look like formulas at their beginning. JSON, numbers and times cannot."""
     return item.kind in GUARDED and not is_json_text(item.data_type)
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -123,6 +125,36 @@ def test_any_texts(rows: list[tuple[str, str, str]], delimiter: str) -> None:
                 bare = piece.lstrip('"')
                 assert bare[:1] not in [*"=+-@＝－"] or PLAIN_NUMBER.match(bare), (before, after)
     assert count == changed
+
+
+VALUES = st.recursive(
+    TEXTS | st.integers() | st.none(),
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+    max_leaves=6,
+)
+
+
+@given(
+    values=st.lists(VALUES, min_size=1, max_size=6), delimiter=st.sampled_from(",;\t|"), spaces=st.booleans()
+)
+@example(values=[["a;=1", {";@x": [1, -2]}, '"', ";\\"]], delimiter=",", spaces=False)
+@example(values=[["a", "=1", -2, "＝"]], delimiter=";", spaces=False)
+def test_any_json(values: list[Any], delimiter: str, spaces: bool) -> None:
+    """The value stays the same, and no other separator reveals a formula."""
+    separators = (", ", ": ") if spaces else (",", ":")
+    texts = [json.dumps(value, ensure_ascii=False, separators=separators) for value in values]
+    lines = "".join(f"1{delimiter}{quoted(text, delimiter)}\n" for text in texts)
+    guard = FormulaGuard([True, False], delimiter, MARKER, json=[False, True])
+    content, _, count = guard(lines.encode())
+    read = csv.reader(io.StringIO(content.decode(), newline=""), delimiter=delimiter, strict=True)
+    found = [row[1] for row in read]
+    assert [json.loads(text) for text in found] == values
+    assert sum(before != after for before, after in zip(texts, found, strict=True)) == count
+    others = ";,|\t\r\n".replace(delimiter, "")
+    for text in found:
+        for piece in re.split(f"[{re.escape(others)}]", text)[1:]:
+            bare = piece.lstrip('"')
+            assert bare[:1] not in [*"=+-@＝－"] or PLAIN_NUMBER.match(bare), text
 
 
 def without_guards(after: str, before: str) -> bool:
