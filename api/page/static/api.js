@@ -123,6 +123,22 @@ export function call(method, path, { timed, ...options } = {}) {
   return send(method, path, { ...options, read });
 }
 
+const keys = new Map(); // of requests whose answer is not known
+
+/** Request something new without a body. Until it is answered, the next attempt is the same request. */
+export async function post(path) {
+  const key = keys.get(path) ?? unique();
+  keys.set(path, key);
+  try {
+    const answer = await call("POST", path, { headers: { "idempotency-key": key } });
+    keys.delete(path);
+    return answer;
+  } catch (failure) {
+    if (failure.status >= 400 && failure.status < 500) keys.delete(path);
+    throw failure;
+  }
+}
+
 /** Server-sent events as {id, type, data}, until the connection ends. `opened` is called when it starts. */
 export async function* events(path, { last, opened, signal }) {
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };

@@ -2,7 +2,7 @@
 
 import { call, unique } from "./api.js";
 import { passing } from "./connection.js";
-import { alert, busy, button, field, h, say, tick } from "./dom.js";
+import { alert, busy, button, field, h, lead, say, tick } from "./dom.js";
 import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
@@ -15,6 +15,9 @@ import { flat, inDays, format as kind, rows, sentence, size, span } from "./word
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
+// Milliseconds until the datasets are read again while one of them cannot be exported
+const SOON = 15_000;
+const SELDOM = 300_000;
 const REFUSED = new Set([403, 422]); // statuses of an estimate that every try would have
 /** What a schedule can have and the form perhaps does not. */
 const NO_VALUES = { name: null, filters: null, columns: null, options: null, split: null, encrypt: null, parameters: null, scope: null, destination: null, time_of_day: null, day: null, email_recipients: null };
@@ -102,7 +105,49 @@ export class Builder {
   }
 
   /** Set the datasets and formats that GET /exports/datasets returns. */
-  use({ datasets, formats, destinations = [] }) {
+  use(catalogue) {
+    this.wait = SOON;
+    this.offer(catalogue);
+    this.useDataset();
+  }
+
+  /** Set them again, perhaps in another session. What was entered stays; a dataset that could not be exported begins. */
+  renew(catalogue) {
+    const before = this.dataset.value;
+    const broken = this.datasets.get(before)?.error;
+    this.offer(catalogue);
+    const { value } = this.dataset;
+    if ((value !== before || (broken && !this.datasets.get(value).error)) && !this.editing) this.useDataset();
+    this.ask();
+  }
+
+  /** Read the datasets again, until each of them can be exported. */
+  async mend() {
+    if (!this.dataset.isConnected) return; // the user has signed out
+    if (document.hidden) {
+      this.later();
+      return;
+    }
+    this.wait = Math.min(this.wait * 2, SELDOM);
+    try {
+      this.renew(await call("GET", "exports/datasets", { attempts: 1 }));
+    } catch (failure) {
+      if (failure.away || failure.status >= 500) this.later();
+    }
+  }
+
+  later() {
+    clearTimeout(this.mending);
+    this.mending = setTimeout(() => this.mend(), this.wait);
+  }
+
+  offer({ datasets, formats, destinations = [] }) {
+    clearTimeout(this.mending);
+    if (datasets.some(({ error }) => error)) this.later();
+    const text = JSON.stringify([datasets, formats, destinations]);
+    if (text === this.offered) return; // a list that is open stays
+    this.offered = text;
+    const before = this.dataset.value;
     this.datasets = new Map(datasets.map((dataset) => [dataset.name, dataset]));
     this.formats = new Map(formats.map((format) => [format.name, format]));
     const working = (own) => datasets.filter(({ error }) => Boolean(error) !== own);
@@ -111,8 +156,8 @@ export class Builder {
       ...working(true).map((dataset) => h("option", { value: dataset.name }, labelOf(dataset))),
       ...working(false).map((dataset) => h("option", { value: dataset.name, disabled: working(true).length > 0 }, t("page.form.not_available", { dataset: labelOf(dataset) }))),
     );
+    if (hasOption(this.dataset, before)) this.dataset.value = before;
     if (!datasets.length) say(this.about, t("page.form.no_datasets"));
-    this.useDataset();
   }
 
   useDataset(kept) {
@@ -398,7 +443,7 @@ export class Builder {
     this.timer = setTimeout(() => this.ask(), PAUSE);
   }
 
-  /** Ask for the estimate of what the form has, once for each change. */
+  /** Ask for the estimate of what the form has, once for each change. Return whether there was an answer, or an error. */
   ask() {
     clearTimeout(this.timer);
     if (this.asked?.changes !== this.changes) this.asked = { changes: this.changes, answer: this.estimated() };
@@ -418,12 +463,12 @@ export class Builder {
     this.unknown = false;
     if (!this.form.checkValidity() || this.datasets.get(this.dataset.value)?.error) {
       this.show("");
-      return;
+      return true;
     }
-    this.asking = new AbortController();
+    const asking = (this.asking = new AbortController());
     try {
       const [path, body] = this.question();
-      const answer = await call("POST", path, { body, signal: this.asking.signal });
+      const answer = await call("POST", path, { body, signal: asking.signal });
       const precision = answer.exact ? "exact" : answer.at_least ? "at_least" : "about";
       const shown = t(`page.form.${precision}_rows`, { rows: rows(answer.rows) });
       const whole = answer.bytes === null ? shown : t("page.form.size", { rows: shown, size: size(answer.bytes) });
@@ -433,7 +478,10 @@ export class Builder {
       this.show(reason ? t("page.form.estimate_and_reason", { estimate: amount, reason }) : amount, Boolean(reason));
       this.allow(!answer.fits && (answer.exact || answer.at_least) ? reason : "");
     } catch (failure) {
-      if (failure.name === "AbortError") return;
+      if (failure.name === "AbortError") {
+        if (!asking.signal.aborted) this.asked = null; // the session has ended, and the form waits for the next one
+        return false;
+      }
       this.unknown = failure.away;
       if (failure.away) this.asked = null; // it is asked for again when the service is back
       this.point(failure);
@@ -441,6 +489,7 @@ export class Builder {
       if (failure.away) passing(this.estimate, this.estimate.textContent);
       if (REFUSED.has(failure.status)) this.allow(failure.message);
     }
+    return true;
   }
 
   /** Refuse to send what cannot work, with the reason; an empty text allows it. */
@@ -481,7 +530,7 @@ export class Builder {
     busy(this.submit, this.problem, async () => {
       this.form.inert = true; // what is typed now would be lost when the form is emptied
       try {
-        await this.ask(); // what cannot work is not sent
+        if (!(await this.ask()) || changes !== this.changes) return; // the form has something else now, which nobody sent
         if (this.refusal) throw new Error(this.refusal);
         if (this.editing) {
           const { id } = await call("PATCH", `exports/schedules/${this.editing.id}`, { body: this.readChange() });
@@ -503,7 +552,7 @@ export class Builder {
       } catch (failure) {
         this.point(failure);
         this.form.inert = false;
-        (this.mail.validity.customError ? this.mail : this.submit).focus();
+        lead(this.mail.validity.customError ? this.mail : this.submit);
         throw failure;
       } finally {
         this.form.inert = false;

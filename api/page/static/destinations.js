@@ -64,17 +64,23 @@ export class DeliveryState {
   }
 
   async read() {
+    do {
+      if (await this.ended()) return;
+      await new Promise((resolve) => setTimeout(resolve, this.pause));
+      this.pause = Math.min(this.pause * 1.5, LONGEST_PAUSE);
+    } while (this.text.isConnected);
+  }
+
+  /** Read the delivery once. Return whether nothing more will come. */
+  async ended() {
     try {
       const { deliveries } = await call("GET", `exports/jobs/${this.job.export_job_id}/deliveries`, { attempts: 1 });
       const own = deliveries.find(({ channel }) => channel === "destination");
       if (own) this.tell(own);
-      if (own && !UNFINISHED.has(own.status)) return;
+      return own && !UNFINISHED.has(own.status);
     } catch (failure) {
-      if (!(failure.away || failure.status >= 500)) return; // the session has ended, or the job is gone
+      return !(failure.away || failure.status >= 500); // the session has ended, or the job is gone
     }
-    await new Promise((resolve) => setTimeout(resolve, this.pause));
-    this.pause = Math.min(this.pause * 1.5, LONGEST_PAUSE);
-    if (this.text.isConnected) await this.read();
   }
 
   tell({ status, path, reason, files_sent: files, bytes_sent: sent, attempts }) {

@@ -42,9 +42,9 @@ export function tick(text, properties, note) {
   return h("label", { class: "tick" }, box, h("span", {}, text), note && h("small", {}, note));
 }
 
-/** A button that calls `act` with itself. */
+/** A button that calls `act` with itself and the event. */
 export function button(text, act, look = "quiet") {
-  return h("button", { type: "button", class: look, onclick: (event) => act(event.currentTarget) }, text);
+  return h("button", { type: "button", class: look, onclick: (event) => act(event.currentTarget, event) }, text);
 }
 
 /** An element for error messages, which `say` fills. */
@@ -56,11 +56,29 @@ export function say(element, text) {
   element.hidden = !text;
 }
 
-/** Show why something failed. A message about the connection vanishes when the service answers again. */
+/** Show why something failed; nothing if it was given up. */
+function tell(place, failure) {
+  if (failure.name !== "AbortError") say(place, failure.message);
+}
+
+/** Show why something failed that the page repeats. A message about the connection vanishes when the service answers again. */
 export function report(place, failure) {
-  if (failure.name === "AbortError") return; // nobody waits for it
-  say(place, failure.message);
+  tell(place, failure);
   if (failure.away) passing(place, place.textContent);
+}
+
+/** Whether the focus can move: it is nowhere, or on the button that was pressed. Otherwise users are at work elsewhere. */
+export const isFree = () => document.activeElement === document.body || Boolean(document.activeElement?.ariaBusy);
+
+/** Move the focus to an element, unless users are at work elsewhere. */
+export function lead(element) {
+  if (isFree()) element.focus({ preventScroll: true });
+}
+
+/** Show or hide a button. The focus of one that is hidden moves to `next`. */
+export function reveal(own, shown, next) {
+  if (!shown && own === document.activeElement) next?.focus({ preventScroll: true });
+  own.hidden = !shown;
 }
 
 /** Give a button, whose text many buttons have, a name of its own: its text and that of other elements. */
@@ -78,18 +96,22 @@ export function nameButtons(card, more) {
   return card;
 }
 
-/** A button that asks for confirmation before it acts. */
+/** A button that asks for confirmation before it acts. Neither a double click nor a key that is held down is one. */
 export function twice(text, question, act) {
   let timer = 0;
   const own = button(text, press);
   own.onblur = calm;
+  own.onkeydown = (event) => {
+    if (event.repeat && event.key === "Enter") event.preventDefault();
+  };
   function calm() {
     clearTimeout(timer);
     timer = 0;
     own.textContent = text;
     own.classList.remove("danger");
   }
-  function press() {
+  function press(_, event) {
+    if (event.detail > 1) return;
     if (timer) {
       calm();
       act(own);
@@ -102,7 +124,7 @@ export function twice(text, question, act) {
   return own;
 }
 
-/** Run `act` while the button is marked as busy; errors are shown in `place`. */
+/** Run `act` while the button is marked as busy; errors are shown in `place`, and stay until the next press. */
 export async function busy(button, place, act) {
   if (button.ariaBusy) return;
   button.ariaBusy = "true"; // not disabled: that would take away the focus
@@ -110,8 +132,19 @@ export async function busy(button, place, act) {
   try {
     await act();
   } catch (failure) {
-    report(place, failure);
+    tell(place, failure);
   } finally {
     button.ariaBusy = null;
   }
+}
+
+/** Read a list: `act` runs again if it was asked for meanwhile, because the filters have changed. */
+export function reread(list, place, act) {
+  list.wanted = true;
+  return busy(list, place, async () => {
+    while (list.wanted) {
+      list.wanted = false;
+      await act();
+    }
+  });
 }

@@ -1,7 +1,7 @@
 // Several files of one export: the part of the form that asks for them, and the list of a finished export.
 
 import { call } from "./api.js";
-import { busy, button, choice, field, h } from "./dom.js";
+import { busy, button, choice, field, h, reveal } from "./dom.js";
 import { t } from "./messages.js";
 import { rows, size } from "./words.js";
 
@@ -58,10 +58,15 @@ export class FileList {
     this.element = h("div", { hidden: true }, this.items, h("p", { class: "buttons" }, this.more));
   }
 
+  close(opener) {
+    this.element.hidden = true;
+    opener.setAttribute("aria-expanded", "false");
+  }
+
   toggle(job, pressed) {
-    this.element.hidden = !this.element.hidden;
-    pressed.setAttribute("aria-expanded", String(!this.element.hidden));
-    if (this.element.hidden) return null;
+    if (!this.element.hidden) return this.close(pressed);
+    this.element.hidden = false;
+    pressed.setAttribute("aria-expanded", "true");
     this.url = job.files_url.slice(1);
     this.cursor = "";
     this.items.replaceChildren();
@@ -71,9 +76,10 @@ export class FileList {
   read(pressed) {
     return busy(pressed, this.problem, async () => {
       const page = await call("GET", `${this.url}?limit=100${this.cursor && `&cursor=${this.cursor}`}`);
-      this.items.append(...page.files.map((file) => this.item(file)));
+      const items = page.files.map((file) => this.item(file));
+      this.items.append(...items);
       this.cursor = page.next_cursor;
-      this.more.hidden = !this.cursor;
+      reveal(this.more, this.cursor, items[0]?.querySelector("button"));
     });
   }
 

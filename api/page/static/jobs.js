@@ -1,8 +1,8 @@
 // The list of exports: live, newest first.
 
-import { Failure, call, events, parse } from "./api.js";
+import { Failure, call, events, parse, post } from "./api.js";
 import { isAway } from "./connection.js";
-import { alert, busy, button, byId, choice, h, nameButtons, report, say, twice } from "./dom.js";
+import { alert, busy, button, byId, choice, h, isFree, nameButtons, report, reread, reveal, say, twice } from "./dom.js";
 import { Password } from "./encryption.js";
 import { FileList, download, several } from "./files.js";
 import { destinationModule, labelOf, titleOf } from "./labels.js";
@@ -17,6 +17,8 @@ const READING = 20_000; // for which the text about a copied link is shown
 const TYPING = 300; // without a key, after which a search begins
 
 const SELDOM = 10; // of the questions one is asked while nothing runs
+const AT_ONCE = 10; // unfinished jobs that are read one by one after a question
+const MOST = 200; // cards, besides those that the user asked for
 
 const UNFINISHED = new Set(["pending", "processing"]);
 const STATES = ["pending", "processing", "completed", "failed", "cancelled", "expired"];
@@ -31,11 +33,12 @@ export class Jobs {
     this.problem = byId("jobs-problem");
     this.older = byId("older");
     this.older.onclick = () => busy(this.older, this.problem, () => this.more());
-    this.cursor = null;
     this.live = false;
     this.life = new AbortController();
     this.wanted = new Map();
-    this.turn = 0;
+    this.turn = 0; // of the filters
+    this.listed = -1; // the turn that the list is of
+    this.most = MOST;
     this.words = h("input", { type: "search", maxLength: 200, placeholder: t("page.jobs.search_hint"), "aria-label": t("page.jobs.search"), oninput: () => this.later() });
     this.state = choice([["", t("page.jobs.any_status")], ...STATES.map((name) => [name, status(name)])], { "aria-label": t("page.jobs.status"), onchange: () => this.search() });
     this.dataset = choice([["", t("page.jobs.any_dataset")], ...datasets.map((dataset) => [dataset.name, labelOf(dataset)])], { "aria-label": t("page.jobs.dataset"), onchange: () => this.search() });
@@ -64,14 +67,7 @@ export class Jobs {
   search() {
     clearTimeout(this.typing);
     this.turn++;
-    return busy(this.list, this.problem, async () => {
-      let turn;
-      do {
-        turn = this.turn;
-        this.cursor = null;
-        await this.more(true);
-      } while (turn !== this.turn); // the filters have changed in the meantime
-    });
+    return reread(this.list, this.problem, () => this.more());
   }
 
   showAll() {
@@ -82,11 +78,13 @@ export class Jobs {
 
   /** Show the newest page and follow all changes until `stop`. */
   async start() {
+    say(this.problem, "");
     await this.more().catch((failure) => report(this.problem, failure));
     if (this.life.signal.aborted) return;
     this.listen();
     this.poll();
     this.clock = setInterval(() => this.tick(), 1000);
+    this.day = today();
   }
 
   stop() {
@@ -98,44 +96,66 @@ export class Jobs {
     this.list.replaceChildren();
   }
 
-  async more(anew = false) {
-    const { turn } = this;
-    const parameters = new URLSearchParams({ limit: 10, ...this.filters, ...(this.cursor && { cursor: this.cursor }) });
-    const page = await call("GET", `exports/jobs?${parameters}`, { signal: this.life.signal });
-    if (turn !== this.turn) return;
-    if (anew) {
-      this.cards.clear();
-      this.list.replaceChildren();
+  /** Where the list goes on. It begins anew, with null, while it is not that of the filters. */
+  get place() {
+    return this.listed === this.turn ? this.cursor : null;
+  }
+
+  /** Read and show the next page, or the first one. */
+  async more(options) {
+    const { turn, place } = this;
+    const { jobs, next_cursor: cursor } = await this.read({ cursor: place }, options);
+    if (turn !== this.turn || place !== this.place) return; // overtaken
+    if (place) this.most += jobs.length;
+    else if (turn) {
+      const read = new Set(jobs.map((job) => job.export_job_id));
+      this.most = MOST;
+      for (const id of this.cards.keys()) if (!read.has(id)) this.drop(id);
     }
-    this.cursor = page.next_cursor;
-    for (const job of page.jobs) this.put(job);
-    this.settle();
+    this.listed = turn;
+    const next = jobs.find((job) => !this.cards.has(job.export_job_id));
+    for (const job of jobs) this.put(job);
+    this.cursor = cursor;
+    this.settle(next && this.put(next));
   }
 
-  /** Read the newest jobs, and those that are shown as unfinished and are not among them. */
-  async newest(more = {}) {
+  /** Read the newest jobs, and some of those that are shown as unfinished and are not among them. */
+  async newest(options) {
     const { turn } = this;
-    const page = await call("GET", `exports/jobs?${new URLSearchParams({ limit: 10, ...this.filters })}`, { signal: this.life.signal, ...more });
+    if (this.cards.size > this.most && !this.list.contains(document.activeElement)) this.turn++;
+    if (this.listed !== this.turn) return this.more(options);
+    const { jobs } = await this.read({}, options);
     if (turn !== this.turn) return;
-    for (const job of page.jobs) this.put(job);
-    const read = new Set(page.jobs.map((job) => job.export_job_id));
-    for (const [id, { job }] of this.cards) if (UNFINISHED.has(job.status) && !read.has(id)) await this.refresh(id);
+    for (const job of jobs) this.put(job);
+    const read = new Set(jobs.map((job) => job.export_job_id));
+    const others = this.unfinished.filter(({ job }) => !read.has(job.export_job_id)).sort((one, other) => one.seen - other.seen);
+    for (const { job } of others.slice(0, AT_ONCE)) if (turn === this.turn) await this.refresh(job.export_job_id);
   }
 
-  /** Show what has changed while the service did not answer. */
+  /** Read a page of the list. */
+  read({ cursor }, options) {
+    const parameters = new URLSearchParams({ limit: 10, ...this.filters, ...(cursor && { cursor }) });
+    return call("GET", `exports/jobs?${parameters}`, { signal: this.life.signal, ...options });
+  }
+
+  get unfinished() {
+    return [...this.cards.values()].filter(({ job }) => UNFINISHED.has(job.status));
+  }
+
+  /** Show what has changed while the service did not answer, or was not listened to. */
   async renew() {
     try {
-      if (!this.cards.size) await this.more();
-      else await this.newest();
+      await this.newest();
       say(this.problem, "");
     } catch (failure) {
       report(this.problem, failure);
     }
   }
 
-  settle() {
+  /** `next`: the first card of a page that was just read. */
+  settle(next) {
     const filtered = Object.keys(this.filters).length > 0;
-    this.older.hidden = !this.cursor;
+    reveal(this.older, this.place, next?.element);
     this.nothing.hidden = !filtered || this.cards.size > 0;
     byId("no-jobs").hidden = filtered || this.cards.size > 0;
   }
@@ -146,7 +166,7 @@ export class Jobs {
   }
 
   /** Read a job, show it whatever the filters are, and return its card. `focus()`: whether it takes the focus. */
-  async show(id, focus = () => true) {
+  async show(id, focus = isFree) {
     try {
       const card = this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
       if (focus()) card.take();
@@ -172,6 +192,12 @@ export class Jobs {
     return card;
   }
 
+  drop(id) {
+    this.cards.get(id)?.element.remove();
+    this.cards.delete(id);
+    this.settle();
+  }
+
   /** Read one job and show it; read it again if that was requested in the meantime. */
   async refresh(id) {
     if (this.wanted.has(id)) {
@@ -182,7 +208,8 @@ export class Jobs {
     try {
       return this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
     } catch (failure) {
-      if (failure.status !== 404) report(this.problem, failure);
+      if (failure.status === 404) this.drop(id);
+      else report(this.problem, failure);
     } finally {
       const again = this.wanted.get(id);
       this.wanted.delete(id);
@@ -194,9 +221,14 @@ export class Jobs {
   async listen() {
     let wait = 1000;
     let last;
+    let again = false;
+    const opened = () => {
+      this.lives(true);
+      if (again || this.unfinished.length || this.listed !== this.turn) this.renew(); // events tell of what is unfinished now
+      again = true;
+    };
     while (!this.life.signal.aborted) {
       try {
-        const opened = () => this.lives(true);
         for await (const event of events("exports/events", { last, opened, signal: this.life.signal })) {
           last = event.id ?? last;
           wait = 1000;
@@ -229,8 +261,9 @@ export class Jobs {
   /** Poll while there are no events: often while a job runs, otherwise rarely. Events are of the user's own jobs only. */
   poll(turn = 1) {
     this.next = setTimeout(async () => {
-      const unfinished = [...this.cards.values()].filter(({ job }) => UNFINISHED.has(job.status));
-      const silent = !this.live || this.user.admin || unfinished.some(({ job }) => job.user_id !== this.user.id);
+      const { unfinished } = this;
+      const behind = !this.problem.hidden || this.cards.size > this.most; // what has failed is tried again
+      const silent = !this.live || behind || this.user.admin || unfinished.some(({ job }) => job.user_id !== this.user.id);
       if (silent && (unfinished.length || turn % SELDOM === 0) && !document.hidden) {
         try {
           await this.newest({ attempts: 1 });
@@ -245,6 +278,8 @@ export class Jobs {
   }
 
   tick() {
+    if (this.day !== today()) for (const card of this.cards.values()) card.showAbout();
+    this.day = today();
     for (const card of this.cards.values()) if (card.job.status === "processing") card.showFacts();
   }
 }
@@ -278,11 +313,14 @@ class Card {
     const source = this.isOpen && job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)));
     const whose = job.user_id === user.id ? null : t("page.jobs.for_user", { user: job.user_id });
     const extent = [scopeText(job.scope), job.columns && t("page.jobs.columns", { count: job.columns.length }), wanted];
+    this.about = h("p", { class: "hint" });
+    this.showAbout = () => (this.about.textContent = [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · "));
+    this.showAbout();
     this.element = h(
       "li",
       { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
       h("div", { class: "heading" }, h("h3", {}, `${title(job)} `, h("span", { class: "kind" }, kind(job))), this.state),
-      h("p", { class: "hint" }, [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · ")),
+      this.about,
       source && h("p", { class: "buttons" }, source),
       h("div", { class: "acts" }, h("p", { class: "buttons" }, this.repeat, this.copy, this.rerun, this.download, this.list, this.password.button, this.remove), h("p", { class: "buttons" }, this.cancel)),
       this.bar,
@@ -319,7 +357,7 @@ class Card {
     this.download.hidden = !job.download_url;
     this.list.hidden = !job.files_url || Boolean(job.download_url);
     this.password.show(job, job.user_id === this.jobs.user.id);
-    if (this.list.hidden) this.files.element.hidden = true;
+    if (this.list.hidden) this.files.close(this.list);
     this.cancel.hidden = !open || stops;
     this.rerun.hidden = open;
     if (focused.hidden && this.element.contains(focused)) (this.isOpen ? this.repeat : this.copy).focus();
@@ -400,9 +438,10 @@ class Card {
   /** Make a new job with the same request. */
   runAgain(pressed) {
     return busy(pressed, this.problem, async () => {
-      const answer = await call("POST", `exports/jobs/${this.job.export_job_id}:rerun`);
+      const { export_job_id: id } = await post(`exports/jobs/${this.job.export_job_id}:rerun`);
       const { jobs } = this;
-      ((await jobs.refresh(answer.export_job_id)) ?? jobs.cards.get(answer.export_job_id))?.take();
+      const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
+      if (isFree()) card?.take();
     });
   }
 
@@ -413,6 +452,8 @@ class Card {
     });
   }
 }
+
+const today = () => new Date(now()).toDateString();
 
 /** What people call an export: its name, or that of its dataset. */
 const title = (job) => job.name ?? titleOf(job.export_type);

@@ -1,11 +1,14 @@
 // Lists that are read again and again, and that keep the focus and what was opened.
 
-/** Show `items` in `list`. An element stays while its item is the same, or while it has the focus. */
+import { now } from "./session.js";
+
+/** Show `items` in `list`. An element stays while its item is the same on the same day, or while it has the focus. */
 export function update(list, items, id, make) {
+  const day = new Date(now()).toDateString(); // an element can say "today"
   const known = new Map([...list.children].map((element) => [element.dataset.key, element]));
   const shown = items.map((item) => {
     const key = String(id(item));
-    const text = JSON.stringify(item);
+    const text = day + JSON.stringify(item);
     const old = known.get(key);
     if (old && (old.item === text || old.contains(document.activeElement))) return old;
     const element = make(item);

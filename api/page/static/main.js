@@ -3,7 +3,7 @@
 import { call, lost, userOf } from "./api.js";
 import { Builder } from "./builder.js";
 import { goes, onLoss, onReturn } from "./connection.js";
-import { busy, byId, h, report, say } from "./dom.js";
+import { busy, byId, h, isFree, report, say } from "./dom.js";
 import { Jobs } from "./jobs.js";
 import { destinationModule } from "./labels.js";
 import { choose, language, part, t } from "./messages.js";
@@ -56,7 +56,7 @@ async function open(tokens, { focus = false } = {}) {
     builder.use(catalogue);
     const draft = JSON.parse(sessionStorage.getItem(DRAFT));
     if (draft?.user === user.id) builder.restore(draft.form);
-  }
+  } else desk.builder.renew(catalogue);
   sessionStorage.removeItem(DRAFT);
   desk.user = desk.builder.user = user;
   desk.datasets = catalogue.datasets;
@@ -220,7 +220,7 @@ async function appear(id, { download = false } = {}) {
   const { jobs } = desk;
   const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
   if (download) card?.fetch(card.download);
-  if (!card?.element.contains(document.activeElement)) card?.take(); // a focus in the card stays
+  if (isFree()) card?.take();
 }
 
 form.onsubmit = (event) => {

@@ -1,12 +1,19 @@
 // The list of schedules with their next runs.
 
-import { call } from "./api.js";
-import { alert, busy, button, byId, h, nameButtons, report, say, twice } from "./dom.js";
+import { call, post } from "./api.js";
+import { alert, busy, button, byId, h, lead, nameButtons, report, reveal, say, twice } from "./dom.js";
 import { download } from "./files.js";
 import { destinationOf, titleOf } from "./labels.js";
+import { update } from "./live_list.js";
 import { has, language, problemText, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
 import { filters, format, moment, rows, run, scopeText, sentence, size, span, status } from "./words.js";
+
+const STEP = 20;
+const MOST = 100; // schedules that one call lists
+// Milliseconds between two readings while the page is visible: next runs and last runs change without a call
+const OFTEN = 300_000;
+const AFTER_ERROR = 15_000;
 
 /** Which rows a run has, in the words of the form. */
 function rowsOf({ schedule, window }) {
@@ -24,42 +31,77 @@ export class Schedules {
     this.problem = byId("schedules-problem");
     this.older = byId("older-schedules");
     this.older.onclick = () => busy(this.older, this.problem, () => this.more());
+    this.shown = [];
+    this.reading = new AbortController();
+    this.life = new AbortController();
   }
 
+  /** End the readings that are under way: their answers would be older than what comes now. */
+  begin() {
+    this.reading.abort();
+    clearTimeout(this.timer);
+    this.reading = new AbortController();
+    return this.reading.signal;
+  }
+
+  /** Read as many schedules as are shown, and read them again after a while. */
   async load() {
+    const signal = this.begin();
+    let wait = OFTEN;
     try {
-      this.cursor = null;
-      await this.more();
-      byId("no-schedules").hidden = this.list.childElementCount > 0;
+      const limit = Math.min(MOST, Math.max(STEP, this.shown.length));
+      const page = await call("GET", `exports/schedules?limit=${limit}`, { signal });
+      if (signal.aborted) return;
+      this.put(page.schedules, page.next_cursor);
       say(this.problem, "");
     } catch (failure) {
-      if (failure.status !== 401) report(this.problem, failure);
+      if (signal.aborted || failure.name === "AbortError" || failure.status === 401) return;
+      report(this.problem, failure);
+      wait = AFTER_ERROR;
     }
+    this.timer = setTimeout(() => {
+      if (!document.hidden) this.load();
+      else document.addEventListener("visibilitychange", () => this.load(), { once: true, signal });
+    }, wait);
   }
 
   async more() {
-    const page = await call("GET", `exports/schedules?limit=20${this.cursor ? `&cursor=${this.cursor}` : ""}`);
-    const cards = page.schedules.map((schedule) => this.named(schedule));
-    if (this.cursor) this.list.append(...cards);
-    else this.list.replaceChildren(...cards);
-    this.cursor = page.next_cursor;
-    this.older.hidden = !this.cursor;
+    const { signal } = this.reading;
+    const page = await call("GET", `exports/schedules?limit=${STEP}&cursor=${this.cursor}`, { signal });
+    if (signal.aborted) return;
+    const known = new Set(this.shown.map(({ id }) => id));
+    const others = page.schedules.filter(({ id }) => !known.has(id));
+    this.put([...this.shown, ...others], page.next_cursor, others[0]);
   }
 
-  named(schedule) {
-    return nameButtons(this.card(schedule), rhythm(schedule));
+  /** `next`: the first of those that were read for a press of the button. */
+  put(schedules, cursor, next) {
+    this.shown = schedules;
+    update(this.list, schedules, ({ id }) => id, (schedule) => nameButtons(this.card(schedule), rhythm(schedule)));
+    this.cursor = cursor;
+    reveal(this.older, cursor, next && byId(`schedule-${next.id}`));
+    byId("no-schedules").hidden = schedules.length > 0;
   }
 
   /** Show a schedule, and move the focus to it. It is read if it is on a later page. */
   async find(id) {
-    if (!byId(`schedule-${id}`)) this.list.append(this.named(await call("GET", `exports/schedules/${id}`)));
+    if (!byId(`schedule-${id}`)) {
+      const found = await call("GET", `exports/schedules/${id}`, { signal: this.life.signal });
+      this.put([...this.shown.filter((other) => other.id !== id), found], this.cursor);
+    }
     const card = byId(`schedule-${id}`);
-    card.focus({ preventScroll: true });
+    lead(card);
     card.scrollIntoView({ block: "nearest" });
   }
 
+  /** Show nothing, and wait for no answer, until the next `load`. */
   stop() {
-    this.list.replaceChildren();
+    this.begin();
+    this.life.abort();
+    this.life = new AbortController();
+    this.put([], null);
+    byId("no-schedules").hidden = true;
+    say(this.problem, "");
   }
 
   /** The last runs, which are read each time the list is opened. */
@@ -91,8 +133,8 @@ export class Schedules {
     const does = (text, act) => button(text, (pressed) => busy(pressed, problem, act));
     const change = async (method, body) => {
       await call(method, path, { body });
+      lead(byId("schedules")); // a card with the focus stays as it is
       await this.load();
-      byId("schedules").focus({ preventScroll: true });
     };
     const shown = (address) => (schedule.unsubscribed?.includes(address) ? t("page.schedules.unsubscribed", { address }) : address);
     const { active, next_runs: next = [], last_run: last, email_recipients: mail, destination } = schedule;
@@ -118,7 +160,7 @@ export class Schedules {
       h(
         "p",
         { class: "buttons" },
-        does(t("page.schedules.run"), async () => this.ran(await call("POST", `${path}:run`))),
+        does(t("page.schedules.run"), async () => this.ran(await post(`${path}:run`))),
         active
           ? does(t("page.schedules.pause"), () => change("PATCH", { active: false }))
           : does(t("page.schedules.resume"), () => change("PATCH", { active: true })),

@@ -1,0 +1,334 @@
+"""Answers of lists that come late, in another order or not at all, and what a user does meanwhile."""
+
+import re
+import time
+from collections.abc import Sized
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Locator, Page, Request, Route, expect
+
+from producers.tokens import sign_token
+from stream_app.settings import Settings
+from tests.e2e.browser import Visit
+from tests.e2e.conftest import System
+from tests.waiting import until
+
+pytestmark = pytest.mark.browser
+
+Record = dict[str, Any]
+
+JOBS = "**/exports/jobs?*"
+SCHEDULES = "**/exports/schedules?*"
+ESTIMATES = "**/exports/jobs:estimate"
+
+AWAY = {"code": "state_database_unavailable", "detail": "A database does not answer"}
+
+
+def ordered(system: System, token: str, dataset: str = "markup") -> Record:
+    """Return an export of the user that has ended."""
+    headers = {"Authorization": f"Bearer {token}", "Prefer": "wait=30"}
+    body = {"export_type": dataset, "format": "csv", "scope": "all"}
+    answer = system.client.post("/exports/jobs", json=body, headers=headers).raise_for_status()
+    job: Record = answer.json()
+    assert job["status"] == "completed"
+    return job
+
+
+def scheduled(system: System, token: str) -> Record:
+    """Return a new schedule of the user."""
+    headers = {"Authorization": f"Bearer {token}"}
+    body = {"export_type": "markup", "format": "csv", "scope": "all", "schedule": "daily"}
+    answer = system.client.post("/exports/schedules", json=body, headers=headers).raise_for_status()
+    [schedule] = system.client.get("/exports/schedules", headers=headers).json()["schedules"]
+    assert schedule["id"] == answer.json()["id"]
+    found: Record = schedule
+    return found
+
+
+def held(page: Page, pattern: str) -> list[Route]:
+    """Return the list to which calls are added; the test answers them."""
+    routes: list[Route] = []
+    page.route(pattern, lambda route: routes.append(route))
+    return routes
+
+
+def released(page: Page, pattern: str) -> None:
+    """Hold no further call. Those that are held stay so: of two handlers, the later one is asked."""
+    page.route(pattern, lambda route: route.continue_())
+
+
+def wait_for(page: Page, routes: Sized, number: int) -> None:
+    """Wait until there are so many calls."""
+
+    def called() -> bool:
+        page.wait_for_timeout(20)
+        return len(routes) >= number
+
+    until(called)
+
+
+def cards(visit: Visit) -> Locator:
+    return visit.page.locator("#job-list > li")
+
+
+def test_each_schedule_is_shown_once(visit: Visit, system: System, anybody: str) -> None:
+    """Two readings under way at once, and a page of older ones that is overtaken by a reading."""
+    page = visit.page
+    one = scheduled(system, anybody)
+    many = [one | {"id": str(uuid4()), "name": f"Number {number}"} for number in range(30)]
+
+    def answer(route: Route) -> None:
+        begin = 20 if "cursor=" in route.request.url else 0
+        limit = int(re.findall(r"limit=(\d+)", route.request.url)[0])
+        shown = many[begin : begin + limit]
+        more = begin + limit < len(many)
+        route.fulfill(json={"schedules": shown, "next_cursor": "next" if more else None})
+
+    page.route(SCHEDULES, answer)
+    page.route("**/exports/schedules/*", lambda route: route.fulfill(json=one))
+    visit.sign_in(anybody)
+    shown = page.locator("#schedule-list > li")
+    expect(shown).to_have_count(20)
+    older = page.locator("#older-schedules")
+
+    routes = held(page, SCHEDULES)
+    older.click()
+    wait_for(page, routes, 1)
+    for card in (0, 1):
+        shown.nth(card).get_by_role("button", name="Pause").click()
+        wait_for(page, routes, card + 2)
+    for route in routes:
+        answer(route)
+    page.route(SCHEDULES, answer)
+    expect(older).not_to_have_attribute("aria-busy", "true")
+    expect(shown.first.get_by_role("button", name="Pause")).not_to_have_attribute("aria-busy", "true")
+    expect(shown).to_have_count(20)
+
+    older.focus()
+    older.press("Enter")
+    expect(shown).to_have_count(30)
+    expect(older).to_be_hidden()
+    expect(shown.nth(20)).to_be_focused()
+    # What is open stays through the next reading, and what the user types, too.
+    page.route("**/runs?*", lambda route: route.fulfill(json={"runs": [], "next_cursor": None}))
+    shown.nth(25).get_by_text("Past runs").click()
+    expect(shown.nth(25)).to_contain_text("None yet.")
+    routes = held(page, "**/exports/schedules/*")
+    shown.first.get_by_role("button", name="Pause").click()
+    wait_for(page, routes, 1)
+    name = page.get_by_label("Name", exact=True)
+    name.focus()
+    with page.expect_response(SCHEDULES):
+        routes[0].fulfill(json=one)
+    expect(shown.first.get_by_role("button", name="Pause")).not_to_have_attribute("aria-busy", "true")
+    expect(name).to_be_focused()
+    expect(shown).to_have_count(30)
+    expect(shown.nth(25)).to_contain_text("None yet.")
+
+
+def test_what_replaces_the_form_is_not_sent(visit: Visit, system: System, anybody: str) -> None:
+    """The user sends the form and, before the estimate has come, puts another export into it."""
+    page = visit.page
+    ordered(system, anybody)
+    visit.sign_in(anybody)
+    sent: list[Request] = []
+    page.on(
+        "request", lambda one: sent.append(one) if (one.method, one.url[-5:]) == ("POST", "/jobs") else None
+    )
+    visit.choose("orders", "csv")
+    expect(page.locator(".estimate")).to_contain_text("rows")
+    routes = held(page, ESTIMATES)
+    page.get_by_label("Name", exact=True).fill("Not this one")
+    page.get_by_role("button", name="Export", exact=True).click()
+    wait_for(page, routes, 1)
+    released(page, ESTIMATES)
+    cards(visit).get_by_role("button", name="Edit and run again").click()
+    expect(page.locator("#builder").get_by_label("Dataset")).to_have_value("markup")
+    expect(page.locator(".estimate")).to_contain_text("10 rows")
+    expect(page.get_by_role("button", name="Export", exact=True)).not_to_have_attribute("aria-busy", "true")
+    assert sent == []
+    expect(cards(visit)).to_have_count(1)
+
+
+def test_an_export_that_ends_before_the_events_begin_is_shown_as_ended(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    """The stream tells of unfinished exports only. A double click does not confirm the removal."""
+    page = visit.page
+    job = ordered(system, anybody)
+    running = job | {"status": "processing", "download_url": None, "files_url": None, "row_count": 0}
+    listed: list[Route] = []
+
+    def answer(route: Route) -> None:
+        listed.append(route)
+        if len(listed) == 1:
+            route.fulfill(json={"jobs": [running], "next_cursor": None})
+        else:
+            route.continue_()
+
+    page.route(JOBS, answer)
+    visit.sign_in(anybody)
+    expect(page.locator("#live")).to_have_text("live")
+    card = cards(visit)
+    expect(card.locator(".state")).to_have_text("Ready")
+    card.get_by_role("button", name="Remove").dblclick()
+    question = card.get_by_role("button", name="Remove the file?")
+    expect(question).to_be_visible()
+    expect(question).not_to_have_attribute("aria-busy", "true")
+    question.press("Enter")
+    expect(card.locator(".state")).to_have_text("Removed")
+
+
+def test_a_page_that_begins_in_an_outage_of_a_database_is_complete_afterwards(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    """The service answers, with an error, so there is no return to wait for."""
+    page = visit.page
+    ordered(system, anybody)
+    scheduled(system, anybody)
+    page.clock.install(time=time.time())
+    for pattern in (JOBS, SCHEDULES):
+        page.route(pattern, lambda route: route.fulfill(status=503, json=AWAY))
+
+    def broken(route: Route) -> None:
+        catalogue = route.fetch().json()
+        for dataset in catalogue["datasets"]:
+            dataset["error"] = "The database cannot be reached"
+        route.fulfill(json=catalogue)
+
+    page.route("**/exports/datasets", broken)
+    visit.sign_in(anybody)
+    expect(page.locator("#live")).to_have_text("live")
+    for place in ("#jobs-problem", "#schedules-problem"):
+        expect(page.locator(place)).to_be_visible()
+    page.get_by_label("Name", exact=True).fill("Mine")
+    page.unroute_all()
+    page.clock.fast_forward(16_000)
+    expect(cards(visit)).to_have_count(1)
+    expect(page.locator("#schedule-list > li")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    chosen = page.locator("#builder").get_by_label("Dataset").locator("option:checked")
+    expect(chosen).not_to_contain_text("not available")
+    expect(page.locator(".estimate")).to_contain_text("row")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("Mine")
+    visit.forgive("status of 503")
+
+
+def test_a_failed_action_is_told_until_it_is_repeated_and_is_done_once(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    page = visit.page
+    ordered(system, anybody)
+    page.clock.install(time=time.time())
+    visit.sign_in(anybody)
+    card = cards(visit)
+    again = card.get_by_role("button", name=re.compile("^Run again"))
+    keys: list[str] = []
+
+    def refused(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        route.abort()
+
+    page.route("**:rerun", refused)
+    again.click()
+    for number, pause in ((1, 1_100), (2, 3_100)):
+        wait_for(page, keys, number)
+        page.clock.fast_forward(pause)
+    problem = card.get_by_role("alert")
+    expect(problem).to_contain_text("cannot be reached")
+    page.clock.fast_forward(2_100)
+    expect(page.locator("#connection")).to_be_hidden()
+    expect(problem).to_contain_text("cannot be reached")
+
+    routes = held(page, "**:rerun")
+    again.click()
+    wait_for(page, routes, 1)
+    name = page.get_by_label("Name", exact=True)
+    name.focus()
+    assert {*keys, routes[0].request.headers["idempotency-key"]} == set(keys[:1])
+    routes[0].continue_()
+    expect(cards(visit)).to_have_count(2)
+    expect(problem).to_have_count(0)
+    expect(again.last).not_to_have_attribute("aria-busy", "true")
+    expect(name).to_be_focused()
+    visit.forgive("ERR_FAILED")
+
+
+def test_a_search_that_fails_is_repeated_and_old_days_are_told(
+    visit: Visit, system: System, settings: Settings
+) -> None:
+    page = visit.page
+    token = sign_token(settings, f"user-{uuid4().hex[:8]}", ["exports:all"], hours=72)
+    ordered(system, token)
+    page.clock.install(time=time.time())
+    visit.sign_in(token)
+    expect(cards(visit)).to_contain_text("today, ")
+    expect(page.locator("#live")).to_have_text("live")
+    page.route("**status=failed*", lambda route: route.fulfill(status=503, json=AWAY))
+    page.get_by_label("Only with the status").select_option("failed")
+    expect(page.locator("#jobs-problem")).to_be_visible()
+    page.unroute("**status=failed*")
+    page.clock.fast_forward(16_000)
+    expect(page.get_by_text("No export matches.")).to_be_visible()
+    expect(cards(visit)).to_have_count(0)
+    expect(page.locator("#jobs-problem")).to_be_hidden()
+    page.get_by_role("button", name="Show all").click()
+    expect(cards(visit)).to_contain_text("today, ")
+    page.clock.fast_forward("24:00:00")
+    expect(cards(visit)).not_to_contain_text("today, ")
+    visit.forgive("status of 503")
+
+
+def test_the_last_choice_of_an_operator_is_shown(visit: Visit, settings: Settings) -> None:
+    """A choice that is made while an earlier one is being read. The view is not read twice at once."""
+    page = visit.page
+    page.clock.install(time=time.time())
+    visit.sign_in(sign_token(settings, f"operator-{uuid4().hex[:6]}", ["exports:operate"]))
+    page.get_by_role("link", name="Operation", exact=True).click()
+    expect(page.get_by_text("Slots in use", exact=True)).to_be_visible()
+    page.locator("summary", has_text="Dead letters").click()
+    for pattern, label, first, last in (
+        ("**/exports/dead-letters?*", "State", "redriven", "discarded"),
+        (JOBS, "Status", "failed", "cancelled"),
+    ):
+        choice = page.get_by_label(label, exact=True)
+        routes = held(page, pattern)
+        choice.select_option(first)
+        wait_for(page, routes, 1)
+        choice.select_option(last)
+        released(page, pattern)
+        with page.expect_request(re.compile(f"={last}")):
+            for route in routes:
+                route.continue_()
+    views = held(page, "**/exports/operations")
+    page.clock.fast_forward(5_100)
+    wait_for(page, views, 1)
+    page.clock.fast_forward(6_000)
+    page.clock.fast_forward(6_000)
+    with page.expect_response("**/exports/dead-letters?*"):
+        page.get_by_role("button", name="Read again").click()
+    assert len(views) == 1
+    views[0].continue_()
+
+
+def test_an_estimate_of_an_ended_session_is_asked_for_again(visit: Visit, settings: Settings) -> None:
+    page = visit.page
+    page.clock.install(time=time.time())
+    user = f"user-{uuid4().hex[:8]}"
+    visit.sign_in(sign_token(settings, user, ["exports:all"], hours=2))
+    visit.choose("orders", "csv")
+    expect(page.locator(".estimate")).to_contain_text("rows")
+    routes = held(page, ESTIMATES)
+    visit.choose("markup", "csv")
+    page.clock.fast_forward(400)
+    wait_for(page, routes, 1)
+    page.clock.fast_forward("02:00:01")
+    expect(page.locator("#sign-in-problem")).to_contain_text("Your session has ended")
+    released(page, ESTIMATES)
+    routes[0].continue_()
+    page.get_by_label("Token").fill(sign_token(settings, user, ["exports:all"], hours=12))
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.locator("#builder").get_by_label("Dataset")).to_have_value("markup")
+    expect(page.locator(".estimate")).to_contain_text("10 rows")
