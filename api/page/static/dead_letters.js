@@ -1,7 +1,7 @@
 // Messages that could not be read: look at them, redrive them, discard them.
 
 import { call, parse } from "./api.js";
-import { alert, busy, button, choice, field, h, nameWith, twice } from "./dom.js";
+import { alert, busy, button, choice, field, h, lead, nameWith, reread, twice } from "./dom.js";
 import { update } from "./live_list.js";
 import { t } from "./messages.js";
 import { moment, size } from "./words.js";
@@ -19,9 +19,9 @@ export class DeadLetters {
     this.problem = alert();
     this.news = h("p", { class: "hint", role: "status" });
     const show = () => this.load();
-    this.state = choice([...STATES.map((state) => [state, nameOf(state)]), ["", t("page.operations.any")]], { onchange: () => busy(this.list, this.problem, show) });
+    this.state = choice([...STATES.map((state) => [state, nameOf(state)]), ["", t("page.operations.any")]], { onchange: () => reread(this.list, this.problem, show) });
     const again = button(t("page.dead_letters.read_again"), (pressed) => busy(pressed, this.problem, show));
-    const ontoggle = ({ currentTarget }) => currentTarget.open && busy(this.list, this.problem, show);
+    const ontoggle = ({ currentTarget }) => currentTarget.open && reread(this.list, this.problem, show);
     this.element = h(
       "details",
       { ontoggle },
@@ -36,7 +36,9 @@ export class DeadLetters {
   }
 
   async load() {
-    const { total, dead_letters: letters } = await call("GET", `exports/dead-letters?limit=50${this.state.value && `&state=${this.state.value}`}`);
+    const { value: state } = this.state;
+    const { total, dead_letters: letters } = await call("GET", `exports/dead-letters?limit=50${state && `&state=${state}`}`);
+    if (state !== this.state.value) return; // another one is wanted now
     update(this.list, letters, (letter) => letter.id, (letter) => this.card(letter));
     this.none.hidden = letters.length > 0;
     this.news.textContent = total > letters.length ? t("page.dead_letters.shown", { count: letters.length, total }) : "";
@@ -52,7 +54,7 @@ export class DeadLetters {
         const body = { letters: [{ id: letter.id, at: letter.at }], again: handled };
         const { results: [result] } = await call("POST", `exports/dead-letters:${action}`, { body });
         if (result.problem) throw new Error(result.problem);
-        this.state.focus();
+        lead(this.state); // a card with the focus stays as it is
         await this.load();
         this.news.textContent = t(`page.dead_letters.done.${action}`);
       });

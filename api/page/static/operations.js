@@ -1,9 +1,9 @@
 // The view for those who operate the service. It is loaded for them only, and read again every few seconds.
 
-import { call, unique } from "./api.js";
+import { call, post } from "./api.js";
 import { DeadLetters } from "./dead_letters.js";
 import { destinationTests } from "./destination_tests.js";
-import { alert, busy, button, byId, choice, field, h, nameWith, report, say, twice } from "./dom.js";
+import { alert, busy, button, byId, choice, field, h, lead, nameWith, report, say, twice } from "./dom.js";
 import { update } from "./live_list.js";
 import { has, t } from "./messages.js";
 import { OperatorJobs, reason } from "./operator_jobs.js";
@@ -67,14 +67,14 @@ export class Operations {
   stop() {
     this.link.hidden = true;
     removeEventListener("hashchange", this.onhash);
-    clearInterval(this.timer);
+    this.rest();
     this.section.hidden = true;
   }
 
   /** Show this view instead of the others while the address names it. */
   show() {
     const on = location.hash === PLACE;
-    clearInterval(this.timer);
+    this.rest();
     if (!byId("sign-in").hidden) return; // the user signs in again
     this.section.hidden = !on;
     byId("desk").hidden = on;
@@ -83,8 +83,19 @@ export class Operations {
     if (!on) return;
     this.section.focus({ preventScroll: true });
     scrollTo(0, 0);
-    this.load();
-    this.timer = setInterval(() => document.visibilityState === "visible" && this.load(), INTERVAL);
+    this.follow({});
+  }
+
+  /** Read the view again and again until `rest`: each time when the answer before has come. `turn`: an object of its own. */
+  async follow(turn) {
+    this.following = turn;
+    if (!document.hidden) await this.load();
+    if (turn === this.following) this.timer = setTimeout(() => this.follow(turn), INTERVAL);
+  }
+
+  rest() {
+    this.following = null;
+    clearTimeout(this.timer);
   }
 
   async load() {
@@ -142,9 +153,11 @@ export class Operations {
     const problem = alert();
     const pause = twice(t("page.operations.pause"), t("page.operations.pause_question"), (pressed) =>
       busy(pressed, problem, async () => {
-        await call("POST", "exports/pauses", { body: { scope: this.scope.value, reason: reason.value.trim() || null } });
-        reason.value = "";
-        this.say(t("page.operations.paused", { scope: scopeName(this.scope.value) }));
+        const { value: scope } = this.scope;
+        const { value: text } = reason;
+        await call("POST", "exports/pauses", { body: { scope, reason: text.trim() || null } });
+        if (reason.value === text) reason.value = "";
+        this.say(t("page.operations.paused", { scope: scopeName(scope) }));
       }));
     pause.classList.replace("quiet", "soft");
     const fields = h("div", { class: "choices" }, field(t("page.operations.what"), this.scope), field(t("page.operations.reason"), reason), pause);
@@ -156,7 +169,7 @@ export class Operations {
     const resume = button(t("page.operations.resume"), (pressed) =>
       busy(pressed, problem, async () => {
         await call("DELETE", `exports/pauses?scope=${encodeURIComponent(pause.scope)}`);
-        this.section.focus({ preventScroll: true });
+        lead(this.section);
         this.say(t("page.operations.resumed", { scope: scopeName(pause.scope) }));
       }));
     const facts = [t("page.operations.paused_by", { user: pause.paused_by, time: moment(pause.paused_at) }), pause.reason];
@@ -172,7 +185,7 @@ export class Operations {
     const number = h("code", {}, id);
     const again = button(t("page.operations.rerun_last"), (pressed) =>
       busy(pressed, problem, async () => {
-        await call("POST", `exports/jobs/${job}:rerun`, { headers: { "idempotency-key": unique() } });
+        await post(`exports/jobs/${job}:rerun`);
         await this.say(t("page.operations.rerun_done", { dataset, user }));
       }));
     const resume = button(t("page.operations.resume"), (pressed) =>

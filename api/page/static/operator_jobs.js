@@ -1,7 +1,7 @@
 // The jobs of all users: filters, why a job waits, cancel, run again.
 
-import { call, unique } from "./api.js";
-import { alert, busy, button, choice, field, h, nameWith, twice } from "./dom.js";
+import { call, post } from "./api.js";
+import { alert, busy, button, choice, field, h, lead, nameWith, reread, reveal, twice } from "./dom.js";
 import { update } from "./live_list.js";
 import { has, t } from "./messages.js";
 import { duration, format, moment, rows, size, status } from "./words.js";
@@ -23,7 +23,7 @@ export class OperatorJobs {
     this.none = h("p", { class: "empty", hidden: true }, t("page.operations.no_jobs"));
     this.problem = alert();
     this.news = h("p", { class: "hint", role: "status" });
-    const again = () => busy(this.list, this.problem, () => this.turn());
+    const again = () => reread(this.list, this.problem, () => this.turn());
     this.state = choice([["", t("page.operations.any")], ...STATES.map((name) => [name, status(name)])], { onchange: again });
     this.dataset = choice([["", t("page.operations.any")]], { onchange: again });
     this.age = choice(
@@ -40,8 +40,9 @@ export class OperatorJobs {
     this.newest = button(t("page.operations.newest"), (pressed) => busy(pressed, this.problem, () => this.turn("", pressed)));
     this.pauseUser = twice(t("page.operations.pause_user"), t("page.operations.pause_question"), (pressed) =>
       busy(pressed, this.problem, async () => {
-        await call("POST", "exports/pauses", { body: { scope: `user:${this.owner.value.trim()}` } });
-        this.news.textContent = t("page.operations.paused", { scope: t("page.operations.user", { user: this.owner.value.trim() }) });
+        const user = this.owner.value.trim();
+        await call("POST", "exports/pauses", { body: { scope: `user:${user}` } });
+        this.news.textContent = t("page.operations.paused", { scope: t("page.operations.user", { user }) });
       }));
     this.cancelAll = twice(t("page.operations.cancel_all"), t("page.operations.cancel_all_question"), (pressed) =>
       busy(pressed, this.problem, async () => {
@@ -79,19 +80,25 @@ export class OperatorJobs {
     this.cursor = cursor;
     this.limit = cursor ? MOST : STEP;
     await this.load();
-    if (pressed?.hidden) this.state.focus();
+    if (pressed?.hidden) lead(this.state);
     if (pressed) this.element.scrollIntoView({ behavior: "instant" });
   }
 
-  async load() {
+  /** What is wanted now: the filters and the page. */
+  get query() {
     const wanted = { cursor: this.cursor, limit: this.limit, status: this.state.value, export_type: this.dataset.value, user_id: this.owner.value.trim(), since: this.age.value };
-    const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value));
+    return new URLSearchParams(Object.entries(wanted).filter(([, value]) => value)).toString();
+  }
+
+  async load() {
+    const { query } = this;
     const { jobs, next_cursor: older } = await call("GET", `exports/jobs?${query}`, { attempts: 1 });
-    if (wanted.cursor !== this.cursor) return; // another page was chosen meanwhile
+    if (query !== this.query) return; // something else is wanted now
     this.next = older;
+    const before = this.list.lastElementChild;
     update(this.list, jobs, (job) => job.export_job_id, (job) => this.card(job));
     this.none.hidden = jobs.length > 0;
-    this.more.hidden = !older || this.limit >= MOST;
+    reveal(this.more, older && this.limit < MOST, (before?.nextElementSibling ?? this.list).querySelector("button"));
     this.older.hidden = !older || this.limit < MOST;
     this.newest.hidden = !this.cursor;
     this.cancelAll.hidden = this.pauseUser.hidden = !this.owner.value.trim();
@@ -114,7 +121,7 @@ export class OperatorJobs {
         })),
       button(t("page.operations.rerun"), (pressed) =>
         busy(pressed, problem, async () => {
-          await call("POST", `${path}:rerun`, { headers: { "idempotency-key": unique() } });
+          await post(`${path}:rerun`);
           this.news.textContent = t("page.operations.rerun_done", { dataset: job.export_type, user: job.user_id });
           await this.load();
         })),
@@ -122,7 +129,7 @@ export class OperatorJobs {
         twice(t("page.operations.cancel"), t("page.operations.cancel_question"), (pressed) =>
           busy(pressed, problem, async () => {
             await call("DELETE", path);
-            this.element.querySelector("select").focus();
+            lead(this.state); // a card with the focus stays as it is
             await this.load();
           })),
     ].filter(Boolean);
