@@ -3,7 +3,8 @@
 import { t } from "./messages.js";
 
 const SLOW = 5000; // milliseconds after which the page says that it waits
-const PROBE = 2000; // milliseconds between questions whether the service is back, and for their answers
+const PROBE = 2000; // milliseconds between the first questions whether the service is back, and for their answers
+const SELDOM = 10_000; // between questions when it is away for long
 const HEALTH = new URL("../healthz", import.meta.url);
 
 const notice = document.getElementById("connection");
@@ -43,15 +44,20 @@ export function goes() {
   if (away) return;
   away = true;
   show();
-  setTimeout(probe, PROBE);
+  later(PROBE);
   for (const listener of losses) listener();
 }
 
-async function probe() {
+/** Ask whether the service is back; not at the same moment as all other pages. */
+function later(wait) {
+  setTimeout(() => probe(Math.min(wait * 1.2, SELDOM)), wait * (0.5 + Math.random() / 2));
+}
+
+async function probe(next) {
   if (!away) return;
   const { ok } = await fetch(HEALTH, { cache: "no-store", signal: AbortSignal.timeout(PROBE) }).catch(() => ({ ok: false }));
   if (ok) returns();
-  else setTimeout(probe, PROBE);
+  else later(next);
 }
 
 /** The message `text` in `place` is about the connection: it vanishes when the service answers again. */
