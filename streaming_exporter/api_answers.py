@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import SplitResult, urlencode, urlsplit
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +24,9 @@ READS = frozenset({"GET", "HEAD"})
 NOT_KNOWN = "it is not known whether it has done what the call asks for"
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+
+LINK = 307
+"""The status of an answer with a link to a file."""
 
 UNFINISHED = ("pending", "processing")
 """The states in which a job has not ended."""
@@ -179,21 +182,33 @@ def bytes_to_skip(response: "httpx2.Response", start: int) -> int:
     raise DownloadError(f"the object store answered {response.status_code}; try again")
 
 
-def read_document(response: "httpx2.Response", url: str) -> dict[str, Any]:
-    """Return the JSON object of an answer; ``{}`` where the answer has no content (204).
+def read_document(response: "httpx2.Response", url: str, *, can_be_empty: bool = False) -> dict[str, Any]:
+    """Return the JSON object of an answer; ``{}`` where the answer can be empty and has no content (204).
 
     Raises:
         ApiError: the answer is no JSON object, so the server at ``url`` is not this API.
     """
-    if response.status_code == 204:
+    if response.status_code == 204 and can_be_empty:
         return {}
     try:
         content = response.json()
     except ValueError as error:
-        raise not_the_api(url) from error
+        raise not_the_api(url, response.status_code) from error
     if not isinstance(content, dict):
-        raise not_the_api(url)
+        raise not_the_api(url, response.status_code)
     return content
+
+
+def read_object(response: "httpx2.Response", field: str, url: str) -> dict[str, Any]:
+    """Return the JSON object of an answer that always has ``field``.
+
+    Raises:
+        ApiError: the answer is no such object, so the server at ``url`` is not this API.
+    """
+    document = read_document(response, url)
+    if field not in document:
+        raise not_the_api(url, response.status_code)
+    return document
 
 
 def read_job_id(response: "httpx2.Response", url: str) -> UUID:
@@ -206,20 +221,23 @@ def read_job_id(response: "httpx2.Response", url: str) -> UUID:
     try:
         return UUID(str(read_document(response, url)["export_job_id"]))
     except (KeyError, ValueError, ApiError) as error:
-        failure = not_the_api(url)
+        failure = not_the_api(url, response.status_code)
         failure.idempotency_key = response.request.headers.get(IDEMPOTENCY_KEY)
         raise failure from error
 
 
 def read_link(response: "httpx2.Response", url: str) -> str:
-    """Return where an answer leads.
+    """Return the link to a file in an answer.
 
     Raises:
-        ApiError: it leads nowhere, so the server at ``url`` is not this API.
+        ApiError: it has none, so the server at ``url`` is not this API. A proxy that sends callers to another
+            address of the API has the path of the call in its answer.
     """
-    if "location" not in response.headers:
-        raise not_the_api(url)
-    return str(response.headers["location"])
+    link = str(response.headers.get("location", ""))
+    path = _split(link).path
+    if response.status_code != LINK or not path or path == response.request.url.path:
+        raise _not_the_api(response, url)
+    return link
 
 
 def read_job(document: dict[str, Any], url: str) -> Job:
@@ -234,10 +252,27 @@ def read_job(document: dict[str, Any], url: str) -> Job:
         raise not_the_api(url) from error
 
 
-def raise_for_problem(response: "httpx2.Response", method: str = "GET") -> None:
-    """Raise :class:`ApiError` for an answer from 400 on, with the text of its problem document."""
-    if response.status_code < 400:
+def raise_for_stream(response: "httpx2.Response", url: str) -> None:
+    """Raise :class:`ApiError` for an answer that is no stream of events and no end of one."""
+    raise_for_problem(response, url)
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    has_ended = response.status_code == 204 and "last-event-id" in response.request.headers
+    if not has_ended and (response.status_code != 200 or kind != "text/event-stream"):
+        raise _not_the_api(response, url)
+
+
+def raise_for_problem(
+    response: "httpx2.Response", url: str, method: str = "GET", *, is_link: bool = False
+) -> None:
+    """Raise :class:`ApiError` for an answer from 300 on; from 400 on with the text of its problem document.
+
+    The API redirects only calls for a link (``is_link``). Other redirects come from a proxy or a sign-in,
+    which has not sent the call to the API.
+    """
+    if response.status_code < 300 or (is_link and response.status_code < 400):
         return
+    if response.status_code < 400:
+        raise _not_the_api(response, url)
     code = None
     try:
         content = response.json()
@@ -276,9 +311,26 @@ def read_retry_after(value: str | None) -> float | None:
     return max(0.0, (zoned - datetime.now(UTC)).total_seconds())
 
 
-def not_the_api(url: str) -> ApiError:
-    """Return the error for a server that answers but is not this API."""
-    return ApiError(f"{hide_credentials(url)} does not answer as the exporter's API does", status=200)
+def not_the_api(url: str, status: int = 200) -> ApiError:
+    """Return the error for a server that answers with ``status`` but is not this API."""
+    return ApiError(f"{hide_credentials(url)} does not answer as the exporter's API does", status=status)
+
+
+def _not_the_api(response: "httpx2.Response", url: str) -> ApiError:
+    """Return the error for an answer that is not of this API. It has the server to which the answer leads."""
+    error = not_the_api(url, response.status_code)
+    if not response.has_redirect_location:
+        return error
+    leads_to = _split(response.headers["location"])
+    server = f" to {leads_to.scheme}://{leads_to.netloc.rpartition('@')[2]}" if leads_to.netloc else ""
+    return ApiError(f"{error}: it redirects the call{server}", status=response.status_code)
+
+
+def _split(link: str) -> SplitResult:
+    try:
+        return urlsplit(link)
+    except ValueError:  # no URL
+        return SplitResult("", "", "", "", "")
 
 
 def unreachable(url: str, error: Exception, method: str = "GET") -> ApiError:

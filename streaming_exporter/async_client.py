@@ -21,8 +21,10 @@ from streaming_exporter.api_answers import (
     file_path,
     jobs_path,
     key_headers,
+    not_the_api,
     order_of,
     raise_for_problem,
+    raise_for_stream,
     read_document,
     read_files,
     read_job,
@@ -30,6 +32,7 @@ from streaming_exporter.api_answers import (
     read_jobs,
     read_link,
     read_list,
+    read_object,
     read_password,
     unreachable,
 )
@@ -127,11 +130,13 @@ class AsyncExportClient:
 
     async def cancel(self, job_id: UUID) -> None:
         """Cancel an unfinished job. If the job is completed, remove its file."""
-        await self._request("DELETE", f"/exports/jobs/{job_id}")
+        answer = await self._request("DELETE", f"/exports/jobs/{job_id}")
+        read_object(answer, "status", self.url)
 
     async def record(self, job_id: UUID) -> dict[str, Any]:
         """Return the job as the JSON object of the API, with all its fields."""
-        return await self.call("GET", f"/exports/jobs/{job_id}")
+        answer = await self._request("GET", f"/exports/jobs/{job_id}")
+        return read_object(answer, "export_job_id", self.url)
 
     async def job(self, job_id: UUID) -> Job | None:
         """Return the job, or ``None`` if this user has no such job."""
@@ -144,7 +149,8 @@ class AsyncExportClient:
 
     async def manifest(self, job_id: UUID) -> dict[str, Any]:
         """Return rows, bytes and digest of a completed job's file."""
-        return await self.call("GET", f"/exports/jobs/{job_id}/manifest")
+        answer = await self._request("GET", f"/exports/jobs/{job_id}/manifest")
+        return read_object(answer, "sha256", self.url)
 
     async def files(self, job_id: UUID) -> list[JobFile]:
         """Return all files of a completed job, by their numbers."""
@@ -152,8 +158,8 @@ class AsyncExportClient:
         cursor: str | None = ""
         while cursor is not None:
             query = f"?limit=1000{cursor and f'&cursor={cursor}'}"
-            page = await self.call("GET", f"/exports/jobs/{job_id}/files{query}")
-            files, cursor = read_files(page, self.url)
+            page = await self._request("GET", f"/exports/jobs/{job_id}/files{query}")
+            files, cursor = read_files(read_object(page, "files", self.url), self.url)
             found += files
         return found
 
@@ -164,7 +170,7 @@ class AsyncExportClient:
             job_id: the job.
             number: the number of the file. A job with a single file needs none.
         """
-        answer = await self._request("GET", file_path(job_id, number))
+        answer = await self._request("GET", file_path(job_id, number), is_link=True)
         return read_link(answer, self.url)
 
     @asynccontextmanager
@@ -200,7 +206,7 @@ class AsyncExportClient:
 
     async def datasets(self) -> dict[str, Any]:
         """Return the datasets that the user can see, as the JSON object of the API."""
-        return await self.call("GET", "/exports/datasets")
+        return read_object(await self._request("GET", "/exports/datasets"), "datasets", self.url)
 
     async def jobs(self, *, status: str | None = None, export_type: str | None = None) -> AsyncIterator[Job]:
         """Yield the jobs of the user, newest first. They are read in pages, as the caller asks for more.
@@ -211,7 +217,8 @@ class AsyncExportClient:
         """
         cursor: str | None = ""
         while cursor is not None:
-            jobs, cursor = read_jobs(await self.call("GET", jobs_path(status, export_type, cursor)), self.url)
+            page = await self._request("GET", jobs_path(status, export_type, cursor))
+            jobs, cursor = read_jobs(read_object(page, "jobs", self.url), self.url)
             for job in jobs:
                 yield job
 
@@ -221,19 +228,23 @@ class AsyncExportClient:
         Args:
             request: as for :meth:`submit`.
         """
-        return await self.call("POST", "/exports/jobs:estimate", order_of(request)[0])
+        answer = await self._request("POST", "/exports/jobs:estimate", order_of(request)[0])
+        return read_object(answer, "rows", self.url)
 
     async def password(self, job_id: UUID) -> str:
         """Return the password of the zip archives of a job. The API shows it once: keep it."""
-        return read_password(await self.call("POST", f"/exports/jobs/{job_id}:password"), self.url)
+        answer = await self._request("POST", f"/exports/jobs/{job_id}:password")
+        return read_password(read_document(answer, self.url), self.url)
 
     async def destinations(self) -> list[dict[str, Any]]:
         """Return the destinations that the user can send files to, as the JSON objects of the API."""
-        return read_list(await self.call("GET", "/exports/destinations"), "destinations", self.url)
+        answer = await self._request("GET", "/exports/destinations")
+        return read_list(read_document(answer, self.url), "destinations", self.url)
 
     async def deliveries(self, job_id: UUID) -> list[dict[str, Any]]:
         """Return mails, messages, webhook calls and transfers of a job, as the JSON objects of the API."""
-        return read_list(await self.call("GET", f"/exports/jobs/{job_id}/deliveries"), "deliveries", self.url)
+        answer = await self._request("GET", f"/exports/jobs/{job_id}/deliveries")
+        return read_list(read_document(answer, self.url), "deliveries", self.url)
 
     async def events(
         self, job_id: UUID, *, timeout: float | None = None, admission: float = 0
@@ -259,12 +270,15 @@ class AsyncExportClient:
             except ApiError as error:
                 following.failed(error)
             if following.must_poll:
-                with suppress(ApiError):
-                    if (found := await self.job(job_id)) is not None:
-                        following.note_job()
-                        yield found
-                        if found.finished:
-                            return
+                try:
+                    found = read_job(await self.record(job_id), self.url)
+                except ApiError as error:
+                    following.failed(error)
+                else:
+                    following.note_job()
+                    yield found
+                    if found.finished:
+                        return
             await asyncio.sleep(following.pause())
 
     async def _stream(self, following: Following) -> AsyncGenerator[Job, None]:
@@ -278,12 +292,14 @@ class AsyncExportClient:
             ) as response:
                 if response.status_code >= 400:
                     await response.aread()
-                raise_for_problem(response)
+                raise_for_stream(response, self.url)
                 async for line in response.aiter_lines():
                     if (job := following.feed(line)) is not None:
                         yield job
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error
+        except ValueError as error:  # an event that is no job
+            raise not_the_api(self.url) from error
 
     async def wait(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Job:
         """Wait until a job has ended; return it, whatever its end is. Arguments are those of ``events``."""
@@ -344,7 +360,9 @@ class AsyncExportClient:
             idempotency_key: for calls that take one: the same key and body again have one effect.
         """
         headers = None if idempotency_key is None else key_headers(idempotency_key)
-        return read_document(await self._request(method, path, body, headers), self.url)
+        return read_document(
+            await self._request(method, path, body, headers), self.url, can_be_empty=method == "DELETE"
+        )
 
     async def _request(
         self,
@@ -354,6 +372,7 @@ class AsyncExportClient:
         headers: dict[str, str] | None = None,
         *,
         seconds: float = 0,
+        is_link: bool = False,
     ) -> "httpx2.Response":
         import httpx2
 
@@ -366,7 +385,7 @@ class AsyncExportClient:
             failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
             raise failure from error
         try:
-            raise_for_problem(response, method)
+            raise_for_problem(response, self.url, method, is_link=is_link)
         except ApiError as failure:
             failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
             raise

@@ -19,8 +19,10 @@ from streaming_exporter.api_answers import (
     file_path,
     jobs_path,
     key_headers,
+    not_the_api,
     order_of,
     raise_for_problem,
+    raise_for_stream,
     read_document,
     read_files,
     read_job,
@@ -28,6 +30,7 @@ from streaming_exporter.api_answers import (
     read_jobs,
     read_link,
     read_list,
+    read_object,
     read_password,
     unreachable,
 )
@@ -126,11 +129,13 @@ class ExportClient:
 
     def cancel(self, job_id: UUID) -> None:
         """Cancel an unfinished job. If the job is completed, remove its file."""
-        self._request("DELETE", f"/exports/jobs/{job_id}")
+        answer = self._request("DELETE", f"/exports/jobs/{job_id}")
+        read_object(answer, "status", self.url)
 
     def record(self, job_id: UUID) -> dict[str, Any]:
         """Return the job as the JSON object of the API, with all its fields."""
-        return self.call("GET", f"/exports/jobs/{job_id}")
+        answer = self._request("GET", f"/exports/jobs/{job_id}")
+        return read_object(answer, "export_job_id", self.url)
 
     def job(self, job_id: UUID) -> Job | None:
         """Return the job, or ``None`` if this user has no such job."""
@@ -143,7 +148,8 @@ class ExportClient:
 
     def manifest(self, job_id: UUID) -> dict[str, Any]:
         """Return rows, bytes and digest of a completed job's file."""
-        return self.call("GET", f"/exports/jobs/{job_id}/manifest")
+        answer = self._request("GET", f"/exports/jobs/{job_id}/manifest")
+        return read_object(answer, "sha256", self.url)
 
     def files(self, job_id: UUID) -> list[JobFile]:
         """Return all files of a completed job, by their numbers."""
@@ -151,8 +157,8 @@ class ExportClient:
         cursor: str | None = ""
         while cursor is not None:
             query = f"?limit=1000{cursor and f'&cursor={cursor}'}"
-            page = self.call("GET", f"/exports/jobs/{job_id}/files{query}")
-            files, cursor = read_files(page, self.url)
+            page = self._request("GET", f"/exports/jobs/{job_id}/files{query}")
+            files, cursor = read_files(read_object(page, "files", self.url), self.url)
             found += files
         return found
 
@@ -163,7 +169,7 @@ class ExportClient:
             job_id: the job.
             number: the number of the file. A job with a single file needs none.
         """
-        answer = self._request("GET", file_path(job_id, number))
+        answer = self._request("GET", file_path(job_id, number), is_link=True)
         return read_link(answer, self.url)
 
     @contextmanager
@@ -197,7 +203,7 @@ class ExportClient:
 
     def datasets(self) -> dict[str, Any]:
         """Return the datasets that the user can see, as the JSON object of the API."""
-        return self.call("GET", "/exports/datasets")
+        return read_object(self._request("GET", "/exports/datasets"), "datasets", self.url)
 
     def jobs(self, *, status: str | None = None, export_type: str | None = None) -> Iterator[Job]:
         """Yield the jobs of the user, newest first. They are read in pages, as the caller asks for more.
@@ -208,7 +214,8 @@ class ExportClient:
         """
         cursor: str | None = ""
         while cursor is not None:
-            jobs, cursor = read_jobs(self.call("GET", jobs_path(status, export_type, cursor)), self.url)
+            page = self._request("GET", jobs_path(status, export_type, cursor))
+            jobs, cursor = read_jobs(read_object(page, "jobs", self.url), self.url)
             yield from jobs
 
     def estimate(self, request: ExportRequest) -> dict[str, Any]:
@@ -217,19 +224,23 @@ class ExportClient:
         Args:
             request: as for :meth:`submit`.
         """
-        return self.call("POST", "/exports/jobs:estimate", order_of(request)[0])
+        answer = self._request("POST", "/exports/jobs:estimate", order_of(request)[0])
+        return read_object(answer, "rows", self.url)
 
     def password(self, job_id: UUID) -> str:
         """Return the password of the zip archives of a job. The API shows it once: keep it."""
-        return read_password(self.call("POST", f"/exports/jobs/{job_id}:password"), self.url)
+        answer = self._request("POST", f"/exports/jobs/{job_id}:password")
+        return read_password(read_document(answer, self.url), self.url)
 
     def destinations(self) -> list[dict[str, Any]]:
         """Return the destinations that the user can send files to, as the JSON objects of the API."""
-        return read_list(self.call("GET", "/exports/destinations"), "destinations", self.url)
+        answer = self._request("GET", "/exports/destinations")
+        return read_list(read_document(answer, self.url), "destinations", self.url)
 
     def deliveries(self, job_id: UUID) -> list[dict[str, Any]]:
         """Return mails, messages, webhook calls and transfers of a job, as the JSON objects of the API."""
-        return read_list(self.call("GET", f"/exports/jobs/{job_id}/deliveries"), "deliveries", self.url)
+        answer = self._request("GET", f"/exports/jobs/{job_id}/deliveries")
+        return read_list(read_document(answer, self.url), "deliveries", self.url)
 
     def events(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Iterator[Job]:
         """Yield the job at once and after each change; the job that has ended comes last.
@@ -252,12 +263,15 @@ class ExportClient:
             except ApiError as error:
                 following.failed(error)
             if following.must_poll:
-                with suppress(ApiError):
-                    if (found := self.job(job_id)) is not None:
-                        following.note_job()
-                        yield found
-                        if found.finished:
-                            return
+                try:
+                    found = read_job(self.record(job_id), self.url)
+                except ApiError as error:
+                    following.failed(error)
+                else:
+                    following.note_job()
+                    yield found
+                    if found.finished:
+                        return
             time.sleep(following.pause())
 
     def _stream(self, following: Following) -> Iterator[Job]:
@@ -271,12 +285,14 @@ class ExportClient:
             ) as response:
                 if response.status_code >= 400:
                     response.read()
-                raise_for_problem(response)
+                raise_for_stream(response, self.url)
                 for line in response.iter_lines():
                     if (job := following.feed(line)) is not None:
                         yield job
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error
+        except ValueError as error:  # an event that is no job
+            raise not_the_api(self.url) from error
 
     def wait(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Job:
         """Wait until a job has ended; return it, whatever its end is. Arguments are those of ``events``."""
@@ -323,7 +339,9 @@ class ExportClient:
             idempotency_key: for calls that take one: the same key and body again have one effect.
         """
         headers = None if idempotency_key is None else key_headers(idempotency_key)
-        return read_document(self._request(method, path, body, headers), self.url)
+        return read_document(
+            self._request(method, path, body, headers), self.url, can_be_empty=method == "DELETE"
+        )
 
     def _request(
         self,
@@ -333,6 +351,7 @@ class ExportClient:
         headers: dict[str, str] | None = None,
         *,
         seconds: float = 0,
+        is_link: bool = False,
     ) -> "httpx2.Response":
         import httpx2
 
@@ -345,7 +364,7 @@ class ExportClient:
             failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
             raise failure from error
         try:
-            raise_for_problem(response, method)
+            raise_for_problem(response, self.url, method, is_link=is_link)
         except ApiError as failure:
             failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
             raise

@@ -101,7 +101,8 @@ class Following:
             return
         if not error.is_retryable and not (error.status == 404 and self._can_come_back()):
             raise error
-        self._asked_pause = min(error.retry_after or 0.0, MAX_ASKED_SECONDS)
+        asked = min(error.retry_after or 0.0, MAX_ASKED_SECONDS)
+        self._asked_pause = max(self._asked_pause, asked)  # the longer one of the stream and of the job
 
     def _can_come_back(self) -> bool:
         """Return whether a job that the API does not know can be known to it later.

@@ -115,4 +115,6 @@ async def file(job_id: UUID, client: Exports) -> RedirectResponse:
     try:
         return RedirectResponse(await client.link(job_id))
     except ApiError as error:
-        raise HTTPException(error.status or 503, str(error)) from error
+        status = error.status or 503
+        # An answer below 400 is not one of the API: a proxy or a page for signing in is in front of it.
+        raise HTTPException(status if status >= 400 else 502, str(error)) from error

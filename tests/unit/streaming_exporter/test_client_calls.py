@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from inspect import isasyncgenfunction
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -143,37 +144,87 @@ async def test_the_asynchronous_client_makes_the_call(operation: str) -> None:
     assert seen == [operation]
 
 
-@pytest.mark.parametrize("content", ["{}", '{"export_job_id": 7}', "[]", "<html>", ""])
-@pytest.mark.parametrize("name", sorted({name for name, _ in CALLS.values()} - {"events"}))
-def test_an_answer_of_another_server_is_an_error_of_the_api(name: str, content: str) -> None:
-    """A page of a proxy can have the status 200. ``events`` asks again instead."""
-    arguments = next(arguments for other, arguments in CALLS.values() if other == name)
+def foreign(status: int, text: str = "", **headers: str) -> Any:
+    return pytest.param(httpx2.Response(status, text=text, headers=headers), id=f"{status} {text}".strip())
 
-    def handle(_: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, text=content)
 
+FOREIGN = [
+    *(foreign(200, content) for content in ("{}", '{"export_job_id": 7}', "[]", "")),
+    foreign(200, "<html>", **{"content-type": "text/html"}),
+    foreign(200, "event: job\ndata: {}\n\n", **{"content-type": "text/event-stream"}),
+    foreign(202, "<html>"),
+    foreign(204),
+    foreign(301, location="https://api/login?state=private"),
+    foreign(302, location="/login"),
+    foreign(304),
+    foreign(307, location="https://api{path}"),
+    foreign(307, location="http://[login"),
+    foreign(307),
+    foreign(308, location="https://ada:private@api{path}"),
+]
+"""Answers of a proxy or a page for signing in, which is in front of the API or in its place."""
+
+foreign_answers = pytest.mark.parametrize("answer", FOREIGN)
+every_method = pytest.mark.parametrize(("name", "arguments"), dict(CALLS.values()).items(), ids=str)
+
+
+def answering(answer: httpx2.Response) -> httpx2.MockTransport:
+    """Return a transport with one answer for all calls. `{path}` in its location is the path of the call."""
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        headers = {**answer.headers}
+        if "location" in headers:
+            headers["location"] = headers["location"].replace("{path}", request.url.path)
+        return httpx2.Response(answer.status_code, content=answer.content, headers=headers)
+
+    return httpx2.MockTransport(handle)
+
+
+def assert_names_the_server(error: ApiError, name: str, answer: httpx2.Response) -> None:
+    assert error.status == answer.status_code
+    assert str(error).startswith("http://api does not answer as the exporter's API does"), error
+    assert "private" not in str(error)
+    if answer.headers.get("location", "").startswith("https://"):
+        assert str(error).endswith("it redirects the call to https://api")
+    assert (error.idempotency_key is not None) == (name in ("submit", "rerun")), error
+
+
+@foreign_answers
+@every_method
+@pytest.mark.timeout(5)
+def test_an_answer_of_another_server_is_an_error_of_the_api(
+    name: str, arguments: tuple[Any, ...], answer: httpx2.Response
+) -> None:
     with ExportClient("http://api", "token") as client:
         client._http.close()
-        client._http = httpx2.Client(base_url="http://api", transport=httpx2.MockTransport(handle))
-        try:
-            answer = getattr(client, name)(*arguments)
-            found = list(answer) if name == "jobs" else answer
-        except ApiError as error:
-            assert (error.idempotency_key is not None) == (name in ("submit", "rerun")), error
-            return
-    assert name in ("cancel", "datasets", "estimate", "manifest"), found
+        client._http = httpx2.Client(base_url="http://api", transport=answering(answer))
+        with pytest.raises(ApiError) as caught:
+            list(getattr(client, name)(*arguments))
+    assert_names_the_server(caught.value, name, answer)
 
 
-@pytest.mark.parametrize("name", ["submit", "rerun", "link"])
-async def test_an_answer_of_another_server_is_an_error_of_the_asynchronous_client_too(name: str) -> None:
-    arguments = next(arguments for other, arguments in CALLS.values() if other == name)
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, text="{}"))
+@foreign_answers
+@every_method
+@pytest.mark.timeout(5)
+async def test_an_answer_of_another_server_is_an_error_of_the_asynchronous_client_too(
+    name: str, arguments: tuple[Any, ...], answer: httpx2.Response
+) -> None:
     async with AsyncExportClient("http://api", "token") as client:
         await client._http.aclose()
-        client._http = httpx2.AsyncClient(base_url="http://api", transport=transport)
+        client._http = httpx2.AsyncClient(base_url="http://api", transport=answering(answer))
+        call = getattr(client, name)
         with pytest.raises(ApiError) as caught:
-            await getattr(client, name)(*arguments)
-    assert (caught.value.idempotency_key is not None) == (name != "link")
+            await (anext(call(*arguments)) if isasyncgenfunction(call) else call(*arguments))
+    assert_names_the_server(caught.value, name, answer)
+
+
+def test_a_link_is_that_of_the_object_store() -> None:
+    link = "https://store/bucket/exports/jobs/1/download?X-Amz-Signature=1"
+    with ExportClient("http://api", "token") as client:
+        client._http.close()
+        transport = answering(httpx2.Response(307, headers={"location": link}))
+        client._http = httpx2.Client(base_url="http://api", transport=transport)
+        assert client.link(JOB) == link
 
 
 @pytest.mark.parametrize("operation", sorted(CALLS.keys() - ONE_FILE.keys()))

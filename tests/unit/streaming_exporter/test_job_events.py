@@ -39,7 +39,9 @@ async def answering(
             resumed.append(head.partition("last-event-id: ")[2].partition("\r\n")[0])
         status, body = (waiting.pop(0) if waiting else (503, "")) if "/events " in head else job
         if status != BROKEN:
-            writer.write(f"HTTP/1.1 {status} -\r\nConnection: close\r\n\r\n{body}".encode())
+            kind = "text/event-stream" if "/events " in head and status == 200 else "application/json"
+            headers = f"Connection: close\r\nContent-Type: {kind}"
+            writer.write(f"HTTP/1.1 {status} -\r\n{headers}\r\n\r\n{body}".encode())
             await writer.drain()
         writer.close()
 
@@ -110,6 +112,24 @@ async def test_a_job_that_was_seen_and_is_unknown_for_a_moment_is_followed_on(is
     """A proxy answers 404 while the API behind it is away."""
     streams = [(200, event(1, "pending")), (404, ""), (200, event(2, "completed"))]
     async with answering(streams, job=(404, "")) as (url, _):
+        assert await follow(url, is_async=is_async) == ["pending", "completed"]
+
+
+@both
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("job", [(401, ""), (403, ""), (404, ""), (200, "<html>"), (308, "")], ids=str)
+async def test_a_refusal_of_the_job_itself_ends_the_following(is_async: bool, job: tuple[int, str]) -> None:
+    """The streams fail in a way that can pass, for ever."""
+    async with answering([], job=job) as (url, _):
+        with pytest.raises(ApiError) as caught:
+            await follow(url, is_async=is_async)
+    assert caught.value.status == job[0]
+
+
+@both
+async def test_a_stream_that_has_nothing_after_the_last_event_is_its_end(is_async: bool) -> None:
+    streams = [(200, event(1, "pending")), (204, ""), (204, "")]
+    async with answering(streams, job=(200, document("completed"))) as (url, _):
         assert await follow(url, is_async=is_async) == ["pending", "completed"]
 
 
