@@ -173,7 +173,13 @@ async def read(settings: Settings, selection: Selection) -> AsyncGenerator[DeadL
     from aiokafka import AIOKafkaConsumer, TopicPartition
     from aiokafka.errors import KafkaError
 
-    from streaming_exporter.kafka_connection import client_options
+    from streaming_exporter.kafka_connection import (
+        NOT_ALLOWED,
+        RIGHTS_ADVICE,
+        NotAllowed,
+        client_options,
+        hidden_topic,
+    )
 
     name = settings.topic(Topic.DEAD_LETTERS)
     options = client_options(settings)
@@ -182,7 +188,10 @@ async def read(settings: Settings, selection: Selection) -> AsyncGenerator[DeadL
         async with asyncio.timeout(2 * ANSWER_SECONDS):
             await consumer.start()
             metadata = await consumer._client.fetch_all_metadata()
-            places = [TopicPartition(name, part) for part in metadata.partitions_for_topic(name) or ()]
+            parts = metadata.partitions_for_topic(name)
+            if not parts:
+                raise hidden_topic(name, "READ")
+            places = [TopicPartition(name, part) for part in parts]
             places = [place for place in places if not selection.ids or place.partition in _parts(selection)]
             consumer.assign(places)
             spans = await _spans(consumer, places, selection)
@@ -201,6 +210,10 @@ async def read(settings: Settings, selection: Selection) -> AsyncGenerator[DeadL
                     letter = DeadLetter.of(record)
                     if record.offset < end and selection.has(letter):
                         yield letter
+    except NotAllowed as error:
+        raise PublishError(str(error)) from error
+    except NOT_ALLOWED as error:
+        raise PublishError(f"Kafka: {error}; {RIGHTS_ADVICE}") from error
     except (KafkaError, OSError, TimeoutError) as error:
         raise PublishError(
             f"Kafka at {settings.kafka_bootstrap_servers} does not answer "

@@ -6,9 +6,16 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
-from streaming_exporter.errors import BadSettings, Retryable
+from streaming_exporter.errors import BadSettings, Outage, Retryable
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.oauth import OAuthTokenProvider
@@ -16,6 +23,29 @@ from streaming_exporter.oauth import OAuthTokenProvider
 log = logging.getLogger(__name__)
 
 SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
+
+NOT_ALLOWED = (
+    TopicAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    ClusterAuthorizationFailedError,
+)
+"""The errors of brokers about a missing right of the principal. Kafka answers, so it is no outage."""
+
+RIGHTS_ADVICE = "give the principal the rights of its part (docs/operations.md, Kafka)"
+
+
+class NotAllowed(Outage):
+    """Kafka answers, but the principal lacks a right, or a topic is missing that it cannot create."""
+
+    code = "not_allowed"
+
+
+def hidden_topic(topic: str, right: str) -> NotAllowed:
+    """Return the error for a topic that the brokers do not show. They hide it from those without a right."""
+    return NotAllowed(
+        f"Kafka: the topic {topic} is missing, or this principal has no right to {right} it; create it, or "
+        f"{RIGHTS_ADVICE}"
+    )
 
 
 def bootstrap_servers(settings: KafkaSettings) -> list[str]:
@@ -101,10 +131,18 @@ def bootstrap_on_failure(client: AIOKafkaClient) -> None:
     client._metadata_update = update_or_bootstrap
 
 
-async def ensure_topics(settings: KafkaSettings) -> None:
+async def ensure_topics(settings: KafkaSettings, *, wanted: str | None = None) -> None:
     """Create the topics that do not exist.
 
+    The brokers do not list topics that the principal has no right to describe. These cannot be created
+    either, which is no error if only ``wanted`` is needed.
+
+    Args:
+        settings: the connection.
+        wanted: the cluster's name of the only topic that the caller needs; ``None`` if it needs all.
+
     Raises:
+        NotAllowed: the principal has no right to create a topic that is needed.
         Retryable: Kafka cannot be reached or refuses to create them.
     """
     admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=15_000)
@@ -123,10 +161,13 @@ async def ensure_topics(settings: KafkaSettings) -> None:
             ]
             if missing:
                 response = await admin.create_topics(missing)
-                for _, code, *_ in response.topic_errors:
+                for name, code, *_ in response.topic_errors:
                     error = for_code(code)
-                    if code and error is not TopicAlreadyExistsError:
-                        raise error()
+                    if not code or error is TopicAlreadyExistsError or wanted not in (None, name):
+                        continue
+                    if error in NOT_ALLOWED:
+                        raise hidden_topic(name, "DESCRIBE")
+                    raise error()
         finally:
             await admin.close()
     except (KafkaError, OSError) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 from streaming_exporter.errors import PublishError, Retryable, Unreadable
-from streaming_exporter.events import Event, RequestIdentity, Topic, cancel_event, request_event
+from streaming_exporter.events import Event, RequestIdentity, cancel_event, request_event
 from streaming_exporter.kafka_settings import KafkaSettings
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Publisher:
         self._producer: AIOKafkaProducer | None = None
         self._connecting: asyncio.Task[AIOKafkaProducer] | None = None
         self._failures = 0
+        self._visible: set[str] = set()
+        self._creating = asyncio.Lock()
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -104,14 +106,18 @@ class Publisher:
         from aiokafka.errors import KafkaError
 
         producer: AIOKafkaProducer | None = None
+        is_sent = False
         try:
             # The producer's own time-out is shorter: it removes the event from the queue when it fails.
             async with asyncio.timeout(1.5 * self._timeout):
                 producer = await self._connected()
+                if topic not in self._visible:
+                    await self._ensure(producer, topic)
+                is_sent = True
                 await producer.send_and_wait(topic, value, key=key, headers=list(headers))
         except (KafkaError, Retryable, OSError, TimeoutError) as error:
             await self._note_failure(producer)
-            is_in_doubt = producer is not None and not isinstance(error, _refusals())
+            is_in_doubt = is_sent and not isinstance(error, _refusals())
             raise self._failure(error, is_in_doubt=is_in_doubt) from error
         self._failures = 0
 
@@ -200,7 +206,7 @@ class Publisher:
     async def _connect(self) -> "AIOKafkaProducer":
         from aiokafka import AIOKafkaProducer
 
-        from streaming_exporter.kafka_connection import bootstrap_on_failure, client_options, ensure_topics
+        from streaming_exporter.kafka_connection import bootstrap_on_failure, client_options
 
         producer = AIOKafkaProducer(
             **client_options(self._settings),
@@ -212,18 +218,39 @@ class Publisher:
         bootstrap_on_failure(producer.client)
         try:
             await producer.start()
-            metadata = await producer.client.fetch_all_metadata()
-            if not metadata.partitions_for_topic(self._settings.topic(Topic.REQUESTS)):
-                # Otherwise the broker can create the topic itself, with its default number of partitions.
-                await ensure_topics(self._settings)
+            self._visible = set((await producer.client.fetch_all_metadata()).topics())
         except BaseException:
             with suppress(Exception):
                 await producer.stop()
             raise
         return producer
 
+    async def _ensure(self, producer: "AIOKafkaProducer", topic: str) -> None:
+        """Create the topic if it is missing.
+
+        Otherwise the broker can create it itself, with its default number of partitions. Only the topic that
+        is published is looked for: a principal does not see the topics on which it has no right.
+
+        Raises:
+            Retryable: it is missing and cannot be created.
+        """
+        from streaming_exporter.kafka_connection import ensure_topics
+
+        async with self._creating:
+            if topic in self._visible:
+                return
+            if topic not in (await producer.client.fetch_all_metadata()).topics():
+                await ensure_topics(self._settings, wanted=topic)
+            self._visible.add(topic)
+
     def _failure(self, error: BaseException, *, is_in_doubt: bool = False) -> PublishError:
+        from streaming_exporter.kafka_connection import NOT_ALLOWED, RIGHTS_ADVICE, NotAllowed
+
         log.warning("event.publish_failed: %r", error)
+        if isinstance(error, NotAllowed):
+            return PublishError(str(error))
+        if isinstance(error, NOT_ALLOWED):
+            return PublishError(f"Kafka did not take the event ({error}); {RIGHTS_ADVICE}")
         reason = str(error) or type(error).__name__
         done = "confirm the event" if is_in_doubt else "take the event"
         doubt = "it is not known whether it arrived; " if is_in_doubt else ""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +96,8 @@ async def _within(area: str, check: Coroutine[Any, Any, list[Finding]], name: st
     try:
         async with asyncio.timeout(DOCTOR_SECONDS):
             return await check
-    except (ExporterError, TimeoutError) as error:
-        create = FindingFactory(area).problem
-        reason = str(error)
-        if reason:
-            return [create(name, "unavailable", reason=reason)]
-        return [create(name, "no_answer", seconds=round(DOCTOR_SECONDS))]
+    except TimeoutError:
+        return [FindingFactory(area).problem(name, "no_answer", seconds=round(DOCTOR_SECONDS))]
+    except ExporterError as error:
+        found = FindingFactory(area).problem_of(error)
+        return [replace(found, check=name) if found.check == ANSWERS else found]

@@ -90,7 +90,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
                     if (one := seen.first(finding)) is not None:
                         yield one
             except ExporterError as error:
-                found = FindingFactory(name).problem("answers", "unavailable", reason=str(error))
+                found = FindingFactory(name).problem_of(error)
                 if (one := seen.first(found)) is not None:
                     yield one
     finally:

@@ -48,7 +48,7 @@ async def check_dead_letters(connection: AsyncConnection, brokers: Brokers, sett
         (topic, number) for number in (await brokers.partitions([topic])).get(topic, ())
     ]
     if not places:
-        return AREA.ok("dead letters", "no message was unreadable")
+        return AREA.problem("dead letters", "hidden_topic", topic=topic)
     begins, ends = await brokers.begins(places), await brokers.ends(places)
     times = await brokers.begin_times(places)
     kept = {

@@ -9,9 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from stream_app.messages.catalogue import DEFAULT, text
+from streaming_exporter.errors import ExporterError
 
 Value = int | float | str
 """What stands in the text of a finding."""
+
+
+NOT_ALLOWED = "not_allowed"
+"""Code of the errors of a part that answers and refuses, for lack of a right."""
 
 
 class State(StrEnum):
@@ -65,6 +70,12 @@ class FindingFactory:
     def problem_if(self, wrong: bool, check: str, good: str, code: str, **values: Value) -> Finding:
         """Return a problem if ``wrong``, or else ok with the text ``good``."""
         return self._bad(State.PROBLEM, check, code, values) if wrong else self.ok(check, good)
+
+    def problem_of(self, error: ExporterError) -> Finding:
+        """Return the problem of a part that could not be checked. One that refuses the check does answer."""
+        if error.code == NOT_ALLOWED:
+            return self.problem("rights", NOT_ALLOWED, reason=str(error))
+        return self.problem("answers", "unavailable", reason=str(error))
 
     def _bad(self, state: State, check: str, code: str, values: Mapping[str, Value]) -> Finding:
         what, advice = (text(DEFAULT, f"findings.{code}.{part}", **values) for part in ("what", "advice"))

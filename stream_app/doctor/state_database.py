@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.db.migrations import missing
+from stream_app.db.writability import find_write_fault
 from stream_app.doctor.findings import Finding, FindingFactory, State
 from stream_app.doctor.schedules_and_deliveries import check_schedules_and_deliveries
 from stream_app.jobs.states import FINAL
@@ -72,7 +73,11 @@ class JobCounts:
 
 
 async def check_state_database(connection: AsyncConnection, settings: Settings) -> AsyncIterator[Finding]:
-    """Check the migrations, then the jobs. Without the newest migrations the jobs cannot be checked."""
+    """Check that it can be written, the migrations, then the jobs.
+
+    Without the newest migrations the jobs cannot be checked.
+    """
+    yield await _check_writes(connection)
     migrations = await _check_migrations(connection)
     yield migrations
     if migrations.state is not State.OK:
@@ -90,6 +95,15 @@ async def check_state_database(connection: AsyncConnection, settings: Settings) 
     yield await _check_pauses(connection)
     async for finding in check_schedules_and_deliveries(connection):
         yield finding
+
+
+async def _check_writes(connection: AsyncConnection) -> Finding:
+    fault = await find_write_fault(connection)
+    if fault is None:
+        return AREA.ok("writes", "it can be written")
+    if fault.code == "full_notifications":
+        return AREA.problem("writes", fault.code, percent=fault.percent)
+    return AREA.problem("writes", fault.code)
 
 
 async def _check_migrations(connection: AsyncConnection) -> Finding:

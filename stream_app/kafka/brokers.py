@@ -17,7 +17,7 @@ from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
 from stream_app.kafka.topic_ids import TopicIdsRequest, ids_of
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
-from streaming_exporter.kafka_connection import client_options
+from streaming_exporter.kafka_connection import NOT_ALLOWED, NotAllowed, client_options
 
 Partition = tuple[str, int]
 """A topic and the number of a partition."""
@@ -44,7 +44,10 @@ class Group:
 
 
 class Brokers:
-    """Queries the brokers. Every method raises :class:`Outage` while they do not answer."""
+    """Queries the brokers. Every method raises :class:`Outage` while they do not answer.
+
+    It raises :class:`NotAllowed` where the principal lacks a right.
+    """
 
     def __init__(self, settings: Settings, *, client_id: str, timeout: float = 5) -> None:
         """``timeout`` is the time-out of a query, in seconds."""
@@ -59,7 +62,7 @@ class Brokers:
         self._reader: AIOKafkaConsumer | None = None
 
     async def partitions(self, topics: Collection[str]) -> dict[str, set[int]]:
-        """Return the partitions of those of ``topics`` that exist."""
+        """Return the partitions of those of ``topics`` that exist and that the principal can describe."""
         described = await self._ask(lambda admin, _: admin.describe_topics())
         return {
             item["topic"]: {part["partition"] for part in item["partitions"]}
@@ -129,6 +132,8 @@ class Brokers:
                 for _ in range(ATTEMPTS):
                     try:
                         return await question(*await self._connected())
+                    except NOT_ALLOWED as error:
+                        raise NotAllowed(f"Kafka: this principal lacks a right ({error})") from error
                     except (TimeoutError, KafkaError, OSError) as error:
                         last = error
                         # Connect again: a client in a wrong state must not look like brokers that are away.

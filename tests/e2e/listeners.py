@@ -1,5 +1,6 @@
-"""A broker that requires client certificates on one listener and tokens on another; a token server."""
+"""Brokers that require certificates, tokens or passwords and rights; a token server."""
 
+import asyncio
 import base64
 import json
 import threading
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import CreateAclsRequest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,6 +36,10 @@ from dev.process import Child, free_ports
 
 ISSUER = "https://tokens.example.com"
 PASSWORD = "of the key"
+
+PRINCIPALS = ("exporter-worker", "exporter-api", "exporter-ticker", "billing")
+LITERAL, ALLOW = 3, 3
+"""Codes of Kafka: a name is meant literally; the right is given."""
 
 
 class Certificates:
@@ -199,3 +206,52 @@ class SecuredKafka(KafkaService):
     def spawn(self) -> Child:
         allowed = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._keys}"
         return Child(self.name, self._install.command("kafka.Kafka", self._config, jvm=(allowed,)), self.log)
+
+
+class AuthorizingKafka(KafkaService):
+    """A broker whose principals have only the rights that they were given. The test has all rights."""
+
+    def choose_ports(self) -> None:
+        self.port, self._controller_port, self.password_port = free_ports(3)
+        own = f"PASSWORDS://127.0.0.1:{self.password_port}"
+        lines = properties(self.port, self._controller_port, self.data_dir / "log").splitlines()
+        changed = dict(line.split("=", 1) for line in lines)
+        for name in ("listeners", "advertised.listeners"):
+            changed[name] += f",{own}"
+        changed["listener.security.protocol.map"] += ",PASSWORDS:SASL_PLAINTEXT"
+        users = " ".join(f'user_{name}="{PASSWORD}"' for name in PRINCIPALS)
+        changed |= {
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+            "listener.name.passwords.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.passwords.plain.sasl.jaas.config": (
+                f"org.apache.kafka.common.security.plain.PlainLoginModule required {users};"
+            ),
+        }
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in changed.items()))
+
+    def variables(self, principal: str) -> dict[str, str]:
+        """Return the variables of a process that signs in as ``principal``."""
+        return {
+            "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{self.password_port}",
+            "EXPORTER_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "EXPORTER_KAFKA_SASL_MECHANISM": "PLAIN",
+            "EXPORTER_KAFKA_SASL_USERNAME": principal,
+            "EXPORTER_KAFKA_SASL_PASSWORD": PASSWORD,
+        }
+
+    def allow(self, principal: str, operation: str, kind: str, name: str) -> None:
+        """Give a right, with the words of ``kafka-acls.sh``."""
+        codes = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "topic": 2, "group": 3}
+        wanted = CreateAclsRequest(codes[kind], name, LITERAL, principal, "*", codes[operation], ALLOW)
+
+        async def give() -> None:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
+            await admin.start()
+            try:
+                answer = await admin._send_request(wanted)
+            finally:
+                await admin.close()
+            assert [code for code, _ in answer.creation_responses] == [0], answer
+
+        asyncio.run(give())

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from pydantic import SecretStr
+from sqlalchemy.engine import make_url
 
 from api.operations.doctor import Doctor
 from dev.postgres import STATE
@@ -233,6 +234,23 @@ owner = "holder"
     report = await examine(datasets_file=file, source_database_url=away)
     assert not [check for check in report.of(State.PROBLEM) if check.startswith("datasets datasets.")]
     assert "datasets tables" not in report.of(State.OK)
+
+
+async def test_a_database_that_cannot_be_written_is_a_problem(
+    examine: Examine, own: Settings, database: asyncpg.Connection
+) -> None:
+    name = make_url(own.database_url.get_secret_value()).database
+    await database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    try:
+        report = await examine()
+        engine = create_engine(own, application="t")
+        over_http = await Doctor(own, engine).report()
+        await engine.dispose()
+    finally:
+        await database.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert report.problems == {"database writes"}
+    assert "its transactions are read only" in report.of(State.PROBLEM)["database writes"]
+    assert "read_only" in [finding.code for finding in over_http.findings]
 
 
 @pytest.mark.parametrize(
