@@ -14,7 +14,7 @@ import prometheus_client
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from streaming_exporter.errors import ExporterError, Rejected
+from streaming_exporter.errors import ExporterError, Rejected, Retryable
 from streaming_exporter.events import LifecycleData, Topic
 
 log = structlog.get_logger(__name__)
@@ -221,8 +221,8 @@ MAX_CODES = 100
 """Limit of the codes of errors that are labels; all others are :data:`OTHER`."""
 _codes: set[str] = set()
 
-_SERVICE_FAILURE_CODES = frozenset({"internal_error", "outage", "temporarily_unavailable", "worker_lost"})
-"""Codes of failures that no change of the request can avoid."""
+_SERVICE_FAILURE_CODES = frozenset({"internal_error", "unknown_request", "worker_lost"})
+"""Codes of failures of the service that no class of errors has."""
 
 
 def set_known_labels(*, datasets: Collection[str], formats: Collection[str]) -> None:
@@ -252,9 +252,24 @@ def count_ended_job(state: str, job: LifecycleData) -> None:
     """Count a job that has ended in ``state``."""
     JOBS.labels(state=state, **job_labels(job.export_type, job.format)).inc()
     if job.error is not None:
-        FAILURES.labels("service" if job.error.code in _SERVICE_FAILURE_CODES else "request").inc()
+        FAILURES.labels("service" if is_failure_of_service(job.error.code) else "request").inc()
         labels = job_labels(job.export_type, job.format)
         FAILURES_BY_CODE.labels(code=_code_label(job.error.code), **labels).inc()
+
+
+def is_failure_of_service(code: str) -> bool:
+    """Return whether no change of the request can avoid a failure with this code.
+
+    That is so for all temporary faults, whose attempts have been used up.
+    """
+    return code in _SERVICE_FAILURE_CODES or any(code == kind.code for kind in _family(Retryable))
+
+
+def _family(kind: type[Retryable]) -> Iterator[type[Retryable]]:
+    """Yield the class and all its subclasses."""
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _family(narrower)
 
 
 def _code_label(code: str) -> str:

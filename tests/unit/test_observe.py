@@ -122,6 +122,43 @@ def test_alerts_have_a_summary_a_severity_and_a_line_in_the_document() -> None:
     assert set(names) == set(re.findall(r"\| `(Exporter\w+)` \|", DOCUMENT))
 
 
+def expression_of(alert: str) -> str:
+    (found,) = (rule["expr"] for rule in RULES if rule["alert"] == alert)
+    return str(found)
+
+
+def test_the_jobs_of_the_chart_and_of_prometheus_are_those_of_the_alerts() -> None:
+    """A PodMonitor names its job NAMESPACE/NAME unless it is relabelled."""
+    (selector,) = selectors(expression_of("ExporterTargetDown"))[0]
+    (pattern,) = (item.value for item in selector.matchers.matchers if item.name == "job")
+    rendered = yaml_text.load_all((ROOT / "tests/unit/data/chart/everything.yaml").read_text())
+    endpoints = [
+        endpoint
+        for manifest in rendered
+        if manifest["kind"] == "PodMonitor"
+        for endpoint in manifest["spec"]["podMetricsEndpoints"]
+    ]
+    jobs = [
+        rule["replacement"]
+        for endpoint in endpoints
+        for rule in endpoint["relabelings"]
+        if rule["targetLabel"] == "job"
+    ]
+    scrapes = yaml_text.load((OBSERVE / "prometheus.yml").read_text())["scrape_configs"]
+    assert len(jobs) == len(endpoints) == 2
+    for job in (*jobs, *(scrape["job_name"] for scrape in scrapes)):
+        assert re.fullmatch(pattern, job)
+
+
+def test_an_alert_about_a_metric_of_the_api_fires_when_no_api_answers() -> None:
+    assert "or absent(exporter_queue_read)" in expression_of("ExporterQueueUnread")
+
+
+def test_late_schedules_and_all_faults_of_parts_have_an_alert() -> None:
+    assert 'exporter_schedules{state="late"}' in expression_of("ExporterSchedulesLate")
+    assert 'exporter_errors_total{kind!="refused"}' in expression_of("ExporterPartErrors")
+
+
 def test_panels_do_not_overlap_and_use_the_provisioned_source() -> None:
     source = yaml_text.load((OBSERVE / "grafana/provisioning/datasources/prometheus.yml").read_text())
     uid = source["datasources"][0]["uid"]

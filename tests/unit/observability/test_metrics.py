@@ -1,11 +1,14 @@
 """Metrics count each event once, with few label values."""
 
+from collections.abc import Iterator
+from importlib import import_module
+
 import pytest
 
 from stream_app.kafka.brokers import Partition
 from stream_app.observability import metrics
 from stream_app.worker.watchdog import PartitionState, Signals
-from streaming_exporter.errors import Outage, Rejected, Retryable
+from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 
 
 def counted(part: str, kind: str) -> float:
@@ -44,6 +47,21 @@ def test_only_errors_of_a_library_count_for_a_part(error: Exception, kind: str) 
         with pytest.raises(type(error)), metrics.count_errors("part"):
             raise error
     assert counted("part", kind) == before + 1
+
+
+def test_all_temporary_faults_are_failures_of_the_service() -> None:
+    """A request cannot avoid them, unlike a refusal."""
+    import_module("stream_app.app")  # which has all parts of a worker
+    temporary, refused = ({kind.code for kind in family(base)} for base in (Retryable, Rejected))
+    assert {"waits_for_operator", "temporary_disk", "snapshot_lost", "no_free_connection"} <= temporary
+    assert [code for code in (*temporary, "worker_lost") if not metrics.is_failure_of_service(code)] == []
+    assert [code for code in (*refused, "timeout") if metrics.is_failure_of_service(code)] == []
+
+
+def family(kind: type[ExporterError]) -> Iterator[type[ExporterError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from family(narrower)
 
 
 def test_lag_counts_unprocessed_messages() -> None:
