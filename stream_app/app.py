@@ -247,6 +247,7 @@ def _create_dispatcher(
         name,
         slots=settings.worker_slots,
         running=lambda: dispatcher.slots_in_use,
+        is_claiming=lambda: dispatcher.is_claiming,
     )
     dispatcher = Dispatcher(
         worker=name,

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from api.error_meanings import meaning_of
 from api.operations.schemas import Diagnosis
+from api.operations.service import INTERNAL_PARTS
 from api.services import ApiServices
 from stream_app.datasets.bundles import sources_of
 from stream_app.exports.sources.monitor import UNAVAILABLE
@@ -23,6 +24,13 @@ PHASES = {
     "transfer": "reads, renders and uploads rows",
     "upload": "all rows are read; renders and uploads the rest",
     "parts": "waits for its parts, which workers export",
+}
+
+PARTS = {
+    "database": "the state database",
+    "database_writes": "a writable state database",
+    "kafka": "Kafka",
+    "object_store": "the object store",
 }
 
 _ENDS = {
@@ -50,7 +58,11 @@ async def diagnose(services: ApiServices, job: ExportJob, *, with_data: bool) ->
     position = await services.statistics.position(job.id, job.user_id, job.priority, job.created_at)
     pauses = PausedClaims(frozenset(pause.scope for pause in await services.pauses.all()))
     is_waiting = job.status == Status.PENDING and job.outcome is None
-    reason = _waits_for(services, job, position, pauses) if is_waiting else _state_of(job, position.now)
+    reason = (
+        _waits_for(services, job, position, pauses) or await _waits_for_workers(services, position)
+        if is_waiting
+        else _state_of(job, position.now)
+    )
     live = job.stages if job.status == Status.PROCESSING and isinstance(job.stages, dict) else {}
     if live.get("attempt") != job.attempt:
         live = {}
@@ -92,8 +104,11 @@ async def diagnose(services: ApiServices, job: ExportJob, *, with_data: bool) ->
 
 def _waits_for(
     services: ApiServices, job: ExportJob, position: QueuePosition, pauses: PausedClaims
-) -> Reason:
-    """Return what a pending job waits for: the first reason that would hold it even without the others."""
+) -> Reason | None:
+    """Return what a pending job waits for, if it is not only its turn.
+
+    It is the first reason that would hold the job even without the others.
+    """
     dataset = services.datasets.get(job.export_type)
     scope = pauses.scope_of(job.export_type, dataset, job.user_id)
     states = services.source_monitor.states()
@@ -115,6 +130,8 @@ def _waits_for(
         return Reason("not_before", f"{why} is due in {seconds:.0f} s, at {job.not_before.isoformat()}")
     if position.workers == 0:
         return Reason("no_worker", "no worker has reported lately; start one")
+    if position.slots == 0:
+        return None
     if position.user_running >= services.settings.user_slots:
         return Reason(
             "user_slots",
@@ -125,6 +142,22 @@ def _waits_for(
             "slots",
             f"all {position.slots} slots of {position.workers} workers are in use; "
             f"about {position.before} jobs are before it",
+        )
+    return None
+
+
+async def _waits_for_workers(services: ApiServices, position: QueuePosition) -> Reason:
+    """Return why the workers do not claim a job whose turn it is, or that one claims it soon."""
+    parts = await services.readiness.parts()
+    away = [name for name, state in parts.items() if state != "ok" and name not in INTERNAL_PARTS]
+    if away:
+        names = " and ".join(PARTS[name] for name in away)
+        return Reason("part_away", f"{names} cannot be reached from this API; workers that need it wait")
+    if position.slots == 0:
+        return Reason(
+            "workers_start",
+            f"none of {position.workers} workers claims jobs yet: they start, or wait for a part that "
+            "worker.waiting in their logs names",
         )
     return Reason("next", f"a worker claims it within seconds; about {position.before} jobs are before it")
 

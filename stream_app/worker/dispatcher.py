@@ -102,6 +102,8 @@ class Dispatcher:
         self._claiming = asyncio.Lock()
         self._lost = LostClaims(store, worker)
         self._draining = False
+        self.is_claiming = False
+        """Whether the worker claims what waits. It begins once the bucket and the outcomes were read."""
         self._left_out = False
         """Whether the last claim was left out. Then it is not known whether work waits."""
         self._has_backlog = False
@@ -141,6 +143,7 @@ class Dispatcher:
 
     async def work(self) -> None:
         """Claim and run jobs until drained."""
+        self.is_claiming = True
         while not self._draining:
             self._wake.clear()
             await self._hand_back_lost()

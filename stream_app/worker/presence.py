@@ -30,14 +30,22 @@ class WorkerPresence:
     """
 
     def __init__(
-        self, registry: WorkerRegistry, name: str, *, slots: int, running: Callable[[], int]
+        self,
+        registry: WorkerRegistry,
+        name: str,
+        *,
+        slots: int,
+        running: Callable[[], int],
+        is_claiming: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Set what is reported. A worker that does not claim yet has no slots for the jobs that wait."""
         self.paused: PausedClaims | None = None
         self._has_left = False
         self._registry = registry
         self._name = name
         self._slots = slots
         self._running = running
+        self._is_claiming = is_claiming
         self._started_at = datetime.now(UTC)
         self._version = version("streaming-exporter-service")
 
@@ -55,7 +63,7 @@ class WorkerPresence:
             return
         paused = await self._registry.report(
             self._name,
-            slots=self._slots,
+            slots=self._slots if self._is_claiming() else 0,
             running=self._running(),
             version=self._version,
             started_at=self._started_at,

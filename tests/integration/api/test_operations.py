@@ -5,6 +5,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import httpx2
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from api.jobs import routes
 from api.operations import cancellations
+from api.operations.service import Readiness
 from producers.__main__ import cli
 from producers.tokens import sign_token
 from stream_app.db import engine as engine_module
@@ -59,7 +61,7 @@ async def admitted(api: Harness, client: httpx2.AsyncClient, **values: Any) -> s
 
 
 async def test_each_reason_to_wait_is_named(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P19: why a job waits: Kafka, a pause, its source, its time, no worker, its user's slots, all slots."""
+    """P19: why a job waits: Kafka, a part, a pause, its source, its time, no worker, slots."""
     services, now = api.app.state.services, datetime.now(UTC)
     async with api.user(user_id="user-7") as owner, api.user(OPERATE) as operator:
         job_id = await place(owner)
@@ -71,6 +73,13 @@ async def test_each_reason_to_wait_is_named(api: Harness, monkeypatch: pytest.Mo
         assert (await reason())[0] == "not_admitted"
         await api.set(job_id, admitted_at=now)
         assert (await reason())[0] == "no_worker"
+        await report(api, slots=0)
+        assert (await reason())[0] == "workers_start"
+        with monkeypatch.context() as patched:
+            states = {"database": "ok", "kafka": "ok", "object_store": "unavailable"}
+            patched.setattr(Readiness, "parts", AsyncMock(return_value=states))
+            text = "the object store cannot be reached from this API; workers that need it wait"
+            assert await reason() == ("part_away", text)
         await report(api)
         assert (await reason())[0] == "next"
         await report(api, running=2)

@@ -1,5 +1,6 @@
 """What operators have paused is not claimed, also after a restart; the start of an attempt has a log line."""
 
+import asyncio
 from typing import cast
 
 import pytest
@@ -183,6 +184,29 @@ async def test_workers_that_are_gone_for_an_hour_are_forgotten(jobs: Jobs, engin
         await connection.execute(text("UPDATE workers SET seen_at = now() - interval '2 hours'"))
     await WorkerPresence(registry, "frozen", slots=1, running=lambda: 1).report()
     assert [(worker.name, worker.running) for worker in (await registry.all())[0]] == [("frozen", 1)]
+
+
+async def test_a_worker_that_does_not_claim_yet_has_no_slots(
+    jobs: Jobs, engine: AsyncEngine, storage: ObjectStore, settings: Settings
+) -> None:
+    """It waits for the bucket or reads outcomes; jobs must not seem to run soon."""
+
+    async def emit(_: Event) -> None:
+        pass
+
+    exporter, registry = cast(Exporter, Exports(storage)), WorkerRegistry(engine)
+    dispatcher = Dispatcher(worker="w", store=jobs.store, exporter=exporter, emit=emit, settings=settings)
+    presence = WorkerPresence(
+        registry, "w", slots=2, running=lambda: 0, is_claiming=lambda: dispatcher.is_claiming
+    )
+    await presence.report()
+    assert [worker.slots for worker in (await registry.all())[0]] == [0]
+    working = asyncio.create_task(dispatcher.work())
+    await until_async(lambda: dispatcher.is_claiming)
+    await presence.report()
+    assert [worker.slots for worker in (await registry.all())[0]] == [2]
+    await dispatcher.drain(0)
+    await working
 
 
 async def test_a_heartbeat_stores_what_the_attempt_does(
