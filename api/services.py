@@ -26,6 +26,7 @@ from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import create_engine
 from stream_app.db.listener import CHANGES_CHANNEL, listen
+from stream_app.db.writability import check_writable
 from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
@@ -181,6 +182,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             readiness=Readiness(
                 {
                     "database": job_queries.check,
+                    "database_writes": partial(check_writable, reading),
                     "kafka": publisher.check,
                     "object_store": lambda: storage.call(storage.check),
                     "feed": live_updates.check,

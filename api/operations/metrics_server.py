@@ -1,6 +1,7 @@
-"""Serves metrics and readiness on a port of their own, which no user needs to reach."""
+"""Serves metrics, liveness and readiness on a port of their own, which no user needs to reach."""
 
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -10,11 +11,11 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from api.background import keep_running
-from api.operations.routes import details
+from api.operations.routes import NEEDED, NEEDS, details, status_of
 from api.services import ApiServices
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def served(services: ApiServices) -> AsyncIterator[None]:
-    """Serve the metrics and the readiness on a port of their own until the end of the block.
+    """Serve the metrics, the liveness and the readiness on a port of their own until the end of the block.
 
     Without ``EXPORTER_METRICS_PORT`` it serves nothing. If the port cannot be opened, this is logged, and the
     API runs without it. A server that ends is started again.
@@ -89,10 +90,18 @@ def _application(services: ApiServices) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(await services.queue_metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
-    async def readyz(_: Request) -> Response:
+    async def readyz(request: Request) -> Response:
+        needs = request.query_params.get("needs")
+        if needs is not None and not re.fullmatch(NEEDS, needs):
+            return PlainTextResponse(f"needs: allowed: {', '.join(NEEDED)}\n", 422)
         parts = await services.readiness.parts()
-        ready = all(state == "ok" for state in parts.values())
-        health = await details(services, "ok" if ready else "unavailable", parts)
-        return JSONResponse(health.model_dump(mode="json"), 200 if ready else 503)
+        status = status_of(parts, needs)
+        health = await details(services, status, parts)
+        return JSONResponse(health.model_dump(mode="json"), 503 if status == "unavailable" else 200)
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/readyz", readyz)])
+    async def healthz(_: Request) -> Response:
+        # Users cannot use up the connections of this port, so a probe here does not fail under load.
+        return JSONResponse({"status": "ok"})
+
+    handlers = {"/metrics": metrics, "/readyz": readyz, "/healthz": healthz}
+    return Starlette(routes=[Route(path, handler) for path, handler in handlers.items()])

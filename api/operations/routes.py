@@ -1,8 +1,9 @@
 """Health, readiness and metrics of the API, and who can read their details."""
 
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -10,12 +11,18 @@ from pydantic import BaseModel
 from api import audit_log
 from api.auth.authenticator import Authenticator
 from api.errors import Problem, problem_responses
+from api.operations.service import INTERNAL_PARTS
 from api.services import ApiServices, InjectedServices
 from stream_app.exposure import is_public
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
 router = APIRouter(tags=["probes"])
+
+NEEDED = ("database", "kafka", "object_store")
+"""Parts that a caller can name as the ones that it needs."""
+NEEDS = rf"({'|'.join(NEEDED)})(,({'|'.join(NEEDED)}))*"
+"""The names of parts, with commas between them."""
 
 
 class DatasetsHealth(BaseModel):
@@ -27,6 +34,8 @@ class DatasetsHealth(BaseModel):
 
 class Health(BaseModel):
     """``parts`` maps each part of the service to ``ok`` or ``unavailable``. The log has the reason.
+
+    ``status`` is ``ok``, ``unavailable``, or ``degraded``: none of the unavailable parts is in ``needs``.
 
     ``sources`` does the same for the source databases; ``unknown`` means that one was not asked yet. Neither
     they nor a fault of the datasets file make the service unready: other exports go on. ``paused`` is what
@@ -55,19 +64,39 @@ async def healthz() -> Health:
     response_model=Health,
     responses={503: {"model": Health, "description": "A part is unavailable"}},
 )
-async def readyz(services: InjectedServices, request: Request, response: Response) -> Health:
+async def readyz(
+    services: InjectedServices,
+    request: Request,
+    response: Response,
+    needs: Annotated[
+        str | None,
+        Query(
+            pattern=f"^{NEEDS}$",
+            max_length=100,
+            description="Only these parts make the API unready, such as `database,kafka`. Default: all",
+        ),
+    ] = None,
+) -> Health:
     """The API checks the parts at most once a second.
 
-    `EXPORTER_PROBE_DETAILS` decides who sees which parts are available.
+    Status, lists and new requests need only the database: `/readyz?needs=database` is a probe for a load
+    balancer. `EXPORTER_PROBE_DETAILS` decides who sees which parts are available.
     """
     parts = await services.readiness.parts()
-    ready = all(state == "ok" for state in parts.values())
-    if not ready:
+    status = status_of(parts, needs)
+    if status == "unavailable":
         response.status_code = 503
-    status = "ok" if ready else "unavailable"
     if not await can_see_details(request):
         return Health(status=status)
     return await details(services, status, parts)
+
+
+def status_of(parts: dict[str, str], needs: str | None) -> str:
+    """Return the status of the API if it needs only the parts ``needs``, or all of them if there are none."""
+    away = {name for name, state in parts.items() if state != "ok"}
+    if not away:
+        return "ok"
+    return "degraded" if needs and away.isdisjoint({*needs.split(","), *INTERNAL_PARTS}) else "unavailable"
 
 
 async def details(services: ApiServices, status: str, parts: dict[str, str]) -> Health:

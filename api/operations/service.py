@@ -25,7 +25,9 @@ METRICS_CACHE_SECONDS = 10.0
 """A count of the queue is reused for this long, so that frequent calls cost the database nothing."""
 
 INTERNAL_PARTS = frozenset({"feed"})
-"""Parts of the API itself. They are listed only while they are unavailable."""
+"""Parts of the API itself, which it always needs."""
+HIDDEN_PARTS = INTERNAL_PARTS | {"database_writes"}
+"""Parts that are listed only while they are unavailable."""
 
 
 class Readiness:
@@ -52,7 +54,7 @@ class Readiness:
                 self._parts = {
                     name: "unavailable" if name in errors else "ok"
                     for name in self._checks
-                    if name in errors or name not in INTERNAL_PARTS
+                    if name in errors or name not in HIDDEN_PARTS
                 }
                 self._valid_until = time.monotonic() + READINESS_CACHE_SECONDS
         return self._parts

@@ -102,6 +102,14 @@ def test_the_bundles_of_their_page_can_be_loaded(tmp_path: Path) -> None:
     assert bundles["personal_data"].members == bundles["my_data"].members
 
 
+def test_each_upgrade_by_helm_waits_for_a_long_migration() -> None:
+    """Its default is 5 minutes. Then it fails, and the next one deletes the migration while it runs."""
+    lines = [line for path in DOCUMENTS for line in path.read_text("utf-8").splitlines()]
+    upgrades = [line for line in lines if re.search(r"\bhelm .*\bupgrade --", line)]
+    assert upgrades
+    assert [line for line in upgrades if "--timeout 2h" not in line] == []
+
+
 NOT_RUN = {
     "age": "the program of a receiver; tests of encrypted files decrypt them with the library",
     "apt-get": "only root may",

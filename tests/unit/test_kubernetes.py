@@ -126,8 +126,8 @@ def test_the_worker_is_ready_by_its_file() -> None:
 
 def test_the_api_is_probed_where_it_answers() -> None:
     api = container("exporter-api")
-    assert api["livenessProbe"]["httpGet"]["path"] == "/healthz"
-    assert api["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert api["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    assert api["readinessProbe"]["httpGet"] == {"path": "/readyz?needs=database", "port": "http"}
     assert str(api["ports"][0]["containerPort"]) in api["args"]
     (service,) = [m for m in RESOURCES if m["kind"] == "Service"]
     assert service["spec"]["ports"][0]["targetPort"] == api["ports"][0]["name"]

@@ -18,9 +18,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from api.server import BoundedProtocol
+from dev.process import free_ports
 from producers.tokens import sign_token
 from stream_app.settings import Settings
-from tests.waiting import WITHIN, patient
+from tests.waiting import WITHIN, patient, until
 
 AWAY = {
     "EXPORTER_DATABASE_URL": "postgresql://x@127.0.0.1:1/x",
@@ -174,7 +175,14 @@ def test_a_stream_continues_after_a_pause_of_its_reader(server: int) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The API as a process, with all other parts unavailable: its address and its log."""
     log = tmp_path_factory.mktemp("api") / "api.log"
-    env = os.environ | AWAY | {"EXPORTER_TRUSTED_PROXIES": "127.0.0.2"}
+    with api_process(log, {"EXPORTER_TRUSTED_PROXIES": "127.0.0.2"}) as url:
+        yield url, log
+
+
+@contextlib.contextmanager
+def api_process(log: Path, settings: dict[str, str]) -> Iterator[str]:
+    """Run the API as a process, with all other parts unavailable; yield its address."""
+    env = os.environ | AWAY | settings
     with log.open("w") as file:
         process = subprocess.Popen([sys.executable, "-m", "api", "--port", "0"], stderr=file, env=env)
     try:
@@ -182,7 +190,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
             assert process.poll() is None, log.read_text()
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.05)
-        yield found[1], log
+        yield found[1]
     finally:
         process.terminate()
         process.wait(patient(30))
@@ -225,3 +233,27 @@ def test_only_a_trusted_proxy_can_set_the_client_address(
         assert client.get(f"{url}/exports/jobs", headers=headers).status_code == 401
     lines = [line for line in log.read_text().splitlines() if f"from-{proxy}" in line]
     assert len([line for line in lines if "call.audited" in line and f'"client": "{address}"' in line]) == 1
+
+
+def test_open_calls_cannot_make_the_api_look_dead(tmp_path: Path) -> None:
+    """A restart would send all streams to the next API. So the metrics port answers the liveness probe."""
+    (port,) = free_ports(1)
+    settings = {"EXPORTER_API_CONNECTION_LIMIT": "3", "EXPORTER_METRICS_PORT": str(port)}
+    with api_process(tmp_path / "api.log", settings) as url, contextlib.ExitStack() as stack:
+        token = sign_token(Settings(_env_file=None), "ada").encode()
+        for _ in range(3):
+            head = b"POST /exports/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % token
+            unfinished = head + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            stack.enter_context(begun(int(url.rpartition(":")[2]), unfinished))
+        until(lambda: is_busy(url))
+        answered = httpx2.get(f"http://127.0.0.1:{port}/healthz")
+        wrong = httpx2.get(f"http://127.0.0.1:{port}/readyz?needs=databse")
+    assert (answered.status_code, answered.json()) == (200, {"status": "ok"})
+    assert wrong.status_code == 422
+
+
+def is_busy(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/healthz").status_code == 503
+    except httpx2.ReadError:  # the connection was closed before its request was read
+        return True

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import structlog
 from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.sample import DATASETS
@@ -96,16 +97,50 @@ async def test_not_ready_names_the_part(api_settings: Settings, changes: dict[st
     assert set(parts.values()) == {"ok"}
 
 
+@pytest.mark.parametrize("part", ["kafka", "object_store", "database"])
+async def test_a_probe_can_need_only_the_database(api_settings: Settings, part: str) -> None:
+    """Without Kafka or the store the API still accepts requests, so a load balancer must not drop it."""
+    away: dict[str, dict[str, Any]] = {
+        "kafka": {"kafka_bootstrap_servers": NOWHERE},
+        "object_store": {"s3_endpoint": f"http://{NOWHERE}"},
+        "database": {"database_url": SecretStr(f"postgresql://u:p@{NOWHERE}/exporter")},
+    }
+    async with running(changed(api_settings, **away[part])) as app, client_of(app, None) as client:
+        one = await client.get("/readyz?needs=database")
+        both = await client.get("/readyz?needs=database,kafka,object_store")
+        wrong = await client.get("/readyz?needs=databse")
+    expected = (503, "unavailable") if part == "database" else (200, "degraded")
+    assert (one.status_code, one.json()["status"]) == expected
+    assert both.status_code == 503
+    assert wrong.status_code == 422
+
+
+async def test_a_database_that_cannot_be_written_is_a_part_of_its_own(
+    api_settings: Settings, own_settings: Settings, engine: AsyncEngine
+) -> None:
+    """Reads go on, so it does not take the API away from a load balancer."""
+    async with engine.begin() as connection:
+        name = await connection.scalar(text("SELECT current_database()"))
+        await connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    settings = changed(api_settings, database_url=own_settings.database_url)
+    async with running(settings) as app, client_of(app, None) as client:
+        response = await client.get("/readyz")
+        needed = await client.get("/readyz?needs=database")
+    assert (response.status_code, response.json()["parts"]["database"]) == (503, "ok")
+    assert response.json()["parts"]["database_writes"] == "unavailable"
+    assert needed.status_code == 200
+
+
 async def test_tables_that_are_not_migrated_are_not_ready(
-    api_settings: Settings, engine: AsyncEngine
+    api_settings: Settings, own_settings: Settings, engine: AsyncEngine
 ) -> None:
     async with engine.begin() as connection:
         await connection.exec_driver_sql("ALTER TABLE export_jobs DROP COLUMN manifest")
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    settings = changed(api_settings, database_url=SecretStr(url))
+    settings = changed(api_settings, database_url=own_settings.database_url)
     async with running(settings) as app, client_of(app, None) as client:
         response = await client.get("/readyz")
-    assert (response.status_code, response.json()["parts"]["database"]) == (503, "unavailable")
+    assert response.status_code == 503
+    assert response.json()["parts"] == {"database": "unavailable", "kafka": "ok", "object_store": "ok"}
 
 
 async def test_requests_and_cancellations_are_accepted_without_kafka(
