@@ -102,8 +102,8 @@ async def _check_writes(connection: AsyncConnection) -> Finding:
     if fault is None:
         return AREA.ok("writes", "it can be written")
     if fault.code == "full_notifications":
-        return AREA.problem("writes", fault.code, percent=fault.percent)
-    return AREA.problem("writes", fault.code)
+        return AREA.problem("writes", "full_notifications", percent=fault.percent)
+    return AREA.problem("writes", "replica" if fault.code == "replica" else "read_only")
 
 
 async def _check_migrations(connection: AsyncConnection) -> Finding:

@@ -51,7 +51,11 @@ def fail_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> FailingProdu
     async def connected(_: Publisher) -> FailingProducer:
         return producer
 
+    async def ensured(*_: Any) -> None:
+        """Find that the topic exists."""
+
     monkeypatch.setattr(Publisher, "_connected", connected)
+    monkeypatch.setattr(Publisher, "_ensure", ensured)
     return producer
 
 
