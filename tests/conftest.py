@@ -154,7 +154,7 @@ def pytest_collection_finish() -> None:
 
 
 def _forget_garbage() -> None:
-    gc.collect()
+    # Nothing is collected before: a tenth of the time of a start, for a few objects.
     gc.freeze()
     gc.enable()
 

@@ -1,9 +1,12 @@
 """Imports: commands import little, so that they are quick, and producers import no worker."""
 
+import json
 import os
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,48 @@ def imported(code: str) -> set[str]:
     return set(
         run("-c", f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})").split()
     )
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the command of a process has done until it read the settings.
+
+    Attributes:
+        modules: the modules that are imported then, also by tracing that is off and by the check of tables.
+        full_collections: how often it has collected garbage of all ages.
+    """
+
+    modules: frozenset[str]
+    full_collections: int
+
+    @property
+    def packages(self) -> set[str]:
+        return {name.partition(".")[0] for name in self.modules}
+
+
+@cache
+def _started(package: str, *arguments: str) -> Started:
+    """Run a process of the service that ends because a setting is wrong: after its imports."""
+    program = f"""
+import contextlib, gc, json, os, sys
+
+full = []
+gc.callbacks.append(lambda phase, about: full.append(phase) if about["generation"] == 2 else None)
+from {package}.__main__ import cli
+
+sys.argv[1:] = {list(arguments)}
+os.environ["EXPORTER_DATABASE_URL"] = "no url"
+with contextlib.suppress(SystemExit), contextlib.redirect_stderr(None):
+    cli()
+import stream_app.observability.telemetry
+from stream_app.db import table_check
+
+with stream_app.observability.telemetry.exporting_spans("s", "i"):
+    assert table_check._missing("0001")
+print(json.dumps([sorted(sys.modules), len(full)]))
+"""
+    modules, full = json.loads(run("-c", program))
+    return Started(frozenset(modules), full)
 
 
 def processor_seconds(*arguments: str) -> float:
@@ -66,15 +111,30 @@ def test_publishing_needs_the_client_of_kafka_and_nothing_more() -> None:
 
 
 def test_the_api_imports_no_worker_and_nothing_that_writes_files() -> None:
-    found = imported("import api.app")
+    found = _started("api").packages
     assert "fastapi" in found
     assert not found & {"alembic", "faust", "mode", "openpyxl", "PIL", "pyarrow", "reportlab"}
 
 
 def test_a_worker_starts_without_the_libraries_of_migrations_and_of_files() -> None:
-    found = imported("import stream_app.app, stream_app.db.table_check as t; assert t._missing('0001')")
+    found = _started("stream_app", "worker").packages
     assert "faust" in found
     assert not found & {"alembic", "mako", "openpyxl", "PIL", "pyarrow", "reportlab"}
+
+
+@pytest.mark.parametrize(
+    ("role", "heavy"),
+    # FastAPI itself imports the API package of OpenTelemetry, without the SDK.
+    [(("stream_app", "worker"), "opentelemetry"), (("api",), ("opentelemetry.sdk", "google.protobuf"))],
+)
+def test_tracing_that_is_off_imports_nothing_of_it(role: tuple[str, ...], heavy: tuple[str, ...]) -> None:
+    assert not {name for name in _started(*role).modules if name.startswith(heavy)}
+
+
+@pytest.mark.parametrize("role", [("stream_app", "worker"), ("api",)])
+def test_no_garbage_is_collected_while_a_process_imports(role: tuple[str, ...]) -> None:
+    """Full collections would take a fifth of the time of a start."""
+    assert _started(*role).full_collections == 0
 
 
 def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
@@ -85,34 +145,3 @@ def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-@pytest.mark.parametrize(
-    ("role", "heavy"),
-    # FastAPI itself imports the API package of OpenTelemetry, without the SDK.
-    [("stream_app.app", ("opentelemetry",)), ("api.app", ("opentelemetry.sdk", "google.protobuf"))],
-)
-def test_tracing_that_is_off_imports_nothing_of_it(role: str, heavy: tuple[str, ...]) -> None:
-    program = (
-        f"import sys, {role}, stream_app.observability.telemetry as t\n"
-        "with t.exporting_spans('s', 'i'): pass\n"
-        f"print([name for name in sys.modules if name.startswith({heavy!r})])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(("role", "large"), [("stream_app", "faust"), ("api", "fastapi")])
-def test_no_garbage_is_collected_while_a_process_imports(role: str, large: str) -> None:
-    """Full collections would take a fifth of the time of a start. The process ends after the imports."""
-    program = (
-        "import contextlib, gc, os, sys\n"
-        "full = []\n"
-        "gc.callbacks.append(lambda phase, what: full.append(phase) if what['generation'] == 2 else None)\n"
-        f"from {role}.__main__ import cli\n"
-        f"sys.argv[1:] = {['worker'] if role == 'stream_app' else []!r}\n"
-        "os.environ['EXPORTER_DATABASE_URL'] = 'no url'\n"
-        "with contextlib.suppress(SystemExit), contextlib.redirect_stderr(None): cli()\n"
-        f"print({large!r} in sys.modules, len(full))\n"
-    )
-    assert run("-c", program).split() == ["True", "0"]
