@@ -23,9 +23,9 @@ class OutcomeReplay:
 
     After the state database was restored, the consumer group reads outcomes again that the table lacks. Until
     they are applied, no job is admitted, claimed or rescued. Usually there are none, and the replay ends at
-    once. If Kafka is away at the start, the number of outcomes is unknown, and nothing is delayed. If
-    outcomes are missing, the replay ends early only after :data:`NO_PROGRESS_SECONDS` without progress. Time
-    in which outcomes cannot be applied does not count: they will be applied later, and must be applied first.
+    once. If outcomes are missing, or their number is unknown because Kafka does not answer, the replay ends
+    early only after :data:`NO_PROGRESS_SECONDS` without progress. Time in which outcomes cannot be applied
+    does not count: they will be applied later, and must be applied first.
     """
 
     def __init__(
@@ -70,18 +70,20 @@ class OutcomeReplay:
         """Wait for the outcomes, then for the end of the worker."""
         try:
             await self._read()
-        except Outage as error:
-            log.warning("replay.state_unknown", error=str(error))
         finally:
             self._end.set()
             await self._brokers.close()
         await asyncio.Event().wait()
 
     async def _read(self) -> None:
-        partitions = await self._brokers.partitions([self._topic])
-        places = [(self._topic, number) for number in partitions.get(self._topic, ())]
-        starts, ends = await self._brokers.begins(places), await self._brokers.ends(places)
-        seen, since = await self._behind(starts, ends), self._clock()
+        began = self._clock()
+        while (state := await self._first_state()) is None:
+            if self._clock() - began > NO_PROGRESS_SECONDS:
+                log.warning("replay.abandoned", behind=None)
+                return
+            await asyncio.sleep(POLL_SECONDS)
+        starts, ends, seen = state
+        since = self._clock()
         checked = since
         behind: int | None = seen
         if behind:
@@ -101,6 +103,17 @@ class OutcomeReplay:
             if self._clock() - since > NO_PROGRESS_SECONDS:
                 log.warning("replay.abandoned", behind=seen)
                 return
+
+    async def _first_state(self) -> tuple[dict[Partition, int], dict[Partition, int], int] | None:
+        """Return where the logs begin and end, and how many outcomes are not applied; None without Kafka."""
+        try:
+            partitions = await self._brokers.partitions([self._topic])
+            places = [(self._topic, number) for number in partitions.get(self._topic, ())]
+            starts, ends = await self._brokers.begins(places), await self._brokers.ends(places)
+            return starts, ends, await self._behind(starts, ends)
+        except Outage as error:
+            log.warning("replay.state_unknown", error=str(error))
+            return None
 
     async def _behind_if_known(self, starts: dict[Partition, int], ends: dict[Partition, int]) -> int | None:
         """Return how many outcomes are not applied yet, or ``None`` while Kafka is away."""
