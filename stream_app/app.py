@@ -42,6 +42,7 @@ from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.brokers import Brokers
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.faust_app import bytes_topic, create_faust_app
+from stream_app.kafka.stopping import CLOSE_SECONDS
 from stream_app.kafka.transport import App
 from stream_app.notifications.channel import DeliveryClient
 from stream_app.notifications.chats.client import ChatClient
@@ -75,7 +76,7 @@ from streaming_exporter.events import Topic
 
 log = structlog.get_logger(__name__)
 
-SHUTDOWN_SECONDS = 5
+SHUTDOWN_SECONDS = CLOSE_SECONDS + 4
 """Seconds that a worker has to close its connections after its exports have ended."""
 
 

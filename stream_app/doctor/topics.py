@@ -55,6 +55,10 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
     places: list[Partition] = [
         (names[topic], number) for topic in READ for number in sorted(found.get(topic, ()))
     ]
+    if leaderless := await brokers.leaderless(places):
+        names_of = ", ".join(f"{topic}[{number}]" for topic, number in leaderless)
+        yield AREA.problem("leaders", "no_leader", places=names_of)
+        places = [place for place in places if place not in leaderless]
     async for finding in _check_lag(brokers, group, places):
         yield finding
     yield await _check_offsets(brokers, group, places)

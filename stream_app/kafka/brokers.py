@@ -4,7 +4,7 @@ The knowledge of the worker's own consumer can be wrong.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.kafka.topic_ids import TopicIdsRequest, ids_of
 from stream_app.settings import Settings
@@ -25,7 +26,16 @@ Partition = tuple[str, int]
 ATTEMPTS = 3
 """How often a query is tried: in a cluster with a broker down, the next try can reach another broker."""
 
+NO_LEADER = -1
+"""The number of the leader in the metadata of a partition that has none."""
+
+QUERY_SECONDS = 10.0
+"""Limit of the time that a query continues after its time-out, in seconds.
+
+To connect, with the sign-in and a slow DNS, can take longer than the time-out of a query."""
+
 Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 Client = TypeVar("Client", AIOKafkaAdminClient, AIOKafkaConsumer)
 
 
@@ -43,10 +53,28 @@ class Group:
         return self.state == "Stable"
 
 
-class Brokers:
-    """Queries the brokers. Every method raises :class:`Outage` while they do not answer.
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """The logs of partitions.
 
-    It raises :class:`NotAllowed` where the principal lacks a right.
+    Attributes:
+        ends: the offset that the next message of each partition with a leader will have.
+        topic_ids: the id of each topic. Brokers before Kafka 2.8 have no ids.
+        leaderless: the partitions without a leader. They cannot be read or written.
+    """
+
+    ends: Mapping[Partition, int]
+    topic_ids: Mapping[str, UUID]
+    leaderless: Sequence[Partition]
+
+
+class Brokers:
+    """Queries the brokers, one query at a time. Methods raise :class:`Outage` while they do not answer.
+
+    They raise :class:`NotAllowed` where the principal lacks a right.
+
+    A query without an answer in time continues in the background, so that its connections are there for the
+    next query, which waits for it.
     """
 
     def __init__(self, settings: Settings, *, client_id: str, timeout: float = 5) -> None:
@@ -56,10 +84,11 @@ class Brokers:
         self._options: dict[str, Any] = {
             **client_options(settings),
             "client_id": client_id,
-            "request_timeout_ms": int(timeout * 1_000),
+            "request_timeout_ms": int(QUERY_SECONDS * 1_000),
         }
         self._admin: AIOKafkaAdminClient | None = None
         self._reader: AIOKafkaConsumer | None = None
+        self._query: asyncio.Task[Any] | None = None
 
     async def partitions(self, topics: Collection[str]) -> dict[str, set[int]]:
         """Return the partitions of those of ``topics`` that exist and that the principal can describe."""
@@ -75,16 +104,19 @@ class Brokers:
 
         return await self._ask(lambda admin, _: _topic_ids(admin, topics))
 
-    async def logs(self, places: Collection[Partition]) -> tuple[dict[Partition, int], dict[str, UUID]]:
-        """Return the results of :meth:`ends` and :meth:`topic_ids`, in one query."""
-        wanted = [TopicPartition(*place) for place in places]
+    async def leaderless(self, places: Collection[Partition]) -> list[Partition]:
+        """Return those of ``places`` that have no leader."""
+        return await self._ask(lambda admin, _: _leaderless(admin, places))
 
-        async def ask(
-            admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer
-        ) -> tuple[dict[Partition, int], dict[str, UUID]]:
+    async def logs(self, places: Collection[Partition]) -> Logs:
+        """Return the ends of the partitions with a leader, and the results of :meth:`topic_ids`."""
+
+        async def ask(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer) -> Logs:
             ids = await _topic_ids(admin, {topic for topic, _ in places}) if places else {}
-            ends = await reader.end_offsets(wanted)
-            return {(place.topic, place.partition): end for place, end in ends.items()}, ids
+            leaderless = await _leaderless(admin, places)
+            asked = [TopicPartition(*place) for place in places if place not in leaderless]
+            ends = await reader.end_offsets(asked)
+            return Logs({(place.topic, place.partition): end for place, end in ends.items()}, ids, leaderless)
 
         return await self._ask(ask)
 
@@ -94,28 +126,51 @@ class Brokers:
 
     async def ends(self, places: Collection[Partition]) -> dict[Partition, int]:
         """Return the offset that the next message of each partition will have."""
-        wanted = [TopicPartition(*place) for place in places]
-        found = await self._ask(lambda _, reader: reader.end_offsets(wanted))
-        return {(place.topic, place.partition): offset for place, offset in found.items()}
+        return await self._ask_leaders(places, AIOKafkaConsumer.end_offsets)
 
     async def begins(self, places: Collection[Partition]) -> dict[Partition, int]:
         """Return the offset of the first message that each partition has, or will have."""
-        wanted = [TopicPartition(*place) for place in places]
-        found = await self._ask(lambda _, reader: reader.beginning_offsets(wanted))
-        return {(place.topic, place.partition): offset for place, offset in found.items()}
+        return await self._ask_leaders(places, AIOKafkaConsumer.beginning_offsets)
 
     async def begin_times(self, places: Collection[Partition]) -> dict[Partition, datetime]:
         """Return the time of the first message that each partition has. Empty partitions have none."""
-        wanted = {TopicPartition(*place): 0 for place in places}
-        found = await self._ask(lambda _, reader: reader.offsets_for_times(wanted))
+        found = await self._ask_leaders(
+            places, lambda reader, wanted: reader.offsets_for_times(dict.fromkeys(wanted, 0))
+        )
         return {
-            (place.topic, place.partition): datetime.fromtimestamp(item.timestamp / 1_000, UTC)
+            place: datetime.fromtimestamp(item.timestamp / 1_000, UTC)
             for place, item in found.items()
             if item is not None
         }
 
+    async def _ask_leaders(
+        self,
+        places: Collection[Partition],
+        question: Callable[[AIOKafkaConsumer, Collection[TopicPartition]], Awaitable[Mapping[Any, Found]]],
+    ) -> dict[Partition, Found]:
+        """Ask the leader of each partition.
+
+        Raises:
+            Outage: a partition has no leader. The client would wait for one.
+        """
+
+        async def ask(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer) -> Mapping[TopicPartition, Found]:
+            if leaderless := await _leaderless(admin, places):
+                raise Outage(f"Kafka: {without_leader(leaderless)}")
+            return await question(reader, [TopicPartition(*place) for place in places])
+
+        found = await self._ask(ask)
+        return {(place.topic, place.partition): item for place, item in found.items()}
+
     async def close(self) -> None:
-        """Close the connections. The next query opens them again."""
+        """End the query that has no answer, and close the connections. The next query opens them again."""
+        query, self._query = self._query, None
+        if query is not None:
+            query.cancel()
+            await asyncio.wait({query})
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         admin, self._admin = self._admin, None
         reader, self._reader = self._reader, None
         if admin is not None:
@@ -126,9 +181,28 @@ class Brokers:
     async def _ask(
         self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
     ) -> Answer:
-        last: Exception | None = None
         try:
             async with asyncio.timeout(self._timeout):
+                if self._query is not None:
+                    await asyncio.wait({self._query})
+                self._query = query = asyncio.create_task(self._answer(question))
+                query.add_done_callback(_note_error)
+                await asyncio.wait({query})
+        except TimeoutError as error:
+            raise Outage(f"Kafka: no answer within {self._timeout:g} s") from error
+        except BaseException:
+            # The caller can be cancelled in the middle: the next query must not read the rest of this answer.
+            await self.close()
+            raise
+        self._query = None
+        return query.result()
+
+    async def _answer(
+        self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
+    ) -> Answer:
+        last: Exception | None = None
+        try:
+            async with asyncio.timeout(QUERY_SECONDS):
                 for _ in range(ATTEMPTS):
                     try:
                         return await question(*await self._connected())
@@ -137,14 +211,10 @@ class Brokers:
                     except (TimeoutError, KafkaError, OSError) as error:
                         last = error
                         # Connect again: a client in a wrong state must not look like brokers that are away.
-                        await self.close()
+                        await self._disconnect()
         except TimeoutError as error:
             last = last or error
-            await self.close()
-        except BaseException:
-            # The caller can be cancelled in the middle: the next query must not read the rest of this answer.
-            await self.close()
-            raise
+            await self._disconnect()
         raise Outage(f"Kafka: {last!r}") from last
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
@@ -153,6 +223,12 @@ class Brokers:
         if self._reader is None:
             self._reader = await _started(AIOKafkaConsumer(**self._options), AIOKafkaConsumer.stop)
         return self._admin, self._reader
+
+
+def _note_error(query: "asyncio.Task[Any]") -> None:
+    """Take the error of a query that nobody waits for any more: asyncio would log it."""
+    if not query.cancelled():
+        query.exception()
 
 
 async def _started(client: Client, close: Callable[[Client], Awaitable[None]]) -> Client:
@@ -170,6 +246,28 @@ async def _topic_ids(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dic
         return ids_of(await admin._send_request(TopicIdsRequest(topics)))
     except NotImplementedError:
         return {}
+
+
+async def _leaderless(admin: AIOKafkaAdminClient, places: Collection[Partition]) -> list[Partition]:
+    """Return those of ``places`` that have no leader, as the broker knows now."""
+    if not places:
+        return []
+    names = sorted({topic for topic, _ in places})
+    # By default the request creates a topic that was just deleted, where brokers create topics by themselves.
+    described = await admin._send_request(MetadataRequest(names, allow_auto_topic_creation=False))
+    found = {
+        (item["topic"], part["partition"])
+        for item in described.to_object()["topics"]
+        for part in item["partitions"]
+        if part["leader"] == NO_LEADER
+    }
+    return sorted(found.intersection(places))
+
+
+def without_leader(places: Collection[Partition]) -> str:
+    """Return the sentence that says that partitions have no leader."""
+    names = ", ".join(f"{topic}[{number}]" for topic, number in places)
+    return f"{names} {'has' if len(places) == 1 else 'have'} no leader"
 
 
 async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
-import faust
 from mode import Service
 
+from stream_app.kafka.transport import App
 from stream_app.worker.watchdog import Stuck
 
 
 def add_background_tasks(
-    app: faust.App,
+    app: App,
     tasks: Callable[[], Iterable[Coroutine[Any, Any, None]]],
     *,
     drain: Callable[[], Awaitable[None]],
@@ -19,17 +19,20 @@ def add_background_tasks(
 ) -> None:
     """Add a service that runs tasks while the app runs.
 
-    The app stops this service first, so that exports can end while Kafka is still connected.
+    The app drains before it stops anything, so that exports can end while Kafka is still connected.
 
     Args:
         tasks: makes the tasks when the app has started. None of them must end before the app stops.
-        drain: runs when the app stops, before the tasks are cancelled.
+        drain: runs when the app stops, before the tasks are cancelled, unless they have never run.
         close: runs after the tasks have ended.
     """
 
     @app.service
     class BackgroundTasks(Service):
         async def on_started(self) -> None:
+            if app.should_stop:  # the signal came while it started
+                return
+            app.drain = drain
             for task in tasks():
                 self.add_future(self._require_endless(task))
 
@@ -43,11 +46,8 @@ def add_background_tasks(
             except asyncio.CancelledError:
                 if self.should_stop:
                     raise
-            if not self.should_stop:
+            if not app.should_stop:
                 raise Stuck(f"a task of the worker has ended: {task!r}")
-
-        async def on_stop(self) -> None:
-            await drain()
 
         async def on_shutdown(self) -> None:
             await close()

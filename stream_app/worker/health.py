@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -12,12 +12,16 @@ import structlog
 from mode import Service
 
 from stream_app.kafka.brokers import Brokers, Group, Partition
-from stream_app.kafka.transport import App, LosslessConsumer
+from stream_app.kafka.consumer import LosslessConsumer
+from stream_app.kafka.transport import App
 from stream_app.observability import metrics
 from stream_app.periodic import repeat
+from stream_app.retries import retry_until_possible
+from stream_app.settings import Settings
 from stream_app.worker.liveness import ExitTimer, write_ready_file
 from stream_app.worker.watchdog import PartitionState, Signals, Stuck, Watchdog, WorkerState
-from streaming_exporter.errors import ExporterError
+from streaming_exporter.errors import ExporterError, Retryable
+from streaming_exporter.kafka_connection import ensure_topics
 
 log = structlog.get_logger(__name__)
 
@@ -72,26 +76,60 @@ class HealthCheck:
 
 
 class StateLog:
-    """Logs each change of the worker's state, and repeatedly why it is not ready."""
+    """Logs each change of the worker's state, and repeatedly why it is not ready.
+
+    Until the worker was ready once, or :data:`REMINDER_SECONDS` have passed, that is no warning: it starts.
+    """
 
     def __init__(self, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._worker = worker
         self._clock = clock
         self._last: tuple[WorkerState, str] | None = None
         self._ready_at = self._reminded_at = clock()
+        self._is_starting = True
 
     def note(self, state: WorkerState, reason: str) -> None:
         """Log ``state`` and ``reason`` if they are new, or if the worker is not ready for a long time."""
         now = self._clock()
         if state is WorkerState.READY:
             self._ready_at = self._reminded_at = now
-        if now - self._reminded_at >= REMINDER_SECONDS:
-            seconds = round(now - self._ready_at)
-            log.warning(f"worker.{state.value}", worker=self._worker, reason=reason, unready_seconds=seconds)
+            self._is_starting = False
+        is_reminder = now - self._reminded_at >= REMINDER_SECONDS
+        if is_reminder:
             self._reminded_at = now
-        elif (state, reason) != self._last:
-            log.info(f"worker.{state.value}", worker=self._worker, reason=reason)
+            self._is_starting = False
+        if is_reminder or (state, reason) != self._last:
+            more = {"unready_seconds": round(now - self._ready_at)} if is_reminder else {}
+            self._write(state, {"worker": self._worker, "reason": reason, **more})
         self._last = state, reason
+
+    def _write(self, state: WorkerState, fields: Mapping[str, object]) -> None:
+        match state:
+            case WorkerState.READY:
+                log.info("worker.ready", **fields)
+            case WorkerState.WAITING if self._is_starting:
+                log.info("worker.waiting", **fields)
+            case WorkerState.WAITING:
+                log.warning("worker.waiting", **fields)
+            case WorkerState.STUCK:
+                log.error("worker.stuck", **fields)
+
+
+async def wait_for_topics(settings: Settings, worker: str) -> None:
+    """Create the topics that do not exist, as soon as Kafka answers. Until then the worker waits.
+
+    ``worker`` is its client id.
+    """
+    states = StateLog(worker)
+
+    async def try_once() -> None:
+        try:
+            await ensure_topics(settings)
+        except Retryable as error:
+            states.note(WorkerState.WAITING, str(error))
+            raise
+
+    await retry_until_possible(try_once)
 
 
 class WorkerHealth(Service):
@@ -129,7 +167,8 @@ class WorkerHealth(Service):
         self._exit_seconds = exit_seconds
         self._ready_file = ready_file
         self._group: Group | None = None
-        self._ends: dict[Partition, int] = {}
+        self._ends: Mapping[Partition, int] = {}
+        self._leaderless: Sequence[Partition] = ()
         self._topic_ids: dict[str, UUID] = {}
         self._replaced: str | None = None
         self._pause = START_INTERVAL
@@ -147,8 +186,9 @@ class WorkerHealth(Service):
 
     async def _ask_brokers(self) -> None:
         self._group = await self._brokers.group()
-        self._ends, ids = await self._brokers.logs(list(partition_states(self._app)))
-        await self._reread_recreated_topics(ids)
+        logs = await self._brokers.logs(list(partition_states(self._app)))
+        self._ends, self._leaderless = logs.ends, logs.leaderless
+        await self._reread_recreated_topics(logs.topic_ids)
 
     async def _reread_recreated_topics(self, ids: Mapping[str, UUID]) -> None:
         """Read topics from their beginning that were deleted and created again, which changes their ids."""
@@ -181,6 +221,7 @@ class WorkerHealth(Service):
             self._group,
             self._ends,
             seen,
+            leaderless=self._leaderless,
             refusal=self._app.refusals.newest,
             progress={place: self._app.steps(place) for place in seen},
         )

@@ -6,11 +6,11 @@ progress while both answer does not recover: after an outage Faust can stay aliv
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from stream_app.kafka.brokers import Group, Partition
+from stream_app.kafka.brokers import Group, Partition, without_leader
 from stream_app.kafka.refusals import Refusal
 
 
@@ -54,7 +54,8 @@ class PartitionState:
 class Signals:
     """The observations of one check.
 
-    ``away`` maps each part that does not answer to the reason. ``refusal`` is the newest one, by the
+    ``away`` maps each part that does not answer to the reason. ``leaderless`` are those of the worker's
+    partitions that cannot be read now: ``ends`` does not have them. ``refusal`` is the newest one, by the
     watchdog's clock, because of which messages wait; it ends as soon as work for them succeeds.
     ``progress`` counts the steps of progress for each partition: one message can need thousands of steps.
     """
@@ -64,6 +65,7 @@ class Signals:
     group: Group | None = None
     ends: Mapping[Partition, int] = field(default_factory=dict)
     partition_states: Mapping[Partition, PartitionState] = field(default_factory=dict)
+    leaderless: Sequence[Partition] = ()
     refusal: Refusal | None = None
     progress: Mapping[Partition, int] = field(default_factory=dict)
 
@@ -137,6 +139,8 @@ class Watchdog:
             return WorkerState.WAITING, next(
                 iter(self._since), "the worker has not joined the consumer group"
             )
+        if signals.leaderless:
+            return WorkerState.WAITING, f"Kafka: {without_leader(signals.leaderless)}"
         if refusal is not None and is_blocked and next(signals.problems(), None) is not None:
             return WorkerState.WAITING, refusal.error
         return WorkerState.READY, ""

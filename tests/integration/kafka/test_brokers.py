@@ -12,9 +12,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from stream_app.worker.health import BROKER_TIMEOUT, CHECK_TIMEOUT
+from streaming_exporter.errors import Outage
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import ensure_topics
-from tests.waiting import at_most
+from tests.waiting import at_most, until_async
 
 PLACE = (str(Topic.TICKS), 0)
 
@@ -42,6 +43,37 @@ async def test_a_query_can_be_cancelled_while_a_connection_opens(
             await asyncio.wait_for(brokers.ends([PLACE]), 0.5)
     assert PLACE in await brokers.ends([PLACE])
     assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
+
+
+async def test_slow_connections_are_kept_for_the_next_query(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query needs several, one after another. With TLS, a sign-in and a slow DNS each takes its time."""
+    await ensure_topics(settings)
+    loop, connections = asyncio.get_running_loop(), 0
+    connect = loop.create_connection
+
+    async def connect_slowly(*arguments: Any, **options: Any) -> Any:
+        nonlocal connections
+        connections += 1
+        await asyncio.sleep(0.4)
+        return await connect(*arguments, **options)
+
+    monkeypatch.setattr(loop, "create_connection", connect_slowly)
+    brokers = Brokers(settings, client_id="test", timeout=0.5)
+    tries = 0
+
+    async def answered() -> bool:
+        nonlocal tries
+        tries += 1
+        return bool(await brokers.logs([PLACE]) and await brokers.group())
+
+    await until_async(answered, within=10, ignoring=(Outage,))
+    opened = connections
+    assert tries > 1
+    assert await answered()
+    assert connections == opened
+    await brokers.close()
 
 
 async def test_a_topic_that_is_created_again_has_another_id(brokers: Brokers, settings: Settings) -> None:

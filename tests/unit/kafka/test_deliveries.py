@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from stream_app.kafka.consumer import LosslessConsumer
 from stream_app.kafka.deliveries import Delivered, begin
-from stream_app.kafka.transport import LosslessConsumer
 
 Delivery = Callable[[], Coroutine[Any, Any, Any]]
 

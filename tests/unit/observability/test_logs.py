@@ -29,7 +29,7 @@ def test_starts_and_stops_of_parts_of_faust_are_left_out(
 ) -> None:
     """People 48: ``[^--LosslessConsumer]: Starting...`` stood among the events of the service."""
     logs.configure(Settings(_env_file=None, log_level=level, log_format="json"))
-    own = logging.getLogger("stream_app.kafka.transport")
+    own = logging.getLogger("stream_app.kafka.consumer")
     own.info("[^--%s]: Starting...", "LosslessConsumer")
     own.warning("[^--%s]: Crashed", "LosslessConsumer")
     own.info("an event")

@@ -10,7 +10,7 @@ from faust.types import TP
 from intervaltree import IntervalTree
 from structlog.testing import capture_logs
 
-from stream_app.kafka.transport import LosslessConsumer
+from stream_app.kafka.consumer import LosslessConsumer
 from stream_app.worker.health import REMINDER_SECONDS, StateLog, partition_states
 from stream_app.worker.watchdog import PartitionState, WorkerState
 
@@ -60,7 +60,7 @@ def test_an_acknowledgement_behind_a_message_in_handling_is_no_offset_to_commit(
 
 
 def test_the_log_repeats_why_a_worker_is_not_ready() -> None:
-    """The change alone would be far from the end of a busy worker's log."""
+    """The change alone would be far from the end of a busy worker's log, which can be at WARNING."""
     now = 0.0
     states = StateLog("w1", lambda: now)
 
@@ -72,17 +72,18 @@ def test_the_log_repeats_why_a_worker_is_not_ready() -> None:
         ]
 
     waiting = WorkerState.WAITING
-    assert noted(waiting, "full") == [("info", "worker.waiting", "full", None)]
+    assert noted(waiting, "full") == [("info", "worker.waiting", "full", None)]  # it starts
     now = REMINDER_SECONDS - 1
     assert noted(waiting, "full") == []
     now = REMINDER_SECONDS
     assert noted(waiting, "full") == [("warning", "worker.waiting", "full", REMINDER_SECONDS)]
     now = 2 * REMINDER_SECONDS - 1
-    assert noted(waiting, "away") == [("info", "worker.waiting", "away", None)]
+    assert noted(waiting, "away") == [("warning", "worker.waiting", "away", None)]
     now = 2 * REMINDER_SECONDS  # a reason that changes all the time is repeated, too
     assert noted(waiting, "full") == [("warning", "worker.waiting", "full", 2 * REMINDER_SECONDS)]
     assert noted(WorkerState.READY) == [("info", "worker.ready", "", None)]
     now = 9 * REMINDER_SECONDS
     assert noted(WorkerState.READY) == []
     now += REMINDER_SECONDS - 1
-    assert noted(waiting, "full") == [("info", "worker.waiting", "full", None)]
+    assert noted(waiting, "full") == [("warning", "worker.waiting", "full", None)]
+    assert noted(WorkerState.STUCK, "lost") == [("error", "worker.stuck", "lost", None)]

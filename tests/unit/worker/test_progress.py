@@ -8,8 +8,9 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
+from stream_app.kafka.consumer import MAX_BUFFERED_BYTES, LosslessConsumer
 from stream_app.kafka.refusals import Refusal
-from stream_app.kafka.transport import MAX_BUFFERED_BYTES, App, LosslessConsumer
+from stream_app.kafka.transport import App
 from stream_app.worker.batches import _handle_next
 
 TOPIC = "exports.requests"

@@ -224,6 +224,13 @@ def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog
     assert watchdog.assess(replace(lost, refusal=Refusal(STUCK_SECONDS, "full")))[0] is WorkerState.STUCK
 
 
+def test_a_partition_without_a_leader_is_named_and_excuses_no_other(watchdog: Watchdog, clock: Clock) -> None:
+    seen = replace(signals(oldest=6), leaderless=[("exports.requests", 3)])
+    assert watchdog.assess(seen) == (WorkerState.WAITING, "Kafka: exports.requests[3] has no leader")
+    clock.now = STUCK_SECONDS
+    assert watchdog.assess(seen)[0] is WorkerState.STUCK
+
+
 def test_a_worker_before_its_first_check_is_not_ready(watchdog: Watchdog, clock: Clock) -> None:
     unknown = Signals("w1")
     assert watchdog.assess(unknown)[0] is WorkerState.WAITING

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from intervaltree import IntervalTree
 from structlog.testing import capture_logs
 
-from stream_app.kafka import transport
+from stream_app.kafka import consumer as module
 from stream_app.kafka.buffers import OVERHEAD, BufferedBytes
-from stream_app.kafka.transport import MAX_BUFFERED_BYTES, LosslessConsumer, _NothingRead, end_of_run
+from stream_app.kafka.consumer import MAX_BUFFERED_BYTES, LosslessConsumer
+from stream_app.kafka.offsets import NothingRead, end_of_run
+from stream_app.kafka.transport import App
+from tests.waiting import patient
 
 PLACE, UNREAD = TP("exports.requests", 0), TP("exports.requests", 1)
 TICKS = TP("exports.ticks", 0)
@@ -67,9 +70,13 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> LosslessConsumer:
         fetched={},
         done={},
         _lost={},
+        _unchecked=set(),
+        _recheck_at=0.0,
+        leaderless=set(),
+        _thread=SimpleNamespace(leaderless=lambda places: places & made.__dict__["leaderless"]),
         buffered=BufferedBytes(),
         _committed_offset=defaultdict(lambda: None),
-        _read_offset=_NothingRead(),
+        _read_offset=NothingRead(),
         _unacked_messages=WeakSet(),
         _n_acked=0,
         _waiting_for_ack=None,
@@ -145,7 +152,69 @@ async def test_a_new_leader_can_need_a_moment_for_its_end_offset(consumer: Lossl
     consumer.__dict__.update(stored={PLACE: 7, UNREAD: 7}, ends=[6, 6, 7])
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {}
-    assert consumer.__dict__["slept"] == transport.LOOP_LAG_INTERVAL
+    assert consumer.__dict__["slept"] == module.LOOP_LAG_INTERVAL
+
+
+@pytest.fixture
+def mute(consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch) -> set[TP]:
+    """Partitions whose offsets are never returned, as long as they are in this set."""
+    places: set[TP] = set()
+    earliest: Any = LosslessConsumer.earliest_offsets
+
+    async def ask(self: Any, *asked: TP) -> Any:
+        if places.intersection(asked):
+            await asyncio.Event().wait()
+        return await earliest(self, *asked)
+
+    async def fetch(self: Any, timeout: float) -> tuple[Any, Any]:
+        return {PLACE: [SimpleNamespace(offset=7)]}, {PLACE}
+
+    monkeypatch.setattr(LosslessConsumer, "earliest_offsets", ask)
+    monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
+    monkeypatch.setattr(module, "OFFSETS_SECONDS", 0.01)
+    monkeypatch.setattr(module, "RECHECK_SECONDS", 0)
+    return places
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("stored", [5, None])
+async def test_a_partition_without_a_leader_stops_no_other(
+    consumer: LosslessConsumer, mute: set[TP], stored: int | None, known: bool
+) -> None:
+    """Its offsets are asked for when it has a leader. The client needs a moment to know that it has none."""
+    consumer.__dict__["stored"] = {PLACE: 7, UNREAD: stored}
+    mute.add(UNREAD)
+    if known:
+        consumer.__dict__["leaderless"].add(UNREAD)
+    await asyncio.wait_for(consumer.perform_seek(), patient(10))
+    assert consumer.fetched[PLACE] == consumer.done[PLACE] == 7
+    assert consumer.done.get(UNREAD) == stored
+    consumer.__dict__["leaderless"].add(UNREAD)
+    assert (await consumer._wait_next_records(1.0))[0]
+    mute.clear()
+    consumer.__dict__["leaderless"].clear()
+    assert await consumer._wait_next_records(1.0) == (None, {PLACE})
+    assert consumer.fetched[UNREAD] == consumer.done[UNREAD] == (stored or 3)
+    assert (await consumer._wait_next_records(1.0))[0]
+
+
+async def test_a_seek_without_an_answer_is_repeated(
+    consumer: LosslessConsumer, mute: set[TP], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust would end its recovery silently."""
+    committed: Any = LosslessConsumer.seek_to_committed
+
+    async def never(self: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "SEEK_SECONDS", 0.01)
+    monkeypatch.setattr(LosslessConsumer, "seek_to_committed", never)
+    consumer.done[PLACE] = 9
+    await asyncio.wait_for(consumer.perform_seek(), patient(10))
+    assert PLACE not in consumer.done
+    monkeypatch.setattr(LosslessConsumer, "seek_to_committed", committed)
+    assert await consumer._wait_next_records(1.0) == (None, {PLACE})
+    assert consumer.done == {PLACE: 7, UNREAD: 3}
 
 
 @pytest.mark.parametrize("rebalanced", [True, False])
@@ -256,7 +325,7 @@ async def test_messages_without_need_are_acknowledged_and_not_delivered(
 
     monkeypatch.setattr(Consumer, "_wait_next_records", fetch)
     consumer.__dict__.update(stored={PLACE: 3}, ends=[20])
-    cast(transport.App, consumer.app).unneeded[PLACE.topic] = lambda value, _: value == b"-"
+    cast(App, consumer.app).unneeded[PLACE.topic] = lambda value, _: value == b"-"
     await consumer.perform_seek()
     records, _ = await consumer._wait_next_records(1.0)
     assert records is not None
