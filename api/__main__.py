@@ -1,11 +1,13 @@
 """The command ``exporter api``, which ``python -m api`` runs too."""
 
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from producers.console import exit_on_error
+from stream_app.termination import exit_on_sigterm
 
 if TYPE_CHECKING:
     from stream_app.settings import Settings
@@ -21,6 +23,7 @@ def api(
     ] = 8000,
 ) -> None:
     """Serve the HTTP API until SIGTERM."""
+    exit_on_sigterm()
     from stream_app.garbage_collection import without_collections
 
     with without_collections():
@@ -42,8 +45,10 @@ def api(
     warn_of_unknown_settings()
     allow_many_connections(settings.api_connection_limit)
     BoundedProtocol.limit = settings.api_connection_limit
+    app = create_app(settings, host=host)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the server installs its handler, and then raises it again
     uvicorn.run(
-        create_app(settings, host=host),
+        app,
         host=host,
         port=port,
         http=BoundedProtocol,

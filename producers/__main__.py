@@ -15,6 +15,7 @@ from producers.console import AsJson, ExtensibleGroup, exit_on_error, print_json
 from producers.option_groups import grouped
 from producers.request_options import Chosen, Content, Receivers, RequestOptions
 from producers.tokens import Token
+from stream_app.termination import exit_on_sigterm
 
 cli = typer.Typer(
     cls=ExtensibleGroup,
@@ -329,6 +330,7 @@ def tick() -> None:
 
     It publishes a schedule.tick at each minute boundary.
     """
+    exit_on_sigterm()
     import asyncio
 
     from producers import ticker

@@ -12,6 +12,7 @@ import typer
 from stream_app.command_errors import FAILED, USAGE, AsJson, exit_with
 from stream_app.destinations.command import cli as destinations
 from stream_app.doctor.datasets_command import cli as datasets
+from stream_app.termination import exit_on_sigterm
 
 if TYPE_CHECKING:
     from stream_app.doctor.findings import Finding
@@ -35,6 +36,7 @@ def worker() -> None:
 
     It admits requests, runs exports and records what happened.
     """
+    exit_on_sigterm()
     import asyncio
 
     from stream_app.garbage_collection import without_collections
@@ -44,14 +46,12 @@ def worker() -> None:
         import uvloop
 
         from stream_app.app import create_app, create_worker_health
-        from stream_app.observability import logs, metrics, telemetry
-        from stream_app.retries import retry_until_possible
+        from stream_app.observability import metrics, telemetry
         from stream_app.setting_errors import warn_of_unknown_settings
+        from stream_app.worker.health import wait_for_topics
         from streaming_exporter.errors import ExporterError
-        from streaming_exporter.kafka_connection import ensure_topics
 
-    settings = _settings()
-    logs.configure(settings)
+    settings = _logging_settings()
     warn_of_unknown_settings()
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def worker() -> None:
     asyncio.set_event_loop(loop)
     try:
         app = create_app(settings)
-        loop.run_until_complete(retry_until_possible(ensure_topics, settings))
+        loop.run_until_complete(wait_for_topics(settings, app.conf.broker_client_id))
     except ExporterError as error:
         raise _failed(error) from error
     running = faust.Worker(
@@ -83,11 +83,12 @@ def migrate(as_json: AsJson = False) -> None:
 
     They are in EXPORTER_DATABASE_URL. Tables that a newer version has upgraded are left as they are.
     """
+    exit_on_sigterm()
     from stream_app.db.engine import outages_are_retryable
     from stream_app.db.migrations import upgrade
     from streaming_exporter.errors import ExporterError
 
-    settings = _settings()
+    settings = _logging_settings()
     try:
         with outages_are_retryable():
             newer = upgrade(settings)
@@ -122,7 +123,7 @@ def resend(
     from stream_app.notifications.outbox import Outbox
     from streaming_exporter.errors import ExporterError
 
-    settings = _settings()
+    settings = _logging_settings()
 
     async def due() -> list[str]:
         engine = create_engine(settings, application="exporter resend")
@@ -171,7 +172,7 @@ def forget(
 
     if (user_id is None) == (address is None):
         raise exit_with("give either --user-id or --address", USAGE, "usage")
-    settings = _settings()
+    settings = _logging_settings()
     if not yes:
         typer.confirm(f"Remove the data of {user_id or address}? This cannot be undone.", abort=True)
     try:
@@ -277,6 +278,15 @@ def _settings() -> "Settings":
         return load_settings()
     except BadSettings as error:
         raise exit_with(str(error), USAGE, error.code) from error
+
+
+def _logging_settings() -> "Settings":
+    """Return the settings, after the log was directed to standard error: it is no result."""
+    from stream_app.observability import logs
+
+    settings = _settings()
+    logs.configure(settings)
+    return settings
 
 
 if __name__ == "__main__":

@@ -112,5 +112,5 @@ def configure(settings: Settings) -> None:
         "httpcore2",
     ):  # their lines have URLs of receivers, some of which are secrets
         logging.getLogger(names_urls).setLevel(logging.WARNING)
-    for chatty in ("aiokafka", "faust", "mode"):
+    for chatty in ("aiokafka", "alembic", "faust", "mode"):
         logging.getLogger(chatty).setLevel(logging.INFO if settings.log_level == "DEBUG" else logging.WARNING)
