@@ -343,6 +343,8 @@ def unreachable(url: str, error: Exception, method: str = "GET") -> ApiError:
     unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError,
         httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL)  # fmt: skip
     reason = str(error) or type(error).__name__
+    if isinstance(error, httpx2.LocalProtocolError):  # its text has the header, which can be a secret
+        reason = "the call has a header that HTTP does not allow"
     if method not in READS and not isinstance(error, unsent):
         return ApiError(
             f"the API at {hide_credentials(url)} was called, and its answer was lost ({reason}); {NOT_KNOWN}",

@@ -37,6 +37,7 @@ from streaming_exporter.api_answers import (
     unreachable,
 )
 from streaming_exporter.client import CHUNK_BYTES, ExportClient
+from streaming_exporter.connections import run_in_own_thread, tls_settings, token_headers
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
@@ -58,7 +59,10 @@ class AsyncExportClient:
 
         Args:
             url: where the API is, such as ``https://exports.example.com``.
-            token: the JWT of the user.
+            token: the JWT of the user. Spaces and line ends around it are left out.
+
+        Raises:
+            BadSettings: no header can have the token.
         """
         if find_spec("httpx2") is None:
             raise ImportError("AsyncExportClient needs httpx2; install streaming-exporter[http]")
@@ -66,14 +70,9 @@ class AsyncExportClient:
 
         self.url = url
         self._token = token
-        trusted = httpx2.create_ssl_context()  # shared, because it takes some milliseconds to load
-        self._http = httpx2.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=trusted,
-        )
+        self._http = httpx2.AsyncClient(base_url=url, headers=token_headers(token), verify=tls_settings())
         # A presigned URL needs no token, and the object store must not see it.
-        self._store = httpx2.AsyncClient(timeout=httpx2.Timeout(60, connect=10), verify=trusted)
+        self._store = httpx2.AsyncClient(timeout=httpx2.Timeout(60, connect=10), verify=tls_settings())
 
     async def __aenter__(self) -> Self:
         return self
@@ -208,7 +207,9 @@ class AsyncExportClient:
         """Return the datasets that the user can see, as the JSON object of the API."""
         return read_object(await self._request("GET", "/exports/datasets"), "datasets", self.url)
 
-    async def jobs(self, *, status: str | None = None, export_type: str | None = None) -> AsyncIterator[Job]:
+    async def jobs(
+        self, *, status: str | None = None, export_type: str | None = None
+    ) -> AsyncGenerator[Job, None]:
         """Yield the jobs of the user, newest first. They are read in pages, as the caller asks for more.
 
         Args:
@@ -248,7 +249,7 @@ class AsyncExportClient:
 
     async def events(
         self, job_id: UUID, *, timeout: float | None = None, admission: float = 0
-    ) -> AsyncIterator[Job]:
+    ) -> AsyncGenerator[Job, None]:
         """Yield the job at once and after each change; the job that has ended comes last.
 
         The stream of events is opened again where it breaks; while that fails, the job is read now and then.
@@ -338,7 +339,7 @@ class AsyncExportClient:
 
         # A thread, so that neither the disk nor the digest holds up the loop.
         try:
-            return await asyncio.to_thread(fetch)
+            return await run_in_own_thread(fetch)
         except asyncio.CancelledError:
             is_cancelled.set()
             raise

@@ -1,7 +1,7 @@
 """A client of the HTTP API for programs without an event loop; needs the extra ``http``."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +34,7 @@ from streaming_exporter.api_answers import (
     read_password,
     unreachable,
 )
+from streaming_exporter.connections import tls_settings, token_headers
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
@@ -58,21 +59,19 @@ class ExportClient:
 
         Args:
             url: where the API is, such as ``https://exports.example.com``.
-            token: the JWT of the user.
+            token: the JWT of the user. Spaces and line ends around it are left out.
+
+        Raises:
+            BadSettings: no header can have the token.
         """
         if find_spec("httpx2") is None:
             raise ImportError("ExportClient needs httpx2; install streaming-exporter[http]")
         import httpx2
 
         self.url = url
-        trusted = httpx2.create_ssl_context()  # shared, because it takes some milliseconds to load
-        self._http = httpx2.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=trusted,
-        )
+        self._http = httpx2.Client(base_url=url, headers=token_headers(token), verify=tls_settings())
         # A presigned URL needs no token, and the object store must not see it.
-        self._store = httpx2.Client(timeout=httpx2.Timeout(60, connect=10), verify=trusted)
+        self._store = httpx2.Client(timeout=httpx2.Timeout(60, connect=10), verify=tls_settings())
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +204,9 @@ class ExportClient:
         """Return the datasets that the user can see, as the JSON object of the API."""
         return read_object(self._request("GET", "/exports/datasets"), "datasets", self.url)
 
-    def jobs(self, *, status: str | None = None, export_type: str | None = None) -> Iterator[Job]:
+    def jobs(
+        self, *, status: str | None = None, export_type: str | None = None
+    ) -> Generator[Job, None, None]:
         """Yield the jobs of the user, newest first. They are read in pages, as the caller asks for more.
 
         Args:
@@ -242,7 +243,9 @@ class ExportClient:
         answer = self._request("GET", f"/exports/jobs/{job_id}/deliveries")
         return read_list(read_document(answer, self.url), "deliveries", self.url)
 
-    def events(self, job_id: UUID, *, timeout: float | None = None, admission: float = 0) -> Iterator[Job]:
+    def events(
+        self, job_id: UUID, *, timeout: float | None = None, admission: float = 0
+    ) -> Generator[Job, None, None]:
         """Yield the job at once and after each change; the job that has ended comes last.
 
         The stream of events is opened again where it breaks; while that fails, the job is read now and then.
@@ -274,7 +277,7 @@ class ExportClient:
                         return
             time.sleep(following.pause())
 
-    def _stream(self, following: Following) -> Iterator[Job]:
+    def _stream(self, following: Following) -> Generator[Job, None, None]:
         """Yield the jobs of one stream, until it ends or breaks."""
         import httpx2
 
