@@ -30,56 +30,58 @@ class KafkaSettings(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     kafka_bootstrap_servers: Servers = Field(
-        "127.0.0.1:9092", description="Brokers as `host:port`, separated by commas"
+        default="127.0.0.1:9092", description="Brokers as `host:port`, separated by commas"
     )
     kafka_security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], in_case(str.upper)
-    ] = Field("PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`")
+    ] = Field(default="PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`")
     kafka_sasl_mechanism: Annotated[
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"], in_case(str.upper)
-    ] = Field("PLAIN", description="`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`")
-    kafka_sasl_username: Text | None = Field(None, description="User name for SASL")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Password for SASL")
+    ] = Field(default="PLAIN", description="`PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`")
+    kafka_sasl_username: Text | None = Field(default=None, description="User name for SASL")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="Password for SASL")
     kafka_ssl_cafile: ExistingFile | None = Field(
-        None, description="Certificates to trust for the brokers; default: the system's"
+        default=None, description="Certificates to trust for the brokers; default: the system's"
     )
     kafka_ssl_certfile: ExistingFile | None = Field(
-        None, description="Certificate of the client and its intermediate certificates, PEM"
+        default=None, description="Certificate of the client and its intermediate certificates, PEM"
     )
     kafka_ssl_keyfile: ExistingFile | None = Field(
-        None, description="Private key of the client, PEM; default: in the file of the certificate"
+        default=None, description="Private key of the client, PEM; default: in the file of the certificate"
     )
-    kafka_ssl_key_password: SecretStr | None = Field(None, description="Password of the private key")
+    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="Password of the private key")
     kafka_oauth_token_url: AnyWebUrl | None = Field(
-        None, description="Token server of OAUTHBEARER (client credentials grant)"
+        default=None, description="Token server of OAUTHBEARER (client credentials grant)"
     )
-    kafka_oauth_client_id: Text | None = Field(None, description="Client id at the token server")
-    kafka_oauth_client_secret: SecretStr | None = Field(None, description="Client secret at the token server")
+    kafka_oauth_client_id: Text | None = Field(default=None, description="Client id at the token server")
+    kafka_oauth_client_secret: SecretStr | None = Field(
+        default=None, description="Client secret at the token server"
+    )
     kafka_oauth_scope: Text | None = Field(
-        None, description="Scope of the token, where the token server needs one"
+        default=None, description="Scope of the token, where the token server needs one"
     )
     kafka_oauth_audience: Text | None = Field(
-        None, description="Audience of the token, where the token server needs one"
+        default=None, description="Audience of the token, where the token server needs one"
     )
     kafka_oauth_parameters: Text | None = Field(
-        None, description="Further parameters of the token request, such as `resource=kafka&tenant=a`"
+        default=None, description="Further parameters of the token request, such as `resource=kafka&tenant=a`"
     )
     kafka_oauth_extensions: Text | None = Field(
-        None, description="SASL extensions, such as `logicalCluster=lkc-1&identityPoolId=pool-2`"
+        default=None, description="SASL extensions, such as `logicalCluster=lkc-1&identityPoolId=pool-2`"
     )
     kafka_oauth_cafile: ExistingFile | None = Field(
-        None, description="Certificates to trust for the token server; default: the system's"
+        default=None, description="Certificates to trust for the token server; default: the system's"
     )
     kafka_topic_prefix: Text = Field(
-        "",
+        default="",
         pattern=explained(
             r"^[A-Za-z0-9._-]{0,150}$", "at most 150 characters of letters, digits, dots, _ and -"
         ),
         description="Prefix of the names of all topics and of the group, such as `staging.`",
     )
-    kafka_partitions: Count = Field(8, description="Partitions of topics that the service creates")
+    kafka_partitions: Count = Field(default=8, description="Partitions of topics that the service creates")
     kafka_replication_factor: Count = Field(
-        1, le=32_767, description="Replicas of topics that the service creates"
+        default=1, le=32_767, description="Replicas of topics that the service creates"
     )
 
     @classmethod
