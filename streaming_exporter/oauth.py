@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import json
+import os
 import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode
@@ -29,7 +31,25 @@ DEFAULT_LIFETIME = 300.0
 MAX_ANSWER_BYTES = 1_000_000
 """Limit of bytes that are read of a response. A token has a few thousand."""
 
-_threads = ThreadPoolExecutor(2, thread_name_prefix="kafka-token")
+
+def _new_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="kafka-token")
+
+
+_threads = _new_threads()
+_providers: "weakref.WeakSet[OAuthTokenProvider]" = weakref.WeakSet()
+
+
+def _renew_after_fork() -> None:
+    """Replace what the child of a fork cannot use: no thread runs there, and locks can be held."""
+    global _threads
+    _threads = _new_threads()
+    for provider in _providers:
+        provider.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 class OAuthTokenProvider(AbstractTokenProvider):  # type: ignore[misc]
@@ -45,6 +65,11 @@ class OAuthTokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._token = ""
         self._reused_until = 0.0
+        _providers.add(self)
+
+    def renew_lock(self) -> None:
+        """Make a lock that no thread holds, in the child of a fork."""
+        self._lock = threading.Lock()
 
     async def token(self) -> str:
         """Return a token that is valid now.
