@@ -4,8 +4,8 @@ import asyncio
 import logging
 import os
 import random
-import signal
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +17,7 @@ from streaming_exporter.events import Topic
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.outbox.entries import Entry
 from streaming_exporter.outbox.lease import Lease
+from streaming_exporter.outbox.stop_signals import set_on_signals
 from streaming_exporter.outbox.store import OutboxStore
 from streaming_exporter.publisher import Publisher
 
@@ -108,26 +109,63 @@ class Relay:
         finally:
             await self._close()
 
-    async def drain(self) -> int:
+    async def drain(self, stop: asyncio.Event | None = None) -> int:
         """Publish everything that waits now, then return how many events that were.
 
-        It returns 0 if another relay holds the lease.
+        If another relay holds the lease, it waits until that one has published everything, or until the
+        lease of a dead one has ended.
+
+        Args:
+            stop: ends the work after the batch that is being published. Default: nothing ends it.
 
         Raises:
-            Retryable: the database or Kafka does not answer. What was published by then is deleted.
+            Retryable: the database or Kafka does not answer, or another relay keeps the lease while entries
+                wait, or ``stop`` was set before the end. What was published by then is deleted.
         """
+        stop = stop or asyncio.Event()
         total = 0
         try:
-            while count := await self._step():
+            while await self._has_lease_for_waiting(stop):
+                count = await self._publish_next()
+                if not count:
+                    break
                 total += count
         finally:
             await self._close()
         return total
 
+    async def _has_lease_for_waiting(self, stop: asyncio.Event) -> bool:
+        """Wait for the lease; return False if nothing waits that this relay would need it for.
+
+        Raises:
+            Retryable: another relay still holds it after the time in which the lease of a dead one ends, or
+                ``stop`` is set.
+        """
+        longest = self._lease_seconds + self._poll_seconds
+        started: float | None = None
+        while not stop.is_set():
+            if await self._lease.hold():
+                return True
+            if not (waiting := (await self._store.backlog()).waiting):
+                return False
+            started = time.monotonic() if started is None else started
+            if time.monotonic() - started > longest:
+                raise Retryable(
+                    f"another relay holds the lease of the outbox, and {waiting:,} entries still wait; that "
+                    "relay publishes them, unless its log has errors"
+                )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._poll_seconds)
+        if not (await self._store.backlog()).waiting:
+            return False
+        raise Retryable("the relay was stopped before the outbox was empty; the next run publishes the rest")
+
     async def _step(self) -> int:
         """Publish one batch; return how many entries no longer wait. 0: there is none, or no lease."""
-        if not await self._lease.hold():
-            return 0
+        return await self._publish_next() if await self._lease.hold() else 0
+
+    async def _publish_next(self) -> int:
+        """Publish one batch, with the lease; return how many entries no longer wait."""
         entries = await self._store.read(self._batch_entries, self._batch_bytes)
         if not entries:
             return 0
@@ -189,17 +227,17 @@ async def run_until_signal(relay: Relay, *, once: bool = False) -> None:
     """Run the relay until SIGTERM or SIGINT; with ``once`` until nothing waits.
 
     Raises:
-        Retryable: with ``once``, if the database or Kafka does not answer.
+        Retryable: with ``once``, if entries still wait: the database or Kafka does not answer, another relay
+            keeps the lease, or a signal came.
     """
-    if once:
-        log.info("outbox.drained: %d events published", await relay.drain())
-        return
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    log.info("outbox.relay_started")
-    await relay.run(stop)
-    log.info("outbox.relay_stopped")
+    with set_on_signals(stop):
+        if once:
+            log.info("outbox.drained: %d events published", await relay.drain(stop))
+            return
+        log.info("outbox.relay_started")
+        await relay.run(stop)
+        log.info("outbox.relay_stopped")
 
 
 def _is_too_large(error: PublishError) -> bool:
