@@ -90,17 +90,26 @@ def _open(url: str) -> "SqlAlchemyStore":
     Raises:
         BadSettings: the URL cannot be read, or its driver is not installed.
     """
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
     from streaming_exporter.outbox.sqlalchemy_store import SqlAlchemyStore, open_engine
 
     try:
         return SqlAlchemyStore(open_engine(url))
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise BadSettings(
-            f"the URL of the outbox's database cannot be used ({error}); allowed: a URL of SQLAlchemy whose "
-            "driver is installed, such as postgresql+psycopg://user@host/name"
-        ) from error
+    except NoSuchModuleError as error:
+        raise _unusable("SQLAlchemy does not know its dialect or driver") from error
+    except ImportError as error:
+        raise _unusable(f"its driver is not installed: {error.name or 'a module is missing'}") from error
+    except (SQLAlchemyError, ValueError, TypeError) as error:
+        raise _unusable("it cannot be read; is a character of the password not percent-encoded?") from error
+
+
+def _unusable(reason: str) -> BadSettings:
+    """Return the error for a URL that cannot be used, without its text, which can have a password."""
+    return BadSettings(
+        f"the URL of the outbox's database cannot be used ({reason}); allowed: a URL of SQLAlchemy whose "
+        "driver is installed, such as postgresql+psycopg://user@host/name"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """The outbox of the relay in any database of SQLAlchemy; needs the extra ``sqlalchemy``."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import TypeVar
 
 from sqlalchemy import (
@@ -17,9 +18,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import BadSettings, ExporterError
+from streaming_exporter.outbox.database_failures import failure_of
 from streaming_exporter.outbox.entries import LEASE_NAME, Backlog, Entry
 from streaming_exporter.outbox.store import LeaseState, within
 from streaming_exporter.outbox.tables import OutboxEvent, OutboxLease
@@ -31,6 +33,8 @@ CALL_SECONDS = 30.0
 
 ALIASES = {"postgres": "postgresql"}
 """Names of dialects that other libraries take and SQLAlchemy does not."""
+
+CREATION = "`python -m streaming_exporter.outbox ddl` prints the statements that create it"
 
 
 def open_engine(url: str) -> Engine | AsyncEngine:
@@ -130,17 +134,47 @@ class SqlAlchemyStore:
 
         Raises:
             Retryable: the database does not answer, or refuses it.
+            BadSettings: the driver does not accept the engine's URL.
         """
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 if isinstance(self._engine, AsyncEngine):
-                    async with self._engine.begin() as connection:
+                    async with self._connection(self._engine) as connection:
                         return await connection.run_sync(work)
                 return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise Retryable(f"the database of the outbox: {str(error) or type(error).__name__}") from error
+            raise self._failure(error) from error
 
     def _do(self, work: Callable[[Connection], Result]) -> Result:
         assert isinstance(self._engine, Engine)  # noqa: S101
-        with self._engine.begin() as connection:
+        with self._sync_connection(self._engine) as connection:
             return work(connection)
+
+    @asynccontextmanager
+    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction. SQLAlchemy wraps only some of the errors of drivers that cannot connect."""
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(engine.begin())
+            except Exception as error:
+                raise self._failure(error) from error
+            yield connection
+
+    @contextmanager
+    def _sync_connection(self, engine: Engine) -> Iterator[Connection]:
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(engine.begin())
+            except Exception as error:
+                raise self._failure(error) from error
+            yield connection
+
+    def _failure(self, error: Exception) -> ExporterError:
+        url = self._engine.url
+        if isinstance(error, TypeError | ValueError | OverflowError):
+            return BadSettings(
+                f"the driver {url.drivername} does not accept the URL of the outbox's database; check its "
+                "port and the options after the question mark"
+            )
+        place = ":".join(str(part) for part in (url.host, url.port) if part)
+        return failure_of(error, place=place or url.database or "", creation=CREATION)

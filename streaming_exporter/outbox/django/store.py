@@ -9,7 +9,8 @@ from django.db import Error, IntegrityError, connections, transaction
 from django.db.models import Count, Min
 from django.utils import timezone
 
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import BadSettings
+from streaming_exporter.outbox.database_failures import failure_of
 from streaming_exporter.outbox.django.models import OutboxEvent, OutboxLease
 from streaming_exporter.outbox.entries import LEASE_NAME, Backlog, Entry
 from streaming_exporter.outbox.store import LeaseState, within
@@ -19,12 +20,22 @@ Result = TypeVar("Result")
 CALL_SECONDS = 30.0
 """The longest time of one transaction."""
 
+CREATION = "`manage.py migrate` creates it, with `streaming_exporter.outbox.django` in INSTALLED_APPS"
+
 
 class DjangoStore:
     """The outbox in the database ``using``; one thread with a connection of its own does the work."""
 
     def __init__(self, using: str = "default") -> None:
-        """Prepare the thread; it connects at the first call."""
+        """Prepare the thread; it connects at the first call.
+
+        Raises:
+            BadSettings: the settings of Django have no such database.
+        """
+        if using not in connections:
+            raise BadSettings(
+                f"the settings of Django have no database {using!r}; allowed: {', '.join(connections)}"
+            )
         self._using = using
         self._thread = ThreadPoolExecutor(1, "outbox")
 
@@ -103,7 +114,9 @@ class DjangoStore:
             async with asyncio.timeout(CALL_SECONDS):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
         except (Error, OSError, TimeoutError) as error:
-            raise Retryable(f"the database of the outbox: {str(error) or type(error).__name__}") from error
+            settings = connections.databases[self._using]
+            place = ":".join(str(part) for part in (settings["HOST"], settings["PORT"]) if part)
+            raise failure_of(error, place=place or str(settings["NAME"]), creation=CREATION) from error
 
     def _do(self, work: Callable[[], Result]) -> Result:
         connection = connections[self._using]
