@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.payloads import ExportRequest
+from streaming_exporter.sent_fields import sent_fields
 from streaming_exporter.url_text import hide_credentials
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def order_of(
     headers = key_headers(idempotency_key)
     if wait:
         headers["Prefer"] = f"wait={wait}"
-    return request.model_dump(mode="json", exclude_unset=True, exclude={"user_id"}), headers
+    return {name: value for name, value in sent_fields(request).items() if name != "user_id"}, headers
 
 
 def key_headers(idempotency_key: str | None) -> dict[str, str]:

@@ -42,6 +42,7 @@ from streaming_exporter.payloads import (
     Word,
     read,
 )
+from streaming_exporter.sent_fields import sent_fields
 from streaming_exporter.traceparent import Traceparent
 from streaming_exporter.validation import explained
 
@@ -161,7 +162,8 @@ class Event(BaseModel):
     time: AwareDatetime | None = None
     datacontenttype: JsonType = "application/json"
     traceparent: Traceparent = None
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """It is not in the text of the event, because it can have the URLs and claims of a request."""
 
     @property
     def topic(self) -> Topic:
@@ -320,14 +322,18 @@ def _check_data(event: Event) -> None:
 def request_event(
     request: RequestIdentity, *, job_id: UUID | None = None, source: str, traceparent: str | None = None
 ) -> Event:
-    """Make an ``export.requested`` event. Publishing it twice requests one job."""
+    """Make an ``export.requested`` event. Publishing it twice requests one job.
+
+    Raises:
+        Rejected: a field of the request has become invalid since it was made.
+    """
     return Event(
         id=str(job_id or uuid4()),
         source=source,
         type=EventType.REQUESTED,
         time=datetime.now(UTC),
         traceparent=traceparent,
-        data=request.model_dump(mode="json", exclude_unset=True),
+        data=sent_fields(request),
     )
 
 

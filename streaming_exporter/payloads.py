@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from streaming_exporter.errors import Rejected, Unreadable
+from streaming_exporter.json_values import check_json_values
 from streaming_exporter.traceparent import Traceparent
 from streaming_exporter.validation import explained, field_of, sentence, with_value
 
@@ -89,9 +90,9 @@ Name = Annotated[
 
 
 class Payload(BaseModel):
-    """Base of all models of ``data``; unknown fields are ignored."""
+    """Base of all models of ``data``; unknown fields are ignored. Errors of pydantic do not show values."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class RequestIdentity(Payload):
@@ -233,6 +234,8 @@ def _not_too_deep(values: dict[str, Any]) -> dict[str, Any]:
 
 Values = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_not_too_deep)]
 """Values of filters or parameters, by name."""
+SentValues = Annotated[Values, AfterValidator(check_json_values)]
+"""The same in a request, where JSON has to have them."""
 
 
 class ExportRequest(RequestIdentity):
@@ -254,18 +257,18 @@ class ExportRequest(RequestIdentity):
     """
 
     name: Name = None
-    filters: Values = Field(default_factory=dict)
-    columns: list[str] | None = Field(None, min_length=1, max_length=1600)
+    filters: SentValues = Field(default_factory=dict)
+    columns: list[str] | None = Field(default=None, min_length=1, max_length=1600)
     options: Options = Options()
     split: Split | None = None
     consistency: Literal["snapshot", "part"] = "snapshot"
     encrypt: Encrypt | None = None
     scope: Scope = "own"
-    parameters: Values = Field(default_factory=dict)
-    claims: Claims = Field(default_factory=dict, max_length=50)
+    parameters: SentValues = Field(default_factory=dict)
+    claims: Claims = Field(default_factory=dict, max_length=50, repr=False)
     priority: Literal["high", "normal", "low"] = "normal"
-    recipients: list[str] = Field(default_factory=list, max_length=50)
-    webhook: str | None = None
+    recipients: list[str] = Field(default_factory=list, max_length=50, repr=False)
+    webhook: str | None = Field(default=None, repr=False)
     destination: Annotated[
         DestinationName | None,
         Field(description="Name of a destination that the finished files are also sent to"),
@@ -281,7 +284,7 @@ class ExportRequest(RequestIdentity):
         try:
             return cls.model_validate({name: value for name, value in data.items() if value is not None})
         except ValidationError as error:
-            field, message = _first_problem(error)
+            field, message = first_problem(error)
             raise Rejected(message, field=field) from error
 
 
@@ -334,7 +337,7 @@ class LifecycleData(RequestIdentity):
 
     job_id: UUID
     name: str | None = None
-    attempt: int = Field(0, ge=0)
+    attempt: int = Field(default=0, ge=0)
     status: Word
     row_count: int | None = None
     estimated_rows: int | None = None
@@ -352,7 +355,7 @@ class LifecycleData(RequestIdentity):
     expires_at: AwareDatetime | None = None
     manifest: dict[str, Any] | None = None
     error: JobError | None = None
-    traceparent: Traceparent = Field(None, exclude=True)
+    traceparent: Traceparent = Field(default=None, exclude=True)
     """The trace of the job; the event carries it in its envelope, not in ``data``."""
 
 
@@ -368,15 +371,15 @@ def read(model: type[Model], content: object, where: str = "") -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        field, message = _first_problem(error)
+        field, message = first_problem(error)
         raise Unreadable(f"{'.'.join(filter(None, (where, field)))}: {message}") from error
 
 
-SECRETS = {(CLAIMS,), ("recipients",)}
-"""Fields whose values no error shows. The recipients can have URLs that are secrets."""
+SECRETS = {(CLAIMS,), ("recipients",), ("webhook",)}
+"""Fields whose values no error shows. The URLs of recipients and of the webhook can be secrets."""
 
 
-def _first_problem(error: ValidationError) -> tuple[str, str]:
+def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the field's path and the message of the first error."""
     problem = error.errors(include_url=False)[0]
     hidden = problem["loc"][:1] in SECRETS
