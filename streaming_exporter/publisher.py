@@ -12,6 +12,7 @@ from uuid import UUID
 from streaming_exporter.errors import PublishError, Retryable, Unreadable
 from streaming_exporter.events import Event, RequestIdentity, cancel_event, request_event
 from streaming_exporter.kafka_settings import KafkaSettings
+from streaming_exporter.request_messages import encode_checked
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -116,19 +117,25 @@ class Publisher:
                 is_sent = True
                 await producer.send_and_wait(topic, value, key=key, headers=list(headers))
         except (KafkaError, Retryable, OSError, TimeoutError) as error:
+            if isinstance(error, _refusals()):
+                self._failures = 0  # the connection works
+                raise self._refusal(error, topic, len(value)) from error
             await self._note_failure(producer)
-            is_in_doubt = is_sent and not isinstance(error, _refusals())
-            raise self._failure(error, is_in_doubt=is_in_doubt) from error
+            raise self._failure(error, is_in_doubt=is_sent) from error
         self._failures = 0
 
     async def request(self, request: RequestIdentity, job_id: UUID | None = None) -> Event:
         """Request an export; returns the event, which has the job's id in ``job_id``.
 
         Raises:
+            Rejected: a field of the request has become invalid since it was made.
+            Unreadable: the service could not read the event, for example because of a NUL character.
+            TooLarge: the event is too large for Kafka.
             PublishError: Kafka did not acknowledge it in time. The error has the ``job_id``: with it, another
                 call requests the same job, whether or not the first event has arrived.
         """
         event = request_event(request, job_id=job_id, source=self._source)
+        encode_checked(event)
         await self.publish(event)
         return event
 
@@ -139,6 +146,7 @@ class Publisher:
             PublishError: Kafka did not acknowledge it in time.
         """
         event = cancel_event(job_id, source=self._source)
+        encode_checked(event)
         await self.publish(event)
         return event
 
@@ -258,6 +266,21 @@ class Publisher:
             f"Kafka at {self._settings.kafka_bootstrap_servers} did not {done} ({reason}); {doubt}"
             "check that it runs there, or set EXPORTER_KAFKA_BOOTSTRAP_SERVERS to the right address",
             is_in_doubt=is_in_doubt,
+        )
+
+    def _refusal(self, error: BaseException, topic: str, size: int) -> PublishError:
+        """Return the error for an event that Kafka refuses itself, while the connection works."""
+        from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError
+
+        if not isinstance(error, MessageSizeTooLargeError | InvalidTopicError):
+            return self._failure(error)
+        log.warning("event.publish_failed: %r", error)
+        where = f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event: "
+        if isinstance(error, InvalidTopicError):
+            return PublishError(f"{where}{topic} is no name of a topic. Check EXPORTER_KAFKA_TOPIC_PREFIX")
+        return PublishError(
+            f"{where}its {size:,} bytes are more than the brokers allow. Shorten it, or raise "
+            f"max.message.bytes of the topic {topic}"
         )
 
 

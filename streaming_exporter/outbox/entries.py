@@ -3,14 +3,24 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from streaming_exporter.errors import TooLarge
-from streaming_exporter.events import Event, RequestIdentity, cancel_event, decode, request_event
+from streaming_exporter.events import Event, RequestIdentity, cancel_event, request_event
+from streaming_exporter.request_messages import MAX_EVENT_BYTES, encode_checked
+
+__all__ = [
+    "LEASE_NAME",
+    "LEASE_TABLE",
+    "MAX_EVENT_BYTES",
+    "SOURCE",
+    "TABLE",
+    "Backlog",
+    "Entry",
+    "NewEntry",
+    "cancel_entry",
+    "request_entry",
+]
 
 SOURCE = "/exporter/outbox"
 """The ``source`` of events whose caller names no other one."""
-
-MAX_EVENT_BYTES = 1_000_000
-"""The largest event. Kafka's default limit is 1 MiB, with the key and the headers."""
 
 TABLE = "exporter_outbox"
 LEASE_TABLE = "exporter_outbox_lease"
@@ -52,6 +62,7 @@ def request_entry(
     """Return the entry that requests an export.
 
     Raises:
+        Rejected: a field of the request has become invalid since it was made.
         Unreadable: the service could not read the event, for example because of a NUL character.
         TooLarge: the event has more than :data:`MAX_EVENT_BYTES`.
     """
@@ -64,10 +75,5 @@ def cancel_entry(job_id: UUID, *, source: str, by: str | None, traceparent: str 
 
 
 def _entry(event: Event) -> NewEntry:
-    content = event.encode()
-    if len(content) > MAX_EVENT_BYTES:
-        raise TooLarge(
-            f"the request has {len(content):,} bytes; allowed: {MAX_EVENT_BYTES:,}. Shorten its filters"
-        )
-    decode(content)  # refuse in the caller's transaction what the service would refuse later
+    content = encode_checked(event)  # in the caller's transaction, which then does not commit
     return NewEntry(event.job_id, event.type, content.decode(), len(content))

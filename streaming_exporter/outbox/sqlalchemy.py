@@ -38,6 +38,7 @@ def request_export(
         traceparent: the trace that the job belongs to (W3C).
 
     Raises:
+        Rejected: a field of the request has become invalid since it was made.
         Unreadable: the service could not read the event, for example because of a NUL character.
         TooLarge: the event is too large for Kafka.
     """

@@ -30,6 +30,7 @@ def request_export(
 
     Raises:
         UsageError: no ``transaction.atomic`` block of that database is running.
+        Rejected: a field of the request has become invalid since it was made.
         Unreadable: the service could not read the event, for example because of a NUL character.
         TooLarge: the event is too large for Kafka.
     """
