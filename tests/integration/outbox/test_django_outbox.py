@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import django
 import pytest
 from django.conf import settings as django_settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from sqlalchemy import create_engine, inspect, make_url
 
@@ -83,6 +83,22 @@ def test_what_an_atomic_block_commits_is_published_and_what_it_rolls_back_is_not
 def test_outside_of_an_atomic_block_nothing_can_be_requested(migrated: Settings) -> None:
     with pytest.raises(UsageError, match=r"transaction\.atomic"):
         request_export(REQUEST)
+
+
+def test_the_relay_explains_a_missing_table_and_an_unknown_database(migrated: Settings) -> None:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("ALTER TABLE exporter_outbox RENAME TO moved")
+    try:
+        with pytest.raises(
+            CommandError, match=r"has no table exporter_outbox; `manage\.py migrate`"
+        ) as caught:
+            call_command("relay_exports", "--once")
+        assert "relation" not in str(caught.value)
+    finally:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("ALTER TABLE moved RENAME TO exporter_outbox")
+    with pytest.raises(CommandError, match="no database 'absent'; allowed: default"):
+        call_command("relay_exports", "--once", "--database", "absent")
 
 
 def test_the_migrations_match_the_models_and_the_tables_of_sqlalchemy(migrated: Settings) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine, insert, text
+from sqlalchemy import create_engine, insert, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -249,6 +250,28 @@ async def test_the_program_publishes_until_sigterm_and_shows_its_backlog(
         assert await relay.wait() == 0
     assert (await store.lease()).owner is None
     assert {event.job_id for event in await events_of(outbox, set(jobs))} == set(jobs)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_the_program_explains_what_the_database_refuses(
+    settings: Settings, outbox: Settings, driver: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The database of the service has no outbox; that of the test has no such user."""
+    nobody = make_url(url_for(outbox, driver)).set(username="nobody", password="secret")
+    absent = make_url(url_for(outbox, driver)).set(database="absent")
+    # libpq has no code for a connection that the database refuses.
+    refused = "refuses the relay" if driver == "asyncpg" else "refuses the connection"
+    for url, words in (
+        (make_url(url_for(settings, driver)), "has no table exporter_outbox"),
+        (nobody, refused),
+        (absent, refused),
+    ):
+        shown = url.render_as_string(hide_password=False)
+        assert await asyncio.to_thread(main, ["status", "--database-url", shown]) == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+        assert not re.search("SQL:|FATAL|relation|role|secret", said)
 
 
 @pytest.mark.parametrize(
