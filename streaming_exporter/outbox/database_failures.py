@@ -1,6 +1,7 @@
 """Errors of the outbox's database in words, without the text of its driver, for every driver. Pure."""
 
 from collections.abc import Iterator
+from ssl import SSLError
 
 from streaming_exporter.errors import Retryable
 from streaming_exporter.outbox.entries import TABLE
@@ -36,6 +37,10 @@ def failure_of(error: BaseException, *, place: str, creation: str) -> Retryable:
         return Retryable(
             f"{where} refuses the relay; check the user, the password, the name of the database, and "
             f"that the user has the rights to read and to change the tables {TABLE} and {TABLE}_lease"
+        )
+    if any(isinstance(one, SSLError) for one in chain):
+        return Retryable(
+            f"{where} has no TLS that the relay accepts; check its certificate and the URL's options"
         )
     if any(isinstance(one, TimeoutError) for one in chain):
         return Retryable(f"{where} does not answer in time; check that it runs there")

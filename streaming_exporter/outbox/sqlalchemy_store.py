@@ -171,7 +171,10 @@ class SqlAlchemyStore:
 
     def _failure(self, error: Exception) -> ExporterError:
         url = self._engine.url
-        if isinstance(error, TypeError | ValueError | OverflowError):
+        is_of_network = isinstance(
+            error, OSError
+        )  # such as that of a certificate, which is a ValueError, too
+        if isinstance(error, TypeError | ValueError | OverflowError) and not is_of_network:
             return BadSettings(
                 f"the driver {url.drivername} does not accept the URL of the outbox's database; check its "
                 "port and the options after the question mark"

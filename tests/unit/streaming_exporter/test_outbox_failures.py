@@ -2,13 +2,17 @@
 
 import re
 import sqlite3
+import ssl
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from streaming_exporter.errors import BadSettings, ExporterError, Retryable
 from streaming_exporter.outbox.__main__ import main
 from streaming_exporter.outbox.database_failures import failure_of
+from streaming_exporter.outbox.sqlalchemy_store import SqlAlchemyStore
 
 PASSWORD = "ssw0rd"
 OF_A_DRIVER = re.compile(
@@ -81,6 +85,7 @@ LEAK = "the text of the driver"
         (OperationalDriverError(LEAK, sqlstate="57P01"), UNREACHABLE),
         (OperationalDriverError(LEAK, sqlstate="40001"), "refused a statement of the relay (40001)"),
         (ConnectionRefusedError(LEAK), UNREACHABLE),
+        (ssl.SSLCertVerificationError(LEAK), "has no TLS that the relay accepts"),
         (TimeoutError(LEAK), "does not answer in time"),
         (OfDriver(LEAK, sqlstate="25006"), "refused a statement of the relay (25006)"),
         (OfDriver(LEAK), "refused a statement of the relay (OfDriver)"),
@@ -102,3 +107,28 @@ def test_a_connection_that_sqlalchemy_reports_as_lost_is_an_outage() -> None:
     assert UNREACHABLE in str(
         failure_of(OperationalError("SELECT 1", {}, OfDriver(LEAK)), place="", creation="")
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ssl.SSLCertVerificationError(LEAK), Retryable),
+        (ConnectionResetError(LEAK), Retryable),
+        (OfDriver(LEAK, sqlstate="28P01"), Retryable),
+        (TypeError(LEAK), BadSettings),
+        (OverflowError(LEAK), BadSettings),
+    ],
+    ids=repr,
+)
+async def test_only_a_wrong_url_ends_a_relay_for_good(
+    error: Exception, expected: type[ExporterError]
+) -> None:
+    def connect() -> None:
+        raise error
+
+    store = SqlAlchemyStore(create_engine("sqlite://", creator=connect))
+    with pytest.raises(ExporterError) as caught:
+        await store.backlog()
+    await store.close()
+    assert isinstance(caught.value, expected)
+    assert LEAK not in str(caught.value)
