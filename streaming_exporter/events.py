@@ -225,7 +225,7 @@ Headers = Iterable[tuple[str, bytes | None]]
 """Headers of a Kafka message, in their order. If several have the same name, the last one counts."""
 
 CONTENT_TYPE = "content-type"
-_CAN_BE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{2}|[0-9]{300}")
+_CAN_BE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{2}|(?<![0-9])[0-9]{300}")
 """What a message must have for a number beyond 1.8e308, which is read as infinity and cannot be stored."""
 ATTRIBUTE = "ce_"
 """The prefix of headers that hold an attribute, in binary mode."""

@@ -134,3 +134,8 @@ def test_other_values_are_unchanged(value: str) -> None:
 def test_a_value_beyond_the_calendar_is_unchanged() -> None:
     assert resolve_filters({"at": "now-99999y"}, {"at": Kind.DATE}, NOW, BERLIN) == {"at": "now-99999y"}
     assert is_relative({"at": {"gte": "now-99999y"}})
+
+
+def test_a_relative_value_has_a_limit_of_offsets() -> None:
+    assert is_relative("now" + "+1d" * 20)
+    assert not is_relative("now" + "+1d" * 21)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from streaming_exporter.errors import ExporterError, Rejected, Unreadable
 from streaming_exporter.events import (
+    _CAN_BE_HUGE,
     TOPIC_OF,
     Event,
     EventType,
@@ -293,3 +295,13 @@ def test_no_error_repeats_the_value_of_a_claim(claims: object) -> None:
     with pytest.raises(Rejected, match=r"^claims") as caught:
         ExportRequest.parse(data)
     assert re.search("acme|17171|True", str(caught.value)) is None
+
+
+def test_the_time_of_a_search_for_huge_numbers_does_not_depend_on_the_digits() -> None:
+    def seconds(message: bytes) -> float:
+        began = time.process_time()
+        assert not _CAN_BE_HUGE.search(message)
+        return time.process_time() - began
+
+    digits, letters = (b"1" * 299 + b"a") * 1000, b"a" * 300_000
+    assert min(seconds(digits) for _ in range(9)) < 4 * min(seconds(letters) for _ in range(9))
