@@ -37,9 +37,11 @@ TEMPORAL = frozenset({Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
 
 _OFFSET = r"[+-]\d{1,5}(?:s|mo|m|h|d|w|y)"
 RELATIVE = re.compile(
-    rf"(now|today|yesterday|tomorrow|start_of_(?:day|week|month|quarter|year))((?:{_OFFSET})*)", re.ASCII
+    rf"(now|today|yesterday|tomorrow|start_of_(?:day|week|month|quarter|year))((?:{_OFFSET}){{0,20}})",
+    re.ASCII,
 )
-"""The form of times that are relative to the current time, such as ``now-7d``."""
+"""The form of times that are relative to the current time, such as ``now-7d``. A text with more
+offsets has another form, because the time of their computation must have a limit."""
 
 
 class ValueType(Protocol):
