@@ -27,7 +27,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from stream_app.exports.columns import Kind
-from stream_app.exports.filters.local_time import DAY, exists, instant, start_of, wall_of
+from stream_app.exports.filters.local_time import DAY, SECOND, exists, instant, start_of, wall_of
 from stream_app.exports.filters.relative_dates import as_filter_value
 from stream_app.time_zones import check_zone_name
 from streaming_exporter.errors import Rejected
@@ -42,6 +42,9 @@ _SOME_DAY = datetime(2026, 1, 1)
 """The day on which expressions are checked. The year does not matter, because they have no field for it."""
 
 EVERY_HOUR = set(range(24))
+
+_LONGEST = {DAILY: DAY, WEEKLY: 7 * DAY, MONTHLY: 31 * DAY}
+"""The longest time between two runs, where no clocks change."""
 
 LOOK_BACK = timedelta(days=9 * 366)
 """More than the longest time between two runs, eight years between two 29ths of February."""
@@ -99,18 +102,26 @@ class Calendar:
 
     def latest(self, after: datetime, until: datetime, count: int = 1) -> list[datetime]:
         """Return the last ``count`` runs in ``(after, until]``, oldest first."""
-        span = timedelta(hours=1)
+        steps = count
         while True:
-            start = max(after, until - span)
+            start = max(after, self._back(until, steps) or after)
             found = list(takewhile(lambda run: run <= until, self.after(start)))
             if start == after or len(found) >= count:
                 return found[-count:]
-            span *= 8
+            steps *= 2  # where clocks change, the way back can have other runs
 
     def previous(self, run: datetime) -> datetime | None:
         """Return the last run before ``run``."""
         found = self.latest(run - LOOK_BACK, run - timedelta(microseconds=1))
         return found[0] if found else None
+
+    def _back(self, until: datetime, steps: int) -> datetime | None:
+        """Return a time before the last ``steps`` runs until ``until``, or ``None`` if there are fewer."""
+        if not self.is_cron:
+            return until - (steps + 2) * _LONGEST[self.schedule]
+        runs = (run for run in self._cron_runs_back(until) if run <= until)
+        first = next(islice(runs, steps - 1, None), None)
+        return None if first is None else first - SECOND
 
     def day_of(self, run: datetime) -> date:
         """Return the local day of ``run``, even if a change of clocks moved the run into the next day."""
@@ -148,6 +159,28 @@ class Calendar:
         else:
             for wall in walls:
                 yield instant(wall, self.zone)
+
+    def _cron_runs_back(self, until: datetime) -> Iterator[datetime]:
+        """Yield the runs before ``until``, the latest first.
+
+        Where clocks change, some are missing, and some are later than ``until``.
+        """
+        local = until.astimezone(self.zone).replace(microsecond=0) + SECOND
+        shown = wall_of(until, self.zone).replace(microsecond=0) + SECOND
+        walls = CronSim(self.schedule, shown + _repeated(until.astimezone(self.zone)), reverse=True)
+        if walls.hours == EVERY_HOUR:
+            minute, _, *days = self.schedule.split()
+            for run in CronSim(" ".join((minute, "*", *days)), local, reverse=True):
+                yield run.astimezone(UTC)
+        else:
+            for wall in walls:
+                yield instant(wall, self.zone)
+
+
+def _repeated(local: datetime) -> timedelta:
+    """Return by how much clocks were set back if ``local`` exists twice and is the second one, else zero."""
+    first, second = local.replace(fold=0).utcoffset(), local.replace(fold=1).utcoffset()
+    return first - second if local.fold and first and second else timedelta()
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -244,13 +277,14 @@ def window_of(
     windowing: Windowing, calendar: Calendar, run: datetime, window_start: datetime | None
 ) -> Window | None:
     """Return the window of the run at ``run``, where the window before it ended at ``window_start``."""
-    match windowing:
-        case Windowing.NONE:
-            return None
-        case Windowing.PREVIOUS_PERIOD:
-            natural = period_before(calendar, run)
-        case Windowing.SINCE_LAST_RUN:
-            natural = Window(_previous(calendar, run), run)
+    if windowing is Windowing.NONE:
+        return None
+    if windowing is Windowing.PREVIOUS_PERIOD and not calendar.is_cron:
+        natural = period_before(calendar, run)
+    elif window_start is None:
+        natural = Window(_previous(calendar, run), run)
+    else:
+        natural = Window(window_start, run)
     start = natural.start if window_start is None else window_start
     return Window(start, max(start, natural.end))
 

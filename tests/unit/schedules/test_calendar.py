@@ -2,16 +2,25 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from croniter import croniter
+from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.exports.filters.local_time import DAY, SECOND, exists, start_of, wall_of
-from stream_app.schedules.calendar import DAYS, PERIODS, Calendar, Windowing, period_before, window_of
+from stream_app.schedules.calendar import (
+    DAYS,
+    LOOK_BACK,
+    PERIODS,
+    Calendar,
+    Windowing,
+    period_before,
+    window_of,
+)
 from streaming_exporter.errors import Rejected
 
 ZONES = sorted(available_timezones() - {"localtime"})
@@ -51,6 +60,33 @@ def test_runs_are_in_the_future_and_strictly_in_order(calendar: Calendar, moment
     assert calendar.next_run(runs[3] - timedelta(seconds=1)) == runs[3]
     assert calendar.previous(runs[4]) == runs[3]
     assert calendar.latest(moment, runs[5], 3) == runs[3:6]
+
+
+GAPS = ["* * * 12,1-5 *", "* * 1 1 *", "* 0-22 * 2 *", "*/7 3 29 2 *", *CRONS]
+"""Expressions, of which some have many runs in one month and none in others."""
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.sampled_from(GAPS), zones, moments, st.integers(1, 9))
+def test_the_latest_runs_are_found_without_a_search_of_earlier_ones(
+    cron: str, zone: str, moment: datetime, count: int
+) -> None:
+    steps = 0
+
+    class Counted(CronSim):
+        def __next__(self) -> datetime:
+            nonlocal steps
+            steps += 1
+            return super().__next__()
+
+    calendar = Calendar.of(cron, timezone=zone)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stream_app.schedules.calendar.CronSim", Counted)
+        found = calendar.latest(moment - LOOK_BACK, moment, count)
+        taken, steps = steps, 0
+    start = found[0] - DAY if found else moment - LOOK_BACK
+    assert found == list(takewhile(lambda run: run <= moment, calendar.after(start)))[-count:]
+    assert taken <= 4 * count + 200, "two hours of minutes, where clocks are set back"
 
 
 @settings(max_examples=EXAMPLES // 4, deadline=None)
