@@ -100,7 +100,7 @@ async def _estimate_bundle(
 
     async def estimate_member(member: Dataset, table: SourceTable) -> Estimate | None:
         try:
-            wanted = settled_member(bundle, member, table, request, now)
+            wanted = await asyncio.to_thread(settled_member, bundle, member, table, request, now)
             return await _estimate(services, table, wanted, compression)
         except EstimateTimedOut:
             return None
@@ -144,13 +144,14 @@ async def _estimate(
     """Estimate the file of one dataset. ``compression`` is by default what the request asks for."""
     output = services.formats[request.format]
     compression = compression or compression_for(request.options.compression, output)
-    request = table.resolve(request, services.clock.now())
+    now = services.clock.now()
 
-    def prepare() -> tuple[RowQuery, ExportRequest]:
+    def prepare(request: ExportRequest) -> tuple[RowQuery, ExportRequest]:
+        request = table.resolve(request, now)
         shown, options = shown_rows(row_query(table, request), table.dataset, request.options, output)
         return shown, request.model_copy(update={"options": options})
 
-    rows, request = await asyncio.to_thread(prepare)
+    rows, request = await asyncio.to_thread(prepare, request)  # many relative dates take long
     limit = ExportLimits.of(services.settings).of_dataset(table.dataset).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)

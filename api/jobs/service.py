@@ -248,9 +248,10 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
     compression_for(request.options.compression, output)
 
     async def check_table(table: SourceTable) -> None:
-        wanted = table.resolve(request, services.clock.now())
+        now = services.clock.now()
 
         def check() -> None:
+            wanted = table.resolve(request, now)
             shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
 
         await asyncio.to_thread(check)  # a filter with many values takes long
