@@ -8,7 +8,7 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.middleware.paths import is_stream
+from api.middleware.request_limits import STREAM
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +38,13 @@ BUSY = (
 class BoundedProtocol(H11Protocol):
     """Closes connections of slow clients, and refuses connections above the limit.
 
-    At the limit, a new connection replaces the one that has waited longest for its headers, or one that is
-    idle between two requests. So incomplete requests and idle connections keep no other client out.
+    At the limit, a new connection replaces the one that has waited longest for its headers, or one in which
+    no call runs, or a call without a user that waits for its client. So incomplete requests and idle
+    connections keep no other client out.
 
-    Event streams are not closed for slow readers here, because they have their own limits.
+    A connection always has a time-out, unless a call runs in it whose response is read: the application
+    limits the time of calls. Event streams are not closed for slow readers here, because they have their own
+    limits.
     """
 
     limit: ClassVar[int] = 2000
@@ -49,7 +52,7 @@ class BoundedProtocol(H11Protocol):
     header_seconds: ClassVar[float] = HEADER_SECONDS
     read_seconds: ClassVar[float] = READ_SECONDS
     _waiting: ClassVar[dict["BoundedProtocol", None]] = {}
-    """Connections whose headers have not arrived, the oldest first."""
+    """Connections whose headers, or the rest of an answered request, have not arrived, the oldest first."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -62,14 +65,29 @@ class BoundedProtocol(H11Protocol):
             transport.write(BUSY)
             transport.close()
             return
-        self._wait()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
-        if self._deadline is None and self.conn.their_state is h11.IDLE:
-            self._wait()
+        before = self.conn.their_state
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_waiting()
+        if before is h11.SEND_BODY and self.conn.their_state is h11.IDLE:
+            self._stop_waiting()  # for the body; the headers of the next request have their own time
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Start the time-out of the next request, or of the rest of this one. Called by the cycle."""
+        super().on_response_complete()
+        self._watch()
+
+    def eof_received(self) -> None:
+        """Start the read timer, because the transport closes as soon as the client has read all data."""
+        super().eof_received()
+        self._start_read_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection. Called by the keep-alive timer."""
+        super().timeout_keep_alive_handler()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
@@ -81,17 +99,50 @@ class BoundedProtocol(H11Protocol):
         if (stop := self.app_state.get(STOP)) is not None:
             stop()
         super().shutdown()
+        self._watch()
 
     def pause_writing(self) -> None:
         """Start a timer for a client that has not read the sent data. Called by the transport."""
         super().pause_writing()
-        if not self.scope or not is_stream(self.scope["method"], self.scope["path"]):
+        if not self._runs() or STREAM not in self.scope.get("state", {}):
             self._start_read_timer()
 
     def resume_writing(self) -> None:
         """Stop the timer, because the client has read nearly all data. Called by the transport."""
-        self._stop_read_timer()
+        if not self.transport.is_closing():
+            self._stop_read_timer()
         super().resume_writing()
+
+    def _runs(self) -> bool:
+        """Return whether the application answers a request of this connection now."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _can_be_replaced(self) -> bool:
+        """Return whether no call runs here, or a call without a user that waits for its client."""
+        if not self._runs():
+            return True
+        waits = self._unread is not None or self.conn.their_state is h11.SEND_BODY
+        return waits and "user" not in self.scope.get("state", {})
+
+    def _watch(self) -> None:
+        """Start the time-outs that the state of the connection needs. Each change of the state calls this.
+
+        A client can send the rest of a body after its answer. Those bytes stop the keep-alive timer of
+        uvicorn, and start no call.
+        """
+        if self.transport.is_closing():
+            self._stop_waiting()
+            self._start_read_timer()
+            return
+        if self._runs():
+            self._stop_waiting()
+            return
+        if self.flow.write_paused:
+            self._start_read_timer()
+        if self._deadline is None and (
+            self.timeout_keep_alive_task is None or self.conn.their_state is h11.SEND_BODY
+        ):
+            self._wait()
 
     def _wait(self) -> None:
         self._deadline = self.loop.call_later(self.header_seconds, self._abort_late)
@@ -111,6 +162,8 @@ class BoundedProtocol(H11Protocol):
 
     def _start_read_timer(self) -> None:
         left = self.transport.get_write_buffer_size()
+        if left == 0 or self._unread is not None:
+            return
         self._unread = self.loop.call_later(self.read_seconds, self._check_reading, left)
 
     def _stop_read_timer(self) -> None:
@@ -120,19 +173,21 @@ class BoundedProtocol(H11Protocol):
 
     def _check_reading(self, before: int) -> None:
         """Start the timer again for a client that reads. Abort the connection of one that does not."""
-        if before - self.transport.get_write_buffer_size() >= READ_BYTES:
+        self._unread = None
+        left = self.transport.get_write_buffer_size()
+        if left == 0 or before - left >= READ_BYTES:
             self._start_read_timer()
             return
         log.info("response.timed_out", client=self.client[0] if self.client else None)
-        self._unread = None
         self.transport.abort()  # close() would wait until the client has read the rest
 
     def _make_room(self) -> bool:
         ours = (other for other in self.connections if isinstance(other, BoundedProtocol))
-        idle = (other for other in ours if other.timeout_keep_alive_task is not None)
+        idle = (other for other in ours if other is not self and other._can_be_replaced())
         other = next(iter(self._waiting), None) or next(idle, None)
         if other is None:
             return False
+        self.connections.discard(other)  # at once, so that the next new connection does not replace it again
         other._stop_waiting()
         other.transport.abort()
         return True

@@ -23,6 +23,9 @@ BEGIN_WAIT = "begin_wait"
 """Key of a request's state: a function for a call that has done its work and only waits from now on. It gives
 its turn and its place to other calls. :class:`~api.jobs.waiting.JobWaits` has the limits of such calls."""
 
+STREAM = "stream"
+"""Key of a request's state: it is there if the response is an event stream that has got its place."""
+
 CLOSE = {"Connection": "close"}
 """Header that closes the connection: its body was not read, so no further request can be read."""
 
@@ -109,6 +112,7 @@ class RequestLimits:
         with ExitStack() as place:
             place.callback(bound.release, user.id)
             if bound is self._streams:
+                scope["state"][STREAM] = True
                 await self._app(scope, receive, send)
                 return
             async with self._turn(user.id) as end_turn:

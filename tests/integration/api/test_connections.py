@@ -10,13 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.app import create_app
+from api.middleware.request_limits import STREAM
 from api.server import BoundedProtocol
 from dev.process import free_ports
 from producers.tokens import sign_token
@@ -38,6 +42,8 @@ PARTS, PART = 200, 64 * 1024
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     assert scope["type"] == "http"
     if scope["path"] != "/":
+        if scope["path"].endswith("/events"):
+            scope["state"][STREAM] = True
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for number in range(PARTS):
             await send({"type": "http.response.body", "body": b"x" * PART, "more_body": number < PARTS - 1})
@@ -75,17 +81,27 @@ class Slow(Small):
 def server(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run a separate server in a thread; yield its port. Its protocol is :class:`Small` or the parameter."""
     protocol = getattr(request, "param", Small)
+    with serving(hello, protocol, lifespan="off") as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def serving(
+    app: ASGIApp, protocol: type[BoundedProtocol], lifespan: Literal["on", "off"]
+) -> Iterator[tuple[int, uvicorn.Server]]:
+    """Run a server in a thread, with small send buffers; yield its port and the server."""
     config = uvicorn.Config(
-        hello, port=0, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=IDLE_SECONDS
+        app, port=0, http=protocol, lifespan=lifespan, log_config=None, timeout_keep_alive=IDLE_SECONDS
     )
     running = uvicorn.Server(config)
     listening = config.bind_socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
     thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[listening])))
     thread.start()
     while not running.started:
         thread.join(0.02)
         assert thread.is_alive()
-    yield listening.getsockname()[1]
+    yield listening.getsockname()[1], running
     running.should_exit = running.force_exit = True
     thread.join(patient(WITHIN))
     assert not thread.is_alive()
@@ -169,6 +185,70 @@ def test_a_stream_continues_after_a_pause_of_its_reader(server: int) -> None:
     with begun(server, b"GET /exports/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") as connection:
         assert not ANSWERED.wait(1.5)
         assert len(answer(connection)) > PARTS * PART
+
+
+TARGETS = ("/healthz", "/exports/jobs/events", "/nothing")
+"""A path without a token, an event stream, which refuses a missing token, and a path that does not exist."""
+METHODS = ("GET", "HEAD", "POST")
+
+HALF_A_BODY = ("Content-Length: 10\r\n", "x")
+NO_LAST_CHUNK = ("Transfer-Encoding: chunked\r\n", "1\r\nx\r\n")
+
+
+class Anonymous(BoundedProtocol):
+    """A protocol whose connections are all taken by the attack of :func:`attacks`."""
+
+    limit = len(TARGETS) * len(METHODS)
+    header_seconds = 3.0
+    read_seconds = 3.0
+
+
+@contextlib.contextmanager
+def attacks(port: int, header: str, first: str, again: str, times: int) -> Iterator[None]:
+    """Send each request ``times`` times over its own connection, then ``again``. Read one byte only."""
+    with contextlib.ExitStack() as stack:
+        for target, method in product(TARGETS, METHODS):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(patient(WITHIN))
+            connection.connect(("127.0.0.1", port))
+            request = f"{method} {target} HTTP/1.1\r\nHost: x\r\n{header}\r\n{first}"
+            connection.sendall(request.encode() * times)
+            assert connection.recv(1) == b"H"
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(again.encode())
+        yield
+
+
+def _is_paused(connection: object) -> bool:
+    assert isinstance(connection, BoundedProtocol)
+    return connection.flow.write_paused
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "again", "times"),
+    [
+        (HALF_A_BODY[0], "", HALF_A_BODY[1], 1),
+        (NO_LAST_CHUNK[0], "", NO_LAST_CHUNK[1], 1),
+        (HALF_A_BODY[0], "", "x" * 10, 1),
+        ("", "", "", 1000),
+    ],
+    ids=["half a body", "no last chunk", "late body", "unread"],
+)
+def test_no_connection_without_a_token_is_open_for_ever(
+    header: str, first: str, again: str, times: int
+) -> None:
+    """S11: it is closed within a time, and until then a connection of another client can replace it."""
+    settings = Settings.model_validate({name.removeprefix("EXPORTER_").lower(): AWAY[name] for name in AWAY})
+    with (
+        serving(create_app(settings), Anonymous, lifespan="on") as (port, running),
+        attacks(port, header, first, again, times),
+    ):
+        if times > 1:
+            until(lambda: all(_is_paused(item) for item in set(running.server_state.connections)))
+        for _ in range(3):
+            assert httpx2.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        until(lambda: not running.server_state.connections, within=Anonymous.header_seconds * 4)
 
 
 @pytest.fixture(scope="module")
