@@ -63,7 +63,7 @@ async function send(method, path, { attempts = PAUSES.length + 1, read, ...optio
       options.signal?.throwIfAborted();
     }
   }
-  throw new DOMException("The session has ended.", "AbortError");
+  throw new DOMException("", "AbortError");
 }
 
 async function once(method, path, read, { body, headers, signal, token, timeout = TIMEOUT }) {
