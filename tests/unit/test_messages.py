@@ -105,6 +105,7 @@ NEUTRAL = {
     "Bearer",
     "CSV",
     "Content-Type",
+    "Enter",
     "Excel",
     "Exports",
     "JSON",
