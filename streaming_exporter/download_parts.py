@@ -107,9 +107,17 @@ def _open_locked(path: Path) -> BinaryIO | None:
         if not _lock(file):
             file.close()
             return None
-        if _is_at(file, path):
+        is_part = _is_at(file, path)
+        if is_part and os.fstat(file.fileno()).st_nlink == 1:
             return file
-        file.close()  # the download that had the lock has just given the part its name
+        # The download that had the lock has given the part its name. If it was killed then, the file has both
+        # names, and is not to be written to.
+        if is_part and sys.platform != "win32":
+            path.unlink()
+        file.close()
+        if is_part and sys.platform == "win32":  # it removes no open file
+            with suppress(OSError):
+                path.unlink()
     return None
 
 

@@ -44,16 +44,37 @@ def save(part: Path, target: Path, *, overwrite: bool = False) -> Path:
         return target
     for path in numbered(target):
         try:
-            path.open("xb").close()  # reserves the name, also against another download at the same time
+            _name(part, path)
         except FileExistsError:
             continue
-        try:
-            part.replace(path)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
         return path
     raise AssertionError("unreachable: there are endless numbers")
+
+
+def _name(part: Path, path: Path) -> None:
+    """Give the file ``part`` the name ``path``, which no other file has, in one step.
+
+    Raises:
+        FileExistsError: another file has the name.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # the folder has no hard links
+        _reserve_and_name(part, path)
+    else:
+        part.unlink()
+
+
+def _reserve_and_name(part: Path, path: Path) -> None:
+    """Give the file the name in two steps. A process that ends between them leaves an empty file."""
+    path.open("xb").close()  # reserves the name, also against another download at the same time
+    try:
+        part.replace(path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _has(path: Path, size: int, sha256: str) -> bool:

@@ -1,9 +1,11 @@
 """Downloads of several files, against a server that breaks off on purpose."""
 
+import errno
 import hashlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -404,3 +406,44 @@ def test_sizes_that_are_none(size: str) -> None:
 def test_split_has_one_measure() -> None:
     with pytest.raises(UsageError, match="cannot be used together"):
         parse_split(5, "5MB")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("step", ["replace", "unlink"])
+def test_a_file_that_has_its_name_has_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The process is killed before one of the steps."""
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    part, target = tmp_path / ".part", tmp_path / "ledger.csv"
+    part.write_bytes(b"all")
+    with monkeypatch.context() as patch, suppress(Killed):
+        patch.setattr(Path, step, kill)
+        save(part, target)
+    assert target.read_bytes() == b"all"
+    assert {path.name for path in tmp_path.iterdir()} <= {".part", "ledger.csv"}
+    with Part(part) as again:
+        again.write(b"other")
+    assert target.read_bytes() == b"all"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.EMLINK])
+def test_a_folder_without_hard_links_gets_files_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no hard links")
+
+    monkeypatch.setattr(os, "link", refuse)
+    target = tmp_path / "ledger.csv"
+    for content in (b"one", b"two"):
+        part = tmp_path / ".part"
+        part.write_bytes(content)
+        save(part, target)
+    assert found(tmp_path) == {"ledger.csv": b"one", "ledger (2).csv": b"two"}
