@@ -11,7 +11,7 @@ from uuid import UUID
 import typer
 
 from producers import arguments, completion, dead_letters, operate_commands, schedules
-from producers.console import AsJson, ExtensibleGroup, exit_on_error, print_json
+from producers.console import AsJson, ExtensibleGroup, about_job, exit_on_error, print_json
 from producers.option_groups import grouped
 from producers.request_options import Chosen, Content, Receivers, RequestOptions
 from producers.tokens import Token
@@ -230,7 +230,8 @@ def cancel(
     with exit_on_error():
         settings = load_settings()
         asyncio.run(job_commands.publish_cancellation(settings, job_id))
-        doubt = job_commands.check_existence(settings, job_id, api_url, token, user_id)
+        with about_job(job_id):
+            doubt = job_commands.check_existence(settings, job_id, api_url, token, user_id)
         if as_json:
             print_json({"export_job_id": job_id, "status": "cancel_requested", "doubt": doubt or None})
             return
@@ -272,7 +273,8 @@ def rerun(
         elif not is_followed:
             print_json(accepted)
         if is_followed:
-            api = job_commands.open_api(settings, api_url, token, user_id, role=role)
+            with about_job(new):
+                api = job_commands.open_api(settings, api_url, token, user_id, role=role)
             job_commands.follow_to_end(api, new, output, overwrite=overwrite, as_json=as_json)
 
 

@@ -18,7 +18,8 @@ from stream_app.command_errors import FAILED as FAILED
 from stream_app.command_errors import USAGE as USAGE
 from stream_app.command_errors import AsJson as AsJson
 from stream_app.command_errors import JsonLines as JsonLines
-from stream_app.command_errors import exit_with, note_json, prints_json
+from stream_app.command_errors import about_job as about_job
+from stream_app.command_errors import exit_with, facts_of, note_json, prints_json, write_any_text
 from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
 
 _CommandLineError: type[TyperException] = next(
@@ -48,7 +49,7 @@ def exit_on_error() -> Iterator[None]:
     except (UsageError, Rejected, BadSettings) as error:
         raise exit_with(str(error), USAGE, error.code) from error
     except ExporterError as error:
-        raise exit_with(str(error), FAILED, error.code) from error
+        raise exit_with(str(error), FAILED, error.code, facts_of(error)) from error
 
 
 GROUP = "exporter.commands"
@@ -73,6 +74,11 @@ class ExtensibleGroup(TyperGroup):
 
     The commands of a package whose dependencies are missing are left out of the list.
     """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line."""
+        write_any_text()
+        return super().main(*args, **extra)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands, in the order of the sections."""

@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 
 import typer
 
-from producers.console import INTERRUPTED, print_json
+from producers.console import INTERRUPTED, about_job, print_json
 from producers.display import display, size
 from producers.tokens import sign_token, subject_of
+from stream_app.command_errors import exit_with
 from stream_app.setting_sources import SettingSource, settings_file, sources_of
 from stream_app.settings import Settings
 from streaming_exporter.api_answers import Job
@@ -207,7 +208,9 @@ def rerun(api: Client, job_id: UUID, idempotency_key: str | None) -> dict[str, A
         if not error.is_in_doubt:
             raise
         text = f"{error}; repeat it with --idempotency-key {key}, so that it is one job"
-        raise ApiError(text, status=error.status, is_in_doubt=True) from error
+        in_doubt = ApiError(text, status=error.status, problem_code=error.problem_code, is_in_doubt=True)
+        in_doubt.idempotency_key = key
+        raise in_doubt from error
 
 
 def _repeatable(error: PublishError, advice: str) -> PublishError:
@@ -309,17 +312,18 @@ def follow_to_end(
     are printed at the end. With ``as_json`` the job and the paths of its files are printed instead.
     """
     try:
-        with api, display() as shown:
+        with about_job(job_id), api, display() as shown:
             job = follow(api, job_id, shown.job)
             paths = fetch_all(api, job_id, folder, shown.download, overwrite=overwrite) if folder else []
             record = api.record(job_id) if as_json else None
     except KeyboardInterrupt:
-        typer.secho(
+        text = (
             f"The export continues. To follow it: exporter watch {job_id}. To cancel it: "
-            f"exporter cancel {job_id}",
-            fg="yellow",
-            err=True,
+            f"exporter cancel {job_id}"
         )
+        if as_json:
+            raise exit_with(text, INTERRUPTED, "interrupted", {"export_job_id": str(job_id)}) from None
+        typer.secho(text, fg="yellow", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if record is not None:
         print_json({**record, "files": paths})

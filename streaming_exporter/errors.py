@@ -27,6 +27,8 @@ class ExporterError(Exception):
     code = "error"
     counted = False
     """Whether the metrics have counted this error: it counts once, even if several parts pass it on."""
+    job_id: UUID | None = None
+    """The job that the error is about, where it is known."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
