@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sized
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -332,3 +333,46 @@ def test_an_estimate_of_an_ended_session_is_asked_for_again(visit: Visit, settin
     page.get_by_role("button", name="Sign in", exact=True).click()
     expect(page.locator("#builder").get_by_label("Dataset")).to_have_value("markup")
     expect(page.locator(".estimate")).to_contain_text("10 rows")
+
+
+def test_a_list_that_has_grown_by_itself_begins_anew(visit: Visit, system: System, anybody: str) -> None:
+    """It stays small in a tab that is open for days, and few of the running exports are read one by one."""
+    page = visit.page
+    base = ordered(system, anybody)
+    begin = datetime.fromisoformat(base["created_at"])
+    known: dict[str, Record] = {}
+    asked: list[str] = []
+
+    def newest(route: Route) -> None:
+        asked.append("list")
+        page_of_ten: list[Record] = []
+        for status in ["pending"] * 3 + ["completed"] * 7:
+            at = begin + timedelta(seconds=len(known))
+            job = base | {"export_job_id": str(uuid4()), "status": status, "created_at": at.isoformat()}
+            known[job["export_job_id"]] = job
+            page_of_ten.append(job)
+        route.fulfill(json={"jobs": page_of_ten, "next_cursor": "older"})
+
+    def one(route: Route) -> None:
+        asked.append("one")
+        route.fulfill(json=known[route.request.url.rpartition("/")[2]])
+
+    page.clock.install(time=time.time())
+    page.route("**/exports/events", lambda route: route.fulfill(status=404, json={"detail": ""}))
+    page.route(JOBS, newest)
+    page.route("**/exports/jobs/*-*", one)
+    visit.sign_in(anybody)
+    most = 0
+
+    def is_small_again() -> bool:
+        nonlocal most
+        page.clock.run_for(1_500)
+        count = cards(visit).count()
+        most = max(most, count)
+        return most > 200 and count <= 20
+
+    until(is_small_again)
+    assert most == 210
+    rounds = "".join(asked).split("list")
+    assert max(text.count("one") for text in rounds) == 10
+    visit.forgive("status of 404")

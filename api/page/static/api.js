@@ -142,12 +142,16 @@ export async function post(path) {
 /** Server-sent events as {id, type, data}, until the connection ends. `opened` is called when it starts. */
 export async function* events(path, { last, opened, signal }) {
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
-  const answer = await send("GET", path, { headers, signal, attempts: 1 });
-  opened();
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  const own = new AbortController(); // of this stream: `signal` is that of many
+  const stop = () => own.abort();
+  signal.addEventListener("abort", stop);
+  let reader;
   let rest = "";
   let event = { data: [] };
   try {
+    const answer = await send("GET", path, { headers, signal: own.signal, attempts: 1 });
+    opened();
+    reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
       const { value, done } = await heard(reader);
       if (done) return;
@@ -166,7 +170,8 @@ export async function* events(path, { last, opened, signal }) {
       }
     }
   } finally {
-    reader.cancel().catch(() => {});
+    signal.removeEventListener("abort", stop);
+    reader?.cancel().catch(() => {});
   }
 }
 
