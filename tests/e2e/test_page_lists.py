@@ -345,13 +345,13 @@ def test_a_list_that_has_grown_by_itself_begins_anew(visit: Visit, system: Syste
 
     def newest(route: Route) -> None:
         asked.append("list")
-        page_of_ten: list[Record] = []
-        for status in ["pending"] * 3 + ["completed"] * 7:
+        jobs: list[Record] = []
+        for status in ["pending"] * 6 + ["completed"] * 34:
             at = begin + timedelta(seconds=len(known))
             job = base | {"export_job_id": str(uuid4()), "status": status, "created_at": at.isoformat()}
             known[job["export_job_id"]] = job
-            page_of_ten.append(job)
-        route.fulfill(json={"jobs": page_of_ten, "next_cursor": "older"})
+            jobs.append(job)
+        route.fulfill(json={"jobs": jobs, "next_cursor": "older"})
 
     def one(route: Route) -> None:
         asked.append("one")
@@ -369,10 +369,10 @@ def test_a_list_that_has_grown_by_itself_begins_anew(visit: Visit, system: Syste
         page.clock.run_for(1_500)
         count = cards(visit).count()
         most = max(most, count)
-        return most > 200 and count <= 20
+        return most > 200 and count == 40
 
     until(is_small_again)
-    assert most == 210
+    assert most == 240
     rounds = "".join(asked).split("list")
     assert max(text.count("one") for text in rounds) == 10
     visit.forgive("status of 404")
