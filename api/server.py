@@ -8,7 +8,7 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.middleware.request_limits import STREAM
+from api.middleware.request_limits import ANONYMOUS, STREAM
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +122,7 @@ class BoundedProtocol(H11Protocol):
         if not self._runs():
             return True
         waits = self._unread is not None or self.conn.their_state is h11.SEND_BODY
-        return waits and "user" not in self.scope.get("state", {})
+        return waits and ANONYMOUS in self.scope.get("state", {})
 
     def _watch(self) -> None:
         """Start the time-outs that the state of the connection needs. Each change of the state calls this.

@@ -26,6 +26,9 @@ its turn and its place to other calls. :class:`~api.jobs.waiting.JobWaits` has t
 STREAM = "stream"
 """Key of a request's state: it is there if the response is an event stream that has got its place."""
 
+ANONYMOUS = "anonymous"
+"""Key of a request's state: it is there if the token was checked, or needs no check, and there is no user."""
+
 CLOSE = {"Connection": "close"}
 """Header that closes the connection: its body was not read, so no further request can be read."""
 
@@ -91,7 +94,11 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call."""
-        if scope["type"] != "http" or scope["path"] in HEALTH_PATHS:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] in HEALTH_PATHS:
+            scope.setdefault("state", {})[ANONYMOUS] = True
             await self._app(scope, receive, send)
             return
         headers = _headers(scope)
@@ -103,10 +110,13 @@ class RequestLimits:
             if user is not None:
                 bound.acquire(user.id)
         except Problem as problem:
+            if "user" not in scope["state"]:
+                scope["state"][ANONYMOUS] = True
             problem.headers |= CLOSE if _has_body(headers) else {}
             await problem.response(scope["state"].get("request_id"))(scope, receive, send)
             return
         if user is None:
+            scope["state"][ANONYMOUS] = True
             await self._app(scope, receive, send)
             return
         with ExitStack() as place:
