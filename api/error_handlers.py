@@ -15,6 +15,11 @@ from api.parameters import fields_at, unknown_name
 from streaming_exporter.errors import ExporterError
 from streaming_exporter.validation import sentence
 
+MAX_PROBLEMS = 10
+"""Limit of the listed errors of one request: a body can have very many."""
+MAX_NAME = 200
+"""Characters of the name of a field in an error."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -50,23 +55,26 @@ async def _on_exporter_error(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
+    found = error.errors()
     problems = [
         FieldProblem(
-            field=".".join(map(str, item["loc"][1:])) or str(item["loc"][0]), message=_message(request, item)
+            field=(".".join(map(str, item["loc"][1:])) or str(item["loc"][0]))[:MAX_NAME],
+            message=_message(request, item),
         )
-        for item in error.errors()
+        for item in found[:MAX_PROBLEMS]
     ]
-    places = {str(item["loc"][0]) for item in error.errors()}
-    if any(item["type"] == "json_invalid" for item in error.errors()):
+    places = {str(item["loc"][0]) for item in found}
+    if any(item["type"] == "json_invalid" for item in found):
         problem = Problem(400, "invalid_json", "The body is not valid JSON")
     elif places == {"path"}:
         problem = not_found()
     else:
-        first = problems[0]
+        first, more = problems[0], len(found) - len(problems)
+        rest = f" ({more:,} further errors are not listed)" if more else ""
         problem = Problem(
             422,
             "invalid_request",
-            f"{first.field}: {first.message}",
+            f"{first.field}: {first.message}{rest}",
             field=first.field,
             errors=problems,
         )

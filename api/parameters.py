@@ -20,7 +20,7 @@ NO_NUL = "expected a text without NUL characters"
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the text that no ``kind`` has this name, with the allowed names and the most similar one."""
     names = sorted(known)
-    near = get_close_matches(name.lower(), names, 1)
+    near = get_close_matches(name[:100].lower(), names, 1)
     text = f"there is no {kind} {name[:100]!r}"
     if near:
         return f"{text}; did you mean {near[0]!r}? allowed: {', '.join(names)}"

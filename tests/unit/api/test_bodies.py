@@ -1,6 +1,8 @@
 """The values that a body can have for an integer (S23), and how deep values can be nested."""
 
 import importlib
+import json
+import time
 from collections.abc import Callable
 from pkgutil import walk_packages
 from typing import Annotated, Any, get_args
@@ -12,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import api
 from api.error_handlers import install
+from api.middleware.request_context import MAX_BODY
 from api.schedules.schemas import ScheduleOrder
 
 INTEGERS = (int, int | None)
@@ -128,3 +131,41 @@ def _nested(wrap: Callable[[Any], Any], levels: int) -> Any:
 
 def _annotated(field: Any) -> Any:
     return Annotated[field.annotation, field]
+
+
+def _each(model: type[BaseModel], value: Any) -> dict[str, Any]:
+    return {name: value for name in model.model_fields}  # noqa: C420
+
+
+LARGEST = {
+    "names": lambda model: {f"n{number}": 1 for number in range(60_000)},
+    "a long name": lambda model: {"n" * 900_000: 1},
+    "long lists": lambda model: _each(model, [{}] * 10_000),
+    "objects": lambda model: _each(model, {f"n{number}": [] for number in range(3_000)}),
+}
+
+
+@pytest.mark.parametrize("make", LARGEST.values(), ids=LARGEST)
+@pytest.mark.parametrize("model", bodies(), ids=lambda model: model.__name__)
+async def test_errors_of_a_large_body_have_a_short_answer(
+    model: type[BaseModel], make: Callable[[type[BaseModel]], dict[str, Any]]
+) -> None:
+    """S11: other calls wait while an answer is built."""
+    app = FastAPI()
+    install(app)
+
+    async def read(body: Any) -> None:
+        raise AssertionError("the body is not valid")
+
+    read.__annotations__["body"] = model
+    app.add_api_route("/", read, methods=["POST"])
+    content = json.dumps(make(model), separators=(",", ":"))
+    assert len(content) < MAX_BODY
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+        await client.post("/", json={"first": 1})
+        began = time.process_time()
+        answer = await client.post("/", content=content, headers={"Content-Type": "application/json"})
+    assert time.process_time() - began < 2.5
+    assert answer.status_code == 422
+    assert len(answer.content) <= 16 * 1024
