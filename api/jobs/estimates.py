@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -38,6 +39,10 @@ SAMPLE_MILLISECONDS = 300
 SECONDS = 2.0
 """Time-out of one estimate, with all its queries and waits."""
 
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""By user: held by the estimate that runs. The time-out of an estimate includes the wait for a connection, so
+without this the estimates of one user could make those of all others time out."""
+
 COUNTED_ROWS = 100_000
 COUNT_MILLISECONDS = 1_000
 """A user's own rows are counted up to this number and within this time; beyond it is ``at_least``."""
@@ -68,12 +73,17 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
     """Estimate rows and bytes within :data:`SECONDS`, and whether the format can hold the rows.
 
     The planner's estimate depends on the rows of all users, so it is used only for scope ``all``. A user's
-    own rows are counted, as far as the time allows.
+    own rows are counted, as far as the time allows. The estimates of one user run one after the other.
 
     Raises:
         Rejected: the request is invalid.
         Retryable: the source database is unavailable, or the table is locked.
     """
+    async with _turns.setdefault(request.user_id, asyncio.Lock()):
+        return await _estimate_request(services, request)
+
+
+async def _estimate_request(services: ApiServices, request: ExportRequest) -> Estimate:
     caller = Caller.of(request)
     dataset = find_dataset(services.datasets, request.export_type, caller)
     if isinstance(dataset, Bundle):

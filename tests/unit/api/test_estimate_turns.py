@@ -1,0 +1,34 @@
+"""Estimates of one user run one after the other, and do not wait for those of others."""
+
+import asyncio
+from collections import Counter
+from typing import Any, cast
+
+import pytest
+
+from api.jobs import estimates
+from api.jobs.schemas import Estimate
+from api.services import ApiServices
+from streaming_exporter.events import ExportRequest
+
+
+async def test_a_user_has_one_estimate_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: Counter[str] = Counter()
+    seen = []
+
+    async def observed(_: Any, request: ExportRequest) -> Estimate:
+        running[request.user_id] += 1
+        await asyncio.sleep(0.01)
+        seen.append(dict(running))
+        running[request.user_id] -= 1
+        return Estimate(rows=1, bytes=1, exact=True, at_least=False, row_limit=None, fits=True, reason=None)
+
+    monkeypatch.setattr(estimates, "_estimate_request", observed)
+    services = cast(ApiServices, None)
+    requests = [
+        ExportRequest(user_id=user, export_type="ledger", format="csv")
+        for user in ("ada", "ada", "ada", "bob")
+    ]
+    await asyncio.gather(*(estimates.estimate(services, request) for request in requests))
+    assert max(found.get("ada", 0) for found in seen) == 1
+    assert any(found == {"ada": 1, "bob": 1} for found in seen)
