@@ -101,9 +101,14 @@ def _cors(settings: Settings) -> dict[str, Any]:
 def _document_problems(app: FastAPI) -> None:
     """Add the schema of problems to OpenAPI, in place of FastAPI's own schema of errors."""
     generate = app.openapi
+    changed: dict[str, Any] | None = None
 
     def openapi() -> dict[str, Any]:
+        nonlocal changed
         document = generate()
+        if document is changed:  # FastAPI builds it once; everybody can ask for it
+            return document
+        changed = document
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schema = problems.ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))

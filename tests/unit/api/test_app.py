@@ -1,5 +1,6 @@
 """Checks of the API that need no running server."""
 
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,11 @@ def test_secrets_are_not_shown() -> None:
     result = CliRunner().invoke(cli, ["--host", "0.0.0.0"], env={**secrets, "EXPORTER_WORKER_SLOTS": "none"})
     assert result.exit_code != 0
     assert "hunter2" not in result.output
+
+
+def test_the_document_of_the_api_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody can ask for it, also without a token."""
+    app = app_of()
+    first = json.dumps(app.openapi())
+    monkeypatch.setattr("api.errors.ProblemDocument.model_json_schema", None)
+    assert json.dumps(app.openapi()) == first
