@@ -131,7 +131,7 @@ class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
     api_call_limit: Count = Field(
         1024,
         description="Limit of concurrent calls of all users in one API process, without those that wait for "
-        "the end of a job",
+        "the end of a job. Calls that wait for earlier calls of their user have the same limit of their own",
     )
     api_stream_limit: Count = Field(1000, description="Limit of open event streams in one API process")
     api_wait_limit: Count = Field(

@@ -35,12 +35,18 @@ CLOSE = {"Connection": "close"}
 
 @dataclass(slots=True)
 class ConcurrencyLimit:
-    """Limits of concurrent calls or streams: of one user, and of all users together."""
+    """Limits of concurrent calls or streams: of one user, and of all users together.
+
+    Of the calls of one user, ``turns`` are processed at a time. The others wait and count apart, with the
+    same limit of all, so that users with many waiting calls take no places of those who have few.
+    """
 
     kind: str
     of_user: int
     of_all: int
+    turns: int | None = None
     _total: int = 0
+    _waiting: int = 0
     _users: Counter[str] = field(default_factory=Counter)
 
     def acquire(self, user: str) -> None:
@@ -49,7 +55,8 @@ class ConcurrencyLimit:
         Raises:
             Problem: 429 if a limit is reached.
         """
-        if self._total >= self.of_all:
+        waits = self._all_turns_taken(user)
+        if (self._waiting if waits else self._total) >= self.of_all:
             raise _too_many(
                 f"The service has reached its limit of {self.of_all} concurrent {self.kind}. Try again later"
             )
@@ -57,15 +64,24 @@ class ConcurrencyLimit:
             raise _too_many(
                 f"You have reached the limit of {self.of_user} concurrent {self.kind}. Wait for one to end"
             )
-        self._total += 1
+        if waits:
+            self._waiting += 1
+        else:
+            self._total += 1
         self._users[user] += 1
 
     def release(self, user: str) -> None:
         """Count one call less."""
-        self._total -= 1
         self._users[user] -= 1
+        if self._all_turns_taken(user):  # one that waited has got the turn
+            self._waiting -= 1
+        else:
+            self._total -= 1
         if not self._users[user]:
             del self._users[user]
+
+    def _all_turns_taken(self, user: str) -> bool:
+        return self.turns is not None and self._users[user] >= self.turns
 
 
 @dataclass(slots=True)
@@ -86,7 +102,9 @@ class RequestLimits:
     def __init__(self, app: ASGIApp, settings: Settings, *, concurrent_calls: int = CONCURRENT_CALLS) -> None:
         self._app = app
         self._concurrent_calls = concurrent_calls
-        self._calls = ConcurrencyLimit("calls", settings.user_call_limit, settings.api_call_limit)
+        self._calls = ConcurrencyLimit(
+            "calls", settings.user_call_limit, settings.api_call_limit, concurrent_calls
+        )
         self._streams = ConcurrencyLimit(
             "event streams", settings.user_stream_limit, settings.api_stream_limit
         )

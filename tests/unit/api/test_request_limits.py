@@ -13,8 +13,9 @@ from fastapi import FastAPI, Request
 from api.auth.authenticator import Authenticator, CurrentUser, User
 from api.auth.signing_keys import SharedSecret
 from api.error_handlers import install
+from api.errors import Problem
 from api.middleware.request_context import RequestContext
-from api.middleware.request_limits import SINGLE_HEADERS, RequestLimits
+from api.middleware.request_limits import SINGLE_HEADERS, ConcurrencyLimit, RequestLimits
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from streaming_exporter.errors import Retryable
@@ -327,3 +328,18 @@ async def test_the_token_of_a_call_is_checked_once(monkeypatch: pytest.MonkeyPat
         assert (await ada.get("/exports/jobs")).status_code == 200
     assert checked == 2
     assert served.begun == 1
+
+
+def test_waiting_calls_of_some_users_take_no_place_of_another_user() -> None:
+    limit = ConcurrencyLimit("calls", of_user=5, of_all=10, turns=2)
+    for user in ("ada", "bob"):
+        for _ in range(5):
+            limit.acquire(user)
+    limit.acquire("eve")
+    for user in ("ada", "bob"):
+        for _ in range(5):
+            limit.release(user)
+    for number in range(9):
+        limit.acquire(f"user-{number}")
+    with pytest.raises(Problem):
+        limit.acquire("one-more")
