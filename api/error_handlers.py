@@ -15,7 +15,7 @@ from api.parameters import fields_at, unknown_name
 from streaming_exporter.errors import ExporterError
 from streaming_exporter.validation import sentence
 
-MAX_PROBLEMS = 10
+MAX_PROBLEMS = 50
 """Limit of the listed errors of one request: a body can have very many."""
 MAX_NAME = 200
 """Characters of the name of a field in an error."""

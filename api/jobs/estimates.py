@@ -37,7 +37,7 @@ SAMPLE_MILLISECONDS = 300
 
 
 SECONDS = 2.0
-"""Time-out of one estimate, with all its queries and waits."""
+"""Time-out of one estimate with all its queries, and of its wait for the user's other estimates."""
 
 _turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 """By user: held by the estimate that runs. The time-out of an estimate includes the wait for a connection, so
@@ -79,8 +79,15 @@ async def estimate(services: ApiServices, request: ExportRequest) -> Estimate:
         Rejected: the request is invalid.
         Retryable: the source database is unavailable, or the table is locked.
     """
-    async with _turns.setdefault(request.user_id, asyncio.Lock()):
+    turn = _turns.setdefault(request.user_id, asyncio.Lock())
+    try:
+        await asyncio.wait_for(turn.acquire(), SECONDS)
+    except TimeoutError:
+        raise EstimateTimedOut("other estimates of the same user take too long") from None
+    try:
         return await _estimate_request(services, request)
+    finally:
+        turn.release()
 
 
 async def _estimate_request(services: ApiServices, request: ExportRequest) -> Estimate:

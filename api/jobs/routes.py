@@ -151,6 +151,8 @@ async def estimate_export(
 ) -> Estimate:
     """Estimates rows and bytes in at most two seconds. It refuses the same requests as POST.
 
+    The estimates of one user run one after the other. One that waits for more than two seconds ends with 503.
+
     Your own rows are counted up to a limit. Beyond it the response has `at_least`. For scope `all` the number
     of rows is the estimate of the database. The number of bytes is calculated from a small sample.
     """

@@ -19,7 +19,7 @@ from streaming_exporter.errors import ExporterError
 
 router = APIRouter(tags=["probes"])
 
-NEEDED = ("database", "kafka", "object_store")
+NEEDED = ("database", "database_writes", "kafka", "object_store")
 """Parts that a caller can name as the ones that it needs."""
 NEEDS = rf"({'|'.join(NEEDED)})(,({'|'.join(NEEDED)}))*"
 """The names of parts, with commas between them."""
@@ -73,14 +73,16 @@ async def readyz(
         Query(
             pattern=f"^{NEEDS}$",
             max_length=100,
-            description="Only these parts make the API unready, such as `database,kafka`. Default: all",
+            description="Only these parts make the API unready, such as `database,kafka`. "
+            "Default: all but `database_writes`",
         ),
     ] = None,
 ) -> Health:
     """The API checks the parts at most once a second.
 
-    Status, lists and new requests need only the database: `/readyz?needs=database` is a probe for a load
-    balancer. `EXPORTER_PROBE_DETAILS` decides who sees which parts are available.
+    Status and lists need only the database, new requests also `database_writes`: that it can be written.
+    `/readyz?needs=database` is a probe for a load balancer. `EXPORTER_PROBE_DETAILS` decides who sees which
+    parts are available.
     """
     parts = await services.readiness.parts()
     status = status_of(parts, needs)
@@ -92,11 +94,16 @@ async def readyz(
 
 
 def status_of(parts: dict[str, str], needs: str | None) -> str:
-    """Return the status of the API if it needs only the parts ``needs``, or all of them if there are none."""
+    """Return the status of the API if it needs the parts ``needs`` and its own.
+
+    Without ``needs`` it needs all parts but ``database_writes``, because a database that cannot be written
+    still answers everything that reads.
+    """
     away = {name for name, state in parts.items() if state != "ok"}
     if not away:
         return "ok"
-    return "degraded" if needs and away.isdisjoint({*needs.split(","), *INTERNAL_PARTS}) else "unavailable"
+    needed = {*needs.split(","), *INTERNAL_PARTS} if needs else away - {"database_writes"}
+    return "degraded" if away.isdisjoint(needed) else "unavailable"
 
 
 async def details(services: ApiServices, status: str, parts: dict[str, str]) -> Health:

@@ -171,7 +171,7 @@ class FormulaGuard:
 
     def _guarded_string(self, string: re.Match[bytes]) -> bytes:
         """Return a string of JSON; the character before it can be a separator, too."""
-        before = string.string[: string.start()][-1:]
+        before = string.string[max(0, string.start() - 1) : string.start()]
         if before not in self._inner:
             before = b""
         escaped = self._inside_json.sub(_escaped, before + string[0])

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -155,6 +156,15 @@ def test_any_json(values: list[Any], delimiter: str, spaces: bool) -> None:
         for piece in re.split(f"[{re.escape(others)}]", text)[1:]:
             bare = piece.lstrip('"')
             assert bare[:1] not in [*"=+-@＝－"] or PLAIN_NUMBER.match(bare), text
+
+
+def test_json_with_very_many_strings_takes_linear_time() -> None:
+    """A copy of the cell for each of its strings would take half a minute."""
+    text = json.dumps(["a;=1"] + ["b"] * 500_000, separators=(",", ":"))
+    chunk = f"{quoted(text, ',')}\n".encode()
+    began = time.process_time()
+    FormulaGuard([False], ",", MARKER, json=[True])(chunk)
+    assert time.process_time() - began < 5
 
 
 def without_guards(after: str, before: str) -> bool:
