@@ -47,7 +47,7 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (UsageError, Rejected, BadSettings) as error:
-        raise exit_with(str(error), USAGE, error.code) from error
+        raise exit_with(str(error), USAGE, error.code, facts_of(error)) from error
     except ExporterError as error:
         raise exit_with(str(error), FAILED, error.code, facts_of(error)) from error
 

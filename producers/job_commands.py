@@ -18,7 +18,14 @@ from stream_app.settings import Settings
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
 from streaming_exporter.downloads import fetch_all
-from streaming_exporter.errors import RETRYABLE_STATUSES, ApiError, JobEnded, PublishError, UsageError
+from streaming_exporter.errors import (
+    RETRYABLE_STATUSES,
+    ApiError,
+    BadSettings,
+    JobEnded,
+    PublishError,
+    UsageError,
+)
 from streaming_exporter.events import CsvOptions, ExportRequest, Options, PdfOptions
 from streaming_exporter.file_warnings import warning_texts
 from streaming_exporter.publisher import Publisher
@@ -256,7 +263,7 @@ def open_api(
     A token that is signed here belongs to ``user_id``. Without one it is the command's, with only ``role``.
 
     Raises:
-        UsageError: the token and the URL come from different places.
+        UsageError: the token and the URL come from different places, or no header can have the token.
     """
     if token is None:
         _refuse_foreign_url(settings, url, "jwt_secret" if settings.token is None else "token")
@@ -264,7 +271,10 @@ def open_api(
         token = settings.token.get_secret_value()
     if token is None:
         token = sign_token(settings, user_id) if user_id else sign_token(settings, "exporter-command", [role])
-    return Client((url or settings.public_url).rstrip("/"), token)
+    try:
+        return Client((url or settings.public_url).rstrip("/"), token)
+    except BadSettings as error:  # commands that can do without the API handle errors of its options
+        raise UsageError(str(error)) from error
 
 
 def warn_of_unused_user(settings: Settings, token: str | None, user_id: str | None) -> None:

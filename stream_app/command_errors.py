@@ -128,7 +128,7 @@ def exit_on_error(timed_out: str) -> Iterator[None]:
     try:
         yield
     except (UsageError, BadSettings) as error:
-        raise exit_with(str(error), USAGE, error.code) from error
+        raise exit_with(str(error), USAGE, error.code, facts_of(error)) from error
     except ExporterError as error:
         raise exit_with(str(error), FAILED, error.code, facts_of(error)) from error
     except TimeoutError as error:

@@ -20,7 +20,15 @@ from producers.job_commands import follow
 from streaming_exporter.api_answers import Job
 from streaming_exporter.client import Client
 from streaming_exporter.downloads import fetch
-from streaming_exporter.errors import ApiError, DownloadError, JobEnded
+from streaming_exporter.errors import (
+    ApiError,
+    BadSettings,
+    DownloadError,
+    ExporterError,
+    JobEnded,
+    Rejected,
+    UsageError,
+)
 from streaming_exporter.events import Event, EventType
 from streaming_exporter.publisher import Publisher
 from tests.unit.producers.fake_server import FakeServer
@@ -92,6 +100,46 @@ def test_the_cancellation_of_an_unknown_job_fails(
     assert result.exit_code == code, result.output
     assert said in result.stderr
     assert [(event.type, event.job_id) for event in published] == [(EventType.CANCEL_REQUESTED, JOB)]
+
+
+@pytest.mark.parametrize("token", ["", "a\nb"])
+def test_a_cancellation_with_a_token_that_cannot_be_sent_is_published_and_in_doubt(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    """The token is only for the question whether there is such a job."""
+    published: list[Event] = []
+
+    async def publish(_: Publisher, event: Event) -> None:
+        published.append(event)
+
+    monkeypatch.setattr(Publisher, "publish", publish)
+    command = ["cancel", str(JOB), "--api-url", server.url, "--token", token]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0, result.output
+    assert (
+        f"Cancellation requested: {JOB} (whether there is such a job is not known: the token" in result.stderr
+    )
+    result = CliRunner().invoke(cli, [*command, "--json"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["export_job_id"], answer["status"]) == (str(JOB), "cancel_requested")
+    assert "the token for the API" in answer["doubt"]
+    assert [event.job_id for event in published] == [JOB, JOB]
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("error", [UsageError("u"), Rejected("r"), BadSettings("b")], ids=repr)
+def test_an_error_of_usage_has_the_job_with_json(
+    monkeypatch: pytest.MonkeyPatch, error: ExporterError
+) -> None:
+    async def publish(_: Publisher, event: Event) -> None:
+        error.job_id = event.job_id
+        raise error
+
+    monkeypatch.setattr(Publisher, "publish", publish)
+    result = CliRunner().invoke(cli, ["cancel", str(JOB), "--json"])
+    assert result.exit_code == 2, result.output
+    assert json.loads(result.stderr)["error"]["export_job_id"] == str(JOB)
 
 
 def test_a_job_is_followed_from_unknown_to_completed(server: FakeServer, api: Client) -> None:
