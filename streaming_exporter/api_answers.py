@@ -314,7 +314,8 @@ def read_retry_after(value: str | None) -> float | None:
 
 def not_the_api(url: str, status: int = 200) -> ApiError:
     """Return the error for a server that answers with ``status`` but is not this API."""
-    return ApiError(f"{hide_credentials(url)} does not answer as the exporter's API does", status=status)
+    text = f"{hide_credentials(url)} does not answer as the exporter's API does"
+    return ApiError(text, status=status, is_foreign=True)
 
 
 def _not_the_api(response: "httpx2.Response", url: str) -> ApiError:
@@ -324,7 +325,7 @@ def _not_the_api(response: "httpx2.Response", url: str) -> ApiError:
         return error
     leads_to = _split(response.headers["location"])
     server = f" to {leads_to.scheme}://{leads_to.netloc.rpartition('@')[2]}" if leads_to.netloc else ""
-    return ApiError(f"{error}: it redirects the call{server}", status=response.status_code)
+    return ApiError(f"{error}: it redirects the call{server}", status=response.status_code, is_foreign=True)
 
 
 def _split(link: str) -> SplitResult:

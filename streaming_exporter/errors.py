@@ -161,7 +161,8 @@ class ApiError(ExporterError):
     ``problem_code`` is the code in its answer, such as ``unknown_dataset``; ``None`` where it has none.
     ``retry_after`` is the seconds after which the API wants the next call; ``None`` where it does not say.
     If ``is_in_doubt``, the API can have done what it was asked to do: its answer was lost. A request that is
-    made again with ``idempotency_key``, if there is one, is the same job.
+    made again with ``idempotency_key``, if there is one, is the same job. If ``is_foreign``, the answer is
+    not one of this API but, for example, the page of a proxy.
     """
 
     code = "api_error"
@@ -174,12 +175,14 @@ class ApiError(ExporterError):
         problem_code: str | None = None,
         retry_after: float | None = None,
         is_in_doubt: bool = False,
+        is_foreign: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.problem_code = problem_code
         self.retry_after = retry_after
         self.is_in_doubt = is_in_doubt
+        self.is_foreign = is_foreign
         self.idempotency_key: str | None = None
 
     @property

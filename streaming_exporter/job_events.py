@@ -16,7 +16,7 @@ MAX_ASKED_SECONDS = 60.0
 """The longest pause that an answer with ``Retry-After`` makes."""
 
 UNKNOWN_SECONDS = 15.0
-"""How long an API that does not know a job any more, which it has shown before, counts as away."""
+"""How long an API counts as away that has shown a job and no longer does, as behind a proxy that answers."""
 
 
 class Following:
@@ -82,9 +82,10 @@ class Following:
         fields, self._fields = self._fields, {}
         if fields.get("event") != ["job"]:
             return None
+        job = Job.model_validate_json("\n".join(fields.get("data", [])))
         self._last, self._failures = fields.get("id", [self._last])[-1], 0
         self.note_job()
-        return Job.model_validate_json("\n".join(fields.get("data", [])))
+        return job
 
     def note_job(self) -> None:
         """Note that the API knows the job."""
@@ -99,13 +100,18 @@ class Following:
         self._fields = {}
         if not isinstance(error, ApiError):
             return
-        if not error.is_retryable and not (error.status == 404 and self._can_come_back()):
+        can_pass = error.is_retryable
+        if error.is_foreign:
+            can_pass = self._is_known and self._can_come_back()
+        elif error.status == 404:
+            can_pass = self._can_come_back()
+        if not can_pass:
             raise error
         asked = min(error.retry_after or 0.0, MAX_ASKED_SECONDS)
         self._asked_pause = max(self._asked_pause, asked)  # the longer one of the stream and of the job
 
     def _can_come_back(self) -> bool:
-        """Return whether a job that the API does not know can be known to it later.
+        """Return whether a job that the API does not know, or does not show, can be shown later.
 
         It is not admitted yet, or the answer is that of a proxy whose API is away.
         """

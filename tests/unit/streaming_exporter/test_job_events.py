@@ -16,6 +16,8 @@ from streaming_exporter.job_events import MAX_ASKED_SECONDS, UNKNOWN_SECONDS, Fo
 JOB = uuid4()
 BROKEN = 0
 """A status: the connection is closed without a response."""
+PAGE = "<html>"
+"""The body of a proxy's answer."""
 
 
 def document(status: str) -> str:
@@ -40,7 +42,8 @@ async def answering(
         status, body = (waiting.pop(0) if waiting else (503, "")) if "/events " in head else job
         if status != BROKEN:
             kind = "text/event-stream" if "/events " in head and status == 200 else "application/json"
-            headers = f"Connection: close\r\nContent-Type: {kind}"
+            kind = "text/html" if body == PAGE else kind
+            headers = f"Connection: close\r\nContent-Type: {kind}\r\nLocation: https://login.example/"
             writer.write(f"HTTP/1.1 {status} -\r\n{headers}\r\n\r\n{body}".encode())
             await writer.drain()
         writer.close()
@@ -116,6 +119,30 @@ async def test_a_job_that_was_seen_and_is_unknown_for_a_moment_is_followed_on(is
 
 
 @both
+@pytest.mark.parametrize("foreign", [(200, PAGE), (302, PAGE), (200, "event: job\ndata: {}\n\n")], ids=str)
+async def test_a_job_that_was_seen_is_followed_on_after_a_foreign_answer(
+    is_async: bool, foreign: tuple[int, str]
+) -> None:
+    """A proxy answers for the API during a deployment: the streams, and then the reads of the job, too."""
+    streams = [(200, event(1, "pending")), foreign, foreign, (200, event(2, "completed"))]
+    async with answering(streams, job=foreign) as (url, resumed):
+        assert await follow(url, is_async=is_async) == ["pending", "completed"]
+    assert resumed == ["", "1", "1", "1"]
+
+
+@both
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("foreign", [(200, PAGE), (302, PAGE)], ids=str)
+async def test_a_foreign_answer_before_the_job_was_seen_ends_the_following(
+    is_async: bool, foreign: tuple[int, str]
+) -> None:
+    async with answering([foreign], job=foreign) as (url, _):
+        with pytest.raises(ApiError, match="does not answer as the exporter's API does") as caught:
+            await follow(url, is_async=is_async, admission=20)
+    assert (caught.value.status, caught.value.is_foreign) == (foreign[0], True)
+
+
+@both
 @pytest.mark.timeout(5)
 @pytest.mark.parametrize("job", [(401, ""), (403, ""), (404, ""), (200, "<html>"), (308, "")], ids=str)
 async def test_a_refusal_of_the_job_itself_ends_the_following(is_async: bool, job: tuple[int, str]) -> None:
@@ -133,10 +160,14 @@ async def test_a_stream_that_has_nothing_after_the_last_event_is_its_end(is_asyn
         assert await follow(url, is_async=is_async) == ["pending", "completed"]
 
 
-def test_a_job_that_stays_unknown_ends_the_following() -> None:
+@pytest.mark.parametrize(
+    "unknown",
+    [ApiError("unknown", status=404), ApiError("unknown", status=200, is_foreign=True)],
+    ids=["404", "foreign"],
+)
+def test_a_job_that_stays_unknown_ends_the_following(unknown: ApiError) -> None:
     now = [0.0]
     following = Following(JOB, timeout=None, admission=0, clock=lambda: now[0])
-    unknown = ApiError("unknown", status=404)
     with pytest.raises(ApiError, match="unknown"):
         following.failed(unknown)
     following.note_job()
