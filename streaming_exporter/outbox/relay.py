@@ -35,6 +35,9 @@ LEASE_SECONDS = 15.0
 POLL_SECONDS = 0.5
 """How often an empty outbox is read."""
 
+AGE_STEP_SECONDS = 1.0
+"""How exact the age of an entry is: some databases keep whole seconds."""
+
 MAX_PAUSE_SECONDS = 60.0
 """The longest pause after failures in a row."""
 
@@ -113,7 +116,8 @@ class Relay:
         """Publish everything that waits now, then return how many events that were.
 
         If another relay holds the lease, it waits until that one has published everything, or until the
-        lease of a dead one has ended.
+        lease of a dead one has ended. By then a relay that works has published what waited at the beginning,
+        and newer entries do not count.
 
         Args:
             stop: ends the work after the batch that is being published. Default: nothing ends it.
@@ -135,7 +139,7 @@ class Relay:
         return total
 
     async def _has_lease_for_waiting(self, stop: asyncio.Event) -> bool:
-        """Wait for the lease; return False if nothing waits that this relay would need it for.
+        """Wait for the lease; return False if nothing that waited at the beginning still waits.
 
         Raises:
             Retryable: another relay still holds it after the time in which the lease of a dead one ends, or
@@ -146,13 +150,17 @@ class Relay:
         while not stop.is_set():
             if await self._lease.hold():
                 return True
-            if not (waiting := (await self._store.backlog()).waiting):
-                return False
             started = time.monotonic() if started is None else started
-            if time.monotonic() - started > longest:
+            waited = time.monotonic() - started
+            backlog = await self._store.backlog()
+            if not backlog.waiting:
+                return False
+            if waited > longest:
+                if backlog.oldest_seconds + AGE_STEP_SECONDS < waited:
+                    return False
                 raise Retryable(
-                    f"another relay holds the lease of the outbox, and {waiting:,} entries still wait; that "
-                    "relay publishes them, unless its log has errors"
+                    f"another relay holds the lease of the outbox, and {backlog.waiting:,} entries still "
+                    "wait; that relay publishes them, unless its log has errors"
                 )
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._poll_seconds)
