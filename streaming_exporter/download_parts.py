@@ -59,7 +59,8 @@ class Part:
         try:
             is_left = not self._file.closed and self._is_useless and _is_at(self._file, self.path)
             if is_left and sys.platform != "win32":
-                self.path.unlink()
+                with suppress(OSError):  # another download has removed it meanwhile
+                    self.path.unlink()
         finally:
             self._file.close()
         if is_left and sys.platform == "win32":  # it removes no open file
@@ -108,12 +109,13 @@ def _open_locked(path: Path) -> BinaryIO | None:
             file.close()
             return None
         is_part = _is_at(file, path)
-        if is_part and os.fstat(file.fileno()).st_nlink == 1:
+        if is_part and os.fstat(file.fileno()).st_nlink <= 1:  # some file systems count no names
             return file
         # The download that had the lock has given the part its name. If it was killed then, the file has both
         # names, and is not to be written to.
         if is_part and sys.platform != "win32":
-            path.unlink()
+            with suppress(OSError):  # the other download has removed it meanwhile
+                path.unlink()
         file.close()
         if is_part and sys.platform == "win32":  # it removes no open file
             with suppress(OSError):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def _name(part: Path, path: Path) -> None:
     except OSError:  # the folder has no hard links
         _reserve_and_name(part, path)
     else:
-        part.unlink()
+        with suppress(OSError):  # it has its name; the next download removes a part that is left
+            part.unlink()
 
 
 def _reserve_and_name(part: Path, path: Path) -> None:
