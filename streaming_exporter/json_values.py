@@ -5,12 +5,42 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
+from operator import is_
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import PydanticCustomError, to_jsonable_python
 
 _LISTS = (list, tuple, set, frozenset)
+
+MAX_LEVELS = 20
+"""Levels of objects and lists in the values of filters and parameters. The filters of a bundle have four."""
+
+
+def read_iterators(values: object) -> object:
+    """Return ``values`` with a list in the place of each iterator, such as a generator.
+
+    An iterator can be read only once, so the list replaces it in the object or list that has it, too:
+    another validation of the same values, such as the one before they are sent, finds the same.
+    """
+    return _read(values, MAX_LEVELS + 1)  # one more, which is refused then
+
+
+def _read(value: object, levels: int) -> object:
+    if not levels:
+        return value
+    if isinstance(value, Iterator):
+        value = list(value)
+    if isinstance(value, dict | list):
+        places = value.items() if isinstance(value, dict) else enumerate(value)
+        for place, inner in list(places):
+            if (read := _read(inner, levels - 1)) is not inner:
+                value[place] = read
+        return value
+    if isinstance(value, _LISTS):
+        read_all = [_read(inner, levels - 1) for inner in value]
+        return value if all(map(is_, read_all, value)) else read_all
+    return value
 
 
 def check_json_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from streaming_exporter.errors import Rejected, Unreadable
-from streaming_exporter.json_values import check_json_values
+from streaming_exporter.json_values import MAX_LEVELS, check_json_values, read_iterators
 from streaming_exporter.traceparent import Traceparent
 from streaming_exporter.validation import explained, field_of, sentence, with_value
 
@@ -215,10 +215,6 @@ class Encrypt(Payload):
         return self
 
 
-MAX_LEVELS = 20
-"""Levels of objects and lists in the values of filters and parameters. The filters of a bundle have four."""
-
-
 def _not_too_deep(values: dict[str, Any]) -> dict[str, Any]:
     """Return ``values`` if programs that read JSON with a limit of levels can read them, too."""
     level: list[Any] = [values]
@@ -234,8 +230,8 @@ def _not_too_deep(values: dict[str, Any]) -> dict[str, Any]:
 
 Values = Annotated[dict[str, Any], Field(max_length=50), AfterValidator(_not_too_deep)]
 """Values of filters or parameters, by name."""
-SentValues = Annotated[Values, AfterValidator(check_json_values)]
-"""The same in a request, where JSON has to have them."""
+SentValues = Annotated[Values, BeforeValidator(read_iterators), AfterValidator(check_json_values)]
+"""The same in a request, where JSON has to have them. Iterators are read."""
 
 
 class ExportRequest(RequestIdentity):

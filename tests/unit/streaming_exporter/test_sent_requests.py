@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from streaming_exporter.api_answers import order_of
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest, decode, request_event
+from streaming_exporter.json_values import MAX_LEVELS
 from streaming_exporter.validation import sentence
 
 JOB = UUID("4f1c0de0-0000-4000-8000-000000000001")
@@ -116,7 +117,6 @@ REFUSED: list[tuple[object, str]] = [
     (range(3), "amount is of the type range"),
     ({"x": 1}.keys(), "amount is of the type dict_keys"),
     ([WholeNumber()], r"amount\[0\] is of the type WholeNumber"),
-    (iter([1, 2]), "amount is of the type list_iterator"),
     (b"\xff", "amount is of the type bytes"),
     (object(), "amount is of the type object"),
     ({1.5: "x"}, "amount is a name and of the type float"),
@@ -144,6 +144,43 @@ def test_a_value_that_json_has_is_sent_as_it_was_meant(
     request = build(field, value)
     for read in (of_event, of_body):
         assert getattr(read(request), field) == {"amount": expected}
+
+
+ITERATORS: dict[str, tuple[Callable[[], object], object]] = {
+    "generator": (lambda: (number for number in (1, 2)), [1, 2]),
+    "map": (lambda: map(str, (1, 2)), ["1", "2"]),
+    "zip": (lambda: zip((1, 2), "ab", strict=True), [[1, "a"], [2, "b"]]),
+    "of an operator": (lambda: {"in": iter([1, 2])}, {"in": [1, 2]}),
+    "in a list": (lambda: [1, iter([2])], [1, [2]]),
+    "in a tuple": (lambda: {"in": (1, iter([2]))}, {"in": [1, [2]]}),
+    "of iterators": (lambda: (iter([number]) for number in (1, 2)), [[1], [2]]),
+    "in a set": (lambda: {iter([1])}, [[1]]),
+    "empty": (lambda: iter(()), []),
+}
+
+
+@pytest.mark.parametrize("field", ["filters", "parameters"])
+@pytest.mark.parametrize("build", [make, change])
+@pytest.mark.parametrize(("iterator", "expected"), ITERATORS.values(), ids=ITERATORS.keys())
+def test_an_iterator_is_read_once_and_sent_as_a_list_each_time(
+    field: str,
+    build: Callable[[str, object], ExportRequest],
+    iterator: Callable[[], object],
+    expected: object,
+) -> None:
+    request = build(field, iterator())
+    for read in (of_event, of_body, of_event):
+        assert getattr(read(request), field) == {"amount": expected}
+
+
+def test_values_of_an_iterator_are_checked() -> None:
+    with pytest.raises(ValidationError, match=r"amount\.in\[1\] is no finite number"):
+        make("filters", {"in": iter([1, NAN])})
+    value: object = iter([1])
+    for _ in range(MAX_LEVELS):
+        value = iter([value])
+    with pytest.raises(ValidationError, match="too many levels"):
+        make("filters", value)
 
 
 @pytest.mark.parametrize("field", ["filters", "parameters"])
