@@ -145,6 +145,10 @@ class PublishError(Retryable):
         self.is_in_doubt = is_in_doubt
 
 
+class EventTooLarge(TooLarge, PublishError):
+    """An event that is too large for Kafka. It has not arrived, and a retry cannot succeed."""
+
+
 class UsageError(ExporterError):
     """Options or arguments of a command that are invalid, or that cannot be combined."""
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
-from streaming_exporter.errors import PublishError, Retryable, Unreadable
+from streaming_exporter.errors import EventTooLarge, PublishError, Retryable, TooLarge, Unreadable
 from streaming_exporter.events import Event, RequestIdentity, cancel_event, request_event
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.request_messages import encode_checked
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 1_048_576
+"""The largest message that aiokafka sends, with its key. Kafka's own default is about the same."""
 
 MAX_FAILURES = 3
 """Failures in a row after which the connection is replaced."""
@@ -130,12 +133,12 @@ class Publisher:
         Raises:
             Rejected: a field of the request has become invalid since it was made.
             Unreadable: the service could not read the event, for example because of a NUL character.
-            TooLarge: the event is too large for Kafka.
+            EventTooLarge: the event is too large for Kafka. It is a ``TooLarge`` and a ``PublishError``.
             PublishError: Kafka did not acknowledge it in time. The error has the ``job_id``: with it, another
                 call requests the same job, whether or not the first event has arrived.
         """
         event = request_event(request, job_id=job_id, source=self._source)
-        encode_checked(event)
+        _check(event)
         await self.publish(event)
         return event
 
@@ -146,7 +149,7 @@ class Publisher:
             PublishError: Kafka did not acknowledge it in time.
         """
         event = cancel_event(job_id, source=self._source)
-        encode_checked(event)
+        _check(event)
         await self.publish(event)
         return event
 
@@ -220,6 +223,7 @@ class Publisher:
             **client_options(self._settings),
             client_id=self._client_id,
             acks="all",
+            max_request_size=MAX_BYTES,
             request_timeout_ms=int(self._timeout * 1000),
             metadata_max_age_ms=60_000,
         )
@@ -278,10 +282,18 @@ class Publisher:
         where = f"Kafka at {self._settings.kafka_bootstrap_servers} did not take the event: "
         if isinstance(error, InvalidTopicError):
             return PublishError(f"{where}{topic} is no name of a topic. Check EXPORTER_KAFKA_TOPIC_PREFIX")
-        return PublishError(
+        return EventTooLarge(
             f"{where}its {size:,} bytes are more than the brokers allow. Shorten it, or raise "
             f"max.message.bytes of the topic {topic}"
         )
+
+
+def _check(event: Event) -> None:
+    """Refuse an event that the service could not read, or that is too large for Kafka."""
+    try:
+        encode_checked(event, MAX_BYTES)
+    except TooLarge as error:
+        raise EventTooLarge(str(error), job_id=event.job_id) from error
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -9,8 +9,8 @@ from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError, TopicAu
 from streaming_exporter.errors import ExporterError, PublishError, Rejected, TooLarge, Unreadable
 from streaming_exporter.events import ExportRequest, RequestIdentity
 from streaming_exporter.kafka_settings import KafkaSettings
-from streaming_exporter.outbox.entries import request_entry
-from streaming_exporter.publisher import MAX_FAILURES, Publisher
+from streaming_exporter.outbox.entries import MAX_EVENT_BYTES, request_entry
+from streaming_exporter.publisher import MAX_BYTES, MAX_FAILURES, Publisher
 
 JOB = UUID("4f1c0de0-0000-4000-8000-000000000001")
 GOOD = ExportRequest(user_id="u", export_type="ledger", format="csv")
@@ -52,7 +52,11 @@ BAD: dict[str, tuple[RequestIdentity, type[ExporterError], str]] = {
     "NUL in a filter": (GOOD.model_copy(update={"filters": {"note": "a\0b"}}), Unreadable, "NUL"),
     "NUL in the user": (RequestIdentity(user_id="a\0b", export_type="l", format="csv"), Unreadable, "NUL"),
     "no Unicode": (changed(filters={"note": "\ud800"}), Unreadable, "Unicode"),
-    "1 MB": (changed(filters={"id": {"in": ["x" * 900] * 1200}}), TooLarge, "allowed: 1,000,000"),
+    "1 MB": (
+        changed(filters={"id": {"in": ["x" * 900] * 1200}}),
+        TooLarge,
+        "the request has 1,08.* Shorten its filters",
+    ),
     "NaN": (changed(filters={"amount": float("nan")}), Rejected, "^filters: amount is no finite"),
     "wrong claim": (changed(claims={"team": object()}), Rejected, "^claims"),
 }
@@ -68,6 +72,22 @@ async def test_the_publisher_refuses_what_the_outbox_refuses(
     with pytest.raises(error, match=words):
         await publisher_with(producer).request(request_, JOB)
     assert producer.sent == []
+
+
+async def test_an_event_that_is_too_large_is_a_publish_error_too() -> None:
+    request, *_ = BAD["1 MB"]
+    for producer, refused in ((Producer(), request), (Producer(MessageSizeTooLargeError()), GOOD)):
+        with pytest.raises(PublishError) as caught:
+            await publisher_with(producer).request(refused, JOB)
+        assert isinstance(caught.value, TooLarge)
+        assert (caught.value.code, caught.value.job_id, caught.value.is_in_doubt) == ("too_large", JOB, False)
+        assert producer.sent == []
+
+
+async def test_the_publisher_sends_what_kafka_takes_by_default() -> None:
+    request, producer = changed(filters={"id": {"in": ["x" * 900] * 1150}}), Producer()
+    await publisher_with(producer).request(request, JOB)
+    assert MAX_EVENT_BYTES < len(producer.sent[0]) < MAX_BYTES
 
 
 async def test_the_publisher_refuses_a_cancellation_that_the_service_could_not_read() -> None:
