@@ -76,8 +76,10 @@ from streaming_exporter.events import Topic
 
 log = structlog.get_logger(__name__)
 
-SHUTDOWN_SECONDS = CLOSE_SECONDS + 4
-"""Seconds that a worker has to close its connections after its exports have ended."""
+SHUTDOWN_SECONDS = CLOSE_SECONDS + 7
+"""Seconds that a worker has to close its connections after its exports have ended.
+
+Beside :data:`CLOSE_SECONDS` it needs 2 to sign off, 2 to end its tasks and 2 to send its last traces."""
 
 
 KEPT_CONNECTIONS = 3

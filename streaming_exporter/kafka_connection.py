@@ -29,7 +29,7 @@ NOT_ALLOWED = (
     GroupAuthorizationFailedError,
     ClusterAuthorizationFailedError,
 )
-"""The errors of brokers about a missing right of the principal. Kafka answers, so it is no outage."""
+"""The errors of brokers about a missing right of the principal."""
 
 RIGHTS_ADVICE = "give the principal the rights of its part (docs/operations.md, Kafka)"
 

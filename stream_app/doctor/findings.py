@@ -15,8 +15,10 @@ Value = int | float | str
 """What stands in the text of a finding."""
 
 
-NOT_ALLOWED = "not_allowed"
-"""Code of the errors of a part that answers and refuses, for lack of a right."""
+NOT_ALLOWED_CODE = "not_allowed"
+"""The code of ``NotAllowed``, the error of a part that answers and refuses, for lack of a right.
+
+Commands that do not use Kafka import this module, so it does not import that class."""
 
 
 class State(StrEnum):
@@ -73,8 +75,8 @@ class FindingFactory:
 
     def problem_of(self, error: ExporterError) -> Finding:
         """Return the problem of a part that could not be checked. One that refuses the check does answer."""
-        if error.code == NOT_ALLOWED:
-            return self.problem("rights", NOT_ALLOWED, reason=str(error))
+        if error.code == NOT_ALLOWED_CODE:
+            return self.problem("rights", NOT_ALLOWED_CODE, reason=str(error))
         return self.problem("answers", "unavailable", reason=str(error))
 
     def _bad(self, state: State, check: str, code: str, values: Mapping[str, Value]) -> Finding:

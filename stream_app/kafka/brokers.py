@@ -30,9 +30,12 @@ NO_LEADER = -1
 """The number of the leader in the metadata of a partition that has none."""
 
 QUERY_SECONDS = 10.0
-"""Limit of the time that a query continues after its time-out, in seconds.
+"""Limit of a query in seconds, from its beginning; after its time-out it continues in the background.
 
 To connect, with the sign-in and a slow DNS, can take longer than the time-out of a query."""
+
+REQUEST_SECONDS = 4.0
+"""Limit of one connection or request. A query has time for another broker after one that does not answer."""
 
 Answer = TypeVar("Answer")
 Found = TypeVar("Found")
@@ -69,9 +72,11 @@ class Logs:
 
 
 class Brokers:
-    """Queries the brokers, one query at a time. Methods raise :class:`Outage` while they do not answer.
+    """Queries the brokers. Queries of several callers run one after another.
 
-    They raise :class:`NotAllowed` where the principal lacks a right.
+    Methods raise :class:`Outage` while the brokers do not answer, and :class:`NotAllowed` where the principal
+    lacks a right. :meth:`begins`, :meth:`begin_times` and :meth:`ends` also raise :class:`Outage` for a
+    partition without a leader.
 
     A query without an answer in time continues in the background, so that its connections are there for the
     next query, which waits for it.
@@ -84,11 +89,12 @@ class Brokers:
         self._options: dict[str, Any] = {
             **client_options(settings),
             "client_id": client_id,
-            "request_timeout_ms": int(QUERY_SECONDS * 1_000),
+            "request_timeout_ms": int(REQUEST_SECONDS * 1_000),
         }
         self._admin: AIOKafkaAdminClient | None = None
         self._reader: AIOKafkaConsumer | None = None
         self._query: asyncio.Task[Any] | None = None
+        self._asking = asyncio.Lock()
 
     async def partitions(self, topics: Collection[str]) -> dict[str, set[int]]:
         """Return the partitions of those of ``topics`` that exist and that the principal can describe."""
@@ -179,6 +185,12 @@ class Brokers:
             await reader.stop()
 
     async def _ask(
+        self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
+    ) -> Answer:
+        async with self._asking:
+            return await self._ask_alone(question)
+
+    async def _ask_alone(
         self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
     ) -> Answer:
         try:

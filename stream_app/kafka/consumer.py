@@ -26,6 +26,7 @@ from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
+from aiokafka.errors import IllegalStateError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP, ConsumerMessage
@@ -100,29 +101,30 @@ class LosslessConsumer(Consumer):
         What Kafka does not answer in time is sought later: a single partition without a leader must not stop
         the others.
         """
-        async with self._seeking:
-            try:
-                async with asyncio.timeout(SEEK_SECONDS):
-                    await self._seek_all()
-            except TimeoutError:
-                log.warning("seek.abandoned", seconds=SEEK_SECONDS)
-                for tp in self.assignment():
-                    self._leave_unchecked(tp, None)
-            finally:
-                self._seeks += 1
-                self._recheck_at = time.monotonic() + RECHECK_SECONDS
+        try:
+            async with asyncio.timeout(SEEK_SECONDS), self._seeking:
+                await self._seek_all()
+        except TimeoutError:
+            log.warning("seek.abandoned", seconds=SEEK_SECONDS)
+            for tp in self.assignment():
+                self._leave_unchecked(tp, None)
+        finally:
+            self._seeks += 1
+            self._recheck_at = time.monotonic() + RECHECK_SECONDS
 
     @property
     def _can_recheck(self) -> bool:
-        """Whether offsets are unknown that a leader can return now."""
-        return (
-            bool(self._unchecked)
-            and time.monotonic() >= self._recheck_at
-            and self._thread.leaderless(self._unchecked) != self._unchecked
-        )
+        """Whether offsets of own partitions are unknown that a leader can return now."""
+        if not self._unchecked or time.monotonic() < self._recheck_at:
+            return False
+        unchecked = self._unchecked & self.assignment()
+        return self._thread.leaderless(unchecked) != unchecked
 
     def _leave_unchecked(self, tp: TP, committed: int | None) -> None:
-        """Note that the offsets of a partition are unknown. Without ``committed``, it commits none."""
+        """Note that the offsets of a partition are unknown.
+
+        If ``committed`` is None, nothing of it is committed until its offsets are known.
+        """
         self._unchecked.add(tp)
         self._committed_offset[tp] = committed
         if committed is None:
@@ -306,7 +308,8 @@ class LosslessConsumer(Consumer):
         records, active = await super()._wait_next_records(timeout)
         if self._can_recheck or (records and (seeks != self._seeks or self._seeking.locked())):
             # It is not known whether they were fetched before or after the seek: fetch them again.
-            await self.perform_seek()
+            with suppress(IllegalStateError):  # a partition has a new owner: the rebalance seeks by itself
+                await self.perform_seek()
             return None, active
         for tp, found in (records or {}).items():
             self._note_fetched(tp, [record.offset for record in found])

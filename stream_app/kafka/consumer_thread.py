@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Mapping, Set
 from typing import Any
 
 import uvloop
+from aiokafka import AIOKafkaConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Transport
 from faust.types import TP
 from mode.threads import WorkerThread
@@ -46,9 +47,8 @@ class ConsumerThread(AIOKafkaConsumerThread):
         )
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek to the committed offsets, and return them."""
-        found: Mapping[TP, int] = await self._run(self._ensure_consumer().seek_to_committed())
-        return found
+        """Seek to the committed offsets, and return them; nothing if there are no partitions."""
+        return await self._run(_seek_to_committed(self._ensure_consumer()))
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         """Return the first offset of each partition."""
@@ -74,3 +74,9 @@ class ConsumerThread(AIOKafkaConsumerThread):
         client._fetch_max_bytes = FETCH_BYTES  # Faust has no setting for it
         bootstrap_on_failure(client._client)
         return client
+
+
+async def _seek_to_committed(client: AIOKafkaConsumer) -> Mapping[TP, int]:
+    """Seek in the thread of the client, which fails without partitions. A rebalance can take all of them."""
+    found: Mapping[TP, int] = await client.seek_to_committed() if client.assignment() else {}
+    return found

@@ -63,5 +63,6 @@ async def ask_leaders(ask: Callable[[Set[TP]], Awaitable[Bounds]], tps: Set[TP],
 
     await asyncio.gather(*map(ask_one, tps))
     silent = sorted(f"{tp.topic}[{tp.partition}]" for tp in tps - ends.keys())
-    log.warning("seek.postponed", partitions=silent)
+    if silent:
+        log.warning("seek.postponed", partitions=silent)
     return begins, ends

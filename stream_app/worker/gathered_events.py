@@ -22,7 +22,7 @@ class GatheredEvents:
         """Publish with ``emit``. ``seconds`` returns how long an event waits for others now."""
         self._emit = emit
         self._seconds = seconds
-        self._gate: asyncio.Event | None = None
+        self._release: asyncio.Event | None = None
 
     async def __call__(self, event: Event) -> None:
         """Publish ``event``, and return once Kafka has confirmed it.
@@ -30,15 +30,15 @@ class GatheredEvents:
         Raises:
             Retryable: see ``emit``.
         """
-        if self._gate is not None:
-            await self._gate.wait()
+        if self._release is not None:
+            await self._release.wait()
         elif (seconds := self._seconds()) > 0:
-            self._gate = gate = asyncio.Event()
-            asyncio.get_running_loop().call_later(seconds, self._open, gate)
-            await gate.wait()
+            self._release = release = asyncio.Event()
+            asyncio.get_running_loop().call_later(seconds, self._publish_all, release)
+            await release.wait()
         await self._emit(event)
 
-    def _open(self, gate: asyncio.Event) -> None:
-        """Let all events go at once. Their messages are in the producer before it sends the next request."""
-        self._gate = None
-        gate.set()
+    def _publish_all(self, release: asyncio.Event) -> None:
+        """Publish all waiting events at once: the producer has all before it sends its next request."""
+        self._release = None
+        release.set()

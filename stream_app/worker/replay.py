@@ -52,6 +52,7 @@ class OutcomeReplay:
         self._check_writes = check_writes
         self._clock = clock
         self._end = asyncio.Event()
+        self._problem: str | None = None
 
     async def wait(self) -> None:
         """Wait until the replay has ended."""
@@ -110,18 +111,28 @@ class OutcomeReplay:
             partitions = await self._brokers.partitions([self._topic])
             places = [(self._topic, number) for number in partitions.get(self._topic, ())]
             starts, ends = await self._brokers.begins(places), await self._brokers.ends(places)
-            return starts, ends, await self._behind(starts, ends)
+            behind = await self._behind(starts, ends)
         except Outage as error:
-            log.warning("replay.state_unknown", error=str(error))
+            self._note_problem(str(error))
             return None
+        self._problem = None
+        return starts, ends, behind
 
     async def _behind_if_known(self, starts: dict[Partition, int], ends: dict[Partition, int]) -> int | None:
         """Return how many outcomes are not applied yet, or ``None`` while Kafka is away."""
         try:
-            return await self._behind(starts, ends)
+            behind = await self._behind(starts, ends)
         except Outage as error:
-            log.warning("replay.state_unknown", error=str(error))
+            self._note_problem(str(error))
             return None
+        self._problem = None
+        return behind
+
+    def _note_problem(self, problem: str) -> None:
+        """Log why Kafka cannot be queried, unless that is known from the query before."""
+        if problem != self._problem:
+            log.warning("replay.state_unknown", error=problem)
+        self._problem = problem
 
     async def _can_apply(self) -> bool:
         try:

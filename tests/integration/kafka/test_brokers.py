@@ -1,6 +1,8 @@
 """Queries to the brokers, also after a cancelled query."""
 
 import asyncio
+import random
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -9,13 +11,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from stream_app.kafka import brokers as module
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from stream_app.worker.health import BROKER_TIMEOUT, CHECK_TIMEOUT
 from streaming_exporter.errors import Outage
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import ensure_topics
-from tests.waiting import at_most, until_async
+from tests.waiting import at_most, patient, until_async
 
 PLACE = (str(Topic.TICKS), 0)
 
@@ -71,9 +74,43 @@ async def test_slow_connections_are_kept_for_the_next_query(
     await until_async(answered, within=10, ignoring=(Outage,))
     opened = connections
     assert tries > 1
+    brokers._timeout = patient(10)  # the last answer can be slow on a busy machine, as no connection is
     assert await answered()
     assert connections == opened
     await brokers.close()
+
+
+async def test_an_address_that_does_not_answer_leaves_time_for_another_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One broker of a cluster accepts connections, but is frozen."""
+    await ensure_topics(settings)
+    monkeypatch.setattr(random, "shuffle", lambda _: None)
+    for limit in ("QUERY_SECONDS", "REQUEST_SECONDS"):
+        monkeypatch.setattr(module, limit, getattr(module, limit) / 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and never answers
+        servers = f"127.0.0.1:{silent.getsockname()[1]},{settings.kafka_bootstrap_servers}"
+        both = settings.model_copy(update={"kafka_bootstrap_servers": servers})
+        brokers = Brokers(both, client_id="test", timeout=patient(10))
+        try:
+            assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
+        finally:
+            await brokers.close()
+
+
+async def test_queries_of_several_callers_run_one_after_another(brokers: Brokers) -> None:
+    """A second query would take the place of the first one, which would never be ended."""
+    running: list[int] = []
+
+    async def question(*_: object) -> int:
+        running.append(1)
+        await asyncio.sleep(0.05)
+        number = len(running)
+        running.clear()
+        return number
+
+    found = await asyncio.gather(*(brokers._ask(question) for _ in range(3)))
+    assert found == [1, 1, 1]
 
 
 async def test_a_topic_that_is_created_again_has_another_id(brokers: Brokers, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker import dispatcher as module
+from stream_app.worker.gathered_events import GatheredEvents
 from streaming_exporter.events import Event, EventType
 from tests.integration.worker.test_claims_of_a_worker import SLOTS, Worker
 from tests.waiting import until_async
@@ -27,6 +28,15 @@ class Publishing(Worker):
             asyncio.get_running_loop().call_soon(self._send)
         self.events.append(event.type)
 
+    async def publish(self, number: int) -> None:
+        """End the wait for other events once ``number`` of them wait."""
+        gathered, published = self.dispatcher._runner.emit, len(self.events) + number
+        assert isinstance(gathered, GatheredEvents)
+        release = await until_async(lambda: gathered._release)
+        await until_async(lambda: len(release._waiters) == number)
+        gathered._publish_all(release)
+        await until_async(lambda: sum(self.requests) == published)
+
     def _send(self) -> None:
         """Send what the producer has by now in one request."""
         self.requests.append(len(self.events) - sum(self.requests))
@@ -36,7 +46,7 @@ async def test_events_are_published_together_while_jobs_wait_and_at_once_otherwi
     engine: AsyncEngine, storage: ObjectStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_SECONDS", 3_600)
-    monkeypatch.setattr(module, "GATHER_SECONDS", 1)
+    monkeypatch.setattr(module, "GATHER_SECONDS", 3_600)  # the test ends each wait by itself
     worker = Publishing(engine, storage, settings)
     worker.jobs.store._user_slots = SLOTS  # a user with all slots in use counts as one whose jobs wait
     working = asyncio.create_task(worker.dispatcher.work())
@@ -45,14 +55,14 @@ async def test_events_are_published_together_while_jobs_wait_and_at_once_otherwi
         for user in "abcd":
             await worker.jobs.admit(user)
         await worker.notify()
-        await until_async(lambda: worker.requests == [SLOTS])
+        await worker.publish(SLOTS)
+        assert worker.requests == [SLOTS]
         worker.exports.end_one()  # another job starts at once, but not at the moment of this outcome
-        await until_async(lambda: sum(worker.requests) == SLOTS + 2)
+        await worker.publish(2)
         assert worker.requests == [SLOTS, 2]
         worker.exports.end_one()
-        await until_async(lambda: sum(worker.requests) == SLOTS + 4)
-        monkeypatch.setattr(module, "GATHER_SECONDS", 3_600)  # no job waits any more
-        worker.exports.end_one()
+        await worker.publish(2)
+        worker.exports.end_one()  # no job waits any more
         worker.exports.end_one()
         await until_async(lambda: Counter(worker.events) == {EventType.STARTED: 4, EventType.FAILED: 4})
     finally:

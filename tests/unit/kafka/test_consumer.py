@@ -3,12 +3,14 @@
 import asyncio
 import gc
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from types import SimpleNamespace
 from typing import Any, cast
 from weakref import WeakSet
 
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -20,7 +22,8 @@ from structlog.testing import capture_logs
 from stream_app.kafka import consumer as module
 from stream_app.kafka.buffers import OVERHEAD, BufferedBytes
 from stream_app.kafka.consumer import MAX_BUFFERED_BYTES, LosslessConsumer
-from stream_app.kafka.offsets import NothingRead, end_of_run
+from stream_app.kafka.consumer_thread import ConsumerThread
+from stream_app.kafka.offsets import NothingRead, ask_leaders, end_of_run
 from stream_app.kafka.transport import App
 from tests.waiting import patient
 
@@ -215,6 +218,72 @@ async def test_a_seek_without_an_answer_is_repeated(
     monkeypatch.setattr(LosslessConsumer, "seek_to_committed", committed)
     assert await consumer._wait_next_records(1.0) == (None, {PLACE})
     assert consumer.done == {PLACE: 7, UNREAD: 3}
+
+
+async def test_a_seek_that_waits_for_another_one_ends_in_time(
+    consumer: LosslessConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEEK_SECONDS", 0.01)
+    async with consumer._seeking:
+        await asyncio.wait_for(consumer.perform_seek(), patient(10))
+    assert consumer._unchecked == {PLACE, UNREAD}
+
+
+@pytest.mark.parametrize("moved", [PLACE, UNREAD])
+async def test_a_partition_that_moves_while_offsets_are_asked_for_again_stops_no_other(
+    consumer: LosslessConsumer, mute: set[TP], monkeypatch: pytest.MonkeyPatch, moved: TP
+) -> None:
+    """The rebalance seeks by itself. The fetcher would end with an error, and the worker with it."""
+    consumer.__dict__["stored"] = {PLACE: 0}
+    mute.add(UNREAD)
+    await consumer.perform_seek()
+    assert consumer._unchecked
+    mute.clear()
+
+    async def seek(self: Any, place: TP, offset: int) -> None:
+        if place == moved:
+            raise IllegalStateError(f"{place} is not assigned")
+
+    monkeypatch.setattr(LosslessConsumer, "seek", seek)
+    assert await consumer._wait_next_records(1.0) == (None, {PLACE})
+
+
+async def test_offsets_of_partitions_that_have_moved_are_not_asked_for_again(
+    consumer: LosslessConsumer, mute: set[TP], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mute.add(UNREAD)
+    await consumer.perform_seek()
+    assert consumer._can_recheck
+    monkeypatch.setattr(LosslessConsumer, "assignment", lambda _: {PLACE})
+    assert not consumer._can_recheck
+    monkeypatch.setattr(LosslessConsumer, "assignment", lambda _: set())
+    assert not consumer._can_recheck
+
+
+async def test_a_worker_without_partitions_has_nothing_to_seek() -> None:
+    """A rebalance can take them between the decision and the seek."""
+    client = AIOKafkaConsumer(group_id="g")
+    thread = object.__new__(ConsumerThread)
+    thread._consumer, thread.thread_loop = client, asyncio.get_running_loop()
+    try:
+        assert await thread.seek_to_committed() == {}
+    finally:
+        await client.stop()
+
+
+async def test_a_silent_leader_is_logged_only_if_it_is_not_heard_later() -> None:
+    calls = 0
+
+    async def ask(tps: Set[TP]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+        return dict.fromkeys(tps, 0), dict.fromkeys(tps, 9)
+
+    with capture_logs() as logs:
+        _, ends = await ask_leaders(ask, {PLACE, UNREAD}, 0.01)
+    assert (ends.keys(), logs) == ({PLACE, UNREAD}, [])
 
 
 @pytest.mark.parametrize("rebalanced", [True, False])

@@ -49,8 +49,8 @@ async def test_while_jobs_wait_the_events_of_a_short_time_are_one_request() -> N
             group.create_task(gathered(event))
             await asyncio.sleep(0.01)
             assert not producer.events
-        assert gathered._gate is not None
-        gathered._open(gathered._gate)  # as its timer does
+        assert gathered._release is not None
+        gathered._publish_all(gathered._release)  # as its timer does
     await asyncio.sleep(0)
     assert producer.events == all_events
     assert producer.requests == [3]

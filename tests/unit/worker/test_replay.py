@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from stream_app.kafka.brokers import Group, Partition
 from stream_app.worker import replay
@@ -98,6 +99,14 @@ async def test_first_questions_without_an_answer_are_repeated(
 
     monkeypatch.setattr(World, question, ask)
     assert await World(lambda now: END if now > 20 else 0).over_at() > 20
+
+
+async def test_a_lasting_outage_of_kafka_is_logged_once() -> None:
+    with capture_logs() as logs:
+        await World(lambda now: None if now < 10 or 15 < now < 25 else END if now > 30 else 0).over_at()
+    assert [line["error"] for line in logs if line["event"] == "replay.state_unknown"] == [
+        "Kafka is away"
+    ] * 2
 
 
 async def test_it_ends_after_a_time_without_progress() -> None:
