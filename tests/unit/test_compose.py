@@ -14,6 +14,7 @@ from dev.cache import UsageError
 from dev.compose import interpolate, read_services
 from dev.s3 import _weed
 from producers.__main__ import cli
+from stream_app.app import stop_timeout
 from stream_app.datasets.file import load_datasets
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
@@ -261,3 +262,10 @@ def test_the_options_of_seaweedfs_exist() -> None:
     done = subprocess.run([_weed(), "help", program], capture_output=True, text=True)
     known = set(re.findall(r"(?m)^\s+-([\w.]+)", done.stdout + done.stderr))
     assert {option.lstrip("-").partition("=")[0] for option in options} <= known
+
+
+def test_the_worker_has_time_to_stop() -> None:
+    environment: dict[str, str] = OURS["worker"]["environment"]
+    fields = {key.removeprefix("EXPORTER_").lower(): resolved(value) for key, value in environment.items()}
+    grace = float(OURS["worker"]["stop_grace_period"].removesuffix("s"))
+    assert grace > stop_timeout(Settings.model_validate(fields))
