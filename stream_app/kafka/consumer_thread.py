@@ -48,7 +48,8 @@ class ConsumerThread(AIOKafkaConsumerThread):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the committed offsets, and return them; nothing if there are no partitions."""
-        return await self._run(_seek_to_committed(self._ensure_consumer()))
+        found: Mapping[TP, int] = await self._run(_seek_to_committed(self._ensure_consumer()))
+        return found
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         """Return the first offset of each partition."""
