@@ -91,7 +91,7 @@ class S3Service(Service):
             "master.volumePreallocate": "false",
             "volume.port": volume,
             "volume.port.grpc": volume_grpc,
-            "volume.max": 100,  # folders of at most 1 GiB each, created when they are needed
+            "volume.max": 1000,  # files of at most 1 GiB, created when they are needed: seven for each bucket
             "volume.preStopSeconds": 0,
             "volume.minFreeSpace": "500MiB",
             "filer.port": filer,

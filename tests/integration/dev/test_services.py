@@ -109,6 +109,13 @@ def test_s3_keeps_its_objects_over_a_crash(fragile: Stack) -> None:
     assert [it.object_name for it in fragile.s3.client().list_objects(bucket_name=BUCKET)] == ["kept"]
 
 
+def test_s3_has_room_for_many_buckets(fragile: Stack) -> None:
+    client = fragile.s3.client()
+    for number in range(15):
+        client.make_bucket(bucket_name=f"many-{number}")
+        client.put_object(bucket_name=f"many-{number}", object_name="o", data=io.BytesIO(b"x"), length=1)
+
+
 def test_smtp_stores_every_mail_unchanged(fragile: Stack) -> None:
     mail = EmailMessage()
     mail["Subject"], mail["From"], mail["To"] = "Ünïcödé", "exports@localhost", "ops@example.com"
