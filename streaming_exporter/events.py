@@ -8,20 +8,18 @@ attributes that the specification requires, raises :class:`~streaming_exporter.e
 """
 
 import json
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from hashlib import blake2b
-from math import isinf
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4, uuid5
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import from_json
 
 from streaming_exporter.errors import Unreadable
+from streaming_exporter.event_json import has_nul, read_json
 from streaming_exporter.payloads import (
     CsvOptions,
     DestinationName,
@@ -225,8 +223,6 @@ Headers = Iterable[tuple[str, bytes | None]]
 """Headers of a Kafka message, in their order. If several have the same name, the last one counts."""
 
 CONTENT_TYPE = "content-type"
-_CAN_BE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{2}|(?<![0-9])[0-9]{300}")
-"""What a message must have for a number beyond 1.8e308, which is read as infinity and cannot be stored."""
 ATTRIBUTE = "ce_"
 """The prefix of headers that hold an attribute, in binary mode."""
 
@@ -260,7 +256,7 @@ def _structured(message: bytes | None) -> dict[str, Any]:
     """Return attributes and data of a message in structured mode."""
     if not message:
         raise Unreadable("the message is empty")
-    content = _json(message)
+    content = read_json(message)
     if not isinstance(content, dict):
         hint = "; publish each event as its own message" if isinstance(content, list) else ""
         raise Unreadable(f"not a CloudEvent: expected a JSON object, got {type(content).__name__}{hint}")
@@ -279,24 +275,12 @@ def _binary(message: bytes | None, headers: dict[str, bytes]) -> dict[str, Any]:
         content["datacontenttype"] = _text(headers, CONTENT_TYPE)
     if "datacontenttype" in content:
         _ = read(_Data, content)  # refuse another media type before the data is parsed as JSON
-    if _has_nul(content):
+    if has_nul(content):
         raise Unreadable("contains a NUL character, which cannot be stored")
     if message:
-        content["data"] = _json(message)
+        content["data"] = read_json(message)
         if content["data"] is None:
             del content["data"]
-    return content
-
-
-def _json(message: bytes) -> Any:
-    try:
-        content = from_json(message, allow_inf_nan=False)
-    except ValueError as error:
-        raise Unreadable(f"not JSON: {error}") from error
-    if b"\\u0000" in message and _has_nul(content):
-        raise Unreadable("contains a NUL character (\\u0000), which cannot be stored")
-    if _CAN_BE_HUGE.search(message) and _has_infinity(content):
-        raise Unreadable("contains a number that is too large, such as 1e400; write it as a text")
     return content
 
 
@@ -400,19 +384,3 @@ def lifecycle_event(
         traceparent=data.traceparent,
         data=values,
     )
-
-
-def _has_infinity(content: object) -> bool:
-    if isinstance(content, float):
-        return isinf(content)
-    if isinstance(content, dict):
-        return any(map(_has_infinity, content.values()))
-    return isinstance(content, list) and any(map(_has_infinity, content))
-
-
-def _has_nul(content: object) -> bool:
-    if isinstance(content, str):
-        return "\0" in content
-    if isinstance(content, dict):
-        return any(_has_nul(part) for pair in content.items() for part in pair)
-    return isinstance(content, list) and any(map(_has_nul, content))

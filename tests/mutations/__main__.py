@@ -36,6 +36,7 @@ COPIED = (
 UNIT = "tests/unit"
 CORE: Mapping[str, Sequence[str]] = {
     "streaming_exporter/events.py": [f"{UNIT}/streaming_exporter/test_events.py", f"{UNIT}/producers"],
+    "streaming_exporter/event_json.py": [f"{UNIT}/streaming_exporter/test_events.py"],
     "streaming_exporter/payloads.py": [f"{UNIT}/streaming_exporter/test_events.py"],
     "streaming_exporter/traceparent.py": [
         f"{UNIT}/observability/test_tracing.py",
