@@ -41,6 +41,7 @@ from streaming_exporter.connections import run_in_own_thread, tls_settings, toke
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
+from streaming_exporter.skipped_bytes import async_bytes_from
 
 if TYPE_CHECKING:
     import httpx2
@@ -193,7 +194,7 @@ class AsyncExportClient:
         try:
             async with self._store.stream("GET", link, headers=ranges) as response:
                 skipped = bytes_to_skip(response, start)
-                yield _from(response.aiter_raw(CHUNK_BYTES), skipped)
+                yield async_bytes_from(response.aiter_raw(CHUNK_BYTES), skipped)
         except httpx2.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
@@ -391,16 +392,6 @@ class AsyncExportClient:
             failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
             raise
         return response
-
-
-async def _from(chunks: AsyncIterator[bytes], start: int) -> AsyncIterator[bytes]:
-    """Yield the bytes from ``start`` on."""
-    async for chunk in chunks:
-        if start >= len(chunk):
-            start -= len(chunk)
-            continue
-        yield chunk[start:]
-        start = 0
 
 
 AsyncClient = AsyncExportClient

@@ -38,6 +38,7 @@ from streaming_exporter.connections import tls_settings, token_headers
 from streaming_exporter.errors import ApiError, DownloadError
 from streaming_exporter.job_events import Following
 from streaming_exporter.payloads import ExportRequest
+from streaming_exporter.skipped_bytes import bytes_from
 
 if TYPE_CHECKING:
     import httpx2
@@ -190,7 +191,7 @@ class ExportClient:
         try:
             with self._store.stream("GET", link, headers=ranges) as response:
                 skipped = bytes_to_skip(response, start)
-                yield _from(response.iter_raw(CHUNK_BYTES), skipped)
+                yield bytes_from(response.iter_raw(CHUNK_BYTES), skipped)
         except httpx2.HTTPError as error:
             raise DownloadError(f"the object store did not deliver the file ({error}); try again") from error
 
@@ -372,16 +373,6 @@ class ExportClient:
             failure.idempotency_key = (headers or {}).get(IDEMPOTENCY_KEY)
             raise
         return response
-
-
-def _from(chunks: Iterator[bytes], start: int) -> Iterator[bytes]:
-    """Yield the bytes from ``start`` on."""
-    for chunk in chunks:
-        if start >= len(chunk):
-            start -= len(chunk)
-            continue
-        yield chunk[start:]
-        start = 0
 
 
 Client = ExportClient
