@@ -52,7 +52,8 @@ def follow(
     """Poll a job until it has ended; call ``show`` with each response (``None``: not admitted yet).
 
     A refusal that can pass (too many calls, a time-out, an error of the server) is an outage, and so is an
-    answer that there is no such job after the job was seen: it comes from a proxy whose API is away.
+    answer that there is no such job, or that is not of this API, after the job was seen: it comes from a
+    proxy whose API is away.
     ``Retry-After`` is kept to. The time for which the API asks because of too many calls does not count as an
     outage, and an outage lasts for at least two of the times for which the API asks.
 
@@ -72,7 +73,7 @@ def follow(
         except ApiError as error:
             if error.retry_after is not None:
                 pause = max(interval, min(error.retry_after, MAX_PAUSE_SECONDS))
-            can_pass = error.is_retryable or (is_known and error.status == 404)
+            can_pass = error.is_retryable or (is_known and (error.status == 404 or error.is_foreign))
             if not can_pass or now - reached > max(outage_seconds, 2 * pause):
                 raise
             if error.status in RETRYABLE_STATUSES:

@@ -191,6 +191,29 @@ def test_a_job_that_was_seen_and_stays_unknown_is_an_error(server: FakeServer, a
         watch(api, outage_seconds=0.05)
 
 
+@pytest.mark.parametrize("status", [200, 302])
+def test_a_foreign_answer_ends_the_watch_only_if_the_job_was_not_seen_or_if_it_stays(
+    server: FakeServer, api: Client, status: int
+) -> None:
+    """A proxy answers with a page of its own, or leads to one, while the API behind it is away."""
+    foreign = (PATH, status, b"<html>")
+    server.add(PATH, 200, record("processing"))
+    server.add(*foreign, Location="https://login.example/")
+    server.add(PATH, 200, record("completed"))
+    assert watch(api)[1] == ["processing", "completed"]
+    server.answers.clear()
+    server.add(*foreign)
+    with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
+        watch(api)
+    assert len(server.seen) == 4
+    server.answers.clear()
+    server.add(PATH, 200, record("processing"))
+    server.add(*foreign)
+    with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
+        watch(api, outage_seconds=0.05)
+    assert len(server.seen) > 6
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_an_answer_that_can_pass_does_not_end_the_watch(server: FakeServer, api: Client, status: int) -> None:
     server.add(PATH, status, {"title": "later"})
