@@ -76,7 +76,6 @@ OF_OPERATORS = frozenset(
         "operator_jobs.js",
         "dead_letters.js",
         "destination_tests.js",
-        "live_list.js",
         "operations.css",
     }
 )

@@ -25,6 +25,8 @@ SCHEDULES = "**/exports/schedules?*"
 ESTIMATES = "**/exports/jobs:estimate"
 
 AWAY = {"code": "state_database_unavailable", "detail": "A database does not answer"}
+TOO_SLOW = {"code": "search_too_slow", "detail": "The jobs were not found within 10 s"}
+TOO_MANY = {"code": "too_many_calls", "detail": "Too many calls at once"}
 
 
 def ordered(system: System, token: str, dataset: str = "markup") -> Record:
@@ -127,6 +129,37 @@ def test_each_schedule_is_shown_once(visit: Visit, system: System, anybody: str)
     expect(name).to_be_focused()
     expect(shown).to_have_count(30)
     expect(shown.nth(25)).to_contain_text("None yet.")
+
+
+def test_all_schedules_that_are_shown_are_read_again(visit: Visit, system: System, anybody: str) -> None:
+    """More of them than one call lists."""
+    page = visit.page
+    one = scheduled(system, anybody)
+    many = [one | {"id": str(uuid4()), "name": f"Number {number}"} for number in range(130)]
+
+    def answer(route: Route) -> None:
+        limit, begin = (
+            int(re.findall(rf"{name}=(\d+)", f"{route.request.url}&cursor=0")[0])
+            for name in ("limit", "cursor")
+        )
+        assert limit <= 100
+        end = begin + limit
+        following = str(end) if end < len(many) else None
+        route.fulfill(json={"schedules": many[begin:end], "next_cursor": following})
+
+    page.clock.install(time=time.time())
+    page.route(SCHEDULES, answer)
+    visit.sign_in(anybody)
+    shown = page.locator("#schedule-list > li")
+    for count in (20, 40, 60, 80, 100, 120):
+        expect(shown).to_have_count(count)
+        page.locator("#older-schedules").click()
+    expect(shown).to_have_count(130)
+    many[125]["name"] = "Another name"
+    page.clock.fast_forward(301_000)
+    expect(shown.nth(125)).to_contain_text("Another name")
+    expect(shown).to_have_count(130)
+    expect(page.locator("#older-schedules")).to_be_hidden()
 
 
 def test_what_replaces_the_form_is_not_sent(visit: Visit, system: System, anybody: str) -> None:
@@ -257,6 +290,79 @@ def test_a_failed_action_is_told_until_it_is_repeated_and_is_done_once(
     visit.forgive("ERR_FAILED")
 
 
+def test_an_action_whose_answer_is_lost_is_done_once_although_its_repetition_is_refused(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    """The first attempt is done, its answer is lost, and the service has no place for the second one."""
+    page = visit.page
+    ordered(system, anybody)
+    page.clock.install(time=time.time())
+    visit.sign_in(anybody)
+    card = cards(visit)
+    again = card.get_by_role("button", name=re.compile("^Run again"))
+    routes = held(page, "**:rerun")
+    again.click()
+    wait_for(page, routes, 1)
+    made = routes[0].fetch().json()
+    routes[0].abort()
+    page.clock.fast_forward(1_100)
+    wait_for(page, routes, 2)
+    routes[1].fulfill(status=429, json=TOO_MANY)
+    expect(cards(visit).get_by_role("alert").filter(has_text="Too many calls")).to_be_visible()
+    released(page, "**:rerun")
+    with page.expect_response("**:rerun") as answer:
+        again.last.click()
+    assert answer.value.json()["export_job_id"] == made["export_job_id"]
+    expect(cards(visit)).to_have_count(2)
+    visit.forgive("ERR_FAILED")
+    visit.forgive("status of 429")
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "least", "most"),
+    [(503, AWAY, 3, 8), (503, TOO_SLOW, 1, 1), (422, TOO_SLOW | {"code": "invalid"}, 1, 1)],
+    ids=["outage", "too slow", "invalid"],
+)
+def test_a_search_is_repeated_with_pauses_if_that_can_help(
+    visit: Visit, system: System, anybody: str, status: int, problem: Record, least: int, most: int
+) -> None:
+    """Without events, and while an export runs, which is read as often as before."""
+    page = visit.page
+    job = ordered(system, anybody) | {"status": "pending", "row_count": None, "download_url": None}
+    asked: list[str] = []
+
+    def search(route: Route) -> None:
+        asked.append("list")
+        route.fulfill(status=status, json=problem)
+
+    def one(route: Route) -> None:
+        asked.append("one")
+        route.fulfill(json=job)
+
+    page.clock.install(time=time.time())
+    page.route("**/exports/events", lambda route: route.fulfill(status=404, json={"detail": ""}))
+    page.route(JOBS, lambda route: route.fulfill(json={"jobs": [job], "next_cursor": None}))
+    page.route("**/exports/jobs/*-*", one)
+    page.route("**/exports/jobs?*status=failed*", search)
+    visit.sign_in(anybody)
+    expect(cards(visit)).to_have_count(1)
+    page.get_by_label("Only with the status").select_option("failed")
+    alert = page.locator("#jobs-problem")
+    expect(alert).to_have_text(problem["detail"])
+    alert.evaluate(
+        "(own) => new MutationObserver(() => (own.dataset.told = 'again')).observe(own, {childList: true})"
+    )
+    for _ in range(40):
+        page.clock.run_for(1_500)
+        page.wait_for_timeout(30)
+    assert least <= asked.count("list") <= most, asked
+    assert (asked.count("one") >= 10) == (most == 1), asked
+    expect(alert).to_be_visible()
+    assert alert.get_attribute("data-told") is None
+    visit.forgive(f"status of {status}")
+    visit.forgive("status of 404")
+
+
 def test_a_search_that_fails_is_repeated_and_old_days_are_told(
     visit: Visit, system: System, settings: Settings
 ) -> None:
@@ -376,3 +482,36 @@ def test_a_list_that_has_grown_by_itself_begins_anew(visit: Visit, system: Syste
     rounds = "".join(asked).split("list")
     assert max(text.count("one") for text in rounds) == 10
     visit.forgive("status of 404")
+
+
+def test_a_long_list_with_the_focus_is_not_read_again_and_again(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    """It becomes shorter when the focus has left it. Events tell what changes meanwhile."""
+    page = visit.page
+    base = ordered(system, anybody)
+    many = [base | {"export_job_id": str(uuid4())} for _ in range(240)]
+    many[0] |= {"status": "pending", "download_url": None, "row_count": None}
+    asked: list[Route] = []
+
+    def listed(route: Route) -> None:
+        asked.append(route)
+        route.fulfill(json={"jobs": many, "next_cursor": None})
+
+    page.clock.install(time=time.time())
+    page.route(JOBS, listed)
+    page.route("**/exports/jobs/*-*", lambda route: route.fulfill(json=many[0]))
+    visit.sign_in(anybody)
+    expect(cards(visit)).to_have_count(240)
+    expect(page.locator("#live")).to_have_text("live")
+    cards(visit).nth(100).focus()
+    page.wait_for_timeout(500)
+    del many[40:]
+    before = len(asked)
+    for _ in range(5):  # less than the time after which a stream without events counts as ended
+        page.clock.run_for(1_500)
+        page.wait_for_timeout(50)
+    assert len(asked) == before
+    page.get_by_label("Name", exact=True).focus()
+    page.clock.run_for(1_600)
+    expect(cards(visit)).to_have_count(40)

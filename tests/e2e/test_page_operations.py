@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -81,6 +82,79 @@ def test_users_do_not_load_the_view(visit: Visit, customer: str) -> None:
     visit.page.goto(f"{visit.url}/#operations")
     expect(visit.page.get_by_role("heading", name="New export")).to_be_visible()
     assert not [url for url in asked if "operat" in url.rpartition("/")[2].partition("#")[0]]
+
+
+@pytest.mark.parametrize("answer", ["a module of another version", "no answer"])
+def test_a_view_that_cannot_be_loaded_says_so_and_ends_with_the_session(
+    visit: Visit, operator: str, answer: str
+) -> None:
+    """During an upgrade a new module can name what an old one does not have. Other calls are answered."""
+    page = visit.page
+    other = 'import { isNotThere } from "./dom.js"; export const Operations = isNotThere;'
+
+    def load(route: Route) -> None:
+        if answer == "no answer":
+            route.abort()
+        else:
+            route.fulfill(body=other, content_type="text/javascript")
+
+    page.clock.install(time=time.time())
+    page.route("**/page/operations.js", load)
+    # A stream of events that is silent for the time that passes here would count as ended.
+    page.route("**/exports/events", lambda route: route.fulfill(status=404, json={"detail": ""}))
+    probes: list[str] = []
+    page.on("request", lambda request: probes.append(request.url) if "healthz" in request.url else None)
+    problem = page.locator("#operations-problem")
+
+    def pass_time(rounds: int) -> None:
+        for _ in range(rounds):
+            page.clock.run_for(5_000)
+            page.wait_for_timeout(100)
+
+    with page.expect_request("**/page/operations.js"):
+        visit.sign_in(operator)
+    page.get_by_role("button", name="Sign out").click()
+    pass_time(8)
+    expect(problem).to_be_hidden()
+    page.get_by_label("Token").fill(operator)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(page.get_by_role("heading", name="New export")).to_be_visible()
+    expect(problem).to_be_hidden()
+    pass_time(8)
+    expect(problem).to_have_text("A part of the page could not be loaded. Load the page again.")
+    assert probes == []
+    visit.forgive("status of 404")
+    page.unroute_all()
+    page.reload()
+    expect(page.get_by_role("link", name="Operation", exact=True)).to_be_visible()
+    expect(problem).to_be_hidden()
+    if answer == "no answer":
+        visit.forgive("ERR_FAILED")
+
+
+def test_a_search_that_is_too_slow_is_not_repeated_and_the_view_goes_on(visit: Visit, operator: str) -> None:
+    page = visit.page
+    page.clock.install(time=time.time())
+    opened(visit, operator)
+    expect(page.get_by_text("Slots in use", exact=True)).to_be_visible()
+    asked: list[str] = []
+    detail = "The jobs were not found within 10 s"
+
+    def search(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=503, json={"code": "search_too_slow", "detail": detail})
+
+    page.route("**/exports/jobs?*status=failed*", search)
+    page.get_by_label("Status", exact=True).select_option("failed")
+    expect(page.get_by_role("alert").filter(has_text=detail).first).to_be_visible()
+    for _ in range(3):
+        with page.expect_response("**/exports/operations"):
+            page.clock.run_for(5_100)
+    expect(page.get_by_role("alert").filter(has_text=detail).first).to_be_visible()
+    assert len(asked) == 1
+    page.get_by_label("Status", exact=True).select_option("cancelled")
+    expect(page.locator("#operations").get_by_role("alert").filter(has_text=detail)).to_have_count(0)
+    visit.forgive("status of 503")
 
 
 @pytest.mark.usefixtures("resumed")

@@ -9,6 +9,8 @@ const TIMEOUT = 20_000; // milliseconds for an answer
 const PAUSES = [1000, 3000]; // milliseconds before each further attempt of a call that can be repeated
 const SILENCE = 12_000; // milliseconds without an event; the service sends some every 5 s
 const GATEWAY = new Set([502, 503, 504]);
+const WITHOUT_EFFECT = new Set([408, 425, 429]); // the service did not read the request: an earlier attempt can have been done
+const TOO_SLOW = "search_too_slow"; // would be as slow again
 const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g; // texts and numbers of JSON
 
 /** A failed call; `message` is for people. `away`: there was no answer, so trying again can help. */
@@ -20,6 +22,11 @@ export class Failure extends Error {
     this.code = problem.code;
     this.field = problem.field;
     this.away = away;
+  }
+
+  /** Whether the same call can have another answer later, without a change by the user. */
+  get passes() {
+    return this.away || WITHOUT_EFFECT.has(this.status) || (this.status >= 500 && this.code !== TOO_SLOW);
   }
 }
 
@@ -134,7 +141,7 @@ export async function post(path) {
     keys.delete(path);
     return answer;
   } catch (failure) {
-    if (failure.status >= 400 && failure.status < 500) keys.delete(path);
+    if (failure.status >= 400 && failure.status < 500 && !WITHOUT_EFFECT.has(failure.status)) keys.delete(path);
     throw failure;
   }
 }

@@ -52,7 +52,8 @@ export const alert = () => h("p", { class: "alert", role: "alert", hidden: true 
 
 /** Show or remove a message. */
 export function say(element, text) {
-  element.textContent = sentence(text ?? "");
+  const shown = sentence(text ?? "");
+  if (element.textContent !== shown) element.textContent = shown; // otherwise it would be read out again
   element.hidden = !text;
 }
 

@@ -8,11 +8,12 @@ import { FileList, download, several } from "./files.js";
 import { destinationModule, labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
 import { PAGE, now } from "./session.js";
-import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status, warnings } from "./words.js";
+import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status, today, warnings } from "./words.js";
 
 // Milliseconds
 const POLL = 1500; // between questions where events do not come
 const LONGEST_WAIT = 10000; // between two attempts to listen
+const LONGEST_REST = 60_000; // between two attempts to read a list that has failed
 const READING = 20_000; // for which the text about a copied link is shown
 const TYPING = 300; // without a key, after which a search begins
 
@@ -39,6 +40,7 @@ export class Jobs {
     this.turn = 0; // of the filters
     this.listed = -1; // the turn that the list is of
     this.most = MOST;
+    this.failed = null; // why the list, or a job, was not read
     this.words = h("input", { type: "search", maxLength: 200, placeholder: t("page.jobs.search_hint"), "aria-label": t("page.jobs.search"), oninput: () => this.later() });
     this.state = choice([["", t("page.jobs.any_status")], ...STATES.map((name) => [name, status(name)])], { "aria-label": t("page.jobs.status"), onchange: () => this.search() });
     this.dataset = choice([["", t("page.jobs.any_dataset")], ...datasets.map((dataset) => [dataset.name, labelOf(dataset)])], { "aria-label": t("page.jobs.dataset"), onchange: () => this.search() });
@@ -122,20 +124,38 @@ export class Jobs {
   /** Read the newest jobs, and some of those that are shown as unfinished and are not among them. */
   async newest(options) {
     const { turn } = this;
-    if (this.cards.size > this.most && !this.list.contains(document.activeElement)) this.turn++;
+    if (this.hasGrown) this.turn++;
     if (this.listed !== this.turn) return this.more(options);
     const { jobs } = await this.read({}, options);
     if (turn !== this.turn) return;
     for (const job of jobs) this.put(job);
-    const read = new Set(jobs.map((job) => job.export_job_id));
+    await this.others(new Set(jobs.map((job) => job.export_job_id)));
+  }
+
+  /** Read some of the jobs that are shown as unfinished and are not among `read`. */
+  async others(read = new Set()) {
+    const { turn } = this;
     const others = this.unfinished.filter(({ job }) => !read.has(job.export_job_id)).sort((one, other) => one.seen - other.seen);
     for (const { job } of others.slice(0, AT_ONCE)) if (turn === this.turn) await this.refresh(job.export_job_id);
   }
 
+  /** Whether there are too many cards. A list with the focus is not shortened. */
+  get hasGrown() {
+    return this.cards.size > this.most && !this.list.contains(document.activeElement);
+  }
+
   /** Read a page of the list. */
-  read({ cursor }, options) {
+  async read({ cursor }, options) {
+    const { turn } = this;
     const parameters = new URLSearchParams({ limit: 10, ...this.filters, ...(cursor && { cursor }) });
-    return call("GET", `exports/jobs?${parameters}`, { signal: this.life.signal, ...options });
+    try {
+      const page = await call("GET", `exports/jobs?${parameters}`, { signal: this.life.signal, ...options });
+      if (turn === this.turn) this.failed = null;
+      return page;
+    } catch (failure) {
+      if (turn === this.turn && (!cursor || failure.passes)) this.failed = failure;
+      throw failure;
+    }
   }
 
   get unfinished() {
@@ -146,7 +166,7 @@ export class Jobs {
   async renew() {
     try {
       await this.newest();
-      say(this.problem, "");
+      if (!this.failed) say(this.problem, "");
     } catch (failure) {
       report(this.problem, failure);
     }
@@ -209,7 +229,10 @@ export class Jobs {
       return this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
     } catch (failure) {
       if (failure.status === 404) this.drop(id);
-      else report(this.problem, failure);
+      else {
+        if (failure.passes) this.failed ??= failure;
+        report(this.problem, failure);
+      }
     } finally {
       const again = this.wanted.get(id);
       this.wanted.delete(id);
@@ -259,21 +282,24 @@ export class Jobs {
   }
 
   /** Poll while there are no events: often while a job runs, otherwise rarely. Events are of the user's own jobs only. */
-  poll(turn = 1) {
+  poll(turn = 1, { rest = POLL, until = 0 } = {}) {
     this.next = setTimeout(async () => {
       const { unfinished } = this;
-      const behind = !this.problem.hidden || this.cards.size > this.most; // what has failed is tried again
+      const ended = this.failed && !this.failed.passes; // until the user searches for something else
+      const behind = this.failed?.passes || this.hasGrown; // what has failed is tried again
       const silent = !this.live || behind || this.user.admin || unfinished.some(({ job }) => job.user_id !== this.user.id);
-      if (silent && (unfinished.length || turn % SELDOM === 0) && !document.hidden) {
+      if (silent && (unfinished.length || turn % SELDOM === 0) && !document.hidden && now() >= until) {
         try {
-          await this.newest({ attempts: 1 });
-          say(this.problem, "");
+          await (ended ? this.others() : this.newest({ attempts: 1 }));
+          if (!this.failed) say(this.problem, "");
         } catch (failure) {
           if (failure.name === "AbortError" || failure.status === 401) return;
           report(this.problem, failure);
         }
+        rest = this.failed?.passes ? Math.min(rest * 2, LONGEST_REST) : POLL;
+        until = rest > POLL ? now() + rest : 0;
       }
-      this.poll(turn + 1);
+      this.poll(turn + 1, { rest, until });
     }, POLL);
   }
 
@@ -452,8 +478,6 @@ class Card {
     });
   }
 }
-
-const today = () => new Date(now()).toDateString();
 
 /** What people call an export: its name, or that of its dataset. */
 const title = (job) => job.name ?? titleOf(job.export_type);

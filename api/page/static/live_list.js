@@ -1,10 +1,10 @@
 // Lists that are read again and again, and that keep the focus and what was opened.
 
-import { now } from "./session.js";
+import { today } from "./words.js";
 
 /** Show `items` in `list`. An element stays while its item is the same on the same day, or while it has the focus. */
 export function update(list, items, id, make) {
-  const day = new Date(now()).toDateString(); // an element can say "today"
+  const day = today(); // an element can say "today"
   const known = new Map([...list.children].map((element) => [element.dataset.key, element]));
   const shown = items.map((item) => {
     const key = String(id(item));

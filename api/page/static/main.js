@@ -14,6 +14,7 @@ import { clockTime, moment } from "./words.js";
 const provider = () => part("provider", () => import("./openid.js"));
 const DRAFT = "exports.draft"; // the form, while the user is at the provider
 const RETRY = 5000; // milliseconds until the next attempt to open the page
+const LOADS = 4; // attempts to load a part of the page
 
 const panel = byId("sign-in");
 const form = byId("token-form");
@@ -80,10 +81,17 @@ async function open(tokens, { focus = false } = {}) {
 /** Add the view of the operators. */
 async function operate(user) {
   const { turn } = session;
-  const { Operations } = await persist(() => part("operations", () => import("./operations.js")));
-  if (turn !== session.turn || desk.user !== user) return;
-  desk.operations = new Operations(user);
-  desk.operations.start();
+  const over = () => turn !== session.turn || desk.user !== user;
+  const place = byId("operations-problem");
+  say(place, "");
+  try {
+    const { Operations } = await persist(() => part("operations", () => import("./operations.js")), over);
+    if (over()) return;
+    desk.operations = new Operations(user);
+    desk.operations.start();
+  } catch (failure) {
+    if (!over()) report(place, failure);
+  }
 }
 
 /** Show the export that the address names, once. The focus moves to it unless the user is at work elsewhere. */
@@ -140,7 +148,7 @@ async function goOn() {
     started(user);
     return user.ends;
   } catch (failure) {
-    if (failure.away) throw failure;
+    if (failure.away || failure.unloaded) throw failure;
     return 0;
   }
 }
@@ -159,7 +167,7 @@ function end(reason) {
   lists(false);
   show(false);
   say(problem, reason);
-  say(byId("link-problem"), "");
+  for (const id of ["link-problem", "operations-problem"]) say(byId(id), "");
   byId("news").textContent = "";
   form.querySelector("button").ariaBusy = null; // of a sign-in whose lists are being read
   focusSignIn();
@@ -261,15 +269,18 @@ lost.handler = async () => {
   return false;
 };
 
-/** Call `act` until the service answers. */
-async function persist(act) {
-  for (;;) {
+/** Call `act` until the service answers, or until it is `over`. What cannot be loaded is tried a few times. */
+async function persist(act, over = () => false) {
+  for (let loads = 1; ; ) {
     try {
       return await act();
     } catch (failure) {
-      if (!failure.away && !(failure.status >= 500)) throw failure;
-      if (failure.away) goes();
-      await new Promise((resolve) => setTimeout(resolve, RETRY));
+      const { away, status, unloaded } = failure;
+      if (over() || !(away || status >= 500 || (unloaded && loads < LOADS))) throw failure;
+      if (away) goes();
+      await new Promise((resolve) => setTimeout(resolve, unloaded ? RETRY * loads : RETRY));
+      if (over()) throw failure;
+      if (unloaded) loads += 1;
     }
   }
 }
@@ -296,6 +307,11 @@ async function begun() {
     else if (session.token) await persist(resume);
     else end("");
   } catch (failure) {
+    if (failure.unloaded) {
+      show(false);
+      report(problem, failure); // the tokens stay for the page that is loaded again
+      return;
+    }
     end(failure.status === 401 ? t("page.session.ended") : "");
     if (failure.status !== 401) report(problem, failure);
   }

@@ -3,6 +3,7 @@
 const CHOICE = "language"; // the cookie with the user's choice, which the service reads
 const YEAR = 365 * 24 * 3600; // seconds
 const ATTEMPTS = 3;
+const GATEWAY = new Set([502, 503, 504]); // a proxy answers, because the service does not
 const ENGLISH = "en-GB"; // for users who chose English without having it in the browser
 
 export const language = document.documentElement.lang;
@@ -19,7 +20,7 @@ async function read(name, attempt = 1) {
   try {
     const answer = await fetch(new URL(`messages/${name}.json`, import.meta.url));
     if (answer.ok) return await answer.json();
-    throw new Error(answer.status);
+    throw Object.assign(new Error(answer.status), { status: answer.status });
   } catch (error) {
     if (attempt === ATTEMPTS) throw error;
     await new Promise((resolve) => setTimeout(resolve, attempt * 1000));
@@ -27,17 +28,29 @@ async function read(name, attempt = 1) {
   }
 }
 
-/** Load what only some users need: the messages of a part of the page, then the module that `load` imports. */
+/**
+ * Load what only some users need: the messages of a part of the page, then the module that `load` imports.
+ *
+ * The error is `away` if there was no answer. It is `unloaded` if the part does not fit this page or its import has
+ * failed: browsers keep that until the page is loaded again, whether the service answers or not.
+ */
 export async function part(name, load) {
   try {
     parts[name] ??= read(`${language}/${name}`).then((found) => Object.assign(messages, found));
     await parts[name];
+  } catch (error) {
+    delete parts[name];
+    const away = GATEWAY.has(error.status) || (!error.status && error instanceof TypeError);
+    throw away ? Object.assign(new Error(t("page.problems.unreachable")), { away }) : unloaded();
+  }
+  try {
     return await load();
   } catch {
-    delete parts[name];
-    throw Object.assign(new Error(t("page.problems.unreachable")), { away: true });
+    throw unloaded();
   }
 }
+
+const unloaded = () => Object.assign(new Error(t("page.problems.unloaded")), { unloaded: true });
 
 /** The text of a message. Numbers are written as in the locale; `count` chooses the form of the message. */
 export function t(key, values = {}) {

@@ -99,14 +99,11 @@ export class Operations {
   }
 
   async load() {
-    try {
-      const [overview] = await Promise.all([call("GET", "exports/operations", { attempts: 1 }), this.jobs.load()]);
-      if (this.section.hidden) return;
-      this.fill(overview);
-      say(this.problem, "");
-    } catch (failure) {
-      if (failure.status !== 401) report(this.problem, failure);
-    }
+    const [overview, jobs] = await Promise.allSettled([call("GET", "exports/operations", { attempts: 1 }), this.jobs.reload()]);
+    if (overview.value && !this.section.hidden) this.fill(overview.value);
+    const failure = overview.reason ?? jobs.reason;
+    if (!failure) say(this.problem, "");
+    else if (failure.status !== 401) report(this.problem, failure);
   }
 
   fill(seen) {

@@ -19,6 +19,7 @@ export class OperatorJobs {
     this.user = user;
     this.limit = STEP;
     this.cursor = "";
+    this.refused = null; // a query that is not asked again, and why
     this.list = h("ul", { class: "rows", "aria-label": t("page.operations.jobs") });
     this.none = h("p", { class: "empty", hidden: true }, t("page.operations.no_jobs"));
     this.problem = alert();
@@ -90,9 +91,19 @@ export class OperatorJobs {
     return new URLSearchParams(Object.entries(wanted).filter(([, value]) => value)).toString();
   }
 
+  /** Read the list again. What would be refused again, or would be too slow again, is not asked for. */
+  async reload() {
+    if (this.refused?.query === this.query) throw this.refused.failure;
+    await this.load();
+  }
+
   async load() {
     const { query } = this;
-    const { jobs, next_cursor: older } = await call("GET", `exports/jobs?${query}`, { attempts: 1 });
+    const { jobs, next_cursor: older } = await call("GET", `exports/jobs?${query}`, { attempts: 1 }).catch((failure) => {
+      if (failure.passes === false) this.refused = { query, failure };
+      throw failure;
+    });
+    this.refused = null;
     if (query !== this.query) return; // something else is wanted now
     this.next = older;
     const before = this.list.lastElementChild;

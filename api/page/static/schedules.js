@@ -49,10 +49,17 @@ export class Schedules {
     const signal = this.begin();
     let wait = OFTEN;
     try {
-      const limit = Math.min(MOST, Math.max(STEP, this.shown.length));
-      const page = await call("GET", `exports/schedules?limit=${limit}`, { signal });
-      if (signal.aborted) return;
-      this.put(page.schedules, page.next_cursor);
+      const most = Math.max(STEP, this.shown.length);
+      const found = new Map(); // by their ids: what changes between two pages must not be twice in the list
+      let cursor;
+      do {
+        const limit = Math.min(MOST, most - found.size);
+        const page = await call("GET", `exports/schedules?limit=${limit}${cursor ? `&cursor=${cursor}` : ""}`, { signal });
+        if (signal.aborted) return;
+        for (const schedule of page.schedules) found.set(schedule.id, schedule);
+        cursor = page.next_cursor;
+      } while (cursor && found.size < most);
+      this.put([...found.values()], cursor);
       say(this.problem, "");
     } catch (failure) {
       if (signal.aborted || failure.name === "AbortError" || failure.status === 401) return;

@@ -49,7 +49,10 @@ export const clockTime = (time) => clock.format(new Date(time));
 
 export const date = (text) => day.format(new Date(text));
 
-const isToday = (moment) => moment.toDateString() === new Date(now()).toDateString();
+/** The day that it is, as a text to compare. */
+export const today = () => new Date(now()).toDateString();
+
+const isToday = (moment) => moment.toDateString() === today();
 
 /** The text of a message whose name the service gives, or else the name. */
 const named = (group, name) => (has(`${group}.${name}`) ? t(`${group}.${name}`) : name);
