@@ -1,5 +1,9 @@
 """Stops a Faust app: first the work, while Kafka is connected; then Kafka's clients, within a limited time.
 
+The app must not count as stopped while it drains. Otherwise Faust would answer a rebalance by closing its
+consumer, which then reads nothing and does not leave the group. Rebalances during a drain are usual: in a
+rolling update the next worker joins.
+
 By itself, Faust stops reading first, and waits until the producer has sent all messages before it stops any
 service. While Kafka does not answer, or while one partition has no leader, that takes half a minute or more.
 The clients then take as long again to commit and to disconnect.
@@ -33,14 +37,27 @@ class DrainedApp(faust.App):
         super().__init__(*args, **kwargs)
         self.drain: Callable[[], Awaitable[None]] | None = None
         self._close_by = math.inf
+        self._stop_has_begun = False
 
-    async def on_stop(self) -> None:
-        """Drain, then stop reading and send the messages of the producer."""
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the app drains, or stops, or has stopped."""
+        return self._stop_has_begun or self.should_stop
+
+    async def stop(self) -> None:
+        """Drain, then stop. A second call has no effect."""
+        if self._stop_has_begun:
+            return
+        self._stop_has_begun = True
         if self.drain is not None:
             try:
                 await self.drain()
             except Exception:  # the rest must stop, too
                 log.exception("drain.crashed")
+        await super().stop()
+
+    async def on_stop(self) -> None:
+        """Stop reading, and send the messages of the producer."""
         self._close_by = self.loop.time() + CLOSE_SECONDS
         await super().on_stop()
 

@@ -30,7 +30,7 @@ def add_background_tasks(
     @app.service
     class BackgroundTasks(Service):
         async def on_started(self) -> None:
-            if app.should_stop:  # the signal came while it started
+            if app.is_stopping:  # the signal came while it started
                 return
             app.drain = drain
             for task in tasks():
@@ -46,7 +46,7 @@ def add_background_tasks(
             except asyncio.CancelledError:
                 if self.should_stop:
                     raise
-            if not app.should_stop:
+            if not app.is_stopping:
                 raise Stuck(f"a task of the worker has ended: {task!r}")
 
         async def on_shutdown(self) -> None:

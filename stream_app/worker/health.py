@@ -202,7 +202,7 @@ class WorkerHealth(Service):
     async def _run_checks(self) -> None:
         while True:
             self._exit_timer.reset()
-            if self._app.should_stop:
+            if self._app.is_stopping:
                 self._exit_timer.limit_exit(self._exit_seconds)
                 self._set_ready(False)
             else:
