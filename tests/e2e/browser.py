@@ -21,6 +21,7 @@ from playwright.sync_api import (
     Locator,
     Page,
     Request,
+    TimeoutError,
     expect,
     sync_playwright,
 )
@@ -176,3 +177,17 @@ def visiting(browser: Browser, url: str, store: str, **options: Any) -> Iterator
     context.close()
     unexpected = [text for text in visit.complaints if not any(re.search(p, text) for p in visit.forgiven)]
     assert unexpected == [], unexpected
+
+
+def confirm(where: Page | Locator, name: str, question: str) -> None:
+    """Press a button that asks for confirmation, and confirm.
+
+    The question is shown for four seconds, and a busy machine can take longer. Then it is asked again.
+    """
+    while True:
+        where.get_by_role("button", name=name).click()
+        try:
+            where.get_by_role("button", name=question).click(timeout=3_000)
+            return
+        except TimeoutError:
+            continue

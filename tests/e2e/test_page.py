@@ -15,7 +15,7 @@ from playwright.sync_api import Route, expect
 from dev.postgres import SOURCE
 from producers.tokens import sign_token
 from stream_app.settings import Settings
-from tests.e2e.browser import Visit
+from tests.e2e.browser import Visit, confirm
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
 from tests.gate import closed_gate
@@ -327,8 +327,7 @@ def test_a_file_is_removed_when_asked_twice(visit: Visit, anybody: str) -> None:
     visit.choose("markup", "csv")
     card = visit.export()
     expect(card.locator(".state")).to_have_text("Ready")
-    card.get_by_role("button", name="Remove").click()
-    card.get_by_role("button", name="Remove the file?").click()
+    confirm(card, "Remove", "Remove the file?")
     expect(card.locator(".state")).to_have_text("Removed")
     expect(card).to_contain_text("The file was removed")
     expect(card.get_by_role("button", name="Edit and run again")).to_be_focused()
@@ -392,8 +391,7 @@ def test_a_schedule_is_made_run_paused_and_deleted(visit: Visit, anybody: str) -
     expect(runs).to_have_count(0)
     card.get_by_role("button", name="Resume").click()
     expect(runs).to_have_count(5)
-    card.get_by_role("button", name="Delete").click()
-    card.get_by_role("button", name="Delete the schedule?").click()
+    confirm(card, "Delete", "Delete the schedule?")
     expect(page.get_by_text("No schedules yet.")).to_be_visible()
 
 

@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from producers.tokens import sign_token
 from stream_app.settings import Settings
-from tests.e2e.browser import Visit
+from tests.e2e.browser import Visit, confirm
 
 pytestmark = pytest.mark.browser
 
@@ -145,8 +145,7 @@ def test_a_schedule_keeps_parameters_scope_and_options(visit: Visit, settings: S
         visit.newest().get_by_role("button", name="Download").click()
     sheet = load_workbook(io.BytesIO(Path(download.value.path()).read_bytes())).worksheets[0]
     assert [cell.value for cell in sheet[1]] == ["id", "customer_id", "Total (EUR)", "note", "placed_at"]
-    card.get_by_role("button", name="Delete").click()
-    card.get_by_role("button", name="Delete the schedule?").click()
+    confirm(card, "Delete", "Delete the schedule?")
     expect(page.get_by_text("No schedules yet.")).to_be_visible()
 
 

@@ -23,7 +23,7 @@ from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Topic
-from tests.e2e.browser import Visit, visiting
+from tests.e2e.browser import Visit, confirm, visiting
 from tests.e2e.conftest import System
 from tests.waiting import until
 
@@ -235,8 +235,7 @@ def test_dead_letters_and_doctor_on_a_phone(
             visit.shot(f"operations-letters-{'admin' if sees else 'operator'}", full_page=True)
             if not sees:
                 page.get_by_role("button", name="Sign out").click()
-        card.get_by_role("button", name="Discard").click()
-        card.get_by_role("button", name="Really discard?").click()
+        confirm(card, "Discard", "Really discard?")
         expect(page.get_by_text("The message is discarded.")).to_be_visible()
         page.locator("summary", has_text="Checks of the service").click()
         expect(page.get_by_text("checks found nothing.")).to_be_visible()
@@ -282,8 +281,7 @@ def test_operators_turn_pages_and_stop_one_user(
     page.get_by_role("button", name="Back to the newest").click()
     expect(jobs).to_have_count(20)
     assert jobs.first.get_attribute("data-key") == first
-    page.get_by_role("button", name="Pause this user").click()
-    page.get_by_role("button", name="Really pause?").click()
+    confirm(page, "Pause this user", "Really pause?")
     pauses = page.get_by_role("list", name="Pauses")
     expect(pauses).to_contain_text(f"User {flooder}")
     pauses.get_by_role("button", name=f"Resume User {flooder}").click()
@@ -306,8 +304,7 @@ def cancel_all_of_a_user(visit: Visit, operator: str, answer: Callable[[Route, i
     opened(visit, operator)
     page.get_by_label("User", exact=True).fill("nobody-at-all")
     page.get_by_label("User", exact=True).press("Enter")
-    page.get_by_role("button", name="Cancel all unfinished exports of this user").click()
-    page.get_by_role("button", name="Really cancel all?").click()
+    confirm(page, "Cancel all unfinished exports of this user", "Really cancel all?")
     return calls
 
 

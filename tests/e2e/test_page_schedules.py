@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.e2e.browser import Visit
+from tests.e2e.browser import Visit, confirm
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
 
@@ -156,8 +156,7 @@ def test_exports_are_found_by_words_status_and_dataset(visit: Visit, system: Sys
     page.get_by_label("Only with the status").select_option("failed")
     expect(found(visit)).to_have_count(0)
     page.get_by_role("button", name="Show all").click()
-    empty.get_by_role("button", name="Remove").click()
-    empty.get_by_role("button", name="Remove the file?").click()
+    confirm(empty, "Remove", "Remove the file?")
     expect(empty.locator(".state")).to_have_text("Removed")
     pictures(visit, "list")
     page.get_by_role("link", name="To the schedules").click()
