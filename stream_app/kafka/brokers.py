@@ -238,7 +238,7 @@ class Brokers:
 
 
 def _note_error(query: "asyncio.Task[Any]") -> None:
-    """Take the error of a query that nobody waits for any more: asyncio would log it."""
+    """Read the error of an abandoned query. Otherwise asyncio would log it."""
     if not query.cancelled():
         query.exception()
 

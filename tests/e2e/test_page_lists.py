@@ -39,6 +39,15 @@ def ordered(system: System, token: str, dataset: str = "markup") -> Record:
     return job
 
 
+def signed_in_with_an_export(visit: Visit, system: System, token: str) -> tuple[Locator, Locator]:
+    """Sign in, with a clock that can be moved; return the card of an export and its button "Run again"."""
+    ordered(system, token)
+    visit.page.clock.install(time=time.time())
+    visit.sign_in(token)
+    card = cards(visit)
+    return card, card.get_by_role("button", name=re.compile("^Run again"))
+
+
 def scheduled(system: System, token: str) -> Record:
     """Return a new schedule of the user."""
     headers = {"Authorization": f"Bearer {token}"}
@@ -253,12 +262,7 @@ def test_a_page_that_begins_in_an_outage_of_a_database_is_complete_afterwards(
 def test_a_failed_action_is_told_until_it_is_repeated_and_is_done_once(
     visit: Visit, system: System, anybody: str
 ) -> None:
-    page = visit.page
-    ordered(system, anybody)
-    page.clock.install(time=time.time())
-    visit.sign_in(anybody)
-    card = cards(visit)
-    again = card.get_by_role("button", name=re.compile("^Run again"))
+    page, (card, again) = visit.page, signed_in_with_an_export(visit, system, anybody)
     keys: list[str] = []
 
     def refused(route: Route) -> None:
@@ -294,12 +298,7 @@ def test_an_action_whose_answer_is_lost_is_done_once_although_its_repetition_is_
     visit: Visit, system: System, anybody: str
 ) -> None:
     """The first attempt is done, its answer is lost, and the service has no place for the second one."""
-    page = visit.page
-    ordered(system, anybody)
-    page.clock.install(time=time.time())
-    visit.sign_in(anybody)
-    card = cards(visit)
-    again = card.get_by_role("button", name=re.compile("^Run again"))
+    page, (_, again) = visit.page, signed_in_with_an_export(visit, system, anybody)
     routes = held(page, "**:rerun")
     again.click()
     wait_for(page, routes, 1)

@@ -530,7 +530,7 @@ export class Builder {
     busy(this.submit, this.problem, async () => {
       this.form.inert = true; // what is typed now would be lost when the form is emptied
       try {
-        if (!(await this.ask()) || changes !== this.changes) return; // the form has something else now, which nobody sent
+        if (!(await this.ask()) || changes !== this.changes) return; // the form was changed meanwhile
         if (this.refusal) throw new Error(this.refusal);
         if (this.editing) {
           const { id } = await call("PATCH", `exports/schedules/${this.editing.id}`, { body: this.readChange() });

@@ -21,7 +21,7 @@ export function compareClocks(date, asked) {
 }
 
 export const session = {
-  turn: 0, // raised when a session ends; what was begun before belongs to nobody then
+  turn: 0, // the number of ended sessions; a call of an earlier turn has no answer
 
   get token() {
     return sessionStorage.getItem(TOKEN);

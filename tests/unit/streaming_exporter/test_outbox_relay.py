@@ -142,7 +142,7 @@ class OnWindows(asyncio.SelectorEventLoop):
 
 @contextmanager
 def survived(number: int) -> Iterator[list[int]]:
-    """Collect the signals that nobody else handles in the block, which would end the process."""
+    """Collect the signals that have no other handler in the block. Without it they would end the process."""
     unhandled: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:

@@ -59,7 +59,7 @@ def test_what_is_added_after_a_request_was_made_is_sent(
     assert of_body(request) == request
 
 
-def test_fields_that_nobody_has_given_are_not_sent() -> None:
+def test_fields_that_were_not_given_are_not_sent() -> None:
     request = ExportRequest(user_id="u", export_type="ledger", format="csv")
     given = {"user_id": "u", "export_type": "ledger", "format": "csv"}
     assert request_event(request, source="/test").data == given
