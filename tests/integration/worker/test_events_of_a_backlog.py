@@ -37,6 +37,15 @@ class Publishing(Worker):
         gathered._publish_all(release)
         await until_async(lambda: sum(self.requests) == published)
 
+    def publish_waiting(self) -> Counter[EventType]:
+        """End the wait of events, if any wait; return how many of each type were published before."""
+        published = Counter(self.events)
+        gathered = self.dispatcher._runner.emit
+        assert isinstance(gathered, GatheredEvents)
+        if gathered._release is not None:
+            gathered._publish_all(gathered._release)
+        return published
+
     def _send(self) -> None:
         """Send what the producer has by now in one request."""
         self.requests.append(len(self.events) - sum(self.requests))
@@ -60,8 +69,8 @@ async def test_events_are_published_together_while_jobs_wait_and_at_once_otherwi
         worker.exports.end_one()  # another job starts at once, but not at the moment of this outcome
         await worker.publish(2)
         assert worker.requests == [SLOTS, 2]
-        worker.exports.end_one()
-        await worker.publish(2)
+        worker.exports.end_one()  # the last job is claimed before or after this outcome is published
+        await until_async(lambda: worker.publish_waiting() == {EventType.STARTED: 4, EventType.FAILED: 2})
         worker.exports.end_one()  # no job waits any more
         worker.exports.end_one()
         await until_async(lambda: Counter(worker.events) == {EventType.STARTED: 4, EventType.FAILED: 4})
