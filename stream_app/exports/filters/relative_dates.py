@@ -1,7 +1,8 @@
 """Filter values relative to the current time: ``now-7d``, ``today``, ``start_of_month-1mo``. Pure.
 
 They are for columns of dates and times only. For other columns the same words are plain text. ``today``,
-``yesterday`` and ``tomorrow`` are whole days, as dates are; the other words are moments.
+``yesterday`` and ``tomorrow`` are whole days, as dates are; the other words are moments. A day of a column
+without a zone has the date that the zone of the request has now, and begins at 00:00 of the column's times.
 """
 
 import re
@@ -15,7 +16,7 @@ from stream_app.datasets.parameters import TYPES
 from stream_app.datasets.typed_values import RELATIVE, TEMPORAL
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters.local_time import instant, wall_of
-from stream_app.exports.filters.whole_days import BEGINNINGS, TIMESTAMPS, day_of, day_zone, without_zone
+from stream_app.exports.filters.whole_days import BEGINNINGS, day_of, day_zone, without_zone
 from streaming_exporter.events import ExportRequest
 
 UTC = ZoneInfo("UTC")
@@ -80,8 +81,9 @@ def resolve_parameters(
 ) -> dict[str, Any]:
     """Return the parameters ``given`` with relative values replaced by their values at ``now``.
 
-    Days, weeks, months and years are those of ``zone``, and a day is its beginning. A relative default is
-    added: from now on the request has that value. Local times that name their zone are converted to UTC.
+    Days, weeks, months and years are those of ``zone``, and a day is its beginning: for a type without a zone
+    it is 00:00 of the date that ``zone`` has. A relative default is added: from now on the request has that
+    value. Local times that name their zone are converted to UTC.
 
     Raises:
         Rejected: a value names a time zone that does not exist.
@@ -138,8 +140,12 @@ def _resolved(value: Any, kind: Kind, now: datetime, zone: ZoneInfo, suffix: str
         return value
     try:
         moment = _moment(found[1], found[2], now, zone)
-        if kind in TIMESTAMPS and operator not in BEGINNINGS and _DAY.fullmatch(value):
-            return f"{wall_of(moment, zone).date().isoformat()}{suffix}"
+        if _DAY.fullmatch(value):
+            day = wall_of(moment, zone).date().isoformat()
+            if kind is Kind.TIMESTAMP:
+                return day  # only a date is a day of the column's own times: an instant or a zone moves it
+            if kind is Kind.TIMESTAMPTZ and operator not in BEGINNINGS:
+                return f"{day}{suffix}"
         return as_filter_value(moment, kind, zone)
     except (OverflowError, ValueError):
         return value  # beyond the calendar: the check of the filter reports it
