@@ -164,10 +164,7 @@ class ObjectStore:
         ``longest_retention`` is the longest time for which a file on record must be kept.
 
         Returns:
-            Whether the store supports such rules.
-
-        Raises:
-            Retryable: the store cannot be reached.
+            Whether the rules are set. If not, a warning is logged.
         """
         return set_lifecycle_rules(
             self._client,
