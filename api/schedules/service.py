@@ -21,7 +21,7 @@ from api.jobs.service import (
 )
 from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
-from api.schedules.windows import change_gaps, column_kinds, next_window_start
+from api.schedules.windows import change_gaps, column_kinds, is_due, next_window_start
 from api.services import ApiServices
 from stream_app.chat_addresses import whole_addresses
 from stream_app.datasets.caller import Caller
@@ -48,6 +48,7 @@ from stream_app.schedules.grants import SchedulePermissions, dataset_of
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import (
     calendar_of,
+    first_window_start,
     missing_time_column,
     planning_error,
     run_request,
@@ -121,9 +122,8 @@ async def _pause(services: ApiServices, user: User, schedule_id: UUID) -> Schedu
             raise not_found()
         if not known.active:
             return known
-        return await services.schedules.update(
-            connection, schedule_id, {"active": False, "next_run": None, **_paused_by_owner(services)}
-        )
+        values = {"active": False, "next_run": None, "window_start": first_window_start(known)}
+        return await services.schedules.update(connection, schedule_id, values | _paused_by_owner(services))
 
 
 def _paused_by_owner(services: ApiServices) -> dict[str, Any]:
@@ -137,7 +137,7 @@ async def changed_values(
     order = _patched(services, known, patch)
     values = await checked_values(services, user, known.user_id, order, known)
     has_next = known.active and order.active and known.next_run is not None
-    if has_next and (_same_calendar(known, values) or _is_due(services, known)):
+    if has_next and (_same_calendar(known, values) or is_due(known, services.clock.now())):
         del values["next_run"]
     if order.active and not known.active:
         values |= {"failures": 0, "paused_at": None, "paused_reason": None, "paused_code": None}
@@ -150,11 +150,6 @@ def _same_calendar(known: Schedule, values: dict[str, Any]) -> bool:
     return all(values[name] == getattr(known, name) for name in CALENDAR)
 
 
-def _is_due(services: ApiServices, known: Schedule) -> bool:
-    """Return whether a run is due whose tick has not come yet."""
-    return known.next_run is not None and known.next_run <= services.clock.now()
-
-
 def _refuse_other_window(services: ApiServices, known: Schedule, values: dict[str, Any]) -> None:
     """Refuse a change that would give a run that is due the period of another calendar.
 
@@ -163,7 +158,7 @@ def _refuse_other_window(services: ApiServices, known: Schedule, values: dict[st
     """
     if not values["active"] or values["window"] != Windowing.PREVIOUS_PERIOD:
         return
-    if _is_due(services, known) and not _same_calendar(known, values):
+    if is_due(known, services.clock.now()) and not _same_calendar(known, values):
         raise Problem(
             409,
             "run_due",

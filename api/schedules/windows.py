@@ -29,6 +29,7 @@ from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import read_visible
 from stream_app.schedules.calendar import Windowing
 from stream_app.schedules.models import Schedule
+from stream_app.schedules.run_planner import first_window_start
 from streaming_exporter.errors import Rejected
 
 
@@ -40,6 +41,8 @@ def next_window_start(
     kinds: Mapping[str, str] | None,
 ) -> datetime | None:
     """Return the start of the next window; ``None`` for the start of its period.
+
+    A pause does not skip the period of the run that is due first.
 
     Args:
         services: what the calls work with.
@@ -60,6 +63,8 @@ def next_window_start(
     if order.window_from is not None:
         return order.window_from
     start = known.window_start if known is not None else None
+    if known is not None and (not (known.active and order.active) or is_due(known, now)):
+        start = first_window_start(known)
     if known is None or start is None:
         return now if order.window is Windowing.SINCE_LAST_RUN else None
     zones = _zones(known, order.timezone)
@@ -132,6 +137,11 @@ async def _refuse_gaps(services: ApiServices, connection: AsyncConnection, sched
             "exported it, or give a window_from that is not after its begin",
             field="timezone",
         )
+
+
+def is_due(known: Schedule, now: datetime) -> bool:
+    """Return whether a run is due whose tick has not come yet."""
+    return known.next_run is not None and known.next_run <= now
 
 
 def _zones(known: Schedule, timezone: str) -> tuple[ZoneInfo, ZoneInfo] | None:

@@ -377,8 +377,11 @@ def plan(
 ) -> Plan:
     """Plan the runs that are due from ``next_run`` to ``until``: the latest ones, ``limit`` at most.
 
-    Runs that are left out make no gap: the window of the first planned run begins at ``window_start``.
+    Runs that are left out make no gap: the window of the first planned run begins at ``window_start``, or,
+    if there was no run before, with the period of the run that was due first.
     """
+    if window_start is None and (first := window_of(windowing, calendar, next_run, None)) is not None:
+        window_start = first.start
     count = limit if catch_up is CatchUp.ALL else 1
     later = calendar.latest(next_run, until, count)
     due = [next_run, *later][-count:]

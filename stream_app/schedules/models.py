@@ -18,7 +18,8 @@ class ScheduledExport(Base):
     Attributes:
         name: the name for people. The jobs of the runs have it too.
         next_run: when the next run is due. It is empty while the schedule is not active.
-        window_start: where the window of the next run begins.
+        window_start: where the window of the next run begins. It is empty before the first run with
+            ``previous_period``, whose window is its period.
         delay: how many seconds a run waits for rows that arrive late.
         column_kinds: the kinds of the columns to which windows and relative filters apply.
         all_rows_until: the time until which runs can export the rows of all users (docs/decisions).

@@ -15,7 +15,16 @@ from stream_app.exports.columns import Kind
 from stream_app.exports.filters.relative_dates import resolve_filters, resolve_parameters
 from stream_app.exports.filters.whole_days import day_zone, with_zone
 from stream_app.jobs.submission import NewJob, RequestValidator
-from stream_app.schedules.calendar import Calendar, CatchUp, Run, Window, Windowing, earliest_start, plan
+from stream_app.schedules.calendar import (
+    Calendar,
+    CatchUp,
+    Run,
+    Window,
+    Windowing,
+    earliest_start,
+    plan,
+    window_of,
+)
 from stream_app.schedules.grants import SchedulePermissions, dataset_of
 from stream_app.schedules.models import DueSchedule, Gap, Schedule
 from stream_app.settings import Settings
@@ -83,6 +92,7 @@ class PlannedSchedule:
         gap_jobs: jobs that export the windows of gaps. Each has the id of its gap.
         state: the new values of the schedule's row, or ``None``.
         error: why the schedule cannot be planned, or ``None``.
+        window_start: where the next window begins if the schedule cannot be planned.
     """
 
     schedule_id: UUID
@@ -90,6 +100,7 @@ class PlannedSchedule:
     gap_jobs: Sequence[NewJob] = ()
     state: dict[str, Any] | None = None
     error: Exception | None = None
+    window_start: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,8 @@ class RunPlanner:
                 found.append(self._plan(schedule, gaps.get(schedule.id, ()), until))
             except Exception as error:  # the other schedules must not wait for this one
                 jobs = self._failed_run(schedule, planning_error(error))
-                found.append(PlannedSchedule(schedule.id, jobs, error=error))
+                start = first_window_start(schedule)
+                found.append(PlannedSchedule(schedule.id, jobs, error=error, window_start=start))
         return found
 
     def _plan(self, schedule: DueSchedule, gaps: Sequence[Gap], until: datetime) -> PlannedSchedule:
@@ -191,6 +203,26 @@ def calendar_of(schedule: Schedule) -> Calendar:
 @lru_cache(maxsize=4096)
 def _calendar(schedule: str, timezone: str, time_of_day: str | None, day: int | None) -> Calendar:
     return Calendar.of(schedule, timezone=timezone, time_of_day=time_of_day, day=day)
+
+
+def first_window_start(schedule: Schedule) -> datetime | None:
+    """Return where the next window of ``schedule`` begins if its next run does not take place, as in a pause.
+
+    Before the first run that is the begin of the period of the run that was due first.
+
+    Returns:
+        ``None`` for the begin of the period of the next run: no run was due.
+    """
+    if schedule.window_start is not None or schedule.window != Windowing.PREVIOUS_PERIOD:
+        return schedule.window_start
+    try:
+        calendar, run = calendar_of(schedule), schedule.next_run
+        if run is None and schedule.paused_at is not None:
+            run = calendar.next_run(schedule.paused_at)
+        window = None if run is None else window_of(Windowing.PREVIOUS_PERIOD, calendar, run, None)
+    except Exception:  # the stored values can be anything, and then there is no period
+        return None
+    return None if window is None else window.start
 
 
 def job_id_of(schedule_id: UUID, run_at: datetime) -> UUID:

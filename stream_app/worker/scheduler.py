@@ -23,7 +23,7 @@ from stream_app.jobs.submission import NewJob, mark_admitted, submit
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import tracing
 from stream_app.schedules.models import DueSchedule, Gap, ScheduledExport
-from stream_app.schedules.run_planner import RunPlanner, planning_error
+from stream_app.schedules.run_planner import PlannedSchedule, RunPlanner, planning_error
 from stream_app.settings import Settings
 from stream_app.worker.batches import decode_all
 from streaming_exporter.errors import Unreadable
@@ -56,7 +56,7 @@ _PAUSE = text(
     """
     UPDATE scheduled_exports
     SET active = false, next_run = NULL, paused_at = :paused_at,
-        paused_reason = :reason, paused_code = :code
+        paused_reason = :reason, paused_code = :code, window_start = :window_start
     WHERE id = :id
     """
 )
@@ -178,7 +178,7 @@ class Scheduler:
             planned = [item for item in planned if item.schedule_id in kept]
             for item in planned:
                 if item.error is not None:
-                    await _pause(connection, item.schedule_id, item.error, due[0].now)
+                    await _pause(connection, item, item.error, due[0].now)
             gap_ids = [job.id for item in planned for job in item.gap_jobs]
             closed = await _close_gaps(connection, gap_ids)
             jobs = [job for item in planned for job in item.jobs]
@@ -233,17 +233,18 @@ async def _lock_unchanged(connection: AsyncConnection, rows: Sequence[DueSchedul
     return set((await connection.scalars(_LOCK_UNCHANGED, versions)).all())
 
 
-async def _pause(connection: AsyncConnection, schedule_id: UUID, error: Exception, at: datetime) -> None:
+async def _pause(
+    connection: AsyncConnection, planned: PlannedSchedule, error: Exception, at: datetime
+) -> None:
     """Pause a schedule that cannot be planned. Otherwise it would stay due for ever.
 
     A failed run informs its owner of the reason.
     """
     refusal = planning_error(error)
     reason = str(refusal)
-    log.warning("schedule.paused", schedule_id=str(schedule_id), error=reason, exc_info=error)
-    await connection.execute(
-        _PAUSE, {"id": schedule_id, "paused_at": at, "reason": reason, "code": refusal.code}
-    )
+    log.warning("schedule.paused", schedule_id=str(planned.schedule_id), error=reason, exc_info=error)
+    values = {"id": planned.schedule_id, "paused_at": at, "reason": reason, "code": refusal.code}
+    await connection.execute(_PAUSE, {**values, "window_start": planned.window_start})
 
 
 async def _close_gaps(connection: AsyncConnection, ids: Sequence[UUID]) -> set[UUID]:

@@ -238,6 +238,44 @@ async def test_a_run_that_is_due_has_the_period_of_its_own_calendar(
         assert (await client.patch(path(schedule), json=change)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "paused",
+    [
+        {"active": False},
+        {"active": False, "format": "json"},
+        {"active": False, "schedule": "monthly"},
+        {"active": False, "window": "since_last_run"},
+    ],
+)
+@pytest.mark.parametrize("is_due", [True, False])
+async def test_a_pause_before_the_first_run_does_not_skip_its_period(
+    api: Harness, paused: dict[str, Any], is_due: bool
+) -> None:
+    first = datetime(2026, 3, 2, tzinfo=UTC) if is_due else datetime(2099, 3, 2, tzinfo=UTC)
+    async with api.user() as client:
+        schedule = await made(client, window="previous_period")
+        await store(api, schedule, next_run=first)
+        changed = await client.patch(path(schedule), json=paused)
+        assert changed.status_code == 200, changed.text
+        assert datetime.fromisoformat(changed.json()["window_from"]) == first - DAY
+        resumed = (await client.patch(path(schedule), json={"active": True})).json()
+        assert datetime.fromisoformat(resumed["window_from"]) == first - DAY
+
+
+@pytest.mark.parametrize("resumed", [{"active": True}, {"active": True, "schedule": "weekly"}])
+async def test_a_schedule_that_was_paused_for_failures_before_its_first_run_keeps_its_period(
+    api: Harness, resumed: dict[str, Any]
+) -> None:
+    """Additional runs can fail before the first run is due."""
+    async with api.user() as client:
+        schedule = await made(client, window="previous_period", time_of_day="06:00")
+        await store(api, schedule, active=False, next_run=None, paused_at=datetime(2026, 3, 2, 7, tzinfo=UTC))
+        changed = (await client.patch(path(schedule), json=resumed)).json()
+        assert datetime.fromisoformat(changed["window_from"]) == datetime(2026, 3, 2, tzinfo=UTC)
+        never = await made(client, window="previous_period", active=False)
+        assert (await client.patch(path(never), json=resumed)).json()["window_from"] is None
+
+
 async def test_a_gap_behind_the_begin_of_the_next_window_is_not_exported_twice(api: Harness) -> None:
     begin = datetime(2026, 3, 10, tzinfo=UTC)
     async with api.user() as client:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from dev.sample import DATASETS
 from stream_app.datasets.file import load_datasets
 from stream_app.jobs.states import Status
+from stream_app.schedules import run_planner
 from stream_app.schedules.run_planner import job_id_of
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import EventType
@@ -328,6 +329,18 @@ async def test_a_schedule_that_cannot_be_planned_is_a_failed_run_and_delays_no_o
         schedule.paused_reason,
     )
     assert refusal(schedules.published).code == "unknown_timezone"
+
+
+async def test_a_schedule_that_cannot_be_planned_before_its_first_run_keeps_its_first_period(
+    schedules: Schedules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await schedules.create(window="previous_period")
+    other = await schedules.create(window="since_last_run", window_start=START)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_planner, "resolve_parameters", None)
+        await schedules.scheduler().run_due(START + days(3))
+    for schedule in (await schedules.get(made), await schedules.get(other)):
+        assert (schedule.active, schedule.next_run, schedule.window_start) == (False, None, START)
 
 
 async def test_an_error_in_planning_one_schedule_delays_no_other(schedules: Schedules) -> None:

@@ -17,8 +17,10 @@ from stream_app.schedules.calendar import (
     LOOK_BACK,
     PERIODS,
     Calendar,
+    CatchUp,
     Windowing,
     period_before,
+    plan,
     window_of,
 )
 from streaming_exporter.errors import Rejected
@@ -246,6 +248,43 @@ def test_periods_are_local_days_weeks_and_months() -> None:
     ]:
         window = period_before(Calendar.of(schedule, timezone=BERLIN), run)
         assert (window.start, window.end) == (start_of(first, zone), start_of(end, zone))
+
+
+@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
+@pytest.mark.parametrize("catch_up", list(CatchUp))
+@pytest.mark.parametrize("late", [0, 1, 90])
+def test_the_first_window_begins_with_the_period_of_the_run_that_was_due_first(
+    schedule: str, catch_up: CatchUp, late: int
+) -> None:
+    calendar = Calendar.of(schedule, timezone=BERLIN)
+    first = calendar.next_run(datetime(2026, 11, 1, 9, tzinfo=UTC))
+    until = first + late * DAY + timedelta(minutes=30)
+    begin, runs, due = None, [], first
+    for at in (until, until + 40 * DAY, until + 80 * DAY):
+        found = plan(
+            calendar,
+            next_run=due,
+            until=at,
+            window_start=begin,
+            windowing=Windowing.PREVIOUS_PERIOD,
+            catch_up=catch_up,
+            limit=3,
+        )
+        begin, due = found.window_start, found.next_run
+        runs += [run.window for run in found.runs if run.window is not None]
+    last = plan(
+        calendar,
+        next_run=due,
+        until=due,
+        window_start=begin,
+        windowing=Windowing.PREVIOUS_PERIOD,
+        catch_up=catch_up,
+        limit=3,
+    )
+    runs += [run.window for run in last.runs if run.window is not None]
+    assert runs[0].start == period_before(calendar, first).start
+    assert all(one.end == other.start for one, other in pairwise(runs))
+    assert runs[-1].end == period_before(calendar, due).end
 
 
 def test_a_long_pause_is_not_searched_run_by_run() -> None:
