@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell.cell import MergedCell
 from openpyxl.utils import get_column_letter, range_boundaries
+from openpyxl.utils.datetime import CALENDAR_WINDOWS_1900
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet.worksheet import Worksheet
 
@@ -30,15 +31,20 @@ def read_template(path: Path) -> bytes:
 
 
 def open_template(content: bytes) -> Workbook:
-    """Return the workbook.
+    """Return the workbook, with dates that count from 1900.
+
+    The dates of the rows do. In a workbook with "Use 1904 date system" each would be four years and a day
+    later. openpyxl writes the workbook's own dates anew.
 
     Raises:
         TemplateError: openpyxl cannot read it.
     """
     try:
-        return load_workbook(BytesIO(content))
+        book = load_workbook(BytesIO(content))
     except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError, TypeError, IndexError) as error:
         raise TemplateError(f"the template is not an Excel workbook (.xlsx): {error}") from error
+    book.epoch = CALENDAR_WINDOWS_1900
+    return book
 
 
 def find_sheet(book: Workbook, dataset: str) -> Worksheet:
