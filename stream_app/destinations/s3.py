@@ -50,6 +50,9 @@ _CANNOT_COPY = {
 _CANNOT_READ = ("AccessDenied", "Forbidden")
 """The answers for keys that can only write."""
 
+_GONE = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
+"""The answers for an object that does not exist."""
+
 
 class S3Session:
     """Calls of one bucket; see :class:`~stream_app.destinations.session.Session`."""
@@ -95,7 +98,12 @@ class S3Session:
                 )
             else:
                 with open_multipart_upload(
-                    self._client, self._bucket, key, headers, self._checksums, own_key=False
+                    self._client,
+                    self._bucket,
+                    key,
+                    headers,
+                    self._checksums,
+                    own_key=self._options.is_own(file.path),
                 ) as upload:
                     self._record(file.path, upload.id)
                     upload.add(first)
@@ -184,7 +192,7 @@ class S3Session:
             try:
                 stored = self._client.stat_object(self._bucket, self._key(file.path))
             except S3Error as error:
-                if error.code in ("NoSuchKey", "NoSuchObject", "ResourceNotFound"):
+                if error.code in _GONE:
                     return False
                 if error.code in _CANNOT_READ:
                     return None
@@ -197,11 +205,15 @@ class S3Session:
             self._client.remove_object(self._bucket, self._key(path))
 
     def _check_size(self, key: str, size: int) -> None:
+        """Compare the size of an object that the server has accepted.
+
+        No object is no error: receivers can take it away at once, and some servers show it later.
+        """
         try:
             stored = self._client.stat_object(self._bucket, key).size
         except S3Error as error:
-            if error.code in _CANNOT_READ:
-                return  # keys that can only write; the server has checked the checksum of each part
+            if error.code in (*_CANNOT_READ, *_GONE):
+                return  # the server has checked the checksum of each part
             raise
         if stored != size:
             raise DestinationError(FAILED, detail=f"{key} has {stored} bytes instead of {size}")

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,43 @@ async def test_a_failed_upload_leaves_no_upload_and_not_even_the_old_file_is_los
         await depot.hurry()
         assert (await depot.ended(job)).status == "sent"
     assert other_store.files() == {"in/ledger-1.csv": LARGE}
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE], ids=["in one call", "in parts"])
+async def test_an_object_that_the_receiver_takes_away_at_once_is_sent(
+    depot: Depot, other_store: OtherStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    check, client, taken = s3.S3Session._check_size, other_store.service.client(), list[str]()
+
+    def after_removal(session: s3.S3Session, key: str, size: int) -> None:
+        client.remove_object(bucket_name="acme", object_name=key)
+        taken.append(key)
+        check(session, key, size)
+
+    monkeypatch.setattr(s3.S3Session, "_check_size", after_removal)
+    depot.use(on_s3(other_store, tmp_path))
+    job = await depot.job("acme", content, b"b")
+    row = await depot.sent(job)
+    assert (row.status, row.attempts) == ("sent", 1)
+    assert names(taken, job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+async def test_an_upload_to_an_own_path_whose_last_answer_is_lost_is_not_repeated(
+    depot: Depot, other_store: OtherStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete, completed = MultipartUpload._ask_for_completion, list[str]()
+
+    def lose(self: MultipartUpload, *arguments: Any, **options: Any) -> None:
+        complete(self, *arguments, **options)
+        completed.append(self.id)
+        raise OSError("the answer is lost")
+
+    depot.use(on_s3(other_store, tmp_path))
+    job = await depot.job("acme", LARGE)
+    monkeypatch.setattr(MultipartUpload, "_ask_for_completion", lose)
+    row = await depot.sent(job)
+    assert (row.status, row.attempts, len(completed)) == ("sent", 1, 1)
+    assert other_store.files() == {f"in/ledger/date=2026-11-26/{job}/ledger.csv": LARGE}
 
 
 async def test_the_next_attempt_aborts_the_upload_of_a_dead_worker(
