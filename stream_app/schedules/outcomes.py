@@ -52,7 +52,8 @@ _CLOSE = text(
     "WHERE schedule_id = :id AND window_start >= :window_start AND window_end <= :reached"
 )
 
-# The owner can have moved window_start into the window. Then the next run exports what lies behind it.
+# The owner can have moved window_start into the window. Then the next run exports what lies behind it, or
+# later runs have exported a part. What no later run and no other gap contains is lost.
 _OPEN = text(
     """
     WITH run AS (
@@ -64,17 +65,30 @@ _OPEN = text(
         FROM export_jobs AS job JOIN scheduled_exports AS schedule ON schedule.id = job.schedule_id
         WHERE job.id = :job_id AND schedule."window" <> 'none'
             AND job."window" ->> 'from' IS NOT NULL AND job."window" ->> 'again' IS NULL
+    ), known AS (
+        SELECT CAST(later."window" ->> 'from' AS timestamptz) AS start,
+               CAST(later."window" ->> 'to' AS timestamptz) AS "end"
+        FROM run JOIN export_jobs AS later
+            ON later.schedule_id = run.schedule_id AND later.created_at > run.created_at
+        WHERE later.status NOT IN ('failed', 'cancelled') AND later."window" ->> 'again' IS NULL
+        UNION ALL
+        SELECT gap.window_start, gap.window_end
+        FROM run JOIN schedule_gaps AS gap ON gap.schedule_id = run.schedule_id
+    ), within AS (
+        SELECT known.* FROM known JOIN run ON known.start < run."end" AND known."end" > run.start
+        WHERE known.start < known."end"
+    ), part AS (
+        SELECT at AS start, lead(at) OVER (ORDER BY at) AS "end"
+        FROM (
+            SELECT start AS at FROM run UNION SELECT "end" FROM run
+            UNION SELECT start FROM within UNION SELECT "end" FROM within
+        ) AS limits
     )
     INSERT INTO schedule_gaps (schedule_id, window_start, window_end)
-    SELECT run.schedule_id, run.start, run."end" FROM run
+    SELECT run.schedule_id, part.start, part."end"
+    FROM run JOIN part ON part.start >= run.start AND part."end" <= run."end"
     WHERE run.start < run."end" AND CAST(:window_start AS timestamptz) IS NOT NULL
-      AND NOT EXISTS (
-          SELECT FROM export_jobs AS later
-          WHERE later.schedule_id = run.schedule_id AND later.created_at > run.created_at
-            AND later.status NOT IN ('failed', 'cancelled') AND later."window" ->> 'again' IS NULL
-            AND CAST(later."window" ->> 'from' AS timestamptz) < run."end"
-            AND CAST(later."window" ->> 'to' AS timestamptz) > run.start
-      )
+      AND NOT EXISTS (SELECT FROM within WHERE within.start < part."end" AND within."end" > part.start)
     ON CONFLICT DO NOTHING
     """
 )
@@ -128,7 +142,8 @@ async def _return_window(connection: AsyncConnection, schedule_id: UUID, job_id:
 
     If it is the schedule's last window, ``window_start`` moves back to its start, and the next run exports
     it. If the window before it was lost too, ``window_start`` moves back further, and so on. If a later
-    window follows, the lost window becomes a gap, for which the scheduler starts an additional run.
+    window follows, what it does not contain of the lost window becomes a gap, for which the scheduler starts
+    an additional run.
     """
     reached = await connection.scalar(_LOCK, {"id": schedule_id})
     schedule = {"id": schedule_id, "window_start": reached}

@@ -1,6 +1,7 @@
 """Every window is in exactly one file, whichever runs fail (R10); no run starts too early (R3)."""
 
 import random
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -95,6 +96,83 @@ async def test_what_a_lost_run_had_before_the_new_begin_of_the_next_window_is_a_
         rows = await connection.execute(text("SELECT window_start, window_end FROM schedule_gaps"))
         assert [((row[0] - START) / HOUR, (row[1] - START) / HOUR) for row in rows] == lost
     assert (await schedules.get(made)).window_start == START + moved_to * HOUR
+
+
+def in_hours(limits: Iterable[tuple[datetime, datetime]]) -> list[tuple[float, float]]:
+    return [((start - START) / HOUR, (end - START) / HOUR) for start, end in limits]
+
+
+@pytest.mark.parametrize(
+    ("order", "lost"),
+    [
+        ("first", [(0, 12)]),
+        ("first, second", [(0, 12), (12, 48)]),
+        ("second, first", [(0, 12), (12, 48)]),
+        ("first, second, third", [(0, 12)]),
+        ("third, second, first", [(0, 12)]),
+    ],
+)
+async def test_what_a_later_run_does_not_contain_of_a_lost_window_is_exported_once(
+    schedules: Schedules, order: str, lost: list[tuple[float, float]]
+) -> None:
+    """The owner moves the begin back into the window of a run that takes place, for rows that came late."""
+    made = await schedules.create(window="since_last_run", window_start=START)
+    scheduler = schedules.scheduler()
+    await scheduler.run_due(START + days(1))
+    await schedules.set(made, window_start=START + 12 * HOUR)
+    await scheduler.run_due(START + days(2))
+    await scheduler.run_due(START + days(3))
+    runs = dict(zip(("first", "second", "third"), await schedules.jobs(made), strict=True))
+    for name in order.split(", "):
+        await schedules.end(runs.pop(name), Status.FAILED, max_failures=10)
+    async with schedules.engine.connect() as connection:
+        rows = await connection.execute(
+            text("SELECT window_start, window_end FROM schedule_gaps ORDER BY window_start")
+        )
+        assert in_hours((row[0], row[1]) for row in rows) == lost
+    for run in runs.values():
+        await schedules.end(run, Status.COMPLETED)
+    await scheduler.run_due(START + days(4))
+    for run in await schedules.jobs(made):
+        if run.status in UNFINISHED:
+            await schedules.end(run, Status.COMPLETED)
+    files = sorted(window(job) for job in await schedules.jobs(made) if job.status == "completed")
+    assert files[0][0] == START
+    assert all(one[1] == other[0] for one, other in pairwise(files)), in_hours(files)
+    assert files[-1][1] == START + days(4)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_each_moment_is_in_a_file_wherever_the_owner_moves_the_begin(
+    schedules: Schedules, seed: int
+) -> None:
+    """Runs end in any order, and the begin moves back by minutes while they take place."""
+    chance = random.Random(seed)
+    made = await schedules.create(
+        schedule="0 * * * *", window="since_last_run", window_start=START, next_run=START + HOUR
+    )
+    scheduler = schedules.scheduler()
+    at = START
+    for step in range(14):
+        at += HOUR
+        await scheduler.run_due(at)
+        waiting = [job for job in await schedules.jobs(made) if job.status in UNFINISHED]
+        share = 1 if step > 10 else chance.random()
+        outcomes = [Status.COMPLETED] if step > 10 else [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
+        for job in chance.sample(waiting, round(share * len(waiting))):
+            await schedules.end(job, chance.choice(outcomes), max_failures=10_000)
+        known = (await schedules.get(made)).window_start
+        if known is not None and step < 10 and chance.random() < 0.5:
+            back = max(START, known - chance.randrange(1, 150) * timedelta(minutes=1))
+            async with ScheduleStore(schedules.engine).transaction() as connection:
+                await ScheduleStore.end_gaps(connection, made, back)
+            await schedules.set(made, window_start=back)
+    reached = START
+    for start, end in sorted(window(job) for job in await schedules.jobs(made) if job.status == "completed"):
+        assert start <= reached, f"seed {seed}: nothing from {reached} to {start}"
+        reached = max(reached, end)
+    assert reached == at
+    assert await gaps(schedules) == 0
 
 
 async def test_a_gap_is_deleted_with_its_schedule(schedules: Schedules) -> None:
