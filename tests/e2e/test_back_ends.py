@@ -50,6 +50,7 @@ def alone(system: System, silent: socket.socket) -> Iterator[tuple[AppProcess, i
     system.worker.start()
 
 
+@pytest.mark.slow
 def test_exports_work_while_back_ends_hang_and_die(
     system: System, silent: socket.socket, alone: tuple[AppProcess, int]
 ) -> None:

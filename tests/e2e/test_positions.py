@@ -73,6 +73,7 @@ def worker(stack: Stack, own: Deployment, lost: set[UUID]) -> Iterator[AppProces
     started.kill()
 
 
+@pytest.mark.slow
 async def test_an_offset_beyond_the_log_loses_nothing(
     own: Deployment, worker: AppProcess, lost: set[UUID]
 ) -> None:

@@ -25,6 +25,7 @@ def test_settings_lead_to_every_service(fragile: Stack) -> None:
     assert set(fragile.pids()) == {"kafka", "postgres", "s3", "smtp"}
 
 
+@pytest.mark.slow
 async def test_kafka_keeps_its_topics_over_a_crash(fragile: Stack) -> None:
     servers = fragile.kafka.address
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)

@@ -77,6 +77,7 @@ def test_one_folder_holds_one_stack(fragile: Stack) -> None:
     assert all(process.running for process in fragile.processes().values())
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_stack_whose_process_is_killed(tmp_path: Path) -> None:
     with python("-c", starting(tmp_path / "run")) as process:
         assert process.stdout is not None
@@ -98,6 +99,7 @@ def test_an_interrupted_start_leaves_nothing_behind(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "run") == ["logs"]
 
 
+@pytest.mark.slow
 def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with python(

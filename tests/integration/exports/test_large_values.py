@@ -105,6 +105,7 @@ LONGER: dict[str, str] = {
 
 @pytest.mark.parametrize("more", ["", "jsonb"])
 @pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.slow
 async def test_of_two_large_rows_the_one_that_is_too_long_is_named(
     export: Export, database: asyncpg.Connection, schema: str, name: str, more: str
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_refusal_of_one_call_counts_as_an_attempt(
     assert not isinstance(raised.value, Outage)
 
 
+@pytest.mark.slow
 def test_a_connection_that_breaks(behind: ObjectStore, proxy: Proxy) -> None:
     proxy.hang_up = True
     with pytest.raises(Outage):
@@ -88,6 +89,7 @@ def test_a_connection_that_breaks(behind: ObjectStore, proxy: Proxy) -> None:
     assert proxy.refused >= 2  # the upload and its removal
 
 
+@pytest.mark.slow
 def test_an_error_page_of_a_proxy_is_an_outage(behind: ObjectStore, proxy: Proxy) -> None:
     """The response is not one of S3."""
     for code in ("</Error>", "</Code></Error>"):

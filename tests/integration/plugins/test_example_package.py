@@ -50,6 +50,7 @@ def test_the_documents_quote_the_package(block: Block) -> None:
     assert any(lines <= set(path.read_text("utf-8").splitlines()) for path in files)
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass_with_the_conformance_suite(installation: Installation, source_dsn: str) -> None:
     done = installation.run(
         "python",
@@ -62,6 +63,7 @@ def test_its_own_tests_pass_with_the_conformance_suite(installation: Installatio
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_database_the_suite_fails_and_says_what_it_needs(installation: Installation) -> None:
     done = installation.run(
         "python", *RUN_TESTS, str(EXAMPLE / "tests"), f"--rootdir={EXAMPLE}", "-k", "names"

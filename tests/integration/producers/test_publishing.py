@@ -62,6 +62,7 @@ async def test_an_event_is_sent_at_once_and_events_at_the_same_time_together(
     assert sent < 20
 
 
+@pytest.mark.slow
 async def test_a_failed_event_does_not_arrive_later(
     stack: Stack, settings: Settings, publisher: Publisher
 ) -> None:
