@@ -1,6 +1,7 @@
 """Builds mails and sends them over SMTP; classifies the replies of the mail server."""
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass
 from email import policy as policies
@@ -10,6 +11,7 @@ from email.policy import Policy
 from email.utils import format_datetime, formataddr, parseaddr
 from uuid import UUID
 
+import structlog
 from aiosmtplib import (
     SMTP,
     SMTPDataError,
@@ -26,6 +28,8 @@ from stream_app.settings import Settings
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +124,38 @@ class MailClient:
         self._stopping = asyncio.Event()
 
     async def send(self, notification: Notification) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
-        mail = await self.mail(notification)
-        body = mail.as_bytes()
+        """See :class:`~stream_app.notifications.channel.DeliveryClient`.
+
+        If the server does not take the mail with its file, the recipient gets the mail without the file.
+        """
+        attachment = await self._attachment(notification)
+        body = await self._body(notification, attachment)
         if self._stopping.is_set():
             raise DeliveryFailed(STOPPED)
         client = self._idle.pop() if self._idle else self._client()
         data_sent = False
         try:
             async with asyncio.timeout(self._settings.delivery_timeout_seconds):
-                if not client.is_connected:
-                    await client.connect()
-                await client.mail(self._sender)
-                await client.rcpt(notification.address)
-                data_sent = True
-                await client.data(body)
+                while True:
+                    data_sent = False
+                    if not client.is_connected:
+                        await client.connect()
+                    await client.mail(self._sender)
+                    await client.rcpt(notification.address)
+                    if attachment is not None and len(body) > largest_mail(client):
+                        body = await self._without_attachment(notification, f"SIZE: {largest_mail(client):,}")
+                        attachment = None
+                    try:
+                        data_sent = True
+                        await client.data(body)
+                        break
+                    except SMTPDataError as error:
+                        if attachment is None or error.code < 500:
+                            raise
+                        body = await self._without_attachment(notification, f"{error.code} {error.message}")
+                        attachment = None
+                        client.close()  # some servers end the connection, too
+                        client = self._client()
         except BaseException as error:
             client.close()
             if isinstance(error, SMTPException | OSError):
@@ -142,14 +163,29 @@ class MailClient:
             raise
         self._idle.append(client)
 
+    async def _without_attachment(self, notification: Notification, reason: str) -> bytes:
+        """Return the mail that is sent if the server does not take the file. It has the link."""
+        log.info(
+            "delivery.attachment_left_out",
+            delivery=str(notification.delivery_id),
+            job_id=str(notification.job_id),
+            reason=one_line(reason, 300),
+        )
+        return await self._body(notification, None)
+
     async def mail(self, notification: Notification) -> EmailMessage:
         """Build the mail that :meth:`send` sends.
 
         Raises:
             DeliveryFailed: the file to attach cannot be read at the moment, or the worker stops.
         """
+        return await self._build(notification, await self._attachment(notification))
+
+    async def _body(self, notification: Notification, attachment: Attachment | None) -> bytes:
+        return (await self._build(notification, attachment)).as_bytes()
+
+    async def _build(self, notification: Notification, attachment: Attachment | None) -> EmailMessage:
         unsubscribe = self._links.unsubscribe(notification.delivery_id)
-        attachment = await self._attachment(notification)
         content = await asyncio.to_thread(
             render_mail,
             notification,
@@ -224,6 +260,12 @@ class MailClient:
         if self._stopping.is_set():
             raise DeliveryFailed(STOPPED)
         raise DeliveryFailed(UNREADABLE, detail=f"object store: no answer within {limit:g} s")
+
+
+def largest_mail(client: SMTP) -> float:
+    """Return the size in bytes up to which the server takes mails, as it has announced it (RFC 1870)."""
+    announced = client.esmtp_extensions.get("size", "").strip()
+    return int(announced) if announced.isdecimal() and int(announced) > 0 else math.inf
 
 
 def delivery_error(

@@ -1,6 +1,7 @@
 """A mail server and a receiver of webhooks on real sockets, whose responses a test chooses."""
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from typing import Any, cast
 
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from aiosmtpd.smtp import DATA_SIZE_DEFAULT, SMTP, AuthResult, Envelope, LoginPassword, Session
 
 STRICT = policy.SMTP.clone(raise_on_defect=True)
 
@@ -19,15 +20,19 @@ STRICT = policy.SMTP.clone(raise_on_defect=True)
 class MailServer:
     """Stores accepted mails. ``refused`` maps a recipient, or ``data``, to the reply for it.
 
-    Mails to those in ``held`` are kept, but their senders wait for the answer.
+    Mails to those in ``held`` are kept, but their senders wait for the answer. A mail of more than
+    ``largest`` bytes gets the answer ``too_large``.
     """
 
     held: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     hangs_up_after: str | None = None
+    largest: float = math.inf
+    too_large: str = ""
     mails: list[EmailMessage] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     logins: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     connections: int = 0
     port: int = 0
 
@@ -48,6 +53,9 @@ class MailServer:
         if answer := self.refused.get("data"):
             return answer
         content = envelope.original_content or b""
+        self.sizes.append(len(content))
+        if len(content) > self.largest:
+            return self.too_large
         mail = BytesParser(EmailMessage, policy=STRICT).parsebytes(content)
         mail["X-Envelope-To"] = ", ".join(envelope.rcpt_tos)
         self.mails.append(mail)
@@ -67,9 +75,12 @@ class MailServer:
 
 @asynccontextmanager
 async def mail_server(
-    *, port: int = 0, tls: ssl.SSLContext | None = None, login: bool = False
+    *, port: int = 0, tls: ssl.SSLContext | None = None, login: bool = False, size: int = DATA_SIZE_DEFAULT
 ) -> AsyncIterator[MailServer]:
-    """Run the server during the block. With ``tls`` it accepts mails only over STARTTLS."""
+    """Run the server during the block. With ``tls`` it accepts mails only over STARTTLS.
+
+    ``size``: the largest mail in bytes, as the server announces it.
+    """
     handler = MailServer()
     loop = asyncio.get_running_loop()
 
@@ -83,6 +94,7 @@ async def mail_server(
             require_starttls=tls is not None,
             authenticator=handler.authenticate if login else None,
             auth_required=login,
+            data_size_limit=size,
         )
 
     server = await loop.create_server(protocol, "127.0.0.1", port)

@@ -4,8 +4,9 @@ import asyncio
 import io
 import re
 import ssl
+from email.message import EmailMessage
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -206,6 +207,67 @@ async def test_small_files_are_attached_if_the_setting_allows_it(
     assert [(part.get_filename(), part.get_payload(decode=True)) for part in attached] == [
         ("outbox.csv", content)
     ]
+
+
+@pytest.mark.parametrize(
+    "answer", ["552 5.3.4 message too big", "552 too big", "523 5.2.3 too long", "554 5.7.1 no such files"]
+)
+async def test_a_mail_whose_file_the_server_refuses_is_sent_without_it(
+    office: Office, storage: ObjectStore, answer: str
+) -> None:
+    job = await with_file(office, storage, 40_000)
+    async with mail_server() as server, office.working(smtp_port=server.port, mail_attach_max_bytes=50_000):
+        server.largest, server.too_large = 40_000, answer
+        await office.settled(job)
+    assert [size > 40_000 for size in server.sizes] == [True, False]
+    check_link_only(server.mails)
+    (row,) = await office.rows(job)
+    assert (row.status, row.attempts, row.reason) == ("sent", 1, None)
+
+
+async def test_a_file_that_is_too_large_for_the_server_as_an_attachment_is_not_sent_to_it(
+    office: Office, storage: ObjectStore
+) -> None:
+    """A file has a third more bytes in a mail, and the server says how many it takes."""
+    job = await with_file(office, storage, 40_000)
+    async with (
+        mail_server(size=45_000) as server,
+        office.working(smtp_port=server.port, mail_attach_max_bytes=50_000),
+    ):
+        await office.settled(job)
+    assert [size < 45_000 for size in server.sizes] == [True]
+    check_link_only(server.mails)
+    assert await office.statuses(job) == {"a@example.com": "sent"}
+
+
+async def test_a_mail_that_the_server_refuses_without_its_file_too_has_failed(
+    office: Office, storage: ObjectStore
+) -> None:
+    job = await with_file(office, storage, 40_000)
+    async with mail_server() as server, office.working(smtp_port=server.port, mail_attach_max_bytes=50_000):
+        server.largest, server.too_large = 0, "554 5.6.0 not this"
+        await office.settled(job)
+    assert len(server.sizes) == 2
+    (row,) = await office.rows(job)
+    assert (row.status, row.attempts, row.reason) == ("failed", 1, "554 5.6.0 not this")
+
+
+async def with_file(office: Office, storage: ObjectStore, size: int) -> UUID:
+    """Complete a job with a file of ``size`` bytes; return its id."""
+    data = await office.job("a@example.com")
+    assert data.key is not None
+    storage._client.put_object(storage.bucket, data.key, io.BytesIO(b"x" * size), size)
+    await office.end(data.model_copy(update={"file_size": size}))
+    return data.job_id
+
+
+def check_link_only(mails: list[EmailMessage]) -> None:
+    (mail,) = mails
+    assert list(mail.iter_attachments()) == []
+    body = mail.get_body(("plain",))
+    assert body is not None
+    assert "/exports/links/" in body.get_content()
+    assert "is attached" not in body.get_content()
 
 
 async def test_starttls_and_login(office: Office, tls: ssl.SSLContext) -> None:
