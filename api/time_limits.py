@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from stream_app.datasets.typed_values import Kind, value_mismatch
+from stream_app.datasets.written_times import how_to_write, read_moment
 from stream_app.exports.filters.relative_dates import resolve_filters
 from stream_app.exports.filters.whole_days import day_of, without_zone
 
@@ -40,7 +41,7 @@ def _moment(value: str | None, now: datetime, field: str, operator: str) -> date
         if not resolved[:5].endswith("-"):
             return LATEST  # the day after the last one of the calendar
     try:
-        moment = datetime.fromisoformat(without_zone(kind, resolved, field))
+        moment = read_moment(without_zone(kind, resolved, field))
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise value_mismatch(field, value, EXPECTED) from error
+        raise value_mismatch(field, value, how_to_write(value, has_time=True) or EXPECTED) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+from stream_app.datasets.written_times import read_moment
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Unreadable, UsageError
 from streaming_exporter.events import DEAD_LETTER_HEADERS, TRUNCATED_HEADER, Topic, decode
@@ -378,11 +379,11 @@ def parse_time(text: str | None, option: str) -> datetime | None:
     if text[:-1].isdecimal() and text[-1] in units and len(text) <= 6:
         return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
     try:
-        moment = datetime.fromisoformat(text)
+        moment = read_moment(text)
     except ValueError as error:
         raise UsageError(
-            f"{option} {text!r}: expected a time such as 2026-11-24T06:00:00Z, "
-            "or a duration before now such as 90m, 2h, 7d"
+            f"{option} {text!r}: expected a time such as 2026-11-24T06:00:00Z or a date, both in UTC if they "
+            "name no offset, or a duration before now such as 90m, 2h, 7d"
         ) from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 

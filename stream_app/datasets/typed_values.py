@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
+from stream_app.datasets.written_times import how_to_write, read_date, read_moment
 from streaming_exporter.errors import Rejected
 
 
@@ -133,7 +134,8 @@ def checked_text(column: ValueType, value: Any, field: str) -> str:
     try:
         return parse(value)
     except (ValueError, OverflowError) as error:
-        raise value_mismatch(field, value, _EXPECTED[column.kind]) from error
+        hint = how_to_write(value, has_time=column.kind is not Kind.DATE) if column.kind in TEMPORAL else None
+        raise value_mismatch(field, value, hint or _EXPECTED[column.kind]) from error
 
 
 def value_mismatch(field: str, value: Any, expected: str) -> Rejected:
@@ -196,7 +198,7 @@ def _timestamptz(value: str) -> str:
 
 
 def _moment(value: str) -> datetime:
-    parsed = datetime.fromisoformat(value)
+    parsed = read_moment(value)
     if (parsed.utcoffset() or timedelta()).microseconds:
         raise ValueError("an offset has whole seconds")
     return parsed
@@ -216,7 +218,7 @@ def _fraction(value: str) -> str:
 
 _PARSERS: dict[Kind, Callable[[str], str]] = {
     Kind.UUID: lambda value: str(UUID(value)),
-    Kind.DATE: lambda value: date.fromisoformat(value).isoformat(),
+    Kind.DATE: lambda value: read_date(value).isoformat(),
     Kind.TIME: _time,
     Kind.TIMESTAMP: _timestamp,
     Kind.TIMESTAMPTZ: _timestamptz,

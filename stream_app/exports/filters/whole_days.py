@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from stream_app.datasets.written_times import read_date, read_moment
 from stream_app.exports.columns import Kind
 from stream_app.exports.filters.local_time import DAY, instant, start_of
 from stream_app.time_zones import check_zone_name
@@ -64,7 +65,7 @@ def written_day(value: Any) -> tuple[date, str | None] | None:
     if found is None:
         return None
     try:
-        return date.fromisoformat(found[1]), found[2]
+        return read_date(found[1]), found[2]
     except ValueError:
         return None
 
@@ -100,7 +101,7 @@ def without_zone(kind: Kind, value: Any, field: str) -> Any:
         return value
     zone = find_zone(found[2], field)
     try:
-        wall = datetime.fromisoformat(found[1])
+        wall = read_moment(found[1])
         if wall.tzinfo is not None:
             return found[1]  # the offset and the zone say the same
         moment = instant(wall.replace(microsecond=0), zone)
