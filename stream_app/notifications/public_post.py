@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,18 +77,12 @@ class NoAnswer(DeliveryFailed):
         self.request_started = request_started
 
 
-@cache
-def _trusted() -> ssl.SSLContext:
-    """Return the context that trusts the authorities of the system. To load them takes 15 ms."""
-    return ssl.create_default_context()
-
-
 @dataclass(frozen=True, slots=True)
 class PublicPost:
     """Posts to public hosts; see :data:`~stream_app.addresses.SPECIAL_NETWORKS` for what is not public."""
 
     settings: Settings
-    tls: ssl.SSLContext = field(default_factory=_trusted)
+    tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, read: int = 0) -> Answer:
         """Post ``body`` and return the answer, with up to about ``read`` bytes of its body.
