@@ -85,7 +85,7 @@ class ApiServices:
     """Reads schedules over a pool of its own, which works while writers wait for an unavailable part."""
     storage: ObjectStore
     validator: RequestValidator
-    passwords: FilePasswords | None
+    passwords: Callable[[], FilePasswords | None]
     outbox: Outbox
     delivery_links: DeliveryLinks
     address_hash: AddressHash
@@ -171,7 +171,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             schedule_reads=ScheduleStore(reading),
             storage=storage,
             validator=RequestValidator.of(settings, datasets),
-            passwords=FilePasswords.of(settings),
+            passwords=partial(FilePasswords.of, settings),
             outbox=Outbox(reading),
             delivery_links=DeliveryLinks(settings),
             address_hash=AddressHash.of(settings),

@@ -243,7 +243,7 @@ def _create_dispatcher(
         ExportLimits.of(settings),
         connections.threads,
         ParallelReading.of(settings),
-        FilePasswords.of(settings),
+        partial(FilePasswords.of, settings),
     )
     presence = WorkerPresence(
         WorkerRegistry(connections.database),

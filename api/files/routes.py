@@ -144,7 +144,9 @@ async def show_password(
     """The password of a job with `encrypt.zip_password`. It is never mailed, and it is shown once.
 
     Only the user of the job can ask for it. The second call has 410 with the code `password_shown`: who has
-    lost the password runs the job again, which makes files with another one.
+    lost the password runs the job again, which makes files with another one. If the service has another
+    secret now than the worker that made the files, the call has 409 with the code `missing_secret`, and does
+    not count.
     """
     job = await find_job_with_data(services, user, job_id)
     password = await passwords.show(services, user, job)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
+from stream_app.exports.files.encryption import FINGERPRINT
 from stream_app.exports.files.manifest import too_many_files, write_manifest
 from stream_app.exports.task import ExportedFile, ExportResult
 from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
@@ -74,6 +75,22 @@ def check_columns(parts: Sequence[PartResult]) -> None:
                 "part 1; request it again",
                 code="columns_changed",
             )
+
+
+def check_password_keys(parts: Sequence[PartResult]) -> None:
+    """Check that one password opens the files of all parts.
+
+    The secret can change between parts, and workers of earlier versions do not say which key they had.
+
+    Raises:
+        Rejected: the files have different passwords.
+    """
+    if len({key for part in parts if (key := part.origin.get(FINGERPRINT)) is not None}) > 1:
+        raise Rejected(
+            "the secret of the service changed during the export, so its files do not have the same "
+            "password; request it again",
+            code="secret_changed",
+        )
 
 
 def combined_files(parts: Sequence[PartResult], *, max_files: int) -> list[ExportedFile]:

@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -76,7 +76,7 @@ class Exporter:
     Attributes:
         sources: where the rows are.
         reading: how the rows of a large export are read.
-        passwords: makes the passwords of zip archives; ``None`` without a secret for them.
+        passwords: returns what makes the passwords of zip archives; ``None`` without a secret for them.
         threads: runs the framing and the upload of files: one thread for each export.
     """
 
@@ -88,7 +88,7 @@ class Exporter:
     limits: ExportLimits
     threads: Executor
     reading: ParallelReading = field(default_factory=ParallelReading)
-    passwords: FilePasswords | None = None
+    passwords: Callable[[], FilePasswords | None] = lambda: None
 
     async def run(self, task: ExportTask, progress: ExportProgress) -> ExportResult:
         """Write the file, or the files, that ``task`` asks for.
@@ -111,7 +111,7 @@ class Exporter:
         dataset = self.datasets[request.export_type]
         # The datasets file can have changed since the request was admitted.
         check_format(dataset, request.format, self.formats)
-        check_encryption(dataset, request.encrypt, has_passwords=self.passwords is not None)
+        check_encryption(dataset, request.encrypt, has_passwords=self.passwords() is not None)
         # Once: the datasets file can change while the export runs.
         if isinstance(dataset, Bundle):
             return await export_bundle(self, dataset, task, progress)
@@ -243,7 +243,7 @@ class _DatasetExport:
     ) -> FileWriter:
         """Return what writes the files of the rows."""
         exporter, task, table, request = self.exporter, self.task, self.table, requests.rows
-        encryption = encryption_for(request.encrypt, task.job, exporter.passwords)
+        encryption = encryption_for(request.encrypt, task.job, exporter.passwords())
         # The disk for the parts of a huge file can be small, and other exports can use it.
         file_limits = self._limits.of_file(self.output.name).at_most(largest_file_on(temporary_bytes()))
         limit = FileLimit.of(request.split, file_limits, self.output).before(encryption)

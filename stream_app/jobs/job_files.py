@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Row, and_, exists, func, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.db.engine import autocommitting, outages_are_retryable
+from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.saved_names import saved_name
@@ -74,15 +74,18 @@ class JobFiles:
         return found[0] if found and found[0].number == number else None
 
     async def mark_password_shown(self, job_id: UUID) -> bool:
-        """Record that the password of the job's zip archives is shown; return False if it was before."""
+        """Record that the password of the job's zip archives is shown; return False if it was before.
+
+        Raises:
+            InDoubt: it is not known whether it was recorded.
+        """
         statement = (
             update(ExportJob)
             .where(ExportJob.id == job_id, ExportJob.password_shown_at.is_(None))
             .values(password_shown_at=func.now())
         )
-        with outages_are_retryable():
-            async with autocommitting(self.engine).connect() as connection:
-                return (await connection.execute(statement)).rowcount == 1
+        async with transaction(autocommitting(self.engine)) as connection:
+            return (await connection.execute(statement)).rowcount == 1
 
     async def _of_manifest(self, job: ExportJob) -> Sequence[ExportedFile]:
         """Return the files that the manifest lists; none if it does not exist any more."""

@@ -161,13 +161,13 @@ class RequestValidator:
         datasets: the datasets by name.
         addressing: where mails, chat messages and webhooks can go.
         destinations: returns the destinations by name.
-        has_passwords: whether the service has a good secret, from which it makes passwords of zip archives.
+        has_passwords: returns whether the service has a good secret for the passwords of zip archives.
     """
 
     formats: Collection[str]
     datasets: Mapping[str, Dataset]
     addressing: AddressRules = ANYWHERE
-    has_passwords: bool = False
+    has_passwords: Callable[[], bool] = lambda: False
     destinations: Callable[[], Mapping[str, Destination]] = dict
 
     @classmethod
@@ -177,7 +177,7 @@ class RequestValidator:
             FORMATS,
             datasets,
             AddressRules.of(settings),
-            has_passwords=FilePasswords.of(settings) is not None,
+            has_passwords=lambda: FilePasswords.of(settings) is not None,
             destinations=lambda: datasets.destinations,
         )
 
@@ -205,7 +205,8 @@ class RequestValidator:
         check_format(dataset, request.format, self.formats)
         check_rows(dataset, request.scope, caller)
         check_bundle_request(dataset, request)
-        check_encryption(dataset, request.encrypt, has_passwords=self.has_passwords)
+        is_encrypted = request.encrypt is not None
+        check_encryption(dataset, request.encrypt, has_passwords=is_encrypted and self.has_passwords())
         if request.webhook is not None:
             self.addressing.webhook(request.webhook)
         if request.destination is not None:

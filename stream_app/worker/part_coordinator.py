@@ -14,7 +14,13 @@ import structlog
 
 from stream_app.exports.files.manifest import too_many_files
 from stream_app.exports.part_planner import OpenPlan, PartPlanner
-from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
+from stream_app.exports.part_results import (
+    PartResult,
+    check_columns,
+    check_password_keys,
+    combined_files,
+    write_combined,
+)
 from stream_app.exports.sources.errors import SnapshotLost, TableLocked
 from stream_app.exports.tables.catalog import TableBeingChanged
 from stream_app.exports.task import ExportProgress, ExportResult, ExportTask
@@ -125,6 +131,7 @@ class PartCoordinator:
             raise Retryable("the parts of the export are lost")
         results = [PartResult.from_json(result) for result in found]
         check_columns(results)
+        check_password_keys(results)
         files = combined_files(results, max_files=self.planner.exporter.limits.max_files)
         await self._remove_unneeded(claim, plan, {file.key for file in files})
         split = claim.request.split

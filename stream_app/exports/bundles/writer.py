@@ -10,7 +10,7 @@ from stream_app.exports.bundles.manifest import bundle_origin
 from stream_app.exports.bundles.members import BundleFacts, MemberFeed, Members, WrittenMember
 from stream_app.exports.bundles.workbook import bundle_workbook
 from stream_app.exports.files.compression import Compression
-from stream_app.exports.files.encryption import Encryption, ZipEncryption
+from stream_app.exports.files.encryption import Encryption, ZipEncryption, encryption_facts
 from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.stage_spans import TimedChunks, stage_span
@@ -131,7 +131,7 @@ class BundleWriter:
                 "bytes": stored.size,
                 "sha256": stored.sha256,
                 **bundle_origin(facts, self.output, self.written),
-                **({"encryption": self.encryption.described()} if self.encryption else {}),
+                **encryption_facts(self.encryption),
             },
         )
 

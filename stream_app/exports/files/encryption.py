@@ -87,14 +87,27 @@ def encryption_for(encrypt: Encrypt | None, job: str, passwords: FilePasswords |
         return AgeEncryption([age_key(key) for key in encrypt.age], encrypt.age)
     if passwords is None:
         raise Rejected(NO_PASSWORDS, code="missing_secret", field="encrypt.zip_password")
-    return ZipEncryption(passwords(job))
+    return ZipEncryption(passwords(job), passwords.fingerprint)
+
+
+FINGERPRINT = "password_key"
+"""Field of a manifest: the fingerprint of the key that the password was made with."""
+
+
+def encryption_facts(encryption: Encryption | None) -> dict[str, Any]:
+    """Return what a manifest says about the encryption of the files."""
+    if encryption is None:
+        return {}
+    facts: dict[str, Any] = {"encryption": encryption.described()}
+    return facts | ({FINGERPRINT: encryption.key} if isinstance(encryption, ZipEncryption) else {})
 
 
 @dataclass(frozen=True, slots=True)
 class ZipEncryption:
-    """A zip archive with one file (AES-256, WinZip's AE-2)."""
+    """A zip archive with one file (AES-256, WinZip's AE-2). ``key`` is the fingerprint of its key."""
 
     password: str = field(repr=False)
+    key: str = ""
     suffix: str = ZIP_SUFFIX
     media_type: str = ZIP_TYPE
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from stream_app.exports.files.compression import CompressedFile, Compression
 from stream_app.exports.files.copied_rows import RowEnds, RowFeed
-from stream_app.exports.files.encryption import Encryption
+from stream_app.exports.files.encryption import Encryption, encryption_facts
 from stream_app.exports.files.file_limit import FileLimit, FileRows
 from stream_app.exports.files.manifest import too_many_files, write_manifest
 from stream_app.exports.formats.base import Document, Format, Tally
@@ -86,7 +86,7 @@ class FileKind:
             **({"parameters": dict(self.parameters)} if self.parameters else {}),
             **({"session": list(self.session)} if self.session else {}),
             **({"window": self.task.window} if self.task.window else {}),
-            **({"encryption": self.encryption.described()} if self.encryption else {}),
+            **encryption_facts(self.encryption),
             "scope": request.scope,
             **({"label": self.document.title} if self.document.title else {}),
             **({"labels": labels} if labels else {}),

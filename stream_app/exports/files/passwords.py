@@ -15,6 +15,8 @@ from stream_app.settings import Settings
 class FilePasswords:
     """Makes the password of the zip archives of a job. Nothing is stored: the same job has the same password.
 
+    The secret can change while a process runs. Make an object for each use, and do not keep it.
+
     Attributes:
         key: a key that is derived from the secret of the deployment.
     """
@@ -31,6 +33,11 @@ class FilePasswords:
         if weakness(secret, public=True):
             return None
         return cls(derive_key(secret.get_secret_value(), "passwords of files"))
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the key. The manifest of a job has them, to find a changed secret."""
+        return hmac.new(self.key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
 
     def __call__(self, job_id: str) -> str:
         """Return 26 letters and digits: 130 bits."""

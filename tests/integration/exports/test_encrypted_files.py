@@ -11,6 +11,7 @@ import pytest
 import pyzipper
 
 from stream_app.datasets.models import Dataset
+from stream_app.exports.files.encryption import FINGERPRINT
 from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
@@ -38,7 +39,7 @@ async def things(database: asyncpg.Connection, schema: str) -> Dataset:
 
 @pytest.fixture
 def exporter(exporter_of: Callable[..., Exporter], things: Dataset) -> Exporter:
-    return exporter_of(things, passwords=PASSWORDS)
+    return exporter_of(things, passwords=lambda: PASSWORDS)
 
 
 def opened(file: Exported, password: str) -> tuple[str | None, bytes]:
@@ -73,6 +74,21 @@ async def test_each_format_is_the_same_file_inside(
     assert file.data.file_size == len(file.content)
     assert file.data.manifest is not None
     assert file.data.manifest["encryption"] == encrypt
+    assert file.data.manifest.get(FINGERPRINT) == (None if encrypt is AGE else PASSWORDS.fingerprint)
+
+
+async def test_the_password_is_made_from_the_secret_of_now(
+    exporter_of: Callable[..., Exporter], storage: ObjectStore, things: Dataset
+) -> None:
+    """The secret in a file can change while the worker runs, and the API uses the new one at once."""
+    now = [FilePasswords(b"a" * 32)]
+    exporter = exporter_of(things, passwords=lambda: now[0])
+    for key in (b"a", b"b"):
+        now[0] = FilePasswords(key * 32)
+        file = await exported_by(exporter, storage, things, "csv", encrypt=ZIP)
+        assert opened(file, now[0](str(file.data.key).split("/")[1]))[1]
+        assert file.data.manifest is not None
+        assert file.data.manifest[FINGERPRINT] == now[0].fingerprint
 
 
 @pytest.mark.parametrize("encrypt", [AGE, ZIP], ids=["age", "zip"])
@@ -92,7 +108,7 @@ async def test_split_files_are_encrypted_one_by_one_and_are_no_larger_than_their
         }
     )  # fmt: skip
     task = task_for(request)
-    result = await exporter_of(dataset, passwords=PASSWORDS).run(task, ExportProgress())
+    result = await exporter_of(dataset, passwords=lambda: PASSWORDS).run(task, ExportProgress())
     assert len(result.files) > 2
     lines = 0
     for file in result.files:

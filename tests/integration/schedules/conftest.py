@@ -49,7 +49,7 @@ class Schedules:
 
         settings = self.settings.model_copy(update=changes)
         datasets = Datasets(load_datasets(DATASETS))
-        validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings), has_passwords=True)
+        validator = RequestValidator(FORMATS, datasets, AddressRules.of(settings), has_passwords=lambda: True)
         planner = RunPlanner(validator, datasets, settings)
         return Scheduler(autocommitting(self.engine), producer(publish_all), planner, settings)
 

@@ -164,7 +164,7 @@ class Fleet:
             ExportLimits.of(settings),
             threads,
             reading=ParallelReading(streams, min_bytes=0, range_bytes=200_000),
-            passwords=PASSWORDS,
+            passwords=lambda: PASSWORDS,
         )
 
         async def emit(event: Event) -> None:

@@ -147,6 +147,13 @@ def test_each_job_has_its_own_password() -> None:
     assert all(len(password) == 26 and password.isalnum() for password in found)
 
 
+def test_the_fingerprint_is_that_of_the_key_and_says_nothing_about_passwords() -> None:
+    assert PASSWORDS.fingerprint == FilePasswords(PASSWORDS.key).fingerprint
+    assert PASSWORDS.fingerprint != FilePasswords(b"l" * 32).fingerprint
+    assert len(PASSWORDS.fingerprint) == 16
+    assert PASSWORDS.key.hex().find(PASSWORDS.fingerprint) == -1
+
+
 @pytest.mark.parametrize("secret", ["", "short", "development-secret-never-use-it-in-production"])
 def test_a_weak_secret_makes_no_passwords(secret: str) -> None:
     settings = Settings(_env_file=None).model_copy(

@@ -8,7 +8,14 @@ from typing import Any, cast
 import pytest
 from pydantic_core import from_json, to_json
 
-from stream_app.exports.part_results import PartResult, check_columns, combined_files, write_combined
+from stream_app.exports.files.encryption import FINGERPRINT
+from stream_app.exports.part_results import (
+    PartResult,
+    check_columns,
+    check_password_keys,
+    combined_files,
+    write_combined,
+)
 from stream_app.exports.task import ExportedFile, ExportResult
 from stream_app.storage.listing import part_of_key, part_prefix
 from stream_app.storage.object_store import ObjectStore, StoredObject
@@ -64,6 +71,18 @@ def test_files_with_different_columns_do_not_belong_together() -> None:
     with pytest.raises(Rejected, match="part 3 does not have those of part 1") as raised:
         check_columns([*parts, changed])
     assert raised.value.code == "columns_changed"
+
+
+def test_files_with_different_passwords_do_not_belong_together() -> None:
+    """The secret was changed between two parts. Workers of earlier versions do not name their key."""
+    first, second, other = (
+        replace(part(number, 1), origin=origin)
+        for number, origin in enumerate([{FINGERPRINT: "k"}, {}, {FINGERPRINT: "l"}], 1)
+    )
+    check_password_keys([first, second, replace(first)])
+    with pytest.raises(Rejected, match="request it again") as raised:
+        check_password_keys([first, second, other])
+    assert raised.value.code == "secret_changed"
 
 
 def test_a_result_is_the_same_after_it_was_stored() -> None:
