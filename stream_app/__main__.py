@@ -12,6 +12,7 @@ import typer
 from stream_app.command_errors import FAILED, USAGE, AsJson, exit_with, facts_of
 from stream_app.destinations.command import cli as destinations
 from stream_app.doctor.datasets_command import cli as datasets
+from stream_app.doctor.part import Part
 from stream_app.termination import exit_on_sigterm
 
 if TYPE_CHECKING:
@@ -226,6 +227,13 @@ def doctor(
     ready: Annotated[
         bool, typer.Option("--ready", help="Only check whether the worker of EXPORTER_READY_FILE is ready")
     ] = False,
+    part: Annotated[
+        Part | None,
+        typer.Option(
+            help="The part of the service whose settings and rights these are. "
+            "Default: worker if EXPORTER_READY_FILE is set, otherwise all"
+        ),
+    ] = None,
 ) -> None:
     """Compare database, topics and bucket, without changes.
 
@@ -245,8 +253,10 @@ def doctor(
     from stream_app.doctor.findings import State, show, worst
     from stream_app.doctor.findings import as_json as json_of
 
+    checked = part or Part.of(settings)
+
     async def collect() -> "list[Finding]":
-        return [finding async for finding in run_checks(settings, full=full)]
+        return [finding async for finding in run_checks(settings, full=full, part=checked)]
 
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is among the findings
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -68,14 +68,23 @@ def is_known(secret: SecretStr | str) -> bool:
     return (secret.get_secret_value() if isinstance(secret, SecretStr) else secret) in KNOWN_SECRETS
 
 
-def weak_signing_secrets(settings: Settings, *, public: bool) -> Iterator[tuple[str, str]]:
-    """Return each variable with an unsafe signing secret, and the reason."""
-    if settings.jwt_jwks_url is None and (why := weakness(settings.jwt_secret, public=public)):
+def weak_signing_secrets(
+    settings: Settings, *, public: bool, reads_tokens: bool = True
+) -> Iterator[tuple[str, str]]:
+    """Return each variable with an unsafe signing secret, and the reason.
+
+    Args:
+        settings: the settings.
+        public: whether other machines reach the service.
+        reads_tokens: whether the process verifies tokens. A worker does not, but it signs links.
+    """
+    by_secret = reads_tokens and settings.jwt_jwks_url is None
+    if by_secret and (why := weakness(settings.jwt_secret, public=public)):
         yield "EXPORTER_JWT_SECRET", why
     if settings.link_secret is not None:
         if why := weakness(settings.link_secret, public=public):
             yield "EXPORTER_LINK_SECRET", why
-    elif settings.jwt_jwks_url is not None and (why := weakness(settings.jwt_secret, public=public)):
+    elif not by_secret and (why := weakness(settings.jwt_secret, public=public)):
         yield "EXPORTER_LINK_SECRET", f"it is not set, and of EXPORTER_JWT_SECRET, which stands in: {why}"
 
 

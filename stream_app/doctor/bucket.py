@@ -10,6 +10,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.doctor.findings import Finding, FindingFactory, Value
+from stream_app.doctor.part import Part
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
@@ -32,23 +33,27 @@ async def check_bucket(
     settings: Settings,
     *,
     full: bool,
+    part: Part = Part.ALL,
     now: datetime | None = None,
 ) -> AsyncIterator[Finding]:
     """Check the bucket. With ``full`` every file and every job is checked, otherwise a sample.
+
+    The key of an API can neither write nor list uploads, so for it only the files of jobs are checked.
 
     Raises:
         Retryable: the object store does not answer.
     """
     await storage.call(storage.check)
-    yield await _check_upload(storage, settings)
     scope = "all" if full else "a sample"
-    leftovers = Leftovers(settings, now or datetime.now(UTC))
-    pages = storage.listing.pages()
-    chosen = pages if full else islice(pages, SAMPLE_PAGES)
-    while (page := await storage.call(next, chosen, None)) is not None:
-        await leftovers.count_page(connection, page)
-    for finding in leftovers.findings(scope):
-        yield finding
+    if part.writes_files:
+        yield await _check_upload(storage, settings)
+        leftovers = Leftovers(settings, now or datetime.now(UTC))
+        pages = storage.listing.pages()
+        chosen = pages if full else islice(pages, SAMPLE_PAGES)
+        while (page := await storage.call(next, chosen, None)) is not None:
+            await leftovers.count_page(connection, page)
+        for finding in leftovers.findings(scope):
+            yield finding
     lost = [key async for key in _missing_files(connection, storage, None if full else SAMPLE_JOBS)]
     yield AREA.problem_if(
         bool(lost),

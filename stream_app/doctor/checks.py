@@ -10,6 +10,7 @@ from stream_app.doctor.clocks import check_clocks
 from stream_app.doctor.datasets import check_datasets, check_destinations, check_tables
 from stream_app.doctor.dead_letters import check_dead_letters
 from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.doctor.part import Part
 from stream_app.doctor.plugins import check_plugins
 from stream_app.doctor.sources import area_of, check_source, open_sources
 from stream_app.doctor.state_database import check_state_database
@@ -26,12 +27,20 @@ from streaming_exporter.errors import ExporterError
 TIMEOUT_SECONDS = 5.0
 
 
-async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator[Finding]:
-    """Run all checks and yield each finding at once. A part that does not answer is one finding."""
+async def run_checks(
+    settings: Settings, *, full: bool = False, part: Part = Part.ALL
+) -> AsyncIterator[Finding]:
+    """Run all checks and yield each finding at once. A system that does not answer is one finding.
+
+    Args:
+        settings: the settings.
+        full: check every file and job, not a sample.
+        part: the part of the service that has these settings. What it never uses is not checked.
+    """
     plugins = (*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins)
     own = (
-        *(check_settings(settings), check_datasets(settings), check_destinations(settings)),
-        *(check_plugins(plugins), check_temporary_folder(settings)),
+        *(check_settings(settings, part), check_datasets(settings), check_destinations(settings)),
+        *(check_plugins(plugins), check_temporary_folder(settings) if part.writes_files else ()),
     )
     for finding in chain(*own):
         yield finding
@@ -55,7 +64,7 @@ async def run_checks(settings: Settings, *, full: bool = False) -> AsyncIterator
     async def bucket() -> AsyncIterator[Finding]:
         with outages_are_retryable():
             async with autocommit.connect() as connection:
-                async for finding in check_bucket(connection, storage, settings, full=full):
+                async for finding in check_bucket(connection, storage, settings, full=full, part=part):
                     yield finding
 
     async def clocks() -> AsyncIterator[Finding]:

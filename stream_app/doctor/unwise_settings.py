@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from stream_app.doctor.findings import Finding, FindingFactory
+from stream_app.doctor.part import Part
 from stream_app.exposure import is_known, is_public, key_set_faults, weak_signing_secrets
 from stream_app.setting_errors import unknown_settings
 from stream_app.setting_types import is_local_url
@@ -21,10 +22,14 @@ NO_REAL_LIMIT = 100_000
 """A number of concurrent calls that no process reaches, so a limit of this size has no effect."""
 
 
-def check_settings(settings: Settings) -> Iterator[Finding]:
-    """Yield a finding for each unwise setting. Most checks apply only if other machines reach the system."""
+def check_settings(settings: Settings, part: Part = Part.ALL) -> Iterator[Finding]:
+    """Yield a finding for each unwise setting that ``part`` uses.
+
+    Most checks apply only if other machines reach the system.
+    """
     public = is_public(settings)
-    parts = (_signing(settings, public), _tokens(settings, public), _passwords(settings, public))
+    tokens = _tokens(settings, public) if part.reads_tokens else ()
+    parts = (_signing(settings, public, part), tokens, _passwords(settings, public))
     more = (_connections(settings, public), _addresses(settings, public), _times(settings), _limits(settings))
     found = [finding for part in (_unknown(), *parts, *more) for finding in part]
     yield from found or [AREA.ok("values", "no risky setting")]
@@ -38,10 +43,12 @@ def _unknown() -> Iterator[Finding]:
             yield AREA.warning(name, "unknown_setting", name=name)
 
 
-def _signing(settings: Settings, public: bool) -> Iterator[Finding]:
-    refused = dict(weak_signing_secrets(settings, public=public))
-    for variable, why in weak_signing_secrets(settings, public=True):
-        if variable in refused:
+def _signing(settings: Settings, public: bool, part: Part) -> Iterator[Finding]:
+    refused = dict(weak_signing_secrets(settings, public=public, reads_tokens=part.reads_tokens))
+    for variable, why in weak_signing_secrets(settings, public=True, reads_tokens=part.reads_tokens):
+        if variable in refused and not part.reads_tokens:
+            yield AREA.problem(variable, "forgeable_links", reason=refused[variable])
+        elif variable in refused:
             yield AREA.problem(variable, "refused_secret", reason=refused[variable])
         elif variable == "EXPORTER_JWT_SECRET" and is_known(settings.jwt_secret):
             yield AREA.warning(variable, "development_secret")

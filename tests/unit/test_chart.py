@@ -12,6 +12,9 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from stream_app.doctor.findings import State
+from stream_app.doctor.part import Part
+from stream_app.doctor.unwise_settings import check_settings
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from tests.unit import test_kubernetes as kustomization
@@ -100,6 +103,29 @@ def test_each_process_has_the_variables_of_the_kustomization(process: str) -> No
         if key not in secrets
     }
     assert variables("values.yaml", process) == theirs
+
+
+@pytest.mark.parametrize("process", ["worker", "api"])
+def test_helm_test_checks_a_process_with_what_that_process_has(process: str) -> None:
+    """The doctor has the settings, secrets, account and files of its process, and finds no problem."""
+    (theirs,) = pod(workload("everything.yaml", process, "exports"))["containers"]
+    tester = pod(find("everything.yaml", "Pod", f"exports-doctor-{process}"))
+    (ours,) = tester["containers"]
+    assert ours["args"] == ["exporter", "doctor", "--part", process]
+    for key in ("image", "envFrom", "volumeMounts", "securityContext"):
+        assert ours[key] == theirs[key]
+    accounts = [
+        spec.get("serviceAccountName")
+        for spec in (tester, pod(workload("everything.yaml", process, "exports")))
+    ]
+    assert accounts[0] == accounts[1]
+    secrets = kustomization.SECRETS[f"exporter-{process}"]
+    given = {
+        name.removeprefix("EXPORTER_").lower(): value.replace("change-me", "q7Zw2Lm9Xr4Tv8Kb")
+        for name, value in (variables("values.yaml", process) | secrets).items()
+    }
+    settings = Settings.model_validate(given)
+    assert [f for f in check_settings(settings, Part(process)) if f.state is State.PROBLEM] == []
 
 
 def test_pods_are_reached_by_the_same_ports_as_in_the_kustomization() -> None:

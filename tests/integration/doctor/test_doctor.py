@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,12 +25,14 @@ from stream_app.db.engine import create_engine
 from stream_app.doctor import checks
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.findings import Finding, State
+from stream_app.doctor.part import Part
 from stream_app.settings import Settings
 from stream_app.sign_in_settings import DEVELOPMENT_SECRET
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest, Topic, request_event
 from streaming_exporter.kafka_connection import ensure_topics
+from tests.store_proxy import Proxy, Request
 from tests.waiting import until_async
 
 ROOT = Path(__file__).parents[3]
@@ -126,8 +129,9 @@ async def _numbers(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
 @pytest.fixture
 def examine(own: Settings) -> Examine:
     async def run(**changed: Any) -> Report:
-        full = changed.pop("full", False)
-        return Report([item async for item in checks.run_checks(own.model_copy(update=changed), full=full)])
+        full, part = changed.pop("full", False), changed.pop("part", Part.ALL)
+        settings = own.model_copy(update=changed)
+        return Report([item async for item in checks.run_checks(settings, full=full, part=part)])
 
     return run
 
@@ -303,6 +307,32 @@ async def test_files_without_jobs(
         assert upload in overdue.what
     finally:
         _empty(bucket)
+
+
+async def test_an_api_needs_no_right_to_write_or_to_list_uploads(
+    examine: Examine, own: Settings, database: asyncpg.Connection
+) -> None:
+    """Its key in docs/operations.md has neither. A file that is missing is found all the same."""
+
+    def rule(request: Request) -> tuple[int, str] | None:
+        is_read = request.method in ("GET", "HEAD") and "uploads" not in request.path
+        return None if is_read else (403, "AccessDenied")
+
+    with Proxy(own.s3_endpoint) as proxy:
+        proxy.rule = rule
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        reached = {"s3_endpoint": f"http://127.0.0.1:{proxy.server_port}"}
+        assert (await examine(part=Part.API, **reached)).problems == set()
+        assert proxy.refused == 0
+        await insert(
+            database,
+            status="completed",
+            file_path=object_key(uuid4(), 1, "f"),
+            expires_at=timedelta(days=1),
+        )
+        assert (await examine(part=Part.API, **reached)).problems == {"bucket files of jobs"}
+        assert "bucket upload" in (await examine(part=Part.WORKER, **reached)).problems
+        await asyncio.to_thread(proxy.shutdown)
 
 
 async def test_unread_messages_are_a_problem(examine: Examine, own: Settings) -> None:

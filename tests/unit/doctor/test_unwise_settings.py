@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from producers.tokens import sign_token
 from stream_app.doctor.findings import FindingFactory, State, as_json, show, worst
+from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exposure import UnsafeSettings, refuse_weak_secrets
 from stream_app.settings import Settings
@@ -176,6 +178,33 @@ def test_tokens_are_signed_with_a_short_secret_but_not_with_an_empty_one() -> No
             sign_token(empty, "ada")
         with pytest.raises(UnsafeSettings, match="EXPORTER_JWT_SECRET: it is empty"):
             refuse_weak_secrets(empty, "127.0.0.1")
+
+
+def of_worker(**changed: Any) -> dict[str, str]:
+    """Return the codes of what is found in a worker, which has no settings of tokens."""
+    without = {"jwt_secret": SecretStr(DEVELOPMENT_SECRET), "jwt_max_lifetime_seconds": None}
+    settings = Settings(_env_file=None, **SAFE).model_copy(update=without | changed)
+    return {f.check: f.code for f in check_settings(settings, Part.WORKER) if f.state is not State.OK}
+
+
+def test_a_worker_needs_a_secret_of_links_and_none_of_tokens() -> None:
+    assert of_worker(link_secret=PROVIDER["link_secret"]) == {}
+    assert of_worker(jwt_secret=SAFE["jwt_secret"]) == {}
+    links = {"EXPORTER_LINK_SECRET": "forgeable_links"}
+    assert of_worker() == of_worker(link_secret=KNOWN) == links
+    assert of_worker(**LOCAL) == {"EXPORTER_LINK_SECRET": "weak_secret"}
+
+
+@pytest.mark.parametrize("changed", [{}, {"jwt_secret": KNOWN}, PROVIDER | {"jwt_audience": None}])
+def test_an_api_is_checked_as_a_process_with_all_settings(changed: dict[str, Any]) -> None:
+    settings = Settings(_env_file=None, **SAFE).model_copy(update=changed)
+    assert list(check_settings(settings, Part.API)) == list(check_settings(settings))
+
+
+def test_only_the_settings_of_a_worker_have_a_file_of_readiness() -> None:
+    settings = Settings(_env_file=None, **SAFE)
+    assert Part.of(settings) is Part.ALL
+    assert Part.of(settings.model_copy(update={"ready_file": Path("/tmp/ready")})) is Part.WORKER
 
 
 def test_every_setting_is_checked() -> None:
