@@ -29,7 +29,7 @@ FIELDS: Mapping[str, str] = {
     "year": "its year",
     "month": "its month, 01 to 12",
     "day": "its day, 01 to 31",
-    "time": "its time, such as 063000",
+    "time": "its time, such as 063000; the second one of a time that exists twice ends with b",
     "window_date": "the day on which the window of a schedule's run begins, or else the date",
     "job_id": "the id of the job",
     "schedule": "the name of the schedule, or else its id; `none` without a schedule",
@@ -157,7 +157,7 @@ def _values(facts: JobFacts, file_name: str, number: int | str) -> Mapping[str, 
         "year": f"{moment:%Y}",
         "month": f"{moment:%m}",
         "day": f"{moment:%d}",
-        "time": f"{moment:%H%M%S}",
+        "time": _clock(moment),
         "window_date": f"{window:%Y-%m-%d}",
         "job_id": clean(facts.job_id),
         "schedule": clean(facts.schedule or "none"),
@@ -167,3 +167,8 @@ def _values(facts: JobFacts, file_name: str, number: int | str) -> Mapping[str, 
         "extension": clean(extension) if dot else clean(facts.format),
         "format": clean(facts.format),
     }
+
+
+def _clock(local: datetime) -> str:
+    """Return the time of the day. Where clocks go back, a time comes twice: the second one ends with b."""
+    return f"{local:%H%M%S}" + ("b" if local.fold else "")

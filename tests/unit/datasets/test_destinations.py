@@ -1,7 +1,8 @@
 """Destinations of the datasets file: what it can say, what is refused, who can use them, and paths."""
 
 import re
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,22 @@ def test_each_field_has_its_value() -> None:
         "extension=csv.gz",
         "format=csv",
     ]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "America/Santiago", "UTC"])
+def test_runs_of_different_minutes_have_different_times_also_where_clocks_go_back(zone: str) -> None:
+    """Clocks go back by an hour, by half an hour, and over midnight."""
+    pattern = PathPattern.parse("{date}/{time}-{number}.{extension}")
+    moments = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=30) * step for step in range(365 * 48)]
+    paths = [
+        pattern.path(replace(FACTS, zone=zone, moment=moment), file_name="a.csv", number=1)
+        for moment in moments
+    ]
+    assert len(set(paths)) == len(moments)
+    repeated = [path for path in paths if "b-" in path]
+    assert len(repeated) == {"UTC": 0, "Australia/Lord_Howe": 1}.get(zone, 2)
+    if zone == "Europe/Berlin":
+        assert repeated == ["2026-10-25/020000b-1.csv", "2026-10-25/023000b-1.csv"]
 
 
 @given(st.text(), st.text())
