@@ -31,6 +31,7 @@ from stream_app.datasets.excel_template import (
 )
 from stream_app.exports.columns import Column, has_instants
 from stream_app.exports.formats.base import Document
+from stream_app.exports.formats.excel.below_header import Box, clear_below, print_to, printed_boxes
 from stream_app.exports.formats.excel.number_formats import number_format_of
 from stream_app.exports.formats.excel.rows import plain
 from stream_app.exports.formats.excel.sheet_layout import (
@@ -52,9 +53,6 @@ CREATOR = "streaming-exporter"
 
 _ZONE_PROPERTY = "timezone"
 """The own property of the workbook that names the time zone of its times."""
-
-Box = tuple[int, int, int, int]
-"""First column, first row, last column, last row."""
 
 _DIMENSION = re.compile(rb"<dimension [^>]*>")
 
@@ -121,9 +119,8 @@ class WorkbookBuilder:
         # Styles are created in the same order, so that their numbers stay the same.
         for index, item in enumerate(self._document.columns, 1):
             self.style(sheet, index, item)
-        sheet.delete_rows(self.header + 1, sheet.max_row)
-        for row in [row for row in sheet.row_dimensions if row > self.header]:
-            del sheet.row_dimensions[row]
+        clear_below(sheet, self.header, len(self._document.columns))
+        printed = printed_boxes(sheet)
         sheets = [sheet]
         for number in range(2, len(last_rows) + 1):
             another = book.copy_worksheet(sheet)
@@ -135,6 +132,7 @@ class WorkbookBuilder:
             sheets.append(another)
         for each, last_row in zip(sheets, last_rows, strict=True):
             self.limit(each, last_row)
+            print_to(each, printed, self.header, last_row)
         return WorkbookParts(
             saved_parts(book),
             [

@@ -2,7 +2,9 @@
 
 import io
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -10,10 +12,13 @@ from zipfile import ZipFile
 import pytest
 from openpyxl import Workbook, load_workbook
 from openpyxl.utils.datetime import CALENDAR_MAC_1904, CALENDAR_WINDOWS_1900
+from openpyxl.worksheet.pagebreak import Break
+from openpyxl.worksheet.worksheet import Worksheet
 
 from stream_app.datasets.excel_template import check_template
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
+from stream_app.exports.formats.excel.below_header import clear_below
 from stream_app.exports.formats.excel.format import ExcelFormat
 from streaming_exporter.events import Options
 
@@ -48,7 +53,7 @@ def template(folder: Path, epoch: datetime, suffix: str = ".xlsx") -> Path:
     return path
 
 
-def filled(path: Path) -> bytes:
+def filled(path: Path, *, rows: bytes = ROWS, last_row: int = 100) -> bytes:
     check_template(path, "orders", NAMES, None)
     document = Document(
         "orders",
@@ -58,7 +63,7 @@ def filled(path: Path) -> bytes:
         template=path,
         template_columns=tuple(NAMES),
     )
-    return b"".join(ExcelFormat().frame(iter([ROWS]), document, Tally()))
+    return b"".join(ExcelFormat(last_row=last_row).frame(iter([rows]), document, Tally()))
 
 
 @pytest.mark.parametrize("epoch", [CALENDAR_WINDOWS_1900, CALENDAR_MAC_1904], ids=["1900", "1904"])
@@ -81,3 +86,97 @@ def test_dates_are_the_same_whichever_year_a_template_counts_from(tmp_path: Path
         b"46023", b"46023.75", b"46354",
     ]  # fmt: skip
     assert b"<v>46354.395833" in notes
+
+
+def with_rows_hidden(sheet: Any) -> None:
+    sheet.sheet_format.zeroHeight = True
+
+
+def with_a_break(sheet: Any) -> None:
+    for row in (1, 3, 4):
+        sheet.row_breaks.append(Break(id=row))
+
+
+BELOW: list[Callable[[Any], Any]] = [
+    *(
+        partial(Worksheet.merge_cells, range_string=area)
+        for area in ("A4:D4", "A5:B5", "B4:C200", "D4:D5", "D6:F9")
+    ),
+    with_rows_hidden,
+    with_a_break,
+]
+
+
+@pytest.mark.parametrize("last_row", [100, 5], ids=["one sheet", "several sheets"])
+@pytest.mark.parametrize("prepare", BELOW)
+def test_nothing_below_the_captions_hides_values(
+    tmp_path: Path, prepare: Callable[[Any], Any], last_row: int
+) -> None:
+    path = template(tmp_path, CALENDAR_WINDOWS_1900)
+    book: Any = load_workbook(path)
+    sheet = book.worksheets[0]
+    sheet.merge_cells("A1:C1")
+    sheet.merge_cells("F1:G9")  # beside the rows
+    sheet["A5"] = "Confidential"
+    prepare(sheet)
+    book.save(path)
+
+    content = filled(path, rows=ROWS * 4, last_row=last_row)
+    book = load_workbook(io.BytesIO(content))
+    sheets = [each for each in book.worksheets if each.title != "Notes"]
+    found = [
+        row for each in sheets for row in each.iter_rows(min_row=3, max_col=4, values_only=True) if any(row)
+    ]
+    assert [(number, day.date(), *others) for number, day, *others in found] == [
+        (1, *DATES[0]),
+        (2, *DATES[1]),
+    ] * 4
+    assert len(sheets) == (1 if last_row == 100 else 3)
+    for each in sheets:
+        assert sorted(str(area) for area in each.merged_cells.ranges) == ["A1:C1", "F1:G9"]
+        assert [each.id for each in each.row_breaks.brk if each.id > 2] == []
+    with ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.startswith("xl/worksheets/sheet")]
+        for name in names:
+            xml = archive.read(name)
+            assert b"zeroHeight" not in xml
+            assert set(re.findall(rb'<mergeCell ref="([^"]*)"', xml)) <= {b"A1:C1", b"F1:G9"}
+
+
+def test_a_merged_range_that_reaches_the_rows_is_cut_at_the_captions() -> None:
+    sheet: Any = Workbook().active
+    for area in ("A1:A9", "B2:C9", "D2:D9", "F2:F9"):
+        sheet.merge_cells(area)
+    clear_below(sheet, 2, 4)
+    assert sorted(str(area) for area in sheet.merged_cells.ranges) == ["A1:A2", "B2:C2", "F2:F9"]
+    assert sheet.max_row == 2
+
+
+@pytest.mark.parametrize(
+    ("area", "first", "second"),
+    [
+        (None, [], []),
+        ("A1:C3", ["$A$1:$C$5"], ["$A$1:$C$4"]),
+        ("A2:D2", ["$A$2:$D$5"], ["$A$2:$D$4"]),
+        ("A1:D200", ["$A$1:$D$5"], ["$A$1:$D$4"]),
+        ("A1:D1", ["$A$1:$D$1"], ["$A$1:$D$1"]),
+        ("A4:D9", [], []),
+        ("A1:B3,C1:D9,A7:B8", ["$A$1:$B$5", "$C$1:$D$5"], ["$A$1:$B$4", "$C$1:$D$4"]),
+    ],
+)
+def test_the_print_area_reaches_to_the_last_row(
+    tmp_path: Path, area: str | None, first: list[str], second: list[str]
+) -> None:
+    path = template(tmp_path, CALENDAR_WINDOWS_1900)
+    book: Any = load_workbook(path)
+    book.worksheets[0].title = "orders, 'A1'"
+    book.worksheets[0].print_area = area
+    book.save(path)
+
+    book = load_workbook(io.BytesIO(filled(path, rows=ROWS * 2 + ROWS[: ROWS.index(b"\n") + 1], last_row=5)))
+    found = [re.findall(r"![$A-Z\d:]+", str(each.print_area)) for each in book.worksheets[:2]]
+    assert found == [[f"!{each}" for each in areas] for areas in (first, second)]
+    empty: Any = load_workbook(io.BytesIO(filled(path, rows=b""))).worksheets[0]
+    assert re.findall(r"![$A-Z\d:]+", str(empty.print_area)) == [
+        f"!{each}".replace("$5", "$2") for each in first
+    ]
