@@ -45,6 +45,8 @@ _OF_OTHERS = re.compile(
     r"|\w+_SERVICE_(HOST|PORT(_\w+)?)\Z|\w+_PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?\Z"
 )
 
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+
 
 def settings_file() -> Path | None:
     """Return the path of the settings file, or ``None`` if there is none."""
@@ -72,8 +74,17 @@ def file_variables() -> dict[str, str]:
 
 
 def environment_variables() -> dict[str, str]:
-    """Return all variables of the environment, with their names in upper case."""
-    return {key.upper(): value for key, value in os.environ.items()}
+    """Return the variables of the environment, with their names in upper case.
+
+    The addresses of Services are left out. Kubernetes sets such variables in pods for each Service of the
+    namespace: one with the name ``exporter-metrics`` sets ``EXPORTER_METRICS_PORT=tcp://10.0.0.1:9100``.
+    """
+    found = {key.upper(): value for key, value in os.environ.items()}
+    return {
+        key: value
+        for key, value in found.items()
+        if not (key.endswith("_PORT") and _SERVICE_ADDRESS.match(value))
+    }
 
 
 def sources_of(field: str) -> frozenset[SettingSource]:

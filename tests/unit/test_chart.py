@@ -168,6 +168,7 @@ def test_budgets_and_scaling_are_those_of_the_kustomization() -> None:
 def test_no_pod_has_more_rights_than_it_needs(manifest: Manifest) -> None:
     spec = pod(manifest)
     assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in spec["containers"]:

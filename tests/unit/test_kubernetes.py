@@ -92,6 +92,7 @@ def test_each_command_exists_and_takes_its_arguments(name: str) -> None:
 def test_they_run_without_privileges_and_within_limits(name: str) -> None:
     assert pod(name)["securityContext"]["runAsNonRoot"] is True
     assert pod(name)["automountServiceAccountToken"] is False
+    assert pod(name)["enableServiceLinks"] is False
     contained = container(name)["securityContext"]
     assert contained["readOnlyRootFilesystem"] is True
     assert contained["allowPrivilegeEscalation"] is False

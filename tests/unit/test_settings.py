@@ -117,6 +117,17 @@ def test_a_bad_value_names_the_variable_and_what_is_allowed(
     assert (value not in line) if is_secret(FIELDS[name]) else (shown in line)
 
 
+@pytest.mark.parametrize("name", [name for name in FIELDS if name.endswith("_port")])
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:9100", "udp://[fd00::1]:53"])
+def test_the_address_of_a_service_of_kubernetes_is_no_port(
+    name: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes sets the variable in pods beside a Service such as exporter-metrics."""
+    before = load_settings()
+    monkeypatch.setenv(f"EXPORTER_{name.upper()}", address)
+    assert load_settings() == before
+
+
 @pytest.mark.parametrize("name", sorted(FIELDS.keys() - set(SECRETS) - {"datasets_file"}))
 def test_control_characters_are_in_no_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"EXPORTER_{name.upper()}", "a\nb")

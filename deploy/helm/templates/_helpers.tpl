@@ -54,6 +54,7 @@ prometheus.io/port: "9100"
 {{- /* What every pod has: no rights that no process needs. Arguments: root, values. */ -}}
 {{- define "exporter.pod" -}}
 automountServiceAccountToken: false
+enableServiceLinks: false # a Service with the name exporter-metrics would set EXPORTER_METRICS_PORT
 {{- with .values.serviceAccountName }}
 serviceAccountName: {{ . }}
 {{- end }}
