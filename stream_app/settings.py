@@ -155,7 +155,9 @@ class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
     )
     user_slots: Count = Field(2, description="Number of exports of one user that run at a time")
     user_pending_limit: Count = Field(
-        100, description="Limit of unfinished jobs of one user. The API refuses further requests"
+        100,
+        description="Limit of unfinished jobs of one user. The API refuses further requests. Runs of "
+        "schedules that wait for late rows do not count",
     )
     lease_seconds: Seconds = Field(
         30,

@@ -73,7 +73,8 @@ WindowFrom = Annotated[
     Field(
         ge=EARLIEST,
         le=LATEST,
-        description="Begin of the next window, from 1970 to 2100. Default: the end of the last one",
+        description="Begin of the next window, from 1970 to 2100. Default: the end of the last one. Runs "
+        "that are due before it start no job",
     ),
 ]
 Delay = Annotated[

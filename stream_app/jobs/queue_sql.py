@@ -41,6 +41,22 @@ SUBMIT_LOCK = 730_158
 """Class of the advisory locks under which the unfinished jobs of one user are counted."""
 
 
+PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+"""The numbers of the priorities: jobs with a smaller one are claimed first."""
+
+_WAITING_RUN = f"""
+    coalesce(
+        other.schedule_id IS NOT NULL AND other.priority = {PRIORITIES["low"]} AND other.status = 'pending'
+        AND other.attempt = 0 AND other.outcome IS NULL AND other.not_before > now(),
+        false
+    )
+"""
+"""Condition: the job is a run of a calendar that cannot start yet, because it waits for late rows.
+
+Runs that users start in addition have another priority.
+"""
+
+
 def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Statement:
     """Return the statement that inserts jobs.
 
@@ -50,14 +66,16 @@ def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Sta
     Args:
         columns: the columns that each job has.
         admitted: whether the jobs are admitted. A row of the same job that is not admitted becomes admitted.
-        limited: insert nothing if the user ``:user_id`` already has ``:user_limit`` unfinished jobs.
+        limited: insert nothing if the user ``:user_id`` already has ``:user_limit`` unfinished jobs. Runs of
+            calendars count from the time on at which they can start: their number follows from the calendars.
     """
     names = ", ".join(f'"{name}"' for name in columns)
-    limit = """
+    limit = f"""
         WHERE (
             SELECT count(*) FROM (
                 SELECT FROM export_jobs AS other
-                WHERE other.user_id = :user_id AND other.status IN ('pending', 'processing') LIMIT :user_limit
+                WHERE other.user_id = :user_id AND other.status IN ('pending', 'processing')
+                    AND NOT {_WAITING_RUN} LIMIT :user_limit
             ) AS unfinished
         ) < :user_limit
     """

@@ -30,7 +30,7 @@ from stream_app.db.statements import Record
 from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS, MISSING
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.queue_sql import MARK_ADMITTED, SUBMIT_LOCK, insert_jobs
+from stream_app.jobs.queue_sql import MARK_ADMITTED, PRIORITIES, SUBMIT_LOCK, insert_jobs
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
@@ -55,8 +55,6 @@ ANYWHERE = AddressRules()
 """Rules that allow mails to all domains and webhooks to all public hosts."""
 
 _NAME: TypeAdapter[str | None] = TypeAdapter(Name)
-
-PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 REQUEST_COLUMNS = (
     "user_id",

@@ -357,11 +357,16 @@ def earliest_start(run: Run, delay: int) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The runs to start, oldest first, and the new ``next_run`` and ``window_start`` of the schedule."""
+    """The runs to start, oldest first, and the new ``next_run`` and ``window_start`` of the schedule.
+
+    ``takes_place`` is false if all runs were missed. If it is true, there can be no run nevertheless, because
+    the next window begins later.
+    """
 
     runs: tuple[Run, ...]
     next_run: datetime
     window_start: datetime | None
+    takes_place: bool
 
 
 @lru_cache(maxsize=4096)  # schedules that are due in one minute have few different calendars
@@ -378,7 +383,8 @@ def plan(
     """Plan the runs that are due from ``next_run`` to ``until``: the latest ones, ``limit`` at most.
 
     Runs that are left out make no gap: the window of the first planned run begins at ``window_start``, or,
-    if there was no run before, with the period of the run that was due first.
+    if there was no run before, with the period of the run that was due first. A run whose window ends before
+    the next one begins, such as one before the owner's ``window_from``, has no rows and is left out.
     """
     if window_start is None and (first := window_of(windowing, calendar, next_run, None)) is not None:
         window_start = first.start
@@ -390,6 +396,8 @@ def plan(
     runs = []
     for at in due:
         window = window_of(windowing, calendar, at, window_start)
+        if window is not None and window.start >= window.end:
+            continue
         window_start = window.end if window else window_start
         runs.append(Run(at, window))
-    return Plan(tuple(runs), calendar.next_run(until), window_start)
+    return Plan(tuple(runs), calendar.next_run(until), window_start, takes_place=bool(due))

@@ -141,7 +141,7 @@ class RunPlanner:
             catch_up=CatchUp(schedule.catch_up),
             limit=self.settings.schedule_catch_up_limit,
         )
-        if windowing is Windowing.NONE or not found.runs:
+        if windowing is Windowing.NONE or not found.takes_place:
             gaps = ()
         gap_jobs = [
             self._job(

@@ -1,6 +1,7 @@
 """Schedules over HTTP: create, read, change, run, delete, and their owners."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -350,6 +351,18 @@ async def test_names_of_exports_and_schedules(api: Harness) -> None:
         for name in ("a\nb", "x" * 201, 7):
             answer = await call(where, json={**(body if call == user.post else {}), "name": name})
             assert (answer.status_code, answer.json()["field"]) == (422, "name"), answer.text
+
+
+async def test_additional_runs_that_wait_for_late_rows_count_for_the_limit(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a user could start any number of them."""
+    services = api.app.state.services
+    limited = services.settings.model_copy(update={"user_pending_limit": 2})
+    monkeypatch.setattr(api.app.state, "services", replace(services, settings=limited))
+    user = api.user()
+    schedule = await made(user, window="previous_period", delay=7 * 24 * 3600)
+    assert [(await user.post(path(schedule, ":run"))).status_code for _ in range(3)] == [202, 202, 429]
 
 
 async def test_windows_of_runs_now_have_no_gaps_and_no_overlaps(api: Harness) -> None:

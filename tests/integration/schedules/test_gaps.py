@@ -175,6 +175,29 @@ async def test_each_moment_is_in_a_file_wherever_the_owner_moves_the_begin(
     assert await gaps(schedules) == 0
 
 
+@pytest.mark.parametrize("kind", ["previous_period", "since_last_run"])
+async def test_a_run_before_the_begin_of_the_next_window_is_no_job_and_gaps_are_exported(
+    schedules: Schedules, kind: str
+) -> None:
+    """The owner wants no rows for some days."""
+    made = await schedules.create(window=kind, window_start=START)
+    scheduler = schedules.scheduler()
+    await scheduler.run_due(START + days(1))
+    await scheduler.run_due(START + days(2))
+    first, second = await schedules.jobs(made)
+    await schedules.set(made, window_start=START + days(5))
+    await schedules.end(first, Status.FAILED)
+    await schedules.end(second, Status.COMPLETED)
+    assert await scheduler.run_due(START + days(3)) == 1
+    assert await scheduler.run_due(START + days(4)) == 0
+    assert await scheduler.run_due(START + days(5)) == 0
+    schedule = await schedules.get(made)
+    assert (schedule.next_run, schedule.window_start) == (START + days(6), START + days(5))
+    assert await scheduler.run_due(START + days(6)) == 1
+    windows = [window(job) for job in await schedules.jobs(made)]
+    assert in_hours(windows) == [(0, 24), (24, 48), (0, 24), (120, 144)]
+
+
 async def test_a_gap_is_deleted_with_its_schedule(schedules: Schedules) -> None:
     made = await schedules.create(window="since_last_run", window_start=START)
     scheduler = schedules.scheduler()

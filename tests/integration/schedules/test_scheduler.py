@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 from dev.sample import DATASETS
 from stream_app.datasets.file import load_datasets
 from stream_app.jobs.states import Status
+from stream_app.jobs.submission import SubmitResult
 from stream_app.schedules import run_planner
 from stream_app.schedules.run_planner import job_id_of
 from streaming_exporter.errors import Retryable
-from streaming_exporter.events import EventType
+from streaming_exporter.events import Event, EventType
 from tests.integration.schedules.conftest import START, Schedules, days, producer, refusal
 
 MINUTE = timedelta(minutes=1)
@@ -302,6 +303,37 @@ async def test_runs_of_one_minute_start_at_different_times_within_the_jitter(sch
         for minute in range(4)
     ]
     assert min(counts) > 20
+
+
+async def test_runs_that_wait_for_late_rows_do_not_count_for_the_limit_of_their_user(
+    schedules: Schedules,
+) -> None:
+    due = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+    made = await schedules.create(
+        schedule="0 * * * *",
+        catch_up="all",
+        window="since_last_run",
+        window_start=due,
+        next_run=due + timedelta(hours=1),
+        delay=7 * 24 * 3600,
+    )
+    scheduler = schedules.scheduler()
+    assert await scheduler.run_due(due + timedelta(hours=3)) == 3
+    data = {"user_id": "u", "export_type": "ledger", "format": "csv"}
+
+    async def submitted() -> SubmitResult:
+        event = Event(id=str(uuid4()), source="/test", type=EventType.REQUESTED, data=data)
+        job = scheduler.planner.validator.job(event, now=datetime.now(UTC))
+        return await schedules.queue.submit(job, user_limit=2)
+
+    assert await submitted() is SubmitResult.NEW
+    async with schedules.engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE export_jobs SET not_before = now() WHERE run_at = :at"),
+            {"at": due + timedelta(hours=1)},
+        )
+    assert len(await schedules.jobs(made)) == 3
+    assert await submitted() is SubmitResult.TOO_MANY, "a run that can start counts"
 
 
 async def test_missed_runs_start_without_jitter(schedules: Schedules) -> None:

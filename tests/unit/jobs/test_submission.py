@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from stream_app.datasets.models import Dataset
-from stream_app.jobs.submission import PRIORITIES, NewJob, RequestValidator, request_event_of
+from stream_app.jobs.queue_sql import PRIORITIES
+from stream_app.jobs.submission import NewJob, RequestValidator, request_event_of
 from streaming_exporter.events import SCHEDULES, Event, EventType, decode
 from tests.datasets import datasets_of
 

@@ -287,6 +287,36 @@ def test_the_first_window_begins_with_the_period_of_the_run_that_was_due_first(
     assert runs[-1].end == period_before(calendar, due).end
 
 
+@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
+@pytest.mark.parametrize("windowing", [Windowing.PREVIOUS_PERIOD, Windowing.SINCE_LAST_RUN])
+@pytest.mark.parametrize("catch_up", list(CatchUp))
+def test_runs_before_the_begin_of_the_next_window_are_left_out(
+    schedule: str, windowing: Windowing, catch_up: CatchUp
+) -> None:
+    calendar = Calendar.of(schedule, timezone=BERLIN)
+    begin = datetime(2027, 1, 6, 10, tzinfo=UTC)
+    start, due = begin, calendar.next_run(datetime(2026, 11, 1, 9, tzinfo=UTC))
+    windows = []
+    while due < begin + 100 * DAY:
+        found = plan(
+            calendar,
+            next_run=due,
+            until=due,
+            window_start=start,
+            windowing=windowing,
+            catch_up=catch_up,
+            limit=3,
+        )
+        assert found.next_run > due
+        assert found.takes_place
+        assert found.window_start is not None
+        start, due = found.window_start, found.next_run
+        windows += [run.window for run in found.runs if run.window is not None]
+    assert windows[0].start == begin
+    assert all(window.start < window.end for window in windows)
+    assert all(one.end == other.start for one, other in pairwise(windows))
+
+
 def test_a_long_pause_is_not_searched_run_by_run() -> None:
     calendar = Calendar.of("* * * * *")
     until = datetime(2026, 1, 1, tzinfo=UTC)
