@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from stream_app.app import stop_timeout
 from stream_app.doctor.findings import State
 from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings
@@ -92,6 +93,21 @@ def test_each_process_runs_as_in_the_kustomization(process: str) -> None:
         container.pop("image")
         container.pop("imagePullPolicy", None)
     assert ours == theirs
+
+
+@pytest.mark.parametrize(("example", "prefix"), [("values.yaml", "exporter"), ("everything.yaml", "exports")])
+def test_a_worker_has_time_for_its_exports_and_for_a_delivery(example: str, prefix: str) -> None:
+    """The second example has a long time-out of deliveries."""
+    worker = workload(example, "worker", prefix)
+    found = {item["name"]: item["value"] for item in pod(worker)["containers"][0]["env"]}
+    settings = VALUES[example]["settings"] | found
+    times: dict[str, Any] = {
+        name.removeprefix("EXPORTER_").lower(): float(value)
+        for name, value in settings.items()
+        if name in ("EXPORTER_DRAIN_SECONDS", "EXPORTER_DELIVERY_TIMEOUT_SECONDS")
+    }
+    needed = stop_timeout(Settings.model_validate(times))
+    assert needed < pod(worker)["terminationGracePeriodSeconds"] <= needed + 10
 
 
 @pytest.mark.parametrize("process", PROCESSES)

@@ -10,7 +10,7 @@ import typer
 
 from dev.sample import DATASETS
 from producers.__main__ import cli
-from stream_app.app import SHUTDOWN_SECONDS
+from stream_app.app import stop_timeout
 from stream_app.doctor.findings import State
 from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings
@@ -113,7 +113,7 @@ def test_the_datasets_are_mounted_where_the_setting_names_them(name: str) -> Non
 
 def test_the_worker_has_time_to_drain() -> None:
     settings = Settings.model_validate(fields("exporter-worker"))
-    assert pod("exporter-worker")["terminationGracePeriodSeconds"] > settings.drain_seconds + SHUTDOWN_SECONDS
+    assert pod("exporter-worker")["terminationGracePeriodSeconds"] > stop_timeout(settings)
     assert settings.user_slots < settings.worker_slots
 
 

@@ -35,8 +35,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- get (merge (dict) .Values.worker.env .Values.settings) "EXPORTER_WORKER_SLOTS" -}}
 {{- end -}}
 
-{{- define "exporter.drainSeconds" -}}
-{{- get (merge (dict) .Values.worker.env .Values.settings) "EXPORTER_DRAIN_SECONDS" -}}
+{{- /* Seconds that a worker needs to stop: its exports, or one delivery, and 23 s for the rest; 7 s more to be sure. */ -}}
+{{- define "exporter.stopSeconds" -}}
+{{- $settings := merge (dict) .Values.worker.env .Values.settings -}}
+{{- $drain := get $settings "EXPORTER_DRAIN_SECONDS" | default "30" | float64 -}}
+{{- $delivery := get $settings "EXPORTER_DELIVERY_TIMEOUT_SECONDS" | default "30" | float64 -}}
+{{- add (maxf $drain $delivery | ceil | int) 30 -}}
 {{- end -}}
 
 {{- /* Annotations of a pod. A changed setting restarts what reads it. */ -}}
