@@ -55,6 +55,7 @@ class JobFacts:
     Attributes:
         zone: the time zone of dates, by its name.
         window_from: where the window begins; ``None`` without a window.
+        is_gap: whether a run exports a window that was lost, in addition to the regular run of that moment.
     """
 
     job_id: str
@@ -66,6 +67,7 @@ class JobFacts:
     moment: datetime
     zone: str
     window_from: datetime | None = None
+    is_gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ def _values(facts: JobFacts, file_name: str, number: int | str) -> Mapping[str, 
         "year": f"{moment:%Y}",
         "month": f"{moment:%m}",
         "day": f"{moment:%d}",
-        "time": _clock(moment),
+        "time": _clock(moment) + (f"-{window:%Y%m%d}T{_clock(window)}" if facts.is_gap else ""),
         "window_date": f"{window:%Y-%m-%d}",
         "job_id": clean(facts.job_id),
         "schedule": clean(facts.schedule or "none"),

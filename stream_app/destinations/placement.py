@@ -33,6 +33,7 @@ def facts_of(notification: Notification, requested: Requested, progress: Deliver
         moment=requested.run_at or requested.at,
         zone=progress.zone,
         window_from=_moment(notification.window[0]) if notification.window else None,
+        is_gap=notification.is_gap,
     )
 
 

@@ -268,6 +268,18 @@ def new_job(event: Event, request: ExportRequest | None, *, now: datetime) -> Ne
     )
 
 
+def in_order(jobs: Sequence[NewJob]) -> list[NewJob]:
+    """Return jobs of one time with times of creation that tell their order, some microseconds before it.
+
+    The later one of two jobs must be known, for example where both are sent to the same path.
+    """
+    last = len(jobs) - 1
+    return [
+        replace(job, created_at=job.created_at - timedelta(microseconds=last - place))
+        for place, job in enumerate(jobs)
+    ]
+
+
 async def submit(
     connection: AsyncConnection, jobs: Sequence[NewJob], *, user_limit: int | None = None
 ) -> list[LifecycleData]:

@@ -114,6 +114,8 @@ class Notification:
     """The schedule of the job."""
     window: tuple[str, str] | None = None
     window_zone: str | None = None
+    is_gap: bool = False
+    """Whether an earlier run has lost the window. The job exports it in addition to the regular run."""
     warnings: Mapping[str, int] = field(default_factory=dict)
     error_code: str | None = None
     error_message: str | None = None
@@ -180,6 +182,7 @@ class Notification:
             skip_reason=_skip_reason(row),
             window=_window(row["window"]),
             window_zone=_text_of(row["window"], "timezone"),
+            is_gap=isinstance(row["window"], dict) and row["window"].get("gap") is True,
             rhythm=_rhythm(row),
             warnings=warnings_of(row["manifest"]),
             label=_text_of(row["manifest"], "label"),

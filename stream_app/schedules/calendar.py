@@ -339,11 +339,13 @@ class Run:
         window: the time range that it exports, or ``None``.
         is_repeat: True if the run exports an earlier run's window again. It does not advance
             ``window_start``.
+        is_gap: True if the run exports the window of a gap, in addition to the regular run at that time.
     """
 
     at: datetime
     window: Window | None
     is_repeat: bool = False
+    is_gap: bool = False
 
 
 def earliest_start(run: Run, delay: int) -> datetime:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
@@ -146,12 +147,12 @@ class RunPlanner:
         gap_jobs = [
             self._job(
                 schedule,
-                Run(schedule.next_run, Window(gap.window_start, gap.window_end)),
+                Run(schedule.next_run, Window(gap.window_start, gap.window_end), is_gap=True),
                 until,
                 calendar.zone,
                 gap_id=gap.id,
             )
-            for gap in gaps
+            for gap in sorted(gaps, key=attrgetter("window_start"))
         ]
         return PlannedSchedule(
             schedule.id,
@@ -266,7 +267,8 @@ def run_request(
         filters = _run_filters(dataset, filters, kinds, run, zone, timezone)
     window = None
     if run.window is not None:
-        window = window_record(run.window, dataset, zone) | ({"again": True} if run.is_repeat else {})
+        marks = {"again": run.is_repeat, "gap": run.is_gap}
+        window = window_record(run.window, dataset, zone) | {name: True for name, has in marks.items() if has}
     return _run_request(
         schedule, run.at, filters=filters, parameters=parameters, window=window, job_id=job_id
     )

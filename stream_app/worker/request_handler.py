@@ -10,7 +10,7 @@ from faust.types import EventT
 
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import NewJob, RequestValidator, accepted_data
+from stream_app.jobs.submission import NewJob, RequestValidator, accepted_data, in_order
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import metrics, tracing
 from stream_app.worker.batches import decode_all
@@ -77,10 +77,8 @@ class RequestHandler:
             of requests that could not be committed, since another transaction holds the job's row.
         """
         now = await self.store.clock.read()
-        jobs = {
-            job_id: replace(self.validator.job(event, now=now), admitted_at=now)
-            for job_id, event in asked.items()
-        }
+        validated = [replace(self.validator.job(event, now=now), admitted_at=now) for event in asked.values()]
+        jobs = dict(zip(asked, in_order(validated), strict=True))
         known = await self.store.look_up(list(jobs.values()))
         forgotten = [job_id for job_id in old if not known[job_id].is_known]
         wanted = [job_id for job_id in asked if known[job_id].is_admissible and job_id not in forgotten]

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.db.engine import autocommit_connection, transaction
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import NewJob, mark_admitted, submit
+from stream_app.jobs.submission import NewJob, in_order, mark_admitted, submit
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import tracing
 from stream_app.schedules.models import DueSchedule, Gap, ScheduledExport
@@ -181,9 +181,10 @@ class Scheduler:
                     await _pause(connection, item, item.error, due[0].now)
             gap_ids = [job.id for item in planned for job in item.gap_jobs]
             closed = await _close_gaps(connection, gap_ids)
-            jobs = [job for item in planned for job in item.jobs]
-            jobs += [job for item in planned for job in item.gap_jobs if job.id in closed]
-            accepted, outcomes = await _submit(connection, jobs)
+            # The latest window comes last, so that no earlier one replaces its file at a shared path.
+            jobs = [job for item in planned for job in item.gap_jobs if job.id in closed]
+            jobs += sorted((job for item in planned for job in item.jobs), key=_run_at)
+            accepted, outcomes = await _submit(connection, in_order(jobs))
             await self.advance(connection, [item.state for item in planned if item.state])
         await self.emit.publish_all([lifecycle_event(EventType.ACCEPTED, data) for data in accepted])
         await self.admit([data.job_id for data in accepted])
@@ -271,6 +272,10 @@ async def _submit(
     inserted = {data.job_id for data in accepted}
     outcomes = [job.event_outcome for job in traced if job.id in inserted]
     return accepted, [outcome for outcome in outcomes if outcome is not None]
+
+
+def _run_at(job: NewJob) -> datetime:
+    return job.run_at or job.created_at
 
 
 def _trace_attributes(job: NewJob) -> tracing.Attributes:

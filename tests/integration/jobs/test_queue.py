@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.jobs.claim import AttemptProgress
 from stream_app.jobs.queue_sql import RENEW
 from stream_app.jobs.states import Status
-from tests.integration.jobs.jobs import Jobs, completed, ids
+from tests.integration.jobs.jobs import Jobs, Requests, completed, ids, request
 
 
 @pytest.fixture
@@ -23,6 +23,16 @@ async def test_admitting_twice_makes_one_job_and_accepts_it_once(jobs: Jobs) -> 
     assert await jobs.admit_again(job_id) == 1
     assert await jobs.admit_again(job_id) == 0
     assert ids(await jobs.store.claim("w", 10)) == [job_id]
+
+
+async def test_the_order_of_requests_of_one_batch_is_on_record(jobs: Jobs) -> None:
+    """The later one replaces the file of an earlier one where both have the same path at a destination."""
+    asked = [uuid4() for _ in range(20)]
+    await Requests(jobs.store).handle(*(request(job_id) for job_id in asked))
+    found = [await jobs.queries.get(job_id) for job_id in asked]
+    created = [job.created_at for job in found if job is not None]
+    assert len(set(created)) == len(asked)
+    assert created == sorted(created)
 
 
 async def test_a_job_can_be_claimed_only_after_its_admission(jobs: Jobs) -> None:

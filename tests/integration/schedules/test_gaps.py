@@ -10,7 +10,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Row, text
 
+from stream_app.datasets.destination_paths import JobFacts, PathPattern
+from stream_app.destinations.placement import facts_of
+from stream_app.destinations.progress import DeliveryProgress
 from stream_app.jobs.states import UNFINISHED, Status
+from stream_app.notifications.notification import Notification
 from stream_app.schedules.store import ScheduleStore
 from tests.integration.schedules.conftest import START, Schedules, days
 
@@ -46,6 +50,41 @@ async def test_a_lost_window_before_a_later_run_gets_an_additional_run(
     await schedules.end(made_up, Status.FAILED)
     await schedules.end(third, Status.COMPLETED)
     assert await scheduler.run_due(START + days(4)) == 2, "made up for again, with the next run"
+
+
+async def test_a_made_up_window_counts_as_requested_before_the_regular_run_and_has_an_own_time_in_paths(
+    schedules: Schedules,
+) -> None:
+    made = await schedules.create(window="since_last_run", window_start=START)
+    scheduler = schedules.scheduler()
+    for day in (1, 2, 3):
+        await scheduler.run_due(START + days(day))
+    first, second, third = await schedules.jobs(made)
+    await schedules.end(second, Status.FAILED, max_failures=10)
+    await schedules.end(first, Status.FAILED, max_failures=10)
+    await schedules.end(third, Status.COMPLETED)
+    assert await scheduler.run_due(START + days(4)) == 3
+    found = sorted((await schedules.jobs(made))[3:], key=lambda job: job.created_at)
+    assert [window(job)[0] for job in found] == [START, START + days(1), START + days(3)]
+    assert len({job.created_at for job in found}) == 3
+    pattern = PathPattern.parse("{date}/{time}-{number}.{extension}")
+    paths = [pattern.path(facts(job), file_name="a.csv", number=1) for job in found]
+    assert paths == [
+        "2026-03-05/000000-20260301T000000-1.csv",
+        "2026-03-05/000000-20260302T000000-1.csv",
+        "2026-03-05/000000-1.csv",
+    ]
+
+
+def facts(job: Row[Any]) -> JobFacts:
+    row = dict.fromkeys(
+        ("revoked_at", "unsubscribed", "suppressed", "schedule", "progress", "paused", "sent_to")
+    )
+    claimed = {"delivery_id": job.id, "attempts": 1, "address": "acme", "due_at": job.created_at, "host": ""}
+    about = {"job_id": job.id, "event": "completed", "gone": False, **claimed}
+    notification = Notification.from_row({**row, **job._mapping, **about})
+    assert notification.requested is not None
+    return facts_of(notification, notification.requested, DeliveryProgress("p", "UTC", None))
 
 
 @pytest.mark.parametrize("seed", range(12))
