@@ -12,6 +12,7 @@ import httpcore2
 import typer.testing
 from typer.main import get_command
 
+from stream_app.notifications.host_lookups import HostLookups
 from stream_app.notifications.public_post import PublicPost
 from stream_app.settings import Settings
 
@@ -22,8 +23,13 @@ def keep() -> None:
     vars(httpcore2)["default_ssl_context"] = _trusted
     build = PublicPost.__init__
 
-    def __init__(self: PublicPost, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
-        build(self, settings, tls or _of_system(*_places()))
+    def __init__(
+        self: PublicPost,
+        settings: Settings,
+        tls: ssl.SSLContext | None = None,
+        lookups: HostLookups | None = None,
+    ) -> None:
+        build(self, settings, tls or _of_system(*_places()), lookups or HostLookups())
 
     PublicPost.__init__ = __init__  # type: ignore[method-assign]
 

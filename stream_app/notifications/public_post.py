@@ -14,6 +14,7 @@ import httpx2
 
 from stream_app.addresses import is_public, networks
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
+from stream_app.notifications.host_lookups import HostLookups
 from stream_app.notifications.request_words import one_line
 from stream_app.settings import Settings
 
@@ -83,9 +84,14 @@ class PublicPost:
 
     settings: Settings
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    lookups: HostLookups = field(default_factory=HostLookups)
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, read: int = 0) -> Answer:
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, user: str, read: int = 0
+    ) -> Answer:
         """Post ``body`` and return the answer, with up to about ``read`` bytes of its body.
+
+        ``user`` has named the URL.
 
         The call goes to a checked IP address, because the name can resolve to another one a moment later.
         Each call uses a new client, so receivers share no connection, cookie or proxy. Redirects are not
@@ -93,6 +99,7 @@ class PublicPost:
 
         Raises:
             DeliveryRefused: the URL has no host that can be looked up.
+            DeliveryFailed: too many hosts are being looked up, so this one was not called.
             NoAnswer: there is no answer, or all addresses of the host are private. The reason is then the
                 same as for a name that does not exist, because the job's owner must learn nothing about the
                 network of the service.
@@ -100,7 +107,7 @@ class PublicPost:
         progress = _Progress()
         try:
             async with asyncio.timeout(self.settings.delivery_timeout_seconds):
-                return await self._post(url, body, headers, read, progress)
+                return await self._post(url, body, headers, user, read, progress)
         except httpx2.InvalidURL as error:
             raise _bad_url(error) from error
         except (httpx2.HTTPError, OSError) as error:
@@ -108,7 +115,7 @@ class PublicPost:
             raise NoAnswer(_reason(error), detail=detail, request_started=progress.request_started) from error
 
     async def _post(
-        self, url: str, body: bytes, headers: Mapping[str, str], read: int, progress: _Progress
+        self, url: str, body: bytes, headers: Mapping[str, str], user: str, read: int, progress: _Progress
     ) -> Answer:
         target = httpx2.URL(url)
         last: httpx2.TransportError | None = None
@@ -120,7 +127,7 @@ class PublicPost:
             # The client closes a connection whose handshake takes too long, but not one that is cancelled.
             timeout=httpx2.Timeout(seconds, connect=seconds / 2),
         ) as client:
-            for address in await self._addresses(url):
+            for address in await self._addresses(url, user):
                 request = client.build_request(
                     "POST",
                     target.copy_with(host=address),
@@ -142,13 +149,11 @@ class PublicPost:
                     await response.aclose()
         raise last or httpx2.ConnectError("the name has no address")
 
-    async def _addresses(self, url: str) -> list[str]:
+    async def _addresses(self, url: str, user: str) -> list[str]:
         """Return the IP addresses of the URL's host that can be called, IPv4 first."""
         parts = urlsplit(url)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                parts.hostname, parts.port or 443, type=socket.SOCK_STREAM
-            )
+            found = await self.lookups.find(parts.hostname, parts.port or 443, user=user)
         except UnicodeError as error:
             raise _bad_url(error) from error
         addresses = [str(item[4][0]) for item in sorted(found, key=lambda item: item[0] != socket.AF_INET)]

@@ -38,7 +38,7 @@ class WebhookClient:
             **signature_headers(self._keys(notification), message_id(notification), int(time.time()), body),
             **({"traceparent": context} if (context := tracing.current_span().traceparent) else {}),
         }
-        answer = await self._post.post(notification.address, body, headers)
+        answer = await self._post.post(notification.address, body, headers, user=notification.user_id)
         if answer.status == GONE:
             raise DeliveryRefused("the receiver answered 410, so it wants no more webhooks")
         if not answer.ok:

@@ -41,7 +41,9 @@ class ChatClient:
         body = await asyncio.to_thread(self.body, notification)
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "streaming-exporter"}
         try:
-            answer = await self._post.post(address.url, body, headers, read=MAX_ANSWER)
+            answer = await self._post.post(
+                address.url, body, headers, user=notification.user_id, read=MAX_ANSWER
+            )
         except NoAnswer as error:
             if error.request_started:
                 raise DeliveryUncertain(f"{error}; the message can have arrived") from error

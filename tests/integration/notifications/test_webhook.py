@@ -1,6 +1,5 @@
 """Webhooks over real connections: signed, retried with the same id, and never to private hosts."""
 
-import asyncio
 import base64
 import socket
 import ssl
@@ -121,16 +120,16 @@ class Names:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
         self.answers = list(answers)
-        real = asyncio.BaseEventLoop.getaddrinfo
+        real = socket.getaddrinfo
 
-        async def resolve(loop: Any, host: Any, port: Any, **options: Any) -> Any:
+        def resolve(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
             if host != "hooks.example.com":
-                return await real(loop, host, port, **options)
+                return real(host, port, *arguments, **options)
             address = self.answers.pop(0)
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
 
-        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 @pytest.mark.parametrize(

@@ -96,4 +96,4 @@ def test_no_retry_after_of_a_receiver_is_an_error(given: str, wait: timedelta) -
 async def test_a_url_that_can_never_be_called_is_refused_for_good(url: str) -> None:
     """Another version can have accepted it. Nothing was sent, so the delivery is not ambiguous."""
     with pytest.raises(DeliveryRefused, match="the URL of the receiver is not valid"):
-        await PublicPost(SETTINGS).post(url, b"{}", {})
+        await PublicPost(SETTINGS).post(url, b"{}", {}, user="ada")
