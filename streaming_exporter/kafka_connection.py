@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from datetime import timedelta
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -23,6 +24,9 @@ from streaming_exporter.oauth import OAuthTokenProvider
 log = logging.getLogger(__name__)
 
 SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
+
+RETENTION = {Topic.AUDIT: timedelta(days=365), Topic.DEAD_LETTERS: timedelta(days=30)}
+"""How long the topics that people read later keep messages. The others have the default of the brokers."""
 
 NOT_ALLOWED = (
     TopicAuthorizationFailedError,
@@ -131,6 +135,11 @@ def bootstrap_on_failure(client: AIOKafkaClient) -> None:
     client._metadata_update = update_or_bootstrap
 
 
+def _configs(topic: Topic) -> dict[str, str]:
+    kept = RETENTION.get(topic)
+    return {} if kept is None else {"retention.ms": str(kept // timedelta(milliseconds=1))}
+
+
 async def ensure_topics(settings: KafkaSettings, *, wanted: str | None = None) -> None:
     """Create the topics that do not exist.
 
@@ -155,6 +164,7 @@ async def ensure_topics(settings: KafkaSettings, *, wanted: str | None = None) -
                     settings.topic(topic),
                     num_partitions=1 if topic in SINGLE_PARTITION else settings.kafka_partitions,
                     replication_factor=settings.kafka_replication_factor,
+                    topic_configs=_configs(topic),
                 )
                 for topic in Topic
                 if settings.topic(topic) not in known

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 
 from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.kafka.brokers import Brokers, Group, Partition
@@ -13,6 +14,12 @@ AREA = FindingFactory("kafka")
 
 READ = (Topic.REQUESTS, Topic.TICKS, Topic.EVENTS)
 """Topics that the workers read."""
+
+READ_LATER = (Topic.AUDIT, Topic.DEAD_LETTERS)
+"""Topics that people read, possibly weeks later."""
+
+SHORTEST_RETENTION = timedelta(days=30)
+"""Shortest time for which these keep messages without a warning. The default of brokers is 7 days."""
 
 LONG_LAG = 10_000
 STILL_LAG = 2
@@ -42,6 +49,8 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
     narrow = [topic for topic in found if len(found[topic]) < _wanted(topic, settings)]
     if narrow:
         yield AREA.warning("partitions", "few_partitions", topics=", ".join(map(settings.topic, narrow)))
+    for finding in await _check_retention(brokers, [names[topic] for topic in READ_LATER if topic in found]):
+        yield finding
     group = await brokers.group()
     yield AREA.problem_if(
         not (group.is_stable and group.members),
@@ -62,6 +71,16 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
     async for finding in _check_lag(brokers, group, places):
         yield finding
     yield await _check_offsets(brokers, group, places)
+
+
+async def _check_retention(brokers: Brokers, topics: list[str]) -> list[Finding]:
+    """Check topics that people read later. Without the right to describe them there is no finding."""
+    kept = await brokers.retentions(topics)
+    short = {name: time for name, time in kept.items() if time is not None and time < SHORTEST_RETENTION}
+    if not short:
+        return [AREA.ok("retention", ", ".join(kept))] if kept else []
+    days = ", ".join(f"{name} {time / timedelta(days=1):.3g}" for name, time in sorted(short.items()))
+    return [AREA.warning("retention", "short_retention", topics=days, days=SHORTEST_RETENTION.days)]
 
 
 def _wanted(topic: str, settings: Settings) -> int:

@@ -6,12 +6,13 @@ The knowledge of the worker's own consumer can be wrong.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -25,6 +26,9 @@ Partition = tuple[str, int]
 
 ATTEMPTS = 3
 """How often a query is tried: in a cluster with a broker down, the next try can reach another broker."""
+
+RETENTION_MS = "retention.ms"
+"""The setting of a topic that says how long messages are kept. -1 stands for ever."""
 
 NO_LEADER = -1
 """The number of the leader in the metadata of a partition that has none."""
@@ -109,6 +113,13 @@ class Brokers:
         """Return the id of each of ``topics`` that exists. Brokers before Kafka 2.8 have no ids."""
 
         return await self._ask(lambda admin, _: _topic_ids(admin, topics))
+
+    async def retentions(self, topics: Collection[str]) -> dict[str, timedelta | None]:
+        """Return how long each of ``topics`` keeps messages; ``None`` if for ever.
+
+        Topics whose configuration the principal has no right to describe are left out.
+        """
+        return await self._ask(lambda admin, _: _retentions(admin, topics))
 
     async def leaderless(self, places: Collection[Partition]) -> list[Partition]:
         """Return those of ``places`` that have no leader."""
@@ -258,6 +269,17 @@ async def _topic_ids(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dic
         return ids_of(await admin._send_request(TopicIdsRequest(topics)))
     except NotImplementedError:
         return {}
+
+
+async def _retentions(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, timedelta | None]:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, {RETENTION_MS: None}) for name in topics]
+    found: dict[str, timedelta | None] = {}
+    for answer in await admin.describe_configs(asked) if asked else ():
+        for code, _, _, name, entries in answer.resources:
+            for key, value, *_ in () if code else entries:
+                if key == RETENTION_MS:
+                    found[name] = None if int(value) < 0 else timedelta(milliseconds=int(value))
+    return found
 
 
 async def _leaderless(admin: AIOKafkaAdminClient, places: Collection[Partition]) -> list[Partition]:

@@ -242,7 +242,15 @@ class AuthorizingKafka(KafkaService):
 
     def allow(self, principal: str, operation: str, kind: str, name: str) -> None:
         """Give a right, with the words of ``kafka-acls.sh``."""
-        codes = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "topic": 2, "group": 3}
+        codes = {
+            "Read": 3,
+            "Write": 4,
+            "Create": 5,
+            "Describe": 8,
+            "DescribeConfigs": 10,
+            "topic": 2,
+            "group": 3,
+        }
         wanted = CreateAclsRequest(codes[kind], name, LITERAL, principal, "*", codes[operation], ALLOW)
 
         async def give() -> None:

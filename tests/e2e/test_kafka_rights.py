@@ -101,6 +101,7 @@ def test_the_documented_rights_are_enough(stack: Stack, own: Deployment, broker:
         report = client.get("/exports/operations/doctor").json()
     bad = [found for found in report["findings"] if found["area"] == "kafka" and found["state"] == "problem"]
     assert bad == []
+    assert {found["check"] for found in report["findings"] if found["area"] == "kafka"} >= {"retention"}
 
 
 async def test_a_missing_right_is_named(own: Deployment, broker: AuthorizingKafka) -> None:
@@ -110,6 +111,7 @@ async def test_a_missing_right_is_named(own: Deployment, broker: AuthorizingKafk
         with pytest.raises(PublishError, match=r"exports\.events is missing, or .* no right to DESCRIBE"):
             await publisher.publish_raw(ticker.topic(Topic.EVENTS), None, b"x")
     brokers = Brokers(ticker, client_id="t", timeout=5)
+    assert await brokers.retentions([ticker.topic(Topic.AUDIT)]) == {}
     with pytest.raises(NotAllowed, match="GroupAuthorizationFailed"):
         await brokers.group()
     await brokers.close()

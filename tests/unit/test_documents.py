@@ -115,6 +115,7 @@ NOT_RUN = {
     "apt-get": "only root may",
     "docker": "needs its daemon; tests/unit/test_compose.py reads the file",
     "kafka-consumer-groups.sh": "Kafka's programs are no package of Python's",
+    "kafka-configs.sh": "Kafka's programs are no package of Python's",
     "kafka-topics.sh": "as above",
     "pip": "CI begins with an installation",
     "set": "a command of the shell itself",

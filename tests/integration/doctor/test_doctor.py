@@ -15,6 +15,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
@@ -343,6 +345,33 @@ async def test_unread_messages_are_a_problem(examine: Examine, own: Settings) ->
     assert report.problems == {"kafka lag"}
     assert "exports.ticks[0]" in report.of(State.PROBLEM)["kafka lag"]
     await _begin_at_the_end(own)
+
+
+async def test_a_short_retention_of_topics_that_people_read_later_is_a_warning(
+    examine: Examine, own: Settings
+) -> None:
+    """Brokers keep 7 days by default. The topics that the service makes are kept for longer."""
+    assert "kafka retention" in (await examine()).of(State.OK)
+    audit = own.topic(Topic.AUDIT)
+    admin = AIOKafkaAdminClient(bootstrap_servers=own.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        for days, state in ((7, State.WARNING), (30, State.OK), (None, State.OK)):
+            kept = "-1" if days is None else str(days * 86_400_000)
+            changed = ConfigResource(ConfigResourceType.TOPIC, audit, {"retention.ms": kept})
+            await admin.alter_configs([changed])
+            await until_async(lambda kept=kept: _is_kept(admin, audit, kept))  # type: ignore[misc]
+            found = (await examine()).of(state)["kafka retention"]
+            assert (f"{audit} 7" in found) == (days == 7)
+    finally:
+        await admin.close()
+
+
+async def _is_kept(admin: AIOKafkaAdminClient, topic: str, kept: str) -> bool:
+    """Return whether the broker has the new configuration, which it applies a moment later."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": None})]
+    (answer,) = await admin.describe_configs(asked)
+    return bool(answer.resources[0][4][0][1] == kept)
 
 
 async def test_dead_letters_that_nobody_has_handled_are_a_warning(
