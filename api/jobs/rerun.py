@@ -62,7 +62,7 @@ async def _record(services: ApiServices, user: User, job: ExportJob, job_id: UUI
     elif job.scope == ALL or job.claims:
         rights_at = await _rights_at(services, job, now)
     event, request = event_of(services, {name: value for name, value in data.items() if value}, job_id)
-    await check_against_table(services, request)
+    await check_against_table(services, request, window=job.window)
     again = replace(new_job(event, request, now=now), window=job.window, rerun_of=job.id, rights_at=rights_at)
     await record_job(services, event, again)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -25,6 +25,7 @@ from stream_app.exports.format_options import refuse_foreign_options
 from stream_app.exports.formats.base import Format
 from stream_app.exports.queries.presentation import shown_rows
 from stream_app.exports.queries.row_query import row_query
+from stream_app.exports.queries.windows import with_window
 from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import use_all_visible, use_visible
 from stream_app.jobs.models import ExportJob
@@ -242,8 +243,13 @@ def _check_numbers(field: str, values: object) -> None:
         ) from error
 
 
-async def check_against_table(services: ApiServices, request: ExportRequest) -> None:
-    """Check columns, filters and options now, so that the user gets errors at once."""
+async def check_against_table(
+    services: ApiServices, request: ExportRequest, *, window: Mapping[str, Any] | None = None
+) -> None:
+    """Check columns, filters and options now, so that the user gets errors at once.
+
+    ``window`` is that of the schedule's run that takes place again.
+    """
     output = services.formats[request.format]
     compression_for(request.options.compression, output)
 
@@ -251,7 +257,7 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
         now = services.clock.now()
 
         def check() -> None:
-            wanted = table.resolve(request, now)
+            wanted = table.resolve(with_window(table, request, window), now)
             shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
 
         await asyncio.to_thread(check)  # a filter with many values takes long
@@ -260,13 +266,17 @@ async def check_against_table(services: ApiServices, request: ExportRequest) -> 
     # The datasets file can have changed since the request was validated.
     dataset = find_dataset(services.datasets, request.export_type, caller)
     if isinstance(dataset, Bundle):
-        await _check_members(services, dataset, request, output)
+        await _check_members(services, dataset, request, output, window)
     else:
         await use_visible(services.catalog, dataset, caller, check_table)
 
 
 async def _check_members(
-    services: ApiServices, bundle: Bundle, request: ExportRequest, output: Format
+    services: ApiServices,
+    bundle: Bundle,
+    request: ExportRequest,
+    output: Format,
+    window: Mapping[str, Any] | None,
 ) -> None:
     """Check the request for each dataset of a bundle."""
 
@@ -275,7 +285,7 @@ async def _check_members(
 
         def check() -> None:
             for member, table in zip(bundle.members, tables, strict=True):
-                shown_member(bundle, member, table, request, output, now)
+                shown_member(bundle, member, table, request, output, now, window)
 
         await asyncio.to_thread(check)
 

@@ -20,6 +20,7 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.queries.deletions import has_deletions
 from stream_app.exports.queries.row_query import RowQuery, row_query
 from stream_app.exports.queries.sql_text import render
+from stream_app.exports.queries.windows import with_window
 from stream_app.exports.reading.ranges import plan_ranges
 from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.reading.snapshot_checks import check_row_count, check_storage, check_table
@@ -175,7 +176,7 @@ class PartPlanner:
     async def _plan(
         self, stack: AsyncExitStack, source: Source, task: ExportTask, table: SourceTable
     ) -> OpenPlan | None:
-        request = table.resolve(task.request, task.asked_at)
+        request = table.resolve(with_window(table, task.request, task.window), task.asked_at)
         rows = await asyncio.to_thread(row_query, table, request)
         snapshot = await stack.enter_async_context(
             source.snapshot(

@@ -38,7 +38,7 @@ from stream_app.exports.queries.deletions import (
 )
 from stream_app.exports.queries.presentation import settled_options
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery
-from stream_app.exports.queries.windows import check_window_columns
+from stream_app.exports.queries.windows import check_window_columns, with_window
 from stream_app.exports.reading.largest_row import too_large_row
 from stream_app.exports.reading.refused_values import naming_refused_value
 from stream_app.exports.reading.row_estimate import estimating
@@ -225,7 +225,7 @@ class _DatasetExport:
             Rejected: the caller cannot see what the window needs, or its columns have no times.
         """
         table, window = self.table, self.task.window
-        request = table.resolve(self.task.request, self.task.asked_at)
+        request = table.resolve(with_window(table, self.task.request, window), self.task.asked_at)
         options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
         request = request.model_copy(update={"options": options})
         require_visible(self.dataset, table.dataset, window)

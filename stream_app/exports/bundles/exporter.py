@@ -107,7 +107,7 @@ async def _member(
     try:
         if task.window is not None:
             check_window_columns(table, has_deletions=False)
-        request = settled_member(bundle, dataset, table, task.request, task.asked_at)
+        request = settled_member(bundle, dataset, table, task.request, task.asked_at, task.window)
         options, zone = await settled_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
         rows, statement = await prepared(table, request, output, zone)

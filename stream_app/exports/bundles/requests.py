@@ -1,6 +1,8 @@
 """The request for each dataset of a bundle, checked against its table. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -11,6 +13,7 @@ from stream_app.datasets.rights import of_member
 from stream_app.exports.formats.base import Format
 from stream_app.exports.queries.presentation import shown_rows
 from stream_app.exports.queries.row_query import RowQuery, row_query
+from stream_app.exports.queries.windows import with_window
 from stream_app.exports.tables.catalog import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
@@ -19,7 +22,12 @@ log = structlog.get_logger(__name__)
 
 
 def settled_member(
-    bundle: Bundle, member: Dataset, table: SourceTable, request: ExportRequest, now: datetime
+    bundle: Bundle,
+    member: Dataset,
+    table: SourceTable,
+    request: ExportRequest,
+    now: datetime,
+    window: Mapping[str, Any] | None = None,
 ) -> ExportRequest:
     """Return the request for the rows of one dataset, with its relative times as they are at ``now``.
 
@@ -29,6 +37,7 @@ def settled_member(
         table: its table as the caller of the request sees it.
         request: the request for the bundle.
         now: the time that relative times count from.
+        window: the window of a schedule's run, or ``None``.
 
     Raises:
         Rejected: the bundle's own filter needs a column that the caller does not see. The text does not name
@@ -40,7 +49,7 @@ def settled_member(
             "the bundle's own filters need a column that you cannot see; operators: change these filters",
             code="filter_of_bundle",
         )
-    return table.resolve(member_request(bundle, member, request), now)
+    return table.resolve(with_window(table, member_request(bundle, member, request), window), now)
 
 
 def shown_member(
@@ -50,6 +59,7 @@ def shown_member(
     request: ExportRequest,
     output: Format,
     now: datetime,
+    window: Mapping[str, Any] | None = None,
 ) -> tuple[RowQuery, ExportRequest]:
     """Return the rows of one dataset and the request for them, for a check or an estimate.
 
@@ -57,7 +67,7 @@ def shown_member(
         Rejected: the request is wrong for this dataset, whose name the text has.
     """
     try:
-        wanted = settled_member(bundle, member, table, request, now)
+        wanted = settled_member(bundle, member, table, request, now, window)
         rows, options = shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
     except Rejected as error:
         raise of_member(bundle, member, error) from error

@@ -238,6 +238,18 @@ async def test_a_run_that_is_due_has_the_period_of_its_own_calendar(
         assert (await client.patch(path(schedule), json=change)).status_code == 200
 
 
+async def test_a_run_is_repeated_after_its_time_column_became_one_of_dates(shop: Harness) -> None:
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    window = {"column": "day", "from": begin.isoformat(), "to": (begin + DAY).isoformat(), "timezone": "UTC"}
+    async with shop.user() as client:
+        answer = await client.post("/exports/jobs", json={"export_type": "sales", "format": "csv"})
+        job = answer.json()["export_job_id"]
+        limits = {"gte": "2026-03-01T00:00:00Z", "lt": "2026-03-02T00:00:00Z"}
+        await shop.set(job, filters={"day": limits}, window=window, status="failed")
+        again = await client.post(f"/exports/jobs/{job}:rerun")
+    assert again.status_code == 202, again.text
+
+
 @pytest.mark.parametrize(
     "paused",
     [

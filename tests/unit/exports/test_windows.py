@@ -1,12 +1,15 @@
 """A window needs a column with times; the text says what operators must correct, and names no column."""
 
+from typing import Any
+
 import pytest
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.queries.windows import check_window_columns
+from stream_app.exports.queries.windows import check_window_columns, with_window
 from stream_app.exports.tables.catalog import SourceTable
 from streaming_exporter.errors import Rejected
+from streaming_exporter.events import ExportRequest
 
 TIMES = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
 DELETIONS = {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
@@ -44,3 +47,52 @@ def test_the_column_of_deletions_has_moments(kind: Kind) -> None:
     with pytest.raises(Rejected, match="cannot tell when rows were deleted") as error:
         check_window_columns(checked, has_deletions=True)
     assert "gone_on" not in str(error.value)
+
+
+WINDOW = {
+    "column": "placed_on",
+    "from": "2026-07-02T00:00:00+02:00",
+    "to": "2026-07-03T00:00:00+02:00",
+    "timezone": "Europe/Berlin",
+}
+DAYS = {"gte": "2026-07-02", "lt": "2026-07-03"}
+MOMENTS = {"gte": "2026-07-01T22:00:00Z", "lt": "2026-07-02T22:00:00Z"}
+
+
+def request(**filters: Any) -> ExportRequest:
+    return ExportRequest.parse({"user_id": "u", "export_type": "orders", "format": "csv", "filters": filters})
+
+
+@pytest.mark.parametrize("kind", sorted(TIMES))
+@pytest.mark.parametrize("written", [DAYS, MOMENTS])
+@pytest.mark.parametrize(
+    "window", [WINDOW, {**WINDOW, "column": None, "columns": {"orders": "placed_on", "visits": "at"}}]
+)
+def test_the_limits_are_those_of_the_type_that_the_column_has_now(
+    kind: Kind, written: dict[str, str], window: dict[str, Any]
+) -> None:
+    """The schedule was saved when the column had another type, or when another column was the time."""
+    found = with_window(table(kind, kind), request(placed_on=written, name="x"), window)
+    assert found.filters == {"placed_on": DAYS if kind is Kind.DATE else MOMENTS, "name": "x"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "window"),
+    [
+        ({"placed_on": DAYS}, None),
+        ({"placed_on": DAYS | {"lt": "2026-07-04"}}, WINDOW),
+        ({"gone_on": DAYS}, WINDOW),
+        ({"placed_on": DAYS}, {**WINDOW, "column": "dropped"}),
+        ({"placed_on": DAYS}, {**WINDOW, "column": None, "columns": {"visits": "at"}}),
+        ({"placed_on": DAYS}, {**WINDOW, "timezone": "Mars/Olympus"}),
+    ],
+)
+def test_what_is_no_limit_of_the_window_stays(filters: dict[str, Any], window: dict[str, Any] | None) -> None:
+    assert with_window(table(Kind.TIMESTAMPTZ, Kind.TIMESTAMPTZ), request(**filters), window) == request(
+        **filters
+    )
+
+
+@pytest.mark.parametrize("kind", sorted(set(Kind) - TIMES))
+def test_a_column_without_times_has_no_limits_to_write(kind: Kind) -> None:
+    assert with_window(table(kind, kind), request(placed_on=DAYS), WINDOW) == request(placed_on=DAYS)
