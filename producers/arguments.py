@@ -9,6 +9,7 @@ from typing import Any
 from stream_app.datasets.arguments import parse_claims as parse_claims
 from stream_app.datasets.arguments import parse_parameters as parse_parameters
 from streaming_exporter.errors import UsageError
+from streaming_exporter.exact_numbers import exact_number
 from streaming_exporter.unique_names import RepeatedName, unique_names
 
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "contains", "is_null")
@@ -159,7 +160,7 @@ def _value(text: str, operator: str) -> Any:
         return WORDS[text]
     if text[:1] in ('"', "[", "{"):
         try:
-            return json.loads(text)
+            return json.loads(text, parse_float=exact_number)
         except ValueError:
             pass
     return [part.strip() for part in text.split(",")] if operator in LISTS else text
@@ -167,7 +168,7 @@ def _value(text: str, operator: str) -> Any:
 
 def _object(document: str, option: str) -> dict[str, Any]:
     try:
-        content = json.loads(document, object_pairs_hook=unique_names)
+        content = json.loads(document, object_pairs_hook=unique_names, parse_float=exact_number)
     except RepeatedName as error:
         raise UsageError(f"{option}: {error}") from error
     except ValueError as error:

@@ -1,5 +1,6 @@
 """Reads the JSON of events, and refuses what PostgreSQL cannot store. Does no I/O."""
 
+import json
 import re
 from math import isinf
 from typing import Any
@@ -7,19 +8,22 @@ from typing import Any
 from pydantic_core import from_json
 
 from streaming_exporter.errors import Unreadable
+from streaming_exporter.exact_numbers import CAN_BE_ROUNDED, exact_number
 
 CAN_BE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{2}|(?<![0-9])[0-9]{300}")
 """What a message must have for a number beyond 1.8e308, which is read as infinity and cannot be stored."""
 
 
 def read_json(message: bytes) -> Any:
-    """Read the JSON of a message.
+    """Read the JSON of a message. A decimal number that a double would round is a text with all its digits.
 
     Raises:
         Unreadable: it is no JSON, or it holds NUL characters or infinite numbers.
     """
     try:
         content = from_json(message, allow_inf_nan=False)
+        if CAN_BE_ROUNDED.search(message):
+            content = json.loads(message, parse_float=exact_number)
     except ValueError as error:
         raise Unreadable(f"not JSON: {error}") from error
     if b"\\u0000" in message and has_nul(content):

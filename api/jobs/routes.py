@@ -12,6 +12,7 @@ from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import can_see, claims_for
 from api.errors import RETRY_SECONDS, Problem, not_found, problem_responses
+from api.exact_bodies import ExactRoute
 from api.jobs.cancellation import cancel_job
 from api.jobs.estimates import estimate
 from api.jobs.rerun import rerun_job
@@ -36,7 +37,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
 from streaming_exporter.events import Word
 
-router = APIRouter(prefix="/exports/jobs", tags=["jobs"])
+router = APIRouter(prefix="/exports/jobs", tags=["jobs"], route_class=ExactRoute)
 
 POLL_SECONDS = 1
 SEARCH_SECONDS = 10.0

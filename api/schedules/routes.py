@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
+from api.exact_bodies import ExactRoute
 from api.jobs.schemas import JOB_RECORDED, Accepted, IdempotencyKey
 from api.middleware.disconnect import cancel_on_disconnect
 from api.schedules import service as schedules
@@ -27,7 +28,7 @@ from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import Status
 from stream_app.schedules.models import Schedule
 
-router = APIRouter(prefix="/exports/schedules", tags=["schedules"])
+router = APIRouter(prefix="/exports/schedules", tags=["schedules"], route_class=ExactRoute)
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]

@@ -18,6 +18,7 @@ from stream_app.datasets.models import DEFAULT_SOURCE, Dataset, Entry, SourceSet
 from stream_app.datasets.positions import find_lines, line_of
 from stream_app.datasets.rights import has_own_rows
 from streaming_exporter.errors import Rejected
+from streaming_exporter.exact_numbers import exact_number
 
 TABLES = ("sources", "datasets", "bundles", "destinations")
 """The tables that the file can have."""
@@ -96,7 +97,7 @@ def read_datasets(path: Path | None) -> tuple[DatasetsFile, list[Fault]]:
     for found in datasets_files(path):
         try:
             file = TomlFile(found, found.read_text(encoding="utf-8"))
-            content = tomllib.loads(file.text)
+            content = tomllib.loads(file.text, parse_float=exact_number)
         except (OSError, ValueError, RecursionError) as error:  # the last one: nested too deeply
             faults.append(Fault(found, _line_in(error), (), f"EXPORTER_DATASETS_FILE: {error}"))
             continue

@@ -42,6 +42,24 @@ async def test_a_request_is_recorded_and_published(api: Harness) -> None:
     assert job.admitted_at is None
 
 
+async def test_a_decimal_number_keeps_its_digits_as_a_text(api: Harness) -> None:
+    """In the record, in the event and for the worker that reads it; ``ndjson`` writes such numbers."""
+    body = json.dumps(order(filters={"amount": {"eq": 0, "in": [1.5]}}))
+    body = body.replace('"eq": 0', '"eq": 123456789012.123456')
+    expected = {"amount": {"eq": "123456789012.123456", "in": [1.5]}}
+    async with api.user() as client:
+        headers = {"content-type": "application/json"}
+        response = await client.post("/exports/jobs", content=body, headers=headers)
+        assert response.status_code == 202, response.text
+        job_id = response.json()["export_job_id"]
+        assert (await client.get(f"/exports/jobs/{job_id}")).json()["filters"] == expected
+        estimate = await client.post("/exports/jobs:estimate", content=body, headers=headers)
+        assert estimate.status_code == 200, estimate.text
+    await api.app.state.services.relay.settle()
+    [event] = await api.published(job_id)
+    assert event.data["filters"] == expected
+
+
 async def test_a_request_during_an_outage_of_kafka_is_published_later(
     api: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
