@@ -16,6 +16,9 @@ from streaming_exporter.publisher import Publisher
 ANSWER_SECONDS = 10.0
 """Time-out of one response of Kafka."""
 
+FETCH_WAIT_MS = 10
+"""Milliseconds that Kafka waits for a message at the end of a partition. All that are read exist already."""
+
 Header = tuple[str, bytes]
 Id = tuple[int, int]
 """A partition of the dead-letter topic, and an offset."""
@@ -184,7 +187,9 @@ async def read(settings: Settings, selection: Selection) -> AsyncGenerator[DeadL
 
     name = settings.topic(Topic.DEAD_LETTERS)
     options = client_options(settings)
-    consumer = AIOKafkaConsumer(**options, enable_auto_commit=False, request_timeout_ms=15_000)
+    consumer = AIOKafkaConsumer(
+        **options, enable_auto_commit=False, request_timeout_ms=15_000, fetch_max_wait_ms=FETCH_WAIT_MS
+    )
     try:
         async with asyncio.timeout(2 * ANSWER_SECONDS):
             await consumer.start()

@@ -17,7 +17,7 @@ from faust.types.tuples import ConsumerMessage
 
 from api.operations.dead_letters import DeadLetters, without_values
 from producers import dead_letter_marks
-from producers.dead_letter_topic import parse_id
+from producers.dead_letter_topic import Selection, newest, parse_id
 from stream_app.app import create_app
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
@@ -28,6 +28,7 @@ from streaming_exporter.publisher import Publisher
 from tests.integration.api.conftest import Harness, changed, client_of, running
 from tests.integration.api.test_client_library import served
 from tests.topics import messages_on
+from tests.waiting import at_most
 
 OPERATE, ADMIN = "exports:operate", "exports:admin"
 
@@ -186,6 +187,16 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
         assert done.exit_code == 1
         assert "0:9999  there is no such dead letter" in done.stderr
     assert [message.value for message in await messages_on(harness.settings, Topic.REQUESTS)] == [b"one"]
+
+
+async def test_a_read_waits_for_no_later_message(letters: tuple[Harness, EventProducer]) -> None:
+    """At the end of a partition Kafka waits half a second for the next one, unless it is asked not to."""
+    harness, emit = letters
+    await put_aside(harness.settings, emit, b"secret", "not JSON")
+    async with at_most(2):
+        for _ in range(8):
+            _, number = await newest(harness.settings, Selection(), 1)
+            assert number == 1
 
 
 async def test_the_newest_of_several_partitions_are_listed(
