@@ -13,6 +13,7 @@ from api.jobs.schemas import RECIPIENTS, Estimate, JobView, Order, OrderEncrypt,
 from stream_app.chat_addresses import shown_addresses
 from stream_app.jobs.states import Status
 from stream_app.schedules.calendar import CatchUp, Windowing
+from stream_app.schedules.grants import granted_until
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of
 from streaming_exporter.errors import Rejected
@@ -141,7 +142,8 @@ class ScheduleView(BaseModel):
     """A schedule. ``next_runs`` are in its time zone; there are none while it is paused.
 
     ``granted_until`` is the time until which its runs have the roles and claims of its owner. It is null if
-    they need none. The owner renews them by changing, resuming or running the schedule.
+    they need none, and a past time if they have lost one. The owner renews them by changing, resuming
+    or running the schedule.
 
     The URLs of chats in ``email_recipients`` are shortened.
 
@@ -194,12 +196,11 @@ class ScheduleView(BaseModel):
             unsubscribed: recipients who get no more mails.
         """
         known = {name: getattr(row, name) for name in cls.model_fields if hasattr(row, name)}
-        grants = [row.all_rows_until, row.claims_until if row.claims else None]
         known["email_recipients"] = shown_addresses(row.email_recipients)
         return cls(
             **known,
             window_from=row.window_start,
-            granted_until=min(filter(None, grants), default=None),
+            granted_until=granted_until(row),
             next_runs=_next_runs(row, now),
             unsubscribed=list(unsubscribed),
         )

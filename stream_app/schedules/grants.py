@@ -71,6 +71,20 @@ class SchedulePermissions:
         return None
 
 
+def granted_until(schedule: Schedule) -> datetime | None:
+    """Return the time until which runs have what :meth:`SchedulePermissions.refusal` asks for.
+
+    It is ``None`` if they need nothing. When a permission was taken away is not on record, so for that it is
+    the time at which the schedule was made: a past one that stays the same.
+    """
+    ends = []
+    if schedule.scope == ALL:
+        ends.append(schedule.all_rows_until or schedule.created_at)
+    if schedule.claims:
+        ends.append(schedule.claims_until or schedule.created_at)
+    return min(ends, default=None)
+
+
 def caller_of(schedule: Schedule) -> Caller:
     """Return the caller of the schedule's runs: its owner, with the claims that the schedule keeps."""
     return Caller.of_claims(schedule.user_id, schedule.claims)

@@ -481,9 +481,13 @@ async def test_a_call_of_the_owner_without_the_role_ends_the_grant(
     row = await ScheduleStore(api.engine).get(UUID(schedule["id"]), user_id=None)
     assert row is not None
     assert row.all_rows_until is None
+    shown = (await without.get(path(schedule))).json()["granted_until"]
+    assert datetime.fromisoformat(shown) <= api.app.state.services.clock.now()
     answer = await api.user("exports:admin").post(path(schedule, ":run"))
     assert (answer.status_code, answer.json()["code"]) == (403, "grant_lapsed")
     assert (await with_role.post(path(schedule, ":run"))).status_code == 202
+    renewed = (await with_role.get(path(schedule))).json()["granted_until"]
+    assert datetime.fromisoformat(renewed) > datetime.now(UTC) + timedelta(days=1)
 
 
 async def test_settings_limit_who_can_export_all_rows_and_how_many_schedules_a_user_has(

@@ -10,12 +10,14 @@ import pytest
 from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope
 from stream_app.jobs.submission import NewJob, RequestValidator
+from stream_app.schedules.grants import SchedulePermissions, granted_until
 from stream_app.schedules.models import DueSchedule
 from stream_app.schedules.run_planner import RunPlanner
 from stream_app.settings import Settings
 
 NOW = datetime(2026, 3, 2, 0, 0, 30, tzinfo=UTC)
 DUE = datetime(2026, 3, 2, tzinfo=UTC)
+MADE = DUE - timedelta(days=3)
 ORDERS = {
     "name": "orders",
     "table": "orders",
@@ -32,20 +34,44 @@ def planned(
     """Return the job of the only run of a schedule that is due; ``users`` can export all rows."""
     known = Dataset.model_validate(ORDERS | dataset)
     datasets = {known.name: known, **(bundles or {})}
+    validator = RequestValidator({"csv"}, datasets)
+    settings = Settings(_env_file=None, schedule_grant_days=30, schedule_all_users=users)
+    planner = RunPlanner(validator, datasets, settings)
+    (found,) = planner.plan_all([due(**values)], {}, NOW)
+    assert found.error is None
+    (job,) = found.jobs
+    return job
+
+
+def due(**values: Any) -> DueSchedule:
+    """Return a daily schedule that is due."""
     content: dict[str, Any] = {item.name: None for item in fields(DueSchedule)}
     content |= {
         "id": UUID(int=7), "user_id": "u", "export_type": "orders", "format": "csv", "schedule": "daily",
         "time_of_day": "00:00", "timezone": "UTC", "window": "none", "catch_up": "last", "delay": 0,
         "scope": "organisation", "active": True, "next_run": DUE, "failures": 0, "now": NOW, "version": "1",
+        "created_at": MADE,
         "claims": CLAIMS, "claims_until": NOW + timedelta(days=1), **values,
     }  # fmt: skip
-    validator = RequestValidator({"csv"}, datasets)
-    settings = Settings(_env_file=None, schedule_grant_days=30, schedule_all_users=users)
-    planner = RunPlanner(validator, datasets, settings)
-    (found,) = planner.plan_all([DueSchedule(**content)], {}, NOW)
-    assert found.error is None
-    (job,) = found.jobs
-    return job
+    return DueSchedule(**content)
+
+
+ENDS = [None, NOW - timedelta(days=1), NOW, NOW + timedelta(days=1), NOW + timedelta(days=20)]
+
+
+@pytest.mark.parametrize("scope", ["all", "own"])
+@pytest.mark.parametrize("claims", [None, {}, CLAIMS])
+@pytest.mark.parametrize("all_rows_until", ENDS)
+@pytest.mark.parametrize("claims_until", ENDS)
+def test_the_end_of_a_grant_tells_when_runs_are_refused(
+    scope: str, claims: Any, all_rows_until: datetime | None, claims_until: datetime | None
+) -> None:
+    schedule = due(scope=scope, claims=claims, all_rows_until=all_rows_until, claims_until=claims_until)
+    end = granted_until(schedule)
+    rights = SchedulePermissions({"u"}, timedelta(days=30))
+    assert (end is None) == (scope == "own" and not claims)
+    for moment in (NOW, *(one for one in ENDS if one and one > NOW), NOW + timedelta(days=25)):
+        assert (rights.refusal(schedule, moment) is not None) == (end is not None and end <= moment)
 
 
 @pytest.mark.parametrize(
