@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import product
 
 import prometheus_client
 import structlog
@@ -207,6 +208,17 @@ for metric, words in (
     for word in words:
         metric.labels(word)
 
+ENDED_STATES = ("completed", "failed", "cancelled", "expired")
+"""States of :data:`JOBS`."""
+
+DELIVERY_CHANNELS = ("mail", "webhook", "slack", "teams", "destination")
+DELIVERY_OUTCOMES = ("sent", "failed", "skipped", "ambiguous", "postponed")
+for channel, outcome in product(DELIVERY_CHANNELS, DELIVERY_OUTCOMES):
+    DELIVERIES.labels(channel, outcome)
+
+MAX_FIRST_SERIES = 4_000
+"""Limit of the series of :data:`JOBS` that begin at 0. With more datasets only those of jobs are there."""
+
 REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
     "worker": (PROCESS, WORKER),
     "api": (PROCESS, HTTP, QUEUE),
@@ -226,8 +238,14 @@ _SERVICE_FAILURE_CODES = frozenset({"internal_error", "unknown_request", "worker
 
 
 def set_known_labels(*, datasets: Collection[str], formats: Collection[str]) -> None:
-    """Set the names that can be labels: those of the registered datasets and formats."""
+    """Set the names that can be labels: those of the registered datasets and formats.
+
+    The series of jobs with these labels begin at 0.
+    """
     _known_labels["dataset"], _known_labels["format"] = frozenset(datasets), frozenset(formats)
+    begun = list(product(ENDED_STATES, [*datasets, OTHER], [*formats, OTHER]))
+    for labels in begun if len(begun) <= MAX_FIRST_SERIES else ():
+        JOBS.labels(*labels)
 
 
 def set_sources(sources: Mapping[str, tuple[bool, int]]) -> None:

@@ -35,7 +35,10 @@ LABELS = {
     for metric in vars(metrics).values()
     if isinstance(metric, MetricWrapperBase)
 }
-OF_PROMETHEUS = {"instance", "job", "le"}
+OF_DEPLOYMENT = {"namespace", "deployment"}
+"""Labels that tell deployments in one Prometheus apart. Scrapes add them."""
+
+OF_PROMETHEUS = {"instance", "job", "le"} | OF_DEPLOYMENT
 EXPRESSIONS = [
     *(pytest.param(rule["expr"], id=rule["alert"]) for rule in RULES),
     *(
@@ -106,7 +109,7 @@ def test_every_panel_says_what_it_shows() -> None:
 
 def test_variables_are_labels_and_are_used() -> None:
     variables = {item["name"] for item in DASHBOARD["templating"]["list"]}
-    assert variables == {"dataset", "format"}
+    assert variables == {"dataset", "format"} | OF_DEPLOYMENT
     for name in variables:
         users = [item for item in EXPRESSIONS if f'{name}=~"${name}"' in str(item.values[0])]
         assert len(users) >= 5
@@ -145,13 +148,51 @@ def test_the_jobs_of_the_chart_and_of_prometheus_are_those_of_the_alerts() -> No
         if rule["targetLabel"] == "job"
     ]
     scrapes = yaml_text.load((OBSERVE / "prometheus.yml").read_text())["scrape_configs"]
+    names = [
+        rule["replacement"]
+        for endpoint in endpoints
+        for rule in endpoint["relabelings"]
+        if rule["targetLabel"] == "deployment"
+    ]
+    assert names == ["exports", "exports"]
     assert len(jobs) == len(endpoints) == 2
     for job in (*jobs, *(scrape["job_name"] for scrape in scrapes)):
         assert re.fullmatch(pattern, job)
 
 
 def test_an_alert_about_a_metric_of_the_api_fires_when_no_api_answers() -> None:
-    assert "or absent(exporter_queue_read)" in expression_of("ExporterQueueUnread")
+    expression = " ".join(expression_of("ExporterQueueUnread").split())
+    assert "or absent(" in expression
+    assert expression.count(") unless on (namespace, deployment) exporter_queue_read") == 1
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_is_about_one_deployment(rule: dict[str, Any]) -> None:
+    """Otherwise the workers of a test system hide that production has none."""
+    expression = rule["expr"]
+    aggregations = re.findall(r"\b(?:sum|min|max|avg|count|group)\b(.{0,27})", expression, re.DOTALL)
+    assert aggregations or rule["alert"] == "ExporterTargetDown"
+    assert [found for found in aggregations if not found.startswith(" by (namespace, deployment")] == []
+    for matching in re.findall(r"\bon \(([^)]*)\)", expression):
+        assert set(matching.split(", ")) == OF_DEPLOYMENT
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_panel_is_about_the_chosen_deployments(panel: dict[str, Any]) -> None:
+    for target in panel["targets"]:
+        for selector in selectors(target["expr"])[0]:
+            chosen = {item.name: item.value for item in selector.matchers.matchers}
+            assert {name: chosen.get(name) for name in OF_DEPLOYMENT} == {
+                name: f"${name}" for name in OF_DEPLOYMENT
+            }
+
+
+def test_a_pause_of_claims_is_no_long_wait_and_has_an_alert_of_its_own() -> None:
+    oldest = expression_of("ExporterOldestPendingTooOld")
+    assert oldest.partition("unless")[2].split("on (namespace, deployment) ")[1].strip() == (
+        "exporter_claims_paused > 0"
+    )
+    assert "exporter_claims_paused" in expression_of("ExporterClaimsPaused")
 
 
 def test_late_schedules_and_all_faults_of_parts_have_an_alert() -> None:

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
+from prometheus_client import Counter
 
+from stream_app.jobs.states import EVENT_OF
 from stream_app.kafka.brokers import Partition
+from stream_app.notifications.models import Channel
 from stream_app.observability import metrics
 from stream_app.worker.watchdog import PartitionState, Signals
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
@@ -20,6 +23,36 @@ def test_unknown_names_share_one_label(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics.set_known_labels(datasets={"ledger"}, formats={"csv"})
     assert metrics.job_labels("ledger", "csv") == {"dataset": "ledger", "format": "csv"}
     assert metrics.job_labels("csv", "ledger") == {"dataset": "other", "format": "other"}
+
+
+def series(metric: Counter) -> set[tuple[str, ...]]:
+    """Return the label values of the series that a scrape of a worker shows."""
+    names = metric._labelnames
+    (family,) = metric.collect()
+    return {
+        tuple(sample.labels[name] for name in names)
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+
+
+def test_jobs_and_deliveries_have_series_before_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise no increase is seen in the first one, and a restart of each worker loses one."""
+    monkeypatch.setattr(metrics, "_known_labels", {})
+    metrics.set_known_labels(datasets={"first_one"}, formats={"csv"})
+    wanted = {(str(state), name, "csv") for state in EVENT_OF for name in ("first_one", metrics.OTHER)}
+    assert wanted <= series(metrics.JOBS)
+    outcomes = {"sent", "failed", "skipped", "ambiguous", "postponed"}
+    assert {(str(channel), outcome) for channel in Channel for outcome in outcomes} <= series(
+        metrics.DELIVERIES
+    )
+
+
+def test_very_many_datasets_have_no_series_without_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_known_labels", {})
+    before = series(metrics.JOBS)
+    metrics.set_known_labels(datasets={f"many_{number}" for number in range(1_000)}, formats={"csv"})
+    assert series(metrics.JOBS) == before
 
 
 def test_an_error_counts_only_in_the_part_that_caused_it() -> None:
