@@ -147,7 +147,7 @@ def resend(
 def forget(
     user_id: Annotated[str | None, typer.Option(help="Remove the data of this user")] = None,
     address: Annotated[
-        str | None, typer.Option(help="Remove this mail address, or this webhook's URL")
+        str | None, typer.Option(help="Remove this mail address, or this URL of a webhook or a chat")
     ] = None,
     leave_files: Annotated[
         bool,
@@ -183,6 +183,8 @@ def forget(
     if as_json:
         typer.echo(json.dumps(asdict(done)))
         return
+    if user_id is None and not (done.jobs or done.schedules or done.deliveries):
+        typer.echo("No job, schedule or delivery has this address. Check how it is written.", err=True)
     typer.echo(
         f"Erased {done.jobs} jobs, removed {done.files} files, {done.schedules} schedules "
         f"and {done.deliveries} deliveries."

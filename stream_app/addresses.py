@@ -210,6 +210,33 @@ class AddressRules:
         return url
 
 
+def spellings(address: str) -> list[str]:
+    """Return all forms in which records can have an address that a person writes, except for upper case.
+
+    Requests are stored with mail addresses in ASCII form and with the kind of a chat before its URL. The
+    record of a refused request has its addresses as they were written.
+    """
+    address = address.strip()
+    found = ChatAddress.of(address)
+    if found is not None:
+        forms = [address, str(found)]
+    elif "://" in address:
+        forms = [address, *(str(ChatAddress(chat, address)) for chat in Chat)]
+    else:
+        forms = [address, *_forms_of_mail(address)]
+    return list(dict.fromkeys(forms))
+
+
+def _forms_of_mail(address: str) -> list[str]:
+    try:
+        found = validate_email(
+            address, check_deliverability=False, globally_deliverable=False, allow_smtputf8=False
+        )
+    except EmailNotValidError:
+        return []
+    return [str(found.ascii_email), found.normalized]
+
+
 def receiver_url(url: str) -> str:
     """Return the URL that identifies a receiver: without the query, which can differ between jobs."""
     return url.partition("?")[0]

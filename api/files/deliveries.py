@@ -120,9 +120,19 @@ async def revoke_links(
         ),
     ] = None,
 ) -> Revoked:
-    """The file stays, and its owner can still download it. A revoked link cannot be restored."""
+    """The file stays, and its owner can still download it. A revoked link cannot be restored.
+
+    While the job runs, its links are revoked before they exist: the recipients get no messages about it.
+    An address that the job does not have is 404 with the code `unknown_recipient`.
+    """
     await find_job_with_data(services, user, job_id)
     addresses = await services.outbox.revoke(job_id, address)
+    if addresses is None:
+        raise Problem(
+            404,
+            "unknown_recipient",
+            "The job has no such recipient, so no link was revoked. Check the address",
+        )
     log.info("links.revoked", user=user.id, job_id=str(job_id), addresses=len(addresses))
     return Revoked(addresses=addresses)
 

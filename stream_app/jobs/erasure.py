@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.addresses import spellings
 from stream_app.db.engine import outages_are_retryable
 from stream_app.jobs.partial_deliveries import FilesLeft, PartialDeliveries, lock_deliveries
 from streaming_exporter.errors import Rejected
@@ -106,33 +107,39 @@ _UNFINISHED = text(
     "OR outcome IS NOT NULL)"
 )
 
+_LOWER = "ARRAY(SELECT lower(known) FROM unnest(CAST(:addresses AS text[])) AS known)"
+"""All spellings of an address. The case of none of them matters."""
+
 _OF_ADDRESS = """
     UPDATE {table} AS item SET
         {recipients} = (
             SELECT jsonb_agg(one) FROM jsonb_array_elements(
                 CASE jsonb_typeof(item.{recipients}) WHEN 'array' THEN item.{recipients} ELSE '[]' END
             ) AS one
-            WHERE lower(one #>> '{{}}') <> lower(:address)
+            WHERE lower(one #>> '{{}}') <> ALL ({addresses})
         ),
-        webhook = CASE WHEN lower(item.webhook) <> lower(:address) THEN item.webhook END
-    WHERE lower(item.webhook) = lower(:address)
+        webhook = CASE WHEN lower(item.webhook) <> ALL ({addresses}) THEN item.webhook END
+    WHERE lower(item.webhook) = ANY ({addresses})
         OR jsonb_typeof(item.{recipients}) = 'array' AND EXISTS (
-            SELECT FROM jsonb_array_elements_text(item.{recipients}) AS one WHERE lower(one) = lower(:address)
+            SELECT FROM jsonb_array_elements_text(item.{recipients}) AS one
+            WHERE lower(one) = ANY ({addresses})
         )
     RETURNING item.id
     """
 """This statement reads the whole table, because there is no index by address. The command is rare."""
 
-_JOBS_OF_ADDRESS = text(_OF_ADDRESS.format(table="export_jobs", recipients="recipients"))
-_SCHEDULES_OF_ADDRESS = text(_OF_ADDRESS.format(table="scheduled_exports", recipients="email_recipients"))
+_JOBS_OF_ADDRESS = text(_OF_ADDRESS.format(table="export_jobs", recipients="recipients", addresses=_LOWER))
+_SCHEDULES_OF_ADDRESS = text(
+    _OF_ADDRESS.format(table="scheduled_exports", recipients="email_recipients", addresses=_LOWER)
+)
 # The address of a delivery to a destination is the destination's name. No person has it, and the record is
 # needed to remove the files there.
 _DELIVERIES_TO = text(
-    "DELETE FROM deliveries WHERE lower(address) = lower(:address) AND channel <> 'destination' RETURNING id"
+    f"DELETE FROM deliveries WHERE lower(address) = ANY ({_LOWER}) AND channel <> 'destination' RETURNING id"
 )
 _ADDRESSES = (
-    text("DELETE FROM suppressed_addresses WHERE address = lower(:address)"),
-    text("DELETE FROM unsubscriptions WHERE address = lower(:address)"),
+    text(f"DELETE FROM suppressed_addresses WHERE address = ANY ({_LOWER})"),
+    text(f"DELETE FROM unsubscriptions WHERE address = ANY ({_LOWER})"),
 )
 
 
@@ -274,7 +281,7 @@ class PersonalDataEraser:
         return len(schedules)
 
     async def erase_address(self, address: str) -> ErasureResult:
-        """Remove an address from jobs, schedules and deliveries.
+        """Remove an address, in all its spellings, from jobs, schedules and deliveries.
 
         Its unsubscriptions are removed too, so it gets mails again if a new request names it.
 
@@ -283,7 +290,7 @@ class PersonalDataEraser:
         """
         with outages_are_retryable():
             async with self._engine.begin() as connection:
-                values = {"address": address}
+                values = {"addresses": spellings(address)}
                 jobs = (await connection.execute(_JOBS_OF_ADDRESS, values)).all()
                 schedules = (await connection.execute(_SCHEDULES_OF_ADDRESS, values)).all()
                 deliveries = (await connection.execute(_DELIVERIES_TO, values)).all()

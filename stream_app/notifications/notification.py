@@ -12,6 +12,8 @@ from stream_app.jobs.states import Status
 from stream_app.messages.catalogue import DEFAULT, known_language
 from stream_app.storage.manifest import MANIFEST
 
+REVOKED = "the link was revoked"
+
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
@@ -227,7 +229,7 @@ def _skip_reason(row: Mapping[str, Any]) -> str | None:
     if row["event"] == Status.COMPLETED and row["gone"]:
         return "the file has expired"
     if row["revoked_at"] is not None:
-        return "the link was revoked"
+        return REVOKED
     if row["unsubscribed"]:
         return "the recipient has unsubscribed"
     if row["suppressed"] is not None:

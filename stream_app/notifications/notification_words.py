@@ -29,6 +29,7 @@ SAFE_CODES = frozenset(
         "missing_table",
         "no_time_column",
         "scope_not_allowed",
+        "secret_changed",
         "source_misconfigured",
         "table_rewritten",
         "temporarily_unavailable",
@@ -46,6 +47,7 @@ SAFE_CODES = frozenset(
 
 TEMPORARY_CODES = frozenset(
     {
+        "secret_changed",
         "snapshot_lost",
         "table_changed",
         "table_locked",

@@ -23,11 +23,12 @@ from sqlalchemy import Row, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from stream_app.chat_addresses import ChatAddress, shown_address, whole_address
+from stream_app.addresses import spellings
+from stream_app.chat_addresses import shown_address, whole_address
 from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.notifications import outbox_sql as sql
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
-from stream_app.notifications.notification import Notification, Recipient
+from stream_app.notifications.notification import REVOKED, Notification, Recipient
 from stream_app.notifications.shared_paths import OthersAtPath, begin_at_path
 from streaming_exporter.errors import Retryable
 
@@ -305,10 +306,21 @@ class Outbox:
             text("SELECT * FROM deliveries WHERE job_id = :job_id ORDER BY channel, address"), job_id=job_id
         )
 
-    async def revoke(self, job_id: UUID, address: str | None = None) -> list[str]:
-        """Revoke the links of a job's deliveries; return their addresses in order, as shown."""
-        whole = await self._whole(job_id, address)
-        rows = await self._execute(sql.REVOKE, job_id=job_id, address=whole)
+    async def revoke(self, job_id: UUID, address: str | None = None) -> list[str] | None:
+        """Revoke the links of a job's deliveries; return their addresses in order, as shown.
+
+        While the job runs, its later links are revoked. Returns ``None`` if it does not have ``address``.
+        """
+        addresses = None
+        if address is not None:
+            known = [row.address for row in await self._execute(sql.KNOWN_ADDRESSES, job_id=job_id)]
+            addresses = spellings(whole_address(address, known))
+            if not {item.lower() for item in addresses} & {item.lower() for item in known}:
+                return None
+        # The job can end between both: then its end has inserted what the second one revokes.
+        values = {"job_id": job_id, "addresses": addresses}
+        planned = await self._execute(sql.REVOKE_PLANNED, **values, reason=REVOKED)
+        rows = [*planned, *await self._execute(sql.REVOKE, **values)]
         return sorted(shown_address(row.address) for row in rows)
 
     async def resend(self, job_id: UUID, address: str | None = None) -> list[str]:
@@ -316,20 +328,16 @@ class Outbox:
 
         If ``address`` is given, only its deliveries are sent, and it is no longer suppressed.
         """
-        address = await self._whole(job_id, address)
+        addresses = None
         if address is not None:
+            known = [row.address for row in await self.deliveries_of(job_id)]
+            addresses = spellings(whole_address(address, known))
             await self._execute(
-                text("DELETE FROM suppressed_addresses WHERE address = lower(:address) RETURNING address"),
-                address=address,
+                text("DELETE FROM suppressed_addresses WHERE address = ANY(:addresses) RETURNING address"),
+                addresses=[item.lower() for item in addresses],
             )
-        rows = await self._execute(sql.RESEND, job_id=job_id, address=address, retry_period=RETRY_PERIOD)
+        rows = await self._execute(sql.RESEND, job_id=job_id, addresses=addresses, retry_period=RETRY_PERIOD)
         return sorted(shown_address(row.address) for row in rows)
-
-    async def _whole(self, job_id: UUID, address: str | None) -> str | None:
-        """Return the whole address of a delivery of the job whose address is shown as ``address``."""
-        if address is None or ChatAddress.of(address) is None:
-            return address
-        return whole_address(address, [row.address for row in await self.deliveries_of(job_id)])
 
     async def _insert(self, table: type[SuppressedAddress | Unsubscription], values: dict[str, str]) -> None:
         with outages_are_retryable():

@@ -8,12 +8,21 @@ from stream_app.notifications.models import READ_BY_PEOPLE, Channel
 
 _ONCE = ", ".join(f"'{channel}'" for channel in sorted(READ_BY_PEOPLE))
 
+_RECIPIENTS = "CASE jsonb_typeof(recipients) WHEN 'array' THEN recipients ELSE '[]' END"
+_CHANNEL = f"coalesce(lower(substring(recipient from '(?i)^(slack|teams):')), '{Channel.MAIL}')"
+_HOST_OF_CHAT = "coalesce(lower(substring(recipient from '^[A-Za-z]+:[A-Za-z]+://([^/?#]+)')), '')"
+_HOST_OF_WEBHOOK = "coalesce(lower(substring(webhook from '^[A-Za-z]+://([^/?#]+)')), '')"
+_TOPIC = "coalesce('schedule:' || schedule_id, 'user:' || user_id)"
+
+MAX_MAIL = 254
+MAX_CHAT = MAX_URL + 6
+
 # The addresses of a refused request can be any text. Their length is limited here so that they can be
 # stored, and the sender validates them. Mails above the user's limit are recorded as skipped.
 PLAN = text(
     f"""
     WITH ended AS (
-        SELECT *, coalesce('schedule:' || schedule_id, 'user:' || user_id) AS topic
+        SELECT *, {_TOPIC} AS topic
         FROM export_jobs WHERE id = ANY(:ids) AND status IN ('completed', 'failed')
     ), sent AS (
         SELECT user_id, count(*) AS mails FROM deliveries
@@ -21,27 +30,23 @@ PLAN = text(
             AND user_id IN (SELECT user_id FROM ended)
         GROUP BY user_id
     ), item AS (
-        SELECT ended.id, recipient, place, status, topic, user_id,
-               coalesce(lower(substring(recipient from '(?i)^(slack|teams):')), '{Channel.MAIL}') AS channel
-        FROM ended CROSS JOIN jsonb_array_elements_text(
-            CASE jsonb_typeof(recipients) WHEN 'array' THEN recipients ELSE '[]' END
-        ) WITH ORDINALITY AS item (recipient, place)
+        SELECT ended.id, recipient, place, status, topic, user_id, {_CHANNEL} AS channel
+        FROM ended CROSS JOIN jsonb_array_elements_text({_RECIPIENTS})
+            WITH ORDINALITY AS item (recipient, place)
         WHERE place <= {MAX_RECIPIENTS}
     ), mail AS (
         SELECT item.*, coalesce(sent.mails, 0)
                + row_number() OVER (PARTITION BY item.user_id ORDER BY id, place) > :mail_limit AS over
         FROM item LEFT JOIN sent ON sent.user_id = item.user_id
-        WHERE channel = '{Channel.MAIL}' AND octet_length(recipient) <= 254
+        WHERE channel = '{Channel.MAIL}' AND octet_length(recipient) <= {MAX_MAIL}
     ), planned AS (
         SELECT id AS job_id, '{Channel.MAIL}' AS channel, recipient AS address, status AS event, topic,
                user_id, '' AS host, over FROM mail
         UNION ALL
-        SELECT id, channel, recipient, status, topic, user_id,
-               coalesce(lower(substring(recipient from '^[A-Za-z]+:[A-Za-z]+://([^/?#]+)')), ''), false
-        FROM item WHERE channel <> '{Channel.MAIL}' AND octet_length(recipient) <= {MAX_URL} + 6
+        SELECT id, channel, recipient, status, topic, user_id, {_HOST_OF_CHAT}, false
+        FROM item WHERE channel <> '{Channel.MAIL}' AND octet_length(recipient) <= {MAX_CHAT}
         UNION ALL
-        SELECT id, '{Channel.WEBHOOK}', webhook, status, topic, user_id,
-               coalesce(lower(substring(webhook from '^[A-Za-z]+://([^/?#]+)')), ''), false
+        SELECT id, '{Channel.WEBHOOK}', webhook, status, topic, user_id, {_HOST_OF_WEBHOOK}, false
         FROM ended WHERE octet_length(webhook) <= {MAX_URL}
     )
     INSERT INTO deliveries (
@@ -224,10 +229,11 @@ SETTLE_EXPIRED = text(
 )
 
 _TO = f"""(
-    CAST(:address AS text) IS NULL OR lower(address) = lower(:address)
-    AND (channel NOT IN ('{Channel.SLACK}', '{Channel.TEAMS}') OR address = :address)
+    CAST(:addresses AS text[]) IS NULL
+    OR lower(address) = ANY (ARRAY(SELECT lower(one) FROM unnest(CAST(:addresses AS text[])) AS one))
+    AND (channel NOT IN ('{Channel.SLACK}', '{Channel.TEAMS}') OR address = ANY (CAST(:addresses AS text[])))
 )"""
-"""Condition for the deliveries to one address. The case of a mail address does not matter."""
+"""Condition for the deliveries to an address by its spellings. The case of a mail address is ignored."""
 
 # The files of a job that is no longer completed are removed, or will be in a moment. After the end of a claim
 # another job can have begun to write to the same path, so an old claim is not renewed.
@@ -258,6 +264,47 @@ RESEND = text(
     RETURNING address
     """
 )
+
+KNOWN_ADDRESSES = text(
+    f"""
+    SELECT address FROM deliveries WHERE job_id = :job_id AND channel <> '{Channel.DESTINATION}'
+    UNION SELECT webhook FROM export_jobs WHERE id = :job_id AND webhook IS NOT NULL
+    UNION SELECT jsonb_array_elements_text({_RECIPIENTS}) FROM export_jobs WHERE id = :job_id
+    """
+)
+"""Whom the job has, or will have, deliveries to."""
+
+REVOKE_PLANNED = text(
+    f"""
+    WITH job AS (
+        SELECT *, {_TOPIC} AS topic FROM export_jobs
+        WHERE id = :job_id AND status IN ('pending', 'processing')
+    ), item AS (
+        SELECT job.*, recipient, {_CHANNEL} AS channel
+        FROM job CROSS JOIN jsonb_array_elements_text({_RECIPIENTS}) AS recipient
+    ), planned AS (
+        SELECT id AS job_id, channel, recipient AS address, topic, user_id,
+               CASE channel WHEN '{Channel.MAIL}' THEN '' ELSE {_HOST_OF_CHAT} END AS host
+        FROM item
+        WHERE octet_length(recipient)
+            <= CASE channel WHEN '{Channel.MAIL}' THEN {MAX_MAIL} ELSE {MAX_CHAT} END
+        UNION
+        SELECT id, '{Channel.WEBHOOK}', webhook, topic, user_id, {_HOST_OF_WEBHOOK}
+        FROM job WHERE octet_length(webhook) <= {MAX_URL}
+    )
+    INSERT INTO deliveries AS delivery (
+        job_id, channel, address, event, topic, user_id, host, give_up_at,
+        status, reason, finished_at, revoked_at
+    )
+    SELECT job_id, channel, address, 'completed', topic, user_id, host, now(),
+           'skipped', :reason, now(), now()
+    FROM planned WHERE {_TO}
+    ON CONFLICT (job_id, channel, address) DO UPDATE SET revoked_at = now()
+        WHERE delivery.revoked_at IS NULL
+    RETURNING address
+    """
+)
+"""Revokes the deliveries of a job that runs. Its end inserts no others, because they exist then."""
 
 REVOKE = text(
     f"""

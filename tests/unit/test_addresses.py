@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stream_app.addresses import AddressRules, is_public, networks
+from stream_app.addresses import AddressRules, is_public, networks, spellings
 from stream_app.chat_addresses import shown_address, whole_addresses
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
@@ -320,3 +320,20 @@ def test_the_shown_address_of_a_chat_has_no_secret(address: str) -> None:
 def test_the_shown_addresses_of_one_host_differ() -> None:
     assert shown_address(SLACK).startswith("slack:https://hooks.slack.com/…")
     assert shown_address(SLACK) != shown_address(SLACK + "x")
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [
+        ("Info@Bücher.example", "info@xn--bcher-kva.example"),
+        ("info@XN--bcher-kva.example", "info@bücher.example"),
+        (" ada@example.com\n", "ada@example.com"),
+        ("https://hooks.slack.com/x", "slack:https://hooks.slack.com/x"),
+        ("https://x.webhook.office.com/y", "teams:https://x.webhook.office.com/y"),
+        ("SLACK:https://hooks.slack.com/x", "slack:https://hooks.slack.com/x"),
+        ("https://hooks.example.com/x", "https://hooks.example.com/x"),
+        ("no address", "no address"),
+    ],
+)
+def test_an_address_is_known_by_all_its_spellings(written: str, stored: str) -> None:
+    assert stored in {form.lower() if "@" in form else form for form in spellings(written)}

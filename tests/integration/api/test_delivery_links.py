@@ -123,6 +123,17 @@ async def test_links_can_be_revoked_one_or_all(post: Post) -> None:
         assert (await owner.get(f"/exports/jobs/{post.job}/download")).status_code == 307
 
 
+async def test_an_address_that_the_job_does_not_have_is_no_success(post: Post) -> None:
+    async with post.api.user(user_id=post.user_id) as owner, post.anybody() as client:
+        revoke = f"/exports/jobs/{post.job}/links"
+        answer = await owner.delete(revoke, params={"address": "c@example.com"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_recipient")
+        assert (await client.get(post.path("b@example.com"))).status_code == 307
+        for expected in (["b@example.com"], []):
+            answer = await owner.delete(revoke, params={"address": "b@example.com"})
+            assert (answer.status_code, answer.json()) == (200, {"addresses": expected})
+
+
 async def test_the_url_of_a_chat_is_not_shown_and_its_link_can_be_revoked(post: Post) -> None:
     chat, other = (f"slack:https://hooks.slack.com/services/{name}" for name in ("sEcReT", "SeCrEt"))
     await post.send(chat, other, "a@example.com")

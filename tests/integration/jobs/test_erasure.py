@@ -5,12 +5,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import bindparam, insert, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine
+from typer.testing import CliRunner
 
 import stream_app.__main__ as commands
 from stream_app.jobs import erasure
-from stream_app.jobs.erasure import PersonalDataEraser
+from stream_app.jobs.erasure import ErasureResult, PersonalDataEraser
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.projector import apply_events
 from stream_app.notifications.models import Channel
@@ -314,6 +316,43 @@ async def test_no_table_has_an_erased_address(
         await connection.execute(text(f"UPDATE export_jobs SET {odd} WHERE user_id = 'u4'"))
     assert (await eraser.erase_address("https://odd.example.com/")).jobs == 1
     assert (await eraser.erase_address("bxc%@example.com")).jobs == 0, "no character is a wildcard"
+
+
+async def test_an_address_is_erased_however_it_is_written(
+    engine: AsyncEngine, eraser: PersonalDataEraser
+) -> None:
+    """Requests are stored with international domains in ASCII form, refused ones as they were written."""
+    slack = "https://hooks.slack.com/services/T1/B1/x"
+    stored = ("info@xn--bcher-kva.example", f"slack:{slack}")
+    written = ("Info@Bücher.example", " info@bücher.example ", "INFO@xn--bcher-kva.example", slack, stored[1])
+    for place, address in enumerate(written):
+        jobs = [await Jobs(engine).admit(f"u{place}", recipients=[*stored, "x@example.com"]) for _ in "ab"]
+        async with engine.begin() as connection:
+            refused = "UPDATE export_jobs SET recipients = :recipients WHERE id = :id"
+            await connection.execute(
+                text(refused).bindparams(bindparam("recipients", type_=JSONB)),
+                {"id": jobs[1], "recipients": ["info@bücher.example", f"Slack:{slack}", "x@example.com"]},
+            )
+        done = await eraser.erase_address(address)
+        assert done.jobs == 2, address
+        async with engine.begin() as connection:
+            left = (await connection.scalars(text("SELECT recipients::text FROM export_jobs"))).all()
+            await connection.execute(text("DELETE FROM export_jobs"))
+        gone = "slack" if "slack" in address else "cher"
+        assert all(gone not in row and "x@example.com" in row for row in left), address
+
+
+@pytest.mark.parametrize(("done", "says"), [(ErasureResult(), True), (ErasureResult(schedules=1), False)])
+def test_the_command_says_if_nothing_has_the_address(
+    monkeypatch: pytest.MonkeyPatch, done: ErasureResult, says: bool
+) -> None:
+    async def erase(*_: object, **__: object) -> ErasureResult:
+        return done
+
+    monkeypatch.setattr(commands, "_erase", erase)
+    result = CliRunner().invoke(commands.cli, ["forget", "--address", "x@example.com", "--yes"])
+    assert result.exit_code == 0
+    assert ("Check how it is written" in result.stderr) is says
 
 
 async def test_the_name_of_a_destination_is_no_address(

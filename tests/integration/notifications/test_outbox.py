@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import TextClause, text
 
+from stream_app.chat_addresses import shown_address
 from stream_app.jobs.states import Status
 from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.outbox import Outbox
@@ -133,6 +134,47 @@ async def test_a_revoked_link_is_not_sent(office: Office) -> None:
     assert await outbox(office).revoke(job) == ["b@example.com", URL]
     (hook,) = await outbox(office).claim(Channel.WEBHOOK, 5)
     assert hook.skip_reason == "the link was revoked"
+
+
+async def test_links_of_a_job_that_runs_are_revoked_before_they_exist(office: Office) -> None:
+    """The end of the job inserts its other deliveries only."""
+    chat, other = (f"slack:https://hooks.slack.com/services/{name}" for name in ("a", "b"))
+    data = await office.job("a@example.com", "b@example.com", chat, other, webhook=URL)
+    job = data.job_id
+    box = outbox(office)
+    assert await box.revoke(job, shown_address(chat)) == [shown_address(chat)]
+    assert await box.revoke(job, "B@example.com") == ["b@example.com"]
+    assert await box.revoke(job, "B@example.com") == [], "it is revoked already"
+    assert await box.revoke(job, "c@example.com") is None
+    assert await box.claim(Channel.MAIL, 5) == []
+    await office.end(data)
+    states = {row.address: (row.status, row.revoked_at is None) for row in await office.rows(job)}
+    assert states == {
+        "a@example.com": ("pending", True),
+        "b@example.com": ("skipped", False),
+        chat: ("skipped", False),
+        other: ("pending", True),
+        URL: ("pending", True),
+    }
+    everything = await office.job("a@example.com", webhook=URL)
+    assert await box.revoke(everything.job_id) == ["a@example.com", URL]
+    await office.end(everything)
+    assert set((await office.statuses(everything.job_id)).values()) == {"skipped"}
+
+
+async def test_an_address_is_found_however_it_is_written(office: Office) -> None:
+    job = await office.ended("info@xn--bcher-kva.example", "slack:https://hooks.slack.com/services/a")
+    box = outbox(office)
+    assert await box.revoke(job, "Info@bücher.example") == ["info@xn--bcher-kva.example"]
+    shown = shown_address("slack:https://hooks.slack.com/services/a")
+    assert await box.revoke(job, "https://hooks.slack.com/services/a") == [shown]
+    await office.run("UPDATE deliveries SET status = 'failed'")
+    await box.suppress("info@xn--bcher-kva.example", "no such mailbox")
+    assert await box.resend(job, "info@bücher.example") == ["info@xn--bcher-kva.example"]
+    (mail,) = await box.claim(Channel.MAIL, 5)
+    assert mail.skip_reason == "the link was revoked"
+    async with office.engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM suppressed_addresses")) == 0
 
 
 async def test_after_a_lost_claim_a_mail_is_ambiguous_and_a_webhook_is_due_again(
