@@ -82,6 +82,9 @@ def document_of(
         target_bytes=target_bytes,
         title=title_of(table.dataset, request.options),
         name=request.name or "",
+        filter_kinds={
+            name: table.all_columns[name].kind for name in request.filters if name in table.all_columns
+        },
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, column, table
 from sqlalchemy.sql.elements import quoted_name
 
-from stream_app.exports.columns import Column
+from stream_app.exports.columns import Column, Kind
 from streaming_exporter.events import Options
 
 ROWS = table("rows")
@@ -30,6 +30,7 @@ class Document:
         order: names of the columns that the rows are ordered by.
         template_header: the row of the template's captions, if the datasets file names it.
         template_columns: all columns of the dataset in its own order; the template has their captions.
+        filter_kinds: the kinds of the columns that ``filters`` name, also of those that are not in the file.
         target_bytes: the size at which the file ends, if that is small enough to matter.
     """
 
@@ -45,6 +46,7 @@ class Document:
     target_bytes: int | None = None
     title: str = ""
     name: str = ""
+    filter_kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def heading(self) -> str:
