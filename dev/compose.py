@@ -10,7 +10,7 @@ import yaml
 
 from dev.cache import UsageError
 
-_VARIABLE = re.compile(r"\$\{(\w+)(:-|:\?|(?=\}))")
+_VARIABLE = re.compile(r"\$\{(\w+)(:?[-?]|(?=\}))")
 _TIME = re.compile(r"(?:(\d+)m)?(?:(\d+)s)?")
 _STOP_DEFAULT = "10s"
 """The time that Compose gives a service that states no ``stop_grace_period``."""
@@ -48,19 +48,23 @@ class ComposeService:
 def interpolate(text: str, variables: Mapping[str, str]) -> str:
     """Return the text with each ``${NAME}``, ``${NAME:-default}`` and ``${NAME:?reason}`` replaced.
 
+    Without the colon, as in ``${NAME-default}``, an empty variable counts as set.
+
     Raises:
-        UsageError: a variable with ``:?`` is empty or not set.
+        UsageError: a variable with ``:?`` is empty or not set, or one with ``?`` is not set.
     """
     found = _VARIABLE.search(text)
     if found is None:
         return text
     end = _end(text, found.end())
     name, operator = found.groups()
-    value = variables.get(name, "")
-    if not value and operator == ":?":
+    value = variables.get(name, None)
+    is_missing = value is None or (operator.startswith(":") and not value)
+    if is_missing and operator.endswith("?"):
         raise UsageError(f"{name} is not set: {text[found.end() : end]}")
-    if not value and operator == ":-":
+    if is_missing and operator.endswith("-"):
         value = interpolate(text[found.end() : end], variables)
+    value = value or ""
     return text[: found.start()] + value + interpolate(text[end + 1 :], variables)
 
 

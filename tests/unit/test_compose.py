@@ -1,6 +1,7 @@
 """docker-compose.yml agrees with the settings, the commands and the image, as far as a parser can tell."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -16,6 +17,8 @@ from dev.s3 import _weed
 from producers.__main__ import cli
 from stream_app.app import stop_timeout
 from stream_app.datasets.file import load_datasets
+from stream_app.exposure import UnsafeSettings, refuse_weak_secrets
+from stream_app.setting_errors import load_settings
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from tools import yaml_text
@@ -32,7 +35,7 @@ class Unset(dict[str, str]):
     """No file ``.env``, apart from what the Compose file demands."""
 
     def get(self, key: str, default: Any = "") -> Any:
-        return "x" * 40 if f"${{{key}:?" in TEXT else default
+        return "x" * 40 if f"${{{key}?" in TEXT else default
 
 
 def resolved(value: str) -> str:
@@ -63,14 +66,72 @@ def test_the_datasets_of_the_sample_are_mounted_where_the_setting_names_them(nam
 
 
 def test_no_process_signs_with_the_public_secret() -> None:
-    assert OURS["api"]["environment"]["EXPORTER_JWT_SECRET"].startswith("${EXPORTER_JWT_SECRET:?")
+    """It must be set in .env. Where it is set to nothing, and nothing is in its place, no API starts."""
+    value = OURS["api"]["environment"]["EXPORTER_JWT_SECRET"]
+    with pytest.raises(UsageError, match="EXPORTER_JWT_SECRET is not set"):
+        interpolate(value, {})
+    provider = {
+        "EXPORTER_JWT_JWKS_URL": "https://login.example.com/keys",
+        "EXPORTER_JWT_AUDIENCE": "exports",
+        "EXPORTER_JWT_ISSUER": "https://login.example.com/",
+    }
+    for more in ({}, provider):
+        with pytest.raises(UnsafeSettings, match=r"EXPORTER_(JWT|LINK)_SECRET"):
+            refuse_weak_secrets(settings_of("api", {"EXPORTER_JWT_SECRET": ""}, **more), "0.0.0.0")
+    links = {"EXPORTER_JWT_SECRET": "", "EXPORTER_LINK_SECRET": "q7Zw2Lm9Xr4Tv8Kb" * 2}
+    refuse_weak_secrets(settings_of("api", links, **provider), "0.0.0.0")
+
+
+def settings_of(name: str, env_file: dict[str, str], **settings: str) -> Settings:
+    """Return the settings of a process with the variables of ``.env``, and of ``settings.env``.
+
+    An empty variable counts as not set, as in the process.
+    """
+    found = settings | {key: interpolate(value, env_file) for key, value in OURS[name]["environment"].items()}
+    fields = {key.removeprefix("EXPORTER_").lower(): value for key, value in found.items() if value}
+    return Settings.model_validate(fields)
+
+
+BOTH = {"DATABASE_URL", "SOURCE_DATABASE_URL", "S3_ACCESS_KEY", "S3_SECRET_KEY", "LINK_SECRET"}
+IN_FILES = {
+    "worker": {*BOTH, "SMTP_PASSWORD"},
+    "api": {*BOTH, "JWT_SECRET"},
+    "migrate": {"DATABASE_URL"},
+    "ticker": {"KAFKA_SASL_PASSWORD"},
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_secret_can_come_from_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line NAME= of .env makes room for NAME_FILE."""
+    empty = {f"EXPORTER_{key}": "" for keys in IN_FILES.values() for key in keys}
+    secret = tmp_path / "secret"
+    secret.write_text("postgresql://user:of-the-file@db.example.com/exporter")
+    for key in [key for key in os.environ if key.startswith("EXPORTER_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("EXPORTER_SETTINGS_FILE", os.devnull)
+    for key, value in OURS[name]["environment"].items():
+        if key not in ("EXPORTER_READY_FILE", "EXPORTER_DATASETS_FILE"):
+            monkeypatch.setenv(key, interpolate(value, empty))
+    for key in IN_FILES[name]:
+        monkeypatch.setenv(f"EXPORTER_{key}_FILE", str(secret))
+    settings = load_settings()
+    for key in IN_FILES[name]:
+        assert getattr(settings, key.lower()).get_secret_value() == secret.read_text()
+
+
+def test_keys_of_the_store_can_come_from_a_role() -> None:
+    given = {"EXPORTER_JWT_SECRET": "x" * 40, "EXPORTER_S3_ACCESS_KEY": "", "EXPORTER_S3_SECRET_KEY": ""}
+    settings = settings_of("worker", given, EXPORTER_S3_ENDPOINT="https://s3.amazonaws.com")
+    assert settings.s3_access_key is settings.s3_secret_key is None
 
 
 @pytest.mark.parametrize("name", ["api", "worker"])
 def test_links_are_signed_with_the_secret_for_tokens_by_default(name: str) -> None:
     """A file ``.env`` with only ``EXPORTER_JWT_SECRET`` still works."""
     value = OURS[name]["environment"]["EXPORTER_LINK_SECRET"]
-    assert value.startswith("${EXPORTER_LINK_SECRET:-${EXPORTER_JWT_SECRET:?")
+    assert value.startswith("${EXPORTER_LINK_SECRET:-${EXPORTER_JWT_SECRET?")
+    assert interpolate(value, {"EXPORTER_LINK_SECRET": "", "EXPORTER_JWT_SECRET": "of-tokens"}) == "of-tokens"
 
 
 def test_details_are_open_while_the_port_is_published_to_this_machine_only() -> None:
@@ -242,11 +303,10 @@ def test_seaweedfs_takes_the_place_of_minio_and_nothing_else_changes() -> None:
     assert f"-s3.port={port}" in store["command"]
     assert f"127.0.0.1:{port}:{port}" in minio["ports"]
     assert f"127.0.0.1:{port}/" in store["healthcheck"]["test"][-1]
-    assert (
-        list(store["environment"].values())
-        == list(minio["environment"].values())
-        == [SERVICES["worker"]["environment"][f"EXPORTER_S3_{key}_KEY"] for key in ("ACCESS", "SECRET")]
-    )
+    assert list(store["environment"].values()) == list(minio["environment"].values())
+    assert [resolved(value) for value in minio["environment"].values()] == [
+        resolved(SERVICES["worker"]["environment"][f"EXPORTER_S3_{key}_KEY"]) for key in ("ACCESS", "SECRET")
+    ]
     (volume,), (old,) = store["volumes"], minio["volumes"]
     assert volume.split(":")[0] in override["volumes"]
     assert volume.split(":")[1] == old.split(":")[1], "the volume of MinIO is replaced"
