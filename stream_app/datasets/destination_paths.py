@@ -102,6 +102,12 @@ class PathPattern:
         """The names of the fields."""
         return frozenset(field for _, field in self.parts if field is not None)
 
+    @property
+    def tells_numbers(self) -> bool:
+        """Whether the number of a file cannot be taken for the end of another value, or the reverse."""
+        before = [text for text, field in self.parts[1:] if field == "number"]
+        return all(text and not text[-1].isdigit() for text in before)
+
     def path(self, facts: JobFacts, *, file_name: str, number: int | str) -> str:
         """Return the path of a file of a job, with slashes between the folders.
 

@@ -15,7 +15,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
 from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
-from stream_app.destinations.placement import facts_of, manifest_of, outgoing_files
+from stream_app.destinations.placement import facts_of, further_paths, manifest_of, outgoing_files
 from stream_app.destinations.progress import DeliveryProgress
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
@@ -46,6 +46,8 @@ UNKNOWN_TYPE = "application/octet-stream"
 REPLACED = "replaced by a newer export, which has the same path"
 
 CLAIM_LOST = "the claim of the delivery is lost, or the job was removed"
+
+OTHERS_UNREADABLE = "the deliveries of other jobs cannot be read"
 
 BUSY = "another export is being sent to the same path"
 
@@ -141,6 +143,10 @@ class DestinationClient:
             )
             return begun.result()
 
+        def largest_set() -> int:
+            found = asyncio.run_coroutine_threadsafe(self._largest_set(notification, known()), loop)
+            return found.result()
+
         transfer = Transfer(
             job_id=str(notification.job_id),
             destination=destination,
@@ -154,6 +160,8 @@ class DestinationClient:
             done=min(progress.files, len(files)),
             record=record,
             begin_manifest=begin_manifest,
+            further=partial(further_paths, destination, facts, files),
+            largest_set=largest_set,
             upload=progress.upload,
         )
         return transfer
@@ -237,8 +245,7 @@ class DestinationClient:
             try:
                 others = await self._outbox.begin_at_path(notification, unbegun)
             except Retryable as error:
-                text = "the deliveries of other jobs cannot be read"
-                raise DeliveryFailed(text, host_called=False, detail=str(error)) from error
+                raise DeliveryFailed(OTHERS_UNREADABLE, host_called=False, detail=str(error)) from error
             if others.is_writing:
                 raise DeliveryFailed(BUSY, host_called=False)
             if others.is_newer:
@@ -267,8 +274,7 @@ class DestinationClient:
             try:
                 others = await self._outbox.begin_at_path(notification, begun, key="manifest")
             except Retryable as error:
-                text = "the deliveries of other jobs cannot be read"
-                raise DeliveryFailed(text, detail=str(error)) from error
+                raise DeliveryFailed(OTHERS_UNREADABLE, detail=str(error)) from error
             if others.is_held:
                 transfer.manifest_begun = path
         if others.is_writing:
@@ -285,6 +291,17 @@ class DestinationClient:
             )
         return not others.is_newer
 
+    async def _largest_set(self, notification: Notification, progress: DeliveryProgress) -> int:
+        """Return the largest number of files of another job that was sent to the same path.
+
+        Raises:
+            DeliveryFailed: the database is away.
+        """
+        try:
+            return await self._outbox.largest_set(notification, progress.as_json())
+        except Retryable as error:
+            raise DeliveryFailed(OTHERS_UNREADABLE, detail=str(error)) from error
+
     async def _send_in_claim(
         self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
     ) -> None:
@@ -300,6 +317,14 @@ class DestinationClient:
             await self._in_thread(transfer.run)
         finally:
             heartbeat.cancel()
+        if transfer.surplus:
+            log.warning(
+                "delivery.surplus_left",
+                delivery=str(notification.delivery_id),
+                job_id=str(notification.job_id),
+                destination=transfer.destination.name,
+                files=transfer.surplus,
+            )
 
     async def _heartbeat(
         self, notification: Notification, transfer: Transfer, renew: Callable[[], Awaitable[bool]]

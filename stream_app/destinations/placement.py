@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,10 @@ MAX_KEY = 1_024
 
 OWN_KEYS = ("files", "entries", "seconds")
 """Keys of the service's own manifest that are not passed on: they name its bucket, or its stages."""
+
+
+_NUMBER = re.compile(r"-[0-9]{5}(?=\.)")
+"""The number in the name of one of several files."""
 
 
 def facts_of(notification: Notification, requested: Requested, progress: DeliveryProgress) -> JobFacts:
@@ -61,6 +66,22 @@ def outgoing_files(
     if len({file.path for file in found}) < len(found):
         raise ValueError("several files of the job have the same path")
     return found
+
+
+def further_paths(
+    destination: Destination, facts: JobFacts, files: Sequence[ExportedFile], number: int
+) -> list[str]:
+    """Return where a file of the job with a further number would be stored.
+
+    A larger set of another job, with the same path of its first file, has its files there. None where two
+    sets could have the path, or where the files have no numbers.
+    """
+    pattern = PathPattern.parse(destination.path)
+    if not pattern.tells_numbers:
+        return []
+    names = {_NUMBER.sub(f"-{number:05}", file.file_name) for file in files}
+    taken = {pattern.path(facts, file_name=file.file_name, number=file.number) for file in files}
+    return sorted({pattern.path(facts, file_name=name, number=number) for name in names} - taken)
 
 
 def whole_path(destination: Destination, path: str) -> str:

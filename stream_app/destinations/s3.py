@@ -7,11 +7,13 @@ names.
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Event
+from typing import Literal
 from urllib.parse import quote, urlsplit
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 import urllib3
 from minio.credentials.providers import Provider
+from minio.datatypes import Object
 from minio.error import MinioException, S3Error
 from pydantic import SecretStr
 
@@ -188,16 +190,27 @@ class S3Session:
 
     def has(self, file: OutgoingFile) -> bool | None:
         """Compare the size of the object, and the checksum that :meth:`put` has stored with it."""
+        stored = self._stat(file.path)
+        if not isinstance(stored, Object):
+            return stored
+        return stored.size == file.size and (stored.metadata or {}).get("x-amz-meta-sha256") == file.sha256
+
+    def exists(self, path: str) -> bool | None:
+        """Return whether there is an object; ``None`` if the keys can only write."""
+        stored = self._stat(path)
+        return True if isinstance(stored, Object) else stored
+
+    def _stat(self, path: str) -> Object | Literal[False] | None:
+        """Return an object; False if it does not exist, ``None`` if the keys can only write."""
         with s3_errors():
             try:
-                stored = self._client.stat_object(self._bucket, self._key(file.path))
+                return self._client.stat_object(self._bucket, self._key(path))
             except S3Error as error:
                 if error.code in _GONE:
                     return False
                 if error.code in _CANNOT_READ:
                     return None
                 raise
-        return stored.size == file.size and (stored.metadata or {}).get("x-amz-meta-sha256") == file.sha256
 
     def remove(self, path: str) -> None:
         """Remove an object."""

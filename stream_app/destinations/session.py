@@ -79,6 +79,9 @@ class Session(Protocol):
     def has(self, file: OutgoingFile) -> bool | None:
         """Return whether the destination has this file with this content; ``None`` if it is not readable."""
 
+    def exists(self, path: str) -> bool | None:
+        """Return whether there is a file at ``path``; ``None`` if that is not readable."""
+
     def remove(self, path: str) -> None:
         """Remove a file. It is no error if it does not exist."""
 

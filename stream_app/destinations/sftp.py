@@ -268,6 +268,14 @@ class SftpSession:
                 return None
         return digest.hexdigest() == file.sha256
 
+    def exists(self, path: str) -> bool | None:
+        """Return whether there is a file; ``None`` if the folder is not readable."""
+        with sftp_errors():
+            try:
+                return bool(self._call(self._sftp.exists(self._path(path))))
+            except asyncssh.SFTPPermissionDenied:
+                return None
+
     def remove(self, path: str) -> None:
         """Remove a file."""
         with sftp_errors(), suppress(*_GONE):

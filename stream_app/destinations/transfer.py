@@ -33,6 +33,9 @@ class Transfer:
         record: called after each complete file, and after an upload has begun that must be recorded.
         begin_manifest: called before the manifest is written at a path that other jobs have too. It returns
             whether to write it: that of a newer job must stay.
+        further: returns where a file with a further number would be stored.
+        largest_set: returns the largest number of files of another job that was sent to the same paths.
+        surplus: how many files of a larger set of another job could not be removed.
         upload: the unfinished upload of a file, where other jobs have the same path.
         others_wrote: whether other jobs possibly have written to the paths since the delivery was planned.
         kept: how many files, from the first on, :meth:`discard` leaves at paths that other jobs have too,
@@ -58,6 +61,9 @@ class Transfer:
     done: int
     record: Callable[[], None]
     begin_manifest: Callable[[], bool] = lambda: True
+    further: Callable[[int], Sequence[str]] = lambda _: ()
+    largest_set: Callable[[], int] = lambda: 0
+    surplus: int = 0
     upload: str | None = None
     sent: int = 0
     others_wrote: bool = True
@@ -95,12 +101,34 @@ class Transfer:
                 self.done += 1
                 self.upload = None
                 self.record()
+            self._remove_surplus(session, options)
             if self.manifest is not None:
                 options.check()
                 outgoing, content = self.manifest
                 if not self.shares_manifest or self.begin_manifest():
                     self._remove_leftovers(session, outgoing)
                     session.put(outgoing, iter([content]))
+
+    def _remove_surplus(self, session: Session, options: SessionOptions) -> None:
+        """Remove the files that a larger set of another job has at shared paths, the last one first.
+
+        So they are found again if the removal is interrupted. To ask the destination first is fast, and few
+        sets are smaller than the one before. A destination that does not permit removals keeps the files.
+        """
+        sent = len(self.outgoing)
+        if not self.shares_paths or all(session.exists(path) is False for path in self.further(sent + 1)):
+            return
+        kept = () if self.manifest is None else (self.manifest[0].path,)
+        for number in range(self.largest_set(), sent, -1):
+            for path in self.further(number):
+                options.check()
+                try:
+                    if path not in kept:
+                        session.remove(path)
+                except DestinationError as error:
+                    if str(error) != NOT_PERMITTED:
+                        raise
+                    self.surplus += 1
 
     @property
     def path(self) -> str:

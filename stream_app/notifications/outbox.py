@@ -29,7 +29,7 @@ from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.notifications import outbox_sql as sql
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
 from stream_app.notifications.notification import REVOKED, Notification, Recipient
-from stream_app.notifications.shared_paths import OthersAtPath, begin_at_path
+from stream_app.notifications.shared_paths import OthersAtPath, begin_at_path, largest_set
 from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
@@ -255,6 +255,10 @@ class Outbox:
         return await begin_at_path(
             self._autocommit, notification, progress, lease=self.lease, is_removal=is_removal, key=key
         )
+
+    async def largest_set(self, notification: Notification, progress: Mapping[str, Any]) -> int:
+        """Return the largest number of files of another job that was sent to the path of a delivery."""
+        return await largest_set(self._autocommit, notification, progress)
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
         """Start the back-off of a host that did not answer: ``first``, doubled with each further failure."""

@@ -67,6 +67,17 @@ _BEFORE = text(
 )
 
 
+# All deliveries to the destination are read. Only deliveries that find files of others need this.
+_LARGEST_SET = text(
+    f"""
+    SELECT coalesce(max(coalesce(theirs.file_count, 1)), 0)
+    FROM deliveries AS other JOIN export_jobs AS theirs ON theirs.id = other.job_id
+    WHERE {_OTHER} AND other.progress ->> 'path' = :path
+        AND coalesce(other.progress ->> 'writing', '1') <> '0'
+    """
+)
+
+
 @dataclass(frozen=True, slots=True)
 class OthersAtPath:
     """What other jobs do, and have done, at a path of a destination that they share with a delivery.
@@ -114,12 +125,7 @@ async def begin_at_path(
         Retryable: the database is away.
         InDoubt: the connection was lost during the commit.
     """
-    where = {
-        "job_id": notification.job_id,
-        "address": notification.address,
-        "place": progress["place"],
-        "path": progress[key],
-    }
+    where = _where(notification, progress, key)
     requested = notification.requested
     # Without its record, a job counts as older than all others.
     requested_at = requested.at if requested is not None else datetime.min.replace(tzinfo=UTC)
@@ -142,3 +148,25 @@ async def begin_at_path(
             statement = sql.RECORD if is_removal else sql.RENEW
             is_held = bool((await connection.execute(statement, values)).all())
     return OthersAtPath(now.is_writing, now.is_newer, files, wrote, is_held)
+
+
+async def largest_set(
+    connections: Connections, notification: Notification, progress: Mapping[str, Any]
+) -> int:
+    """Return the largest number of files of another job that was sent to the path of a delivery.
+
+    Raises:
+        Retryable: the database is away.
+    """
+    async with transaction(connections) as connection:
+        found = await connection.execute(_LARGEST_SET, _where(notification, progress, "path"))
+        return int(found.scalar_one())
+
+
+def _where(notification: Notification, progress: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {
+        "job_id": notification.job_id,
+        "address": notification.address,
+        "place": progress["place"],
+        "path": progress[key],
+    }

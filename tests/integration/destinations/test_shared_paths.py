@@ -12,7 +12,10 @@ import structlog
 from sqlalchemy import text
 
 from stream_app.datasets.destinations import Destination
+from stream_app.destinations.errors import AWAY, NOT_PERMITTED, DestinationError
 from stream_app.destinations.progress import place_of
+from stream_app.destinations.s3 import S3Session
+from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import Transfer
 from stream_app.notifications.models import Channel
 from stream_app.notifications.notification import Notification
@@ -195,6 +198,74 @@ def pointer(
     if request.param == "sftp":
         return on_sftp(sftp, **paths), sftp
     return on_s3(other_store, tmp_path, **paths), other_store
+
+
+@pytest.mark.parametrize("path", [SHARED, "{dataset}/date={date}/{file_name}"])
+async def test_a_smaller_set_leaves_no_file_of_a_larger_one(
+    depot: Depot, place: tuple[Destination, Any], path: str
+) -> None:
+    destination, store = place
+    depot.use(destination.model_copy(update={"path": path}))
+    larger = await depot.job("acme", *(b"a%d" % number for number in range(5)))
+    assert (await depot.sent(larger)).status == "sent"
+    keys = sorted(store.files())
+    await asyncio.to_thread(add, store, keys[0].replace("1.csv", "6.csv"), b"of the receiver")
+    smaller = await depot.job("acme", b"b1", b"b2", created_at=DAY + timedelta(minutes=1))
+    assert (await depot.sent(smaller)).status == "sent"
+    sent = {keys[0]: b"b1", keys[1]: b"b2", keys[0].replace("1.csv", "6.csv"): b"of the receiver"}
+    assert store.files() == sent
+
+
+async def test_a_smaller_set_leaves_files_that_no_job_has_sent(
+    depot: Depot, place: tuple[Destination, Any]
+) -> None:
+    destination, store = place
+    depot.use(destination)
+    await asyncio.to_thread(add, store, "in/ledger-3.csv", b"of the receiver")
+    job = await depot.job("acme", b"b1", b"b2")
+    assert (await depot.sent(job)).status == "sent"
+    assert store.files() == {
+        "in/ledger-1.csv": b"b1",
+        "in/ledger-2.csv": b"b2",
+        "in/ledger-3.csv": b"of the receiver",
+    }
+
+
+@pytest.mark.parametrize("text", [NOT_PERMITTED, AWAY])
+async def test_a_smaller_set_is_sent_where_no_removal_is_permitted_and_waits_for_one_that_fails(
+    depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    destination, store = place
+    depot.use(destination)
+    larger = await depot.job("acme", b"a1", b"a2", b"a3")
+    assert (await depot.sent(larger)).status == "sent"
+    smaller = await depot.job("acme", b"b1", created_at=LATER)
+
+    def refuse(self: object, path: str) -> None:
+        raise DestinationError(text)
+
+    monkeypatch.setattr(S3Session, "remove", refuse)
+    monkeypatch.setattr(SftpSession, "remove", refuse)
+    with structlog.testing.capture_logs() as logs:
+        async with depot.working():
+            row = await (depot.ended(smaller) if text == NOT_PERMITTED else depot.tried(smaller))
+    assert row.status == ("sent" if text == NOT_PERMITTED else "pending")
+    left = [line["files"] for line in logs if line["event"] == "delivery.surplus_left"]
+    assert left == ([2] if text == NOT_PERMITTED else [])
+    monkeypatch.undo()
+    if text == AWAY:
+        await depot.hurry()
+        assert (await depot.sent(smaller)).status == "sent"
+        assert store.files() == {"in/ledger-1.csv": b"b1"}
+
+
+def add(store: Any, path: str, content: bytes) -> None:
+    """Store a file without the service."""
+    if isinstance(store, OtherStore):
+        store.put(path, content)
+    else:
+        (store.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / path).write_bytes(content)
 
 
 async def test_the_list_of_a_newer_job_stays_when_an_older_one_is_sent(

@@ -183,6 +183,21 @@ def test_each_field_has_its_value() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("{dataset}/{number}.{extension}", True),
+        ("{number}.{extension}", True),
+        ("{dataset}-v2-{number}", True),
+        ("{dataset}/{file_name}", True),
+        ("{dataset}{number}.{extension}", False),
+        ("{name}1{number}.{extension}", False),
+    ],
+)
+def test_a_number_behind_a_value_or_a_digit_is_not_told_from_it(pattern: str, expected: bool) -> None:
+    assert PathPattern.parse(pattern).tells_numbers is expected
+
+
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "America/Santiago", "UTC"])
 def test_runs_of_different_minutes_have_different_times_also_where_clocks_go_back(zone: str) -> None:
     """Clocks go back by an hour, by half an hour, and over midnight."""
