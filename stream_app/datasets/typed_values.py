@@ -1,6 +1,7 @@
 """Kinds of PostgreSQL's types, and checks of values from requests before PostgreSQL receives them. Pure."""
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -73,6 +74,9 @@ _EXPECTED = {
     Kind.DATE: "a date such as 2026-01-31",
     Kind.TIME: "a time such as 13:30:00, without an offset",
     Kind.TIMESTAMP: "a time such as 2026-01-31T13:30:00, a date, or a relative time such as now-7d",
+    Kind.BYTES: (
+        "bytes in base64, as files have them, such as 3q2+7w==, or in hexadecimal digits, such as \\xdeadbeef"
+    ),
     Kind.TIMESTAMPTZ: ("a time such as 2026-01-31T13:30:00Z, a date, or a relative time such as now-7d"),
 }
 
@@ -98,6 +102,8 @@ _SMALLEST_FLOAT4, _LARGEST_FLOAT4 = Decimal("1.4012985e-45"), Decimal("3.4028235
 
 _ONE_BYTE = re.compile(r"[\x01-\x7f]?|\\[0-7]{3}", re.DOTALL)
 """Values of the type ``"char"``. PostgreSQL silently cuts longer ones."""
+
+_HEXADECIMAL = re.compile(r"\\x(?:\s*[0-9a-fA-F]{2})*\s*", re.ASCII)
 
 _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 """Characters that PostgreSQL cannot store, or that have no UTF-8."""
@@ -216,10 +222,21 @@ def _fraction(value: str) -> str:
     return f".{found[1]}" if found else ""
 
 
+def _bytes(value: str) -> str:
+    """Return bytes as hexadecimal digits. PostgreSQL takes base64 for the characters themselves."""
+    if _HEXADECIMAL.fullmatch(value):
+        return value
+    content = b64decode(value, validate=True)
+    if b64encode(content) != value.encode():
+        raise ValueError("base64 whose last character has bits that mean nothing")
+    return f"\\x{content.hex()}"
+
+
 _PARSERS: dict[Kind, Callable[[str], str]] = {
     Kind.UUID: lambda value: str(UUID(value)),
     Kind.DATE: lambda value: read_date(value).isoformat(),
     Kind.TIME: _time,
     Kind.TIMESTAMP: _timestamp,
     Kind.TIMESTAMPTZ: _timestamptz,
+    Kind.BYTES: _bytes,
 }

@@ -1,5 +1,6 @@
 """Operators: each offered operator works, and those of one type agree."""
 
+from base64 import b64encode
 from typing import Any
 from uuid import UUID
 
@@ -321,3 +322,20 @@ async def test_no_part_of_a_time_is_dropped(
             await selected(source, table, filters={"at": value})
     else:
         assert await selected(source, table, filters={"at": value}) == [1]
+
+
+async def test_bytes_are_found_by_the_text_that_files_have(
+    database: asyncpg.Connection, schema: str, source: Source
+) -> None:
+    contents = [b"", b"\xde\xad\xbe\xef", b"3q2+7w==", b"\\x41", bytes(range(256))]
+    await database.execute("CREATE TABLE t (id int PRIMARY KEY, digest bytea)")
+    await database.executemany("INSERT INTO t VALUES ($1, $2)", list(enumerate(contents)))
+    table = await described(source, Dataset(name="t", table=f"{schema}.t", order=("id",)))
+    for number, content in enumerate(contents):
+        shown = b64encode(content).decode()
+        others = [other for other in range(len(contents)) if other != number]
+        for text in (shown, f"\\x{content.hex()}"):
+            assert await selected(source, table, filters={"digest": text}) == [number]
+            assert await selected(source, table, filters={"digest": {"in": [text]}}) == [number]
+            assert await selected(source, table, filters={"digest": {"ne": text}}) == others
+            assert await selected(source, table, filters={"digest": {"not_in": [text, None]}}) == others
