@@ -57,9 +57,9 @@ def workload(example: str, process: str, prefix: str = "exporter") -> Manifest:
     return find(example, "Job" if process == "migrate" else "Deployment", f"{prefix}-{process}")
 
 
-def variables(example: str, process: str) -> dict[str, str]:
+def variables(example: str, process: str, prefix: str = "exporter") -> dict[str, str]:
     """Return what the process gets from the chart, without secrets."""
-    (container,) = pod(workload(example, process))["containers"]
+    (container,) = pod(workload(example, process, prefix))["containers"]
     found = {item["name"]: item["value"] for item in container.get("env", ())}
     for source in container["envFrom"]:
         if "configMapRef" in source:
@@ -230,6 +230,27 @@ def test_every_part_is_rendered_where_it_is_asked_for() -> None:
     assert "prometheus.io/scrape" not in template["annotations"], "PodMonitor and annotation count twice"
 
 
+def test_what_platforms_decide_differently_can_be_changed() -> None:
+    """OpenShift chooses the user, clusters of IPv6 have no 0.0.0.0, and not only an ingress calls the API."""
+    for example, manifest in WITH_PODS:
+        fixed = pod(manifest)["securityContext"].keys() & {"runAsUser", "runAsGroup"}
+        assert fixed == (set() if example == "everything.yaml" else {"runAsUser", "runAsGroup"})
+    for process in ("worker", "api"):
+        assert variables("everything.yaml", process, "exports")["EXPORTER_METRICS_HOST"] == "::"
+    Settings.model_validate({"metrics_host": "::"})
+    (api,) = pod(workload("everything.yaml", "api", "exports"))["containers"]
+    assert api["args"][2:4] == ["--host", "::"]
+    policy = find("everything.yaml", "NetworkPolicy", "exports-api")["spec"]
+    calls, scrapes = policy["ingress"]
+    assert [list(peer) for peer in calls["from"]] == [
+        ["namespaceSelector"],
+        ["namespaceSelector"],
+        ["ipBlock"],
+    ]
+    assert [calls["ports"], scrapes["ports"]] == [[{"port": "http"}], [{"port": "metrics"}]]
+    assert len(scrapes["from"]) == 1
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_schema_takes_the_examples(example: str) -> None:
     jsonschema_rs.validate(SCHEMA, VALUES[example])
@@ -263,6 +284,9 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process
         ("image", {"digest": "latest"}),
         ("keda", {"minReplicas": 0}),
         ("networkPolicy", {"enabled": "yes"}),
+        ("networkPolicy", {"apiFrom": "everybody"}),
+        ("podSecurityContext", {"runAsNonRoot": False}),
+        ("podSecurityContext", {"seccompProfile": {"type": "Unconfined"}}),
         ("datasets", {"datasets.json": "{}"}),
     ],
 )

@@ -64,8 +64,9 @@ serviceAccountName: {{ . }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
+  {{- with .root.Values.podSecurityContext }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
   seccompProfile: { type: RuntimeDefault }
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
