@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
@@ -80,9 +81,9 @@ async def find_job(services: ApiServices, user: User, job_id: UUID) -> ExportJob
     return job
 
 
-def view_for(services: ApiServices, user: User, job: ExportJob) -> JobView:
-    """Return the job as this user can see it."""
-    view = JobView.of(job, services.clock.now())
+def view_for(services: ApiServices, user: User, job: ExportJob, now: datetime | None = None) -> JobView:
+    """Return the job as this user can see it, at ``now`` or at the present time."""
+    view = JobView.of(job, now or services.clock.now())
     return view if user.can_see_data(job.user_id) else view.without_data()
 
 
@@ -220,6 +221,7 @@ async def list_exports(
     """The role `exports:admin` lists the jobs of all users, and `exports:operate` the same without data."""
     owner = _listed_owner(user, user_id, name)
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
+    now = services.clock.now()
     listed = services.job_searches.list_newest(
         owner,
         status=status,
@@ -227,15 +229,16 @@ async def list_exports(
         code=code,
         name=name,
         search=_search(services, user, owner, q) if q else None,
-        since=since_moment(since, services.clock.now()),
-        until=until_moment(until, services.clock.now()),
+        since=since_moment(since, now),
+        until=until_moment(until, now),
         before=pagination.decode(cursor) if cursor else None,
         limit=limit + 1,
+        now=now,
     )
     jobs = await cancel_on_disconnect(request, _in_time(listed, of_all=owner is None))
     shown, following = pagination.page_of(jobs, limit)
     page = JobPage.model_construct(
-        jobs=[view_for(services, user, job) for job in shown], next_cursor=following
+        jobs=[view_for(services, user, job, now) for job in shown], next_cursor=following
     )
     return Response(page.model_dump_json(), media_type="application/json")
 

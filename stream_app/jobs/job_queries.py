@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    and_,
     any_,
     column,
     func,
@@ -27,7 +28,7 @@ from sqlalchemy.orm import aliased
 
 from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.jobs.models import RUNNING, WAITING, ExportJob
-from stream_app.jobs.states import UNFINISHED
+from stream_app.jobs.states import UNFINISHED, Status
 
 MAX_RECENT_JOBS = 1_000
 """Limit of the jobs of a user that are searched for those that have ended since a time."""
@@ -76,6 +77,19 @@ def any_case(word: str) -> str:
     return "".join(map(either, word))
 
 
+def is_in_state(status: str, now: datetime | None = None) -> ColumnElement[bool]:
+    """Return the condition for the jobs that are shown with ``status``.
+
+    A job whose file has expired is shown as expired, before the outcome of the expiry is applied.
+    """
+    has_expired = ExportJob.expires_at <= (func.now() if now is None else now)
+    if status == Status.COMPLETED:
+        return and_(ExportJob.status == status, has_expired.is_not(true()))
+    if status == Status.EXPIRED:
+        return or_(ExportJob.status == status, and_(ExportJob.status == Status.COMPLETED, has_expired))
+    return ExportJob.status == status
+
+
 class JobQueries:
     """Reads ``export_jobs``.
 
@@ -105,12 +119,13 @@ class JobQueries:
         until: datetime | None = None,
         before: tuple[datetime, UUID] | None = None,
         limit: int,
+        now: datetime | None = None,
     ) -> Sequence[ExportJob]:
         """Return up to ``limit`` jobs, newest first.
 
         Args:
             user_id: whose jobs. ``None``: the jobs of all users.
-            status: only jobs in this state.
+            status: only jobs that are in this state at ``now``. See :func:`is_in_state`.
             export_type: only jobs of this dataset.
             code: only jobs with this error code.
             name: only jobs with this name.
@@ -119,6 +134,7 @@ class JobQueries:
             until: only jobs that were requested before this time.
             before: only jobs older than this one, as (created at, id).
             limit: how many.
+            now: the time; ``None``: that of the database.
         """
         statement = select(ExportJob)
         if user_id is not None:
@@ -128,7 +144,7 @@ class JobQueries:
             statement = statement.where(ExportJob.user_id >= user_id, ExportJob.user_id <= user_id)
             statement = statement.order_by(ExportJob.user_id)
         if status is not None:
-            statement = statement.where(ExportJob.status == status)
+            statement = statement.where(is_in_state(status, now))
         if export_type is not None:
             statement = statement.where(ExportJob.export_type == export_type)
         if code is not None:

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 import structlog
 
+from stream_app.jobs.states import Status
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import PublishError
@@ -140,6 +141,30 @@ async def test_lists_can_be_filtered(api: Harness) -> None:
         assert await ids(status="failed") == [ledger]
         assert await ids(export_type="proofs") == [proofs]
         assert await ids(status="completed") == []
+
+
+async def test_the_filter_of_the_status_is_that_of_the_status_that_is_shown(api: Harness) -> None:
+    """The outcome of an expiry is applied later, with an outage much later. Some jobs have no expiry."""
+    now = datetime.now(UTC)
+    async with api.user() as client:
+        over, kept, endless, gone, failed = [await place(client) for _ in range(5)]
+        await api.set(over, status="completed", expires_at=now - timedelta(hours=1))
+        await api.set(kept, status="completed", expires_at=now + timedelta(days=1))
+        await api.set(endless, status="completed", expires_at=None)
+        await api.set(gone, status="expired", expires_at=now - timedelta(days=1))
+        await api.set(failed, status="failed", expires_at=now - timedelta(days=1))
+        found: dict[str, list[str]] = {}
+        for status in Status:
+            page = (await client.get("/exports/jobs", params={"status": status})).json()
+            assert {job["status"] for job in page["jobs"]} <= {status}
+            found[status] = [job["export_job_id"] for job in page["jobs"]]
+        everything = (await client.get("/exports/jobs")).json()["jobs"]
+    assert found["completed"] == [endless, kept]
+    assert found["expired"] == [gone, over]
+    assert found["failed"] == [failed]
+    assert sorted(job for jobs in found.values() for job in jobs) == sorted(
+        job["export_job_id"] for job in everything
+    )
 
 
 async def test_jobs_are_found_by_the_words_of_their_names_and_datasets(api: Harness) -> None:

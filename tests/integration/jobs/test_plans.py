@@ -202,6 +202,8 @@ def of_the_api(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "list": lambda: queries.list_newest(user, limit=50),
         "list, next page": lambda: queries.list_newest(user, before=before, limit=50),
         "list by status": lambda: queries.list_newest(user, status=Status.FAILED, limit=50),
+        "list of completed ones": lambda: queries.list_newest(user, status=Status.COMPLETED, limit=50),
+        "list of expired ones": lambda: queries.list_newest(user, status=Status.EXPIRED, limit=50),
         "list by dataset": lambda: queries.list_newest(user, export_type="ledger", limit=50),
         "list of everybody": lambda: queries.list_newest(None, limit=50),
         "list of everybody, next page": lambda: queries.list_newest(None, before=before, limit=50),
@@ -232,6 +234,7 @@ async def test_no_statement_reads_rows_that_it_does_not_need(engine: AsyncEngine
 WANTED: list[dict[str, Any]] = [
     {},
     {"status": Status.FAILED},
+    {"status": Status.EXPIRED},
     {"code": "timeout"},
     {"name": "monthly"},
     {"search": JobSearch([("monthly", ())], with_names=True)},
