@@ -31,10 +31,11 @@ def read_template(path: Path) -> bytes:
 
 
 def open_template(content: bytes) -> Workbook:
-    """Return the workbook, with dates that count from 1900.
+    """Return the workbook as one that is no template, with dates that count from 1900.
 
-    The dates of the rows do. In a workbook with "Use 1904 date system" each would be four years and a day
-    later. openpyxl writes the workbook's own dates anew.
+    openpyxl saves a template (``.xltx``, ``.xltm``) as one, and Excel does not open that as ``.xlsx``. The
+    dates of the rows count from 1900: in a workbook with "Use 1904 date system" each would be four years and
+    a day later. openpyxl writes the workbook's own dates anew.
 
     Raises:
         TemplateError: openpyxl cannot read it.
@@ -43,7 +44,7 @@ def open_template(content: bytes) -> Workbook:
         book = load_workbook(BytesIO(content))
     except (InvalidFileException, BadZipFile, OSError, KeyError, ValueError, TypeError, IndexError) as error:
         raise TemplateError(f"the template is not an Excel workbook (.xlsx): {error}") from error
-    book.epoch = CALENDAR_WINDOWS_1900
+    book.epoch, book.template = CALENDAR_WINDOWS_1900, False
     return book
 
 

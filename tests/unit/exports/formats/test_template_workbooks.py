@@ -30,6 +30,7 @@ COLUMNS = (
 )
 NAMES = [item.name for item in COLUMNS]
 ROWS = b"1\x0246023\x0246023.75\x020.5\n2\x0261\x02149.25\x020.25\n"
+TYPES = "[Content_Types].xml"
 DATES = [
     (date(2026, 1, 1), datetime(2026, 1, 1, 18), time(12)),
     (date(1900, 3, 1), datetime(1900, 5, 28, 6), time(6)),
@@ -47,7 +48,7 @@ def template(folder: Path, epoch: datetime, suffix: str = ".xlsx") -> Path:
     sheet["B3"] = date(2020, 2, 29)
     notes = book.create_sheet("Notes")
     notes["A1"], notes["A2"] = datetime(2026, 11, 28, 9, 30), 46023
-    book.template = suffix == ".xltx"
+    book.template = suffix.startswith(".xlt")
     path = folder / f"orders{suffix}"
     book.save(path)
     return path
@@ -179,4 +180,33 @@ def test_the_print_area_reaches_to_the_last_row(
     empty: Any = load_workbook(io.BytesIO(filled(path, rows=b""))).worksheets[0]
     assert re.findall(r"![$A-Z\d:]+", str(empty.print_area)) == [
         f"!{each}".replace("$5", "$2") for each in first
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".xlsx", ".xltx", ".xlsm", ".xltm"])
+def test_the_file_is_a_workbook_whatever_the_template_is(tmp_path: Path, suffix: str) -> None:
+    """A program opens a file whose type is not that of its name only after a warning, or not at all."""
+    path = template(tmp_path, CALENDAR_WINDOWS_1900, suffix)
+    if suffix.endswith("m"):
+        plain = (
+            b"officedocument.spreadsheetml.template"
+            if suffix == ".xltm"
+            else b"officedocument.spreadsheetml.sheet"
+        )
+        macros = b"ms-excel.template.macroEnabled" if suffix == ".xltm" else b"ms-excel.sheet.macroEnabled"
+        with ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        parts[TYPES] = parts[TYPES].replace(
+            b"vnd.openxmlformats-" + plain + b".main", b"vnd." + macros + b".main"
+        )
+        assert macros in parts[TYPES]
+        with ZipFile(path, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, content)
+
+    with ZipFile(io.BytesIO(filled(path))) as archive:
+        found = re.findall(rb'<Override[^>]*PartName="/xl/workbook.xml"[^>]*>', archive.read(TYPES))
+        assert not [name for name in archive.namelist() if "vba" in name.lower()]
+    assert [re.findall(rb'ContentType="([^"]*)"', each) for each in found] == [
+        [b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"]
     ]
