@@ -226,6 +226,9 @@ def test_every_part_is_rendered_where_it_is_asked_for() -> None:
     settings = find("everything.yaml", "ConfigMap", "exports-settings")["data"]
     assert settings["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.monitoring.svc:4318"
     assert "kafka-authority" in str(spec["volumes"])
+    given = {item["name"]: item["value"] for item in container["env"]}
+    assert given["SSL_CERT_FILE"] == "/etc/authorities/all.pem"
+    assert given["CRM_DATABASE_URL_FILE"] == "/run/secrets/crm"
     template = workload("everything.yaml", "worker", "exports")["spec"]["template"]["metadata"]
     assert "prometheus.io/scrape" not in template["annotations"], "PodMonitor and annotation count twice"
 
@@ -261,7 +264,7 @@ def test_the_schema_takes_the_examples(example: str) -> None:
 def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process: str) -> None:
     values = VALUES[example]
     given = values["settings"] | values[process]["env"]
-    given = {key: value for key, value in given.items() if not key.startswith("OTEL_")}
+    given = {key: value for key, value in given.items() if key.startswith("EXPORTER_")}
     fields = {key.removeprefix("EXPORTER_").lower(): value for key, value in given.items()}
     assert fields.keys() <= Settings.model_fields.keys()
     secrets = kustomization.SECRETS["exporter-worker"].items()
@@ -274,6 +277,7 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process
         ("setings", {}),
         ("settings", {"EXPORTER_S3_SECRET_KEY": "in plain text"}),
         ("settings", {"S3_BUCKET": "exports"}),
+        ("worker", {"env": {"CRM_DATABASE_URL": "postgresql://u:p@h/d"}}),
         ("settings", {"OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer x"}),
         ("api", {"env": {"AWS_SECRET_ACCESS_KEY": "in plain text"}}),
         ("settings", {"EXPORTER_KAFKA_PARTITIONS": 8}),
