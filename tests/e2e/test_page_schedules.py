@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from tests.e2e.browser import Visit, confirm
 from tests.e2e.conftest import System
@@ -174,3 +174,59 @@ def test_a_text_filter_needs_a_text(visit: Visit, customer: str) -> None:
     value.fill("x")
     expect(visit.page.locator(".estimate")).to_contain_text("No row matches, so the file would be empty")
     pictures(visit, "no-rows")
+
+
+def schedule(system: System, token: str, **values: Any) -> str:
+    """Make a schedule, and return its id."""
+    body = {"export_type": "orders", "format": "csv", "schedule": "daily", "time_of_day": "06:30", **values}
+    answer = system.client.post("/exports/schedules", json=body, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def test_a_time_zone_that_the_browser_does_not_know_hides_no_schedule(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    """An old browser lacks zones that are new."""
+    schedule(system, anybody, name="In Berlin", timezone="Europe/Berlin")
+    unknown = schedule(system, anybody, name="New", timezone="Asia/Kolkata", window="previous_period")
+    page = visit.page
+
+    def rename(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("Asia/Kolkata", "Asia/Newland"))
+
+    page.route(re.compile(r"/exports/schedules(/.*/runs)?\?"), rename)
+    visit.sign_in(anybody)
+    card = page.locator(f"#schedule-{unknown}")
+    expect(page.locator("#schedule-list > li")).to_have_count(2)
+    expect(card.locator(".runs li").first).to_contain_text(re.compile(r"01:00 \(UTC\)"))
+    expect(card).to_contain_text("06:30 (Asia/Newland)")
+    expect(page.locator("#schedules-problem")).to_be_empty()
+    headers = {"Authorization": f"Bearer {anybody}"}
+    assert system.client.post(f"/exports/schedules/{unknown}:run", headers=headers).status_code == 202
+    card.get_by_text("Past runs").click()
+    expect(card.locator(".history li").first).to_contain_text(re.compile(r"\(UTC\): .* to .* \(UTC\)"))
+    confirm(card, "Delete", "Delete the schedule?")
+    expect(page.locator("#schedule-list > li")).to_have_count(1)
+
+
+def test_a_schedule_that_the_page_cannot_show_hides_no_other_one(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    shown = schedule(system, anybody, name="Shown")
+    hidden = schedule(system, anybody, name="From another version")
+    page = visit.page
+
+    def change(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        for item in found["schedules"]:
+            if item["id"] == hidden:
+                item["next_runs"] = ["no time"]
+        route.fulfill(response=answer, json=found)
+
+    page.route("**/exports/schedules?*", change)
+    visit.sign_in(anybody)
+    expect(page.locator(f"#schedule-{shown}")).to_be_visible()
+    expect(page.locator("#schedules-problem")).not_to_be_empty()

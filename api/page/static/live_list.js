@@ -2,16 +2,26 @@
 
 import { today } from "./words.js";
 
-/** Show `items` in `list`. An element stays while its item is the same on the same day, or while it has the focus. */
+/**
+ * Show `items` in `list`. An element stays while its item is the same on the same day, or while it has the focus.
+ * An item that cannot be shown hides no other one; its error is thrown in the end.
+ */
 export function update(list, items, id, make) {
   const day = today(); // an element can say "today"
   const known = new Map([...list.children].map((element) => [element.dataset.key, element]));
-  const shown = items.map((item) => {
+  const failures = [];
+  const shown = items.flatMap((item) => {
     const key = String(id(item));
     const text = day + JSON.stringify(item);
     const old = known.get(key);
     if (old && (old.item === text || old.contains(document.activeElement))) return old;
-    const element = make(item);
+    let element;
+    try {
+      element = make(item);
+    } catch (failure) {
+      failures.push(failure);
+      return [];
+    }
     element.dataset.key = key;
     element.item = text;
     return element;
@@ -20,4 +30,5 @@ export function update(list, items, id, make) {
   shown.forEach((element, place) => {
     if (list.children[place] !== element) list.insertBefore(element, list.children[place] ?? null);
   });
+  if (failures.length) throw failures[0];
 }

@@ -36,10 +36,20 @@ export function moment(text) {
   return isToday(date) ? t("page.numbers.today", { time }) : t("page.numbers.moment", { date: day.format(date), time });
 }
 
-/** A time in the time zone of the schedule. */
-export function run(text, timeZone) {
+const isZone = (timeZone) => {
+  try {
+    return Boolean(new Intl.DateTimeFormat("en", { timeZone }));
+  } catch {
+    return false; // the service has other time zones than the browser
+  }
+};
+
+/** A time in the time zone of the schedule, or in UTC, with its name, if this browser does not know the zone. */
+export function run(text, zone) {
+  const timeZone = isZone(zone) ? zone : "UTC";
   const parts = { hour: "2-digit", minute: "2-digit", weekday: "short", day: "numeric", month: "short" };
-  return new Intl.DateTimeFormat(locale, { ...parts, timeZone }).format(new Date(text));
+  const shown = new Intl.DateTimeFormat(locale, { ...parts, timeZone }).format(new Date(text));
+  return timeZone === zone ? shown : t("page.shown_filters.in_zone", { text: shown, zone: timeZone });
 }
 
 /** A time that tells exports apart which were requested in the same minute. */
@@ -131,12 +141,13 @@ export function inDays(tests, zone) {
   return { gte: from, lte: to, ...others };
 }
 
-/** The days, or the times, of a run's window. */
+/** The days, or the times, of a run's window, in its zone as `run` shows a time. */
 export function span({ from, to, timezone }) {
-  const shown = { zone: timezone, dated: false };
+  const zone = isZone(timezone) ? timezone : "UTC";
+  const shown = { zone, dated: false };
   const [first, end] = [from, to].map((text) => wall(text, shown));
   const text = first.whole && end.whole ? daysOf(first, end) : t("page.shown_filters.span", { first: shownMoment(first), last: shownMoment(end) });
-  return t("page.shown_filters.in_zone", { text, zone: timezone });
+  return t("page.shown_filters.in_zone", { text, zone });
 }
 
 const RELATIVE = /^(today|yesterday|tomorrow|start_of_(week|month|quarter|year))(?:([+-]\d+)(d|w|mo|y))?$/;
