@@ -152,7 +152,7 @@ class WorkbookBuilder:
             sheet = cast(Worksheet, book.active)
             sheet.title = SheetTitles().add(dataset)
         properties = book.properties
-        properties.title = properties.title or self._document.heading
+        properties.title = properties.title or plain(self._document.heading)
         zone = self._document.options.timezone
         if zone is not None:
             properties.subject = properties.subject or _sentence(

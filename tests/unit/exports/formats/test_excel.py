@@ -16,7 +16,9 @@ from openpyxl import load_workbook
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.base import Document, Tally
+from stream_app.exports.formats.excel.archive import Archive
 from stream_app.exports.formats.excel.format import ExcelFormat
+from stream_app.exports.formats.excel.sections import Overview, SectionedWorkbook
 from stream_app.exports.queries.sql_text import render
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Options
@@ -328,3 +330,34 @@ def test_the_statement_renders_values_by_kind() -> None:
     assert "\"day\" - date '1899-12-30'" in sql
     assert '"note"' in sql
     assert copy_select.copy == {"format": "csv", "delimiter": "\x02", "quote": "\x01"}
+
+
+@pytest.mark.parametrize(
+    "character", ["\ufffe", "\uffff", "\x01", "\x0b", "\x1f", "\r", "\x85", "\ufdd0", "\U0001ffff"]
+)
+@pytest.mark.parametrize("place", ["name", "title", "label", "filter", "bundle"])
+def test_no_text_of_a_document_damages_the_workbook(place: str, character: str) -> None:
+    """XML has no such character, whichever part it is in: title, properties, header, captions."""
+    text = f"a{character}b"
+    column = Column("note", "text", "text", Kind.TEXT, caption=text if place == "label" else "Note")
+    more: dict[str, Any] = {place: text} if place in ("name", "title") else {}
+    filters = {"note": text} if place == "filter" else {}
+    doc = Document("ledger", (column,), Options(headers="labels"), AS_OF, filters=filters, **more)
+    if place == "bundle":
+        book = SectionedWorkbook(
+            [doc], Overview(text, "Overview", [text, "sheets"], lambda _: [[text, text]]), 1_048_576
+        )
+        archive, tally = Archive(AS_OF), Tally()
+        written = [*book.begin(archive), *book.write(0, doc, iter([copied([["x"]])]), archive, tally)]
+        content = b"".join([*written, *book.rest(archive)])
+    else:
+        content, _ = workbook(doc, [["x"]])
+        assert values(content)[1:] == [("x",)]
+    values(content)
+    assert by_rust(content, 1 if place == "bundle" else 0)[-1] == ("x",)
+    with ZipFile(io.BytesIO(content)) as zipped:
+        title = ElementTree.fromstring(zipped.read("docProps/core.xml")).findtext(
+            "{http://purl.org/dc/elements/1.1/}title"
+        )
+    assert title is not None
+    assert title[:1] + title[-1:] == ("ab" if place in ("name", "title", "bundle") else "lr")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import fastexcel
 import pytest
 from openpyxl import Workbook, load_workbook
 from openpyxl.utils.datetime import CALENDAR_MAC_1904, CALENDAR_WINDOWS_1900
@@ -77,6 +78,11 @@ def test_dates_are_the_same_whichever_year_a_template_counts_from(tmp_path: Path
     found = list(sheet.iter_rows(min_row=3, min_col=2, values_only=True))
     assert [(day.date(), moment, clock) for day, moment, clock in found] == DATES
     assert (book["Notes"]["A1"].value, book["Notes"]["A2"].value) == (datetime(2026, 11, 28, 9, 30), 46023)
+    reader = fastexcel.read_excel(content)
+    rows = reader.load_sheet(0, header_row=1).to_arrow().to_pylist()
+    assert [(row["placed_on"].date(), row["placed_at"]) for row in rows] == [
+        (day, moment) for day, moment, _ in DATES
+    ]
     with ZipFile(io.BytesIO(content)) as archive:
         workbook = archive.read("xl/workbook.xml")
         cells = archive.read("xl/worksheets/sheet1.xml")
