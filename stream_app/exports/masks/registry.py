@@ -64,7 +64,7 @@ class Last4(Mask):
 class Hash(Mask):
     """64 hexadecimal digits: HMAC-SHA256 (RFC 2104) of the text in UTF-8, with a key of the deployment.
 
-    Equal values have equal hashes, in all datasets. Values can only be tried with the key. Without the key
+    Equal texts have equal hashes, in all datasets. Values can only be tried with the key. Without the key
     the result is NULL.
     """
 

@@ -107,6 +107,21 @@ async def test_a_hash_has_a_key(keyed: Source, database: asyncpg.Connection, sch
     assert await _rows(keyed, table) == [{"v": digests[0], "n": digests[1]}]
 
 
+async def test_the_text_of_a_value_has_the_hash(
+    keyed: Source, database: asyncpg.Connection, schema: str
+) -> None:
+    """Equal values of two types, and of citext, can have different texts; one expression makes them equal."""
+    await database.execute(
+        """CREATE EXTENSION IF NOT EXISTS citext SCHEMA public;
+        CREATE VIEW t AS SELECT 'Bob@x.de'::public.citext AS a, 'bob@x.de'::public.citext AS b, 5 AS c,
+            5.00::numeric(10, 2) AS d, 5::bigint AS e, lower('Bob@x.de'::public.citext::text) AS f"""
+    )
+    table = await _table(keyed, f"{schema}.t", dict.fromkeys("abcdef", "hash"))
+    (row,) = await _rows(keyed, table)
+    assert row["a"] != row["b"] == row["f"]
+    assert row["d"] != row["c"] == row["e"]
+
+
 async def test_no_statement_has_the_key(keyed: Source, database: asyncpg.Connection, schema: str) -> None:
     """Other sessions see the text of a statement, and the server keeps it in logs and statistics."""
     await database.execute("CREATE TABLE t AS SELECT 'x' AS v")
