@@ -82,40 +82,6 @@ a sealed outcome the event is applied again after the database was restored: the
 """
 
 
-RUNS_OF_OLDER_WORKERS = (
-    """
-    CREATE OR REPLACE FUNCTION export_jobs_complete_run() RETURNS trigger LANGUAGE plpgsql AS $$
-    DECLARE
-        schedule scheduled_exports;
-    BEGIN
-        SELECT * INTO schedule FROM scheduled_exports WHERE id = NEW.schedule_id;
-        IF NOT FOUND THEN RETURN NEW; END IF;
-        NEW.name = coalesce(NEW.name, schedule.name);
-        NEW.split = coalesce(NEW.split, schedule.split);
-        NEW.consistency = coalesce(NEW.consistency, schedule.consistency);
-        NEW.encrypt = coalesce(NEW.encrypt, schedule.encrypt);
-        NEW.destination = coalesce(NEW.destination, schedule.destination);
-        NEW.parameters = coalesce(NEW.parameters, nullif(schedule.parameters, '{}'));
-        NEW.claims = coalesce(NEW.claims, CASE
-            WHEN schedule.claims = '{}' THEN NULL
-            WHEN schedule.claims_until > now() THEN schedule.claims
-            WHEN schedule.claims IS NOT NULL THEN '{}'
-        END);
-        RETURN NEW;
-    END $$
-    """,
-    """
-    CREATE TRIGGER export_jobs_complete_run BEFORE INSERT ON export_jobs FOR EACH ROW
-    WHEN (NEW.schedule_id IS NOT NULL) EXECUTE FUNCTION export_jobs_complete_run()
-    """,
-)
-"""Workers of version 0.1 leave these columns of a schedule out of the jobs that they plan.
-
-The trigger adds them, so that the claim guards leave such jobs to newer workers. Without it, the runs of a
-schedule with ``encrypt`` would make plain files after a rollback. Claims that have expired become empty ones.
-"""
-
-
 class Base(DeclarativeBase):
     """Times are timestamptz, counts and sizes bigint, structures jsonb."""
 
@@ -247,7 +213,7 @@ class ExportJob(Base):
 
 
 changes.create_triggers_with(ExportJob.__table__)
-for statement in (*CLAIM_GUARD, *DESTINATION_DELIVERIES, *RUNS_OF_OLDER_WORKERS):
+for statement in (*CLAIM_GUARD, *DESTINATION_DELIVERIES):
     event.listen(ExportJob.__table__, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
 
 

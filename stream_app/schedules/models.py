@@ -5,11 +5,44 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, Integer, SmallInteger, UniqueConstraint, func, text
+from sqlalchemy import DDL, Index, Integer, SmallInteger, UniqueConstraint, event, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stream_app.jobs.models import Base
 from stream_app.schedules.calendar import CatchUp
+
+RUNS_OF_OLDER_WORKERS = (
+    """
+    CREATE OR REPLACE FUNCTION export_jobs_complete_run() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        schedule scheduled_exports;
+    BEGIN
+        SELECT * INTO schedule FROM scheduled_exports WHERE id = NEW.schedule_id;
+        IF NOT FOUND THEN RETURN NEW; END IF;
+        NEW.name = coalesce(NEW.name, schedule.name);
+        NEW.split = coalesce(NEW.split, schedule.split);
+        NEW.consistency = coalesce(NEW.consistency, schedule.consistency);
+        NEW.encrypt = coalesce(NEW.encrypt, schedule.encrypt);
+        NEW.destination = coalesce(NEW.destination, schedule.destination);
+        NEW.parameters = coalesce(NEW.parameters, nullif(schedule.parameters, '{}'));
+        NEW.claims = coalesce(NEW.claims, CASE
+            WHEN schedule.claims = '{}' THEN NULL
+            WHEN schedule.claims_until > now() THEN schedule.claims
+            WHEN schedule.claims IS NOT NULL THEN '{}'
+        END);
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER export_jobs_complete_run BEFORE INSERT ON export_jobs FOR EACH ROW
+    WHEN (NEW.schedule_id IS NOT NULL) EXECUTE FUNCTION export_jobs_complete_run()
+    """,
+)
+"""Workers of version 0.1 leave these columns of a schedule out of the jobs that they plan.
+
+The trigger adds them, so that the claim guards leave such jobs to newer workers. Without it, the runs of a
+schedule with ``encrypt`` would make plain files after a rollback. Claims that have expired become empty ones.
+"""
 
 
 class ScheduledExport(Base):
@@ -72,6 +105,11 @@ class ScheduledExport(Base):
         Index("scheduled_exports_newest", text("created_at DESC"), text("id DESC")),
         Index("scheduled_exports_next_run", "next_run"),
     )
+
+
+# Of this table, which is created after export_jobs: the function names both.
+for statement in RUNS_OF_OLDER_WORKERS:
+    event.listen(ScheduledExport.__table__, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
 
 
 class ScheduleGap(Base):

@@ -10,7 +10,8 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from stream_app.db.engine import connect_to, create_engine
 from stream_app.db.migrations import config, steps, upgrade
@@ -28,6 +29,15 @@ MIGRATES = """
     WHERE datname = current_database() AND application_name = 'exporter migrate'
 """
 
+PROGRAMS = """
+    SELECT 'trigger', tgname::text, pg_get_triggerdef(pg_trigger.oid)
+    FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+    WHERE NOT tgisinternal AND relnamespace = CAST(:schema AS regnamespace)
+    UNION ALL
+    SELECT 'function', proname::text, pg_get_functiondef(oid) FROM pg_proc
+    WHERE pronamespace = CAST(:schema AS regnamespace)
+"""
+
 
 class Injected(Exception):
     """Raised instead of executing a statement."""
@@ -38,6 +48,27 @@ async def test_a_migrated_database_has_the_models_tables(empty_settings: Setting
     await _assert_as_modelled(empty_settings)
     await asyncio.to_thread(command.downgrade, config(empty_settings), "base")
     await asyncio.to_thread(upgrade, empty_settings)
+
+
+async def test_a_migrated_database_has_the_models_triggers_and_functions(empty_settings: Settings) -> None:
+    """The comparison of Alembic leaves them out."""
+    await asyncio.to_thread(upgrade, empty_settings)
+    engine = create_engine(empty_settings, application="test")
+    async with engine.begin() as connection:
+        migrated = await _programs(connection, "public")
+        await connection.execute(text("CREATE SCHEMA modelled"))
+        await connection.execute(text("SET LOCAL search_path = modelled"))
+        await connection.run_sync(Base.metadata.create_all)
+        modelled = await _programs(connection, "modelled")
+    await engine.dispose()
+    assert {name for kind, name, _ in migrated if kind == "trigger"} >= {"export_jobs_complete_run"}
+    assert modelled == migrated
+
+
+async def _programs(connection: AsyncConnection, schema: str) -> set[tuple[str, str, str]]:
+    """Return kind, name and definition of the triggers and functions of a schema, without its name."""
+    found = await connection.execute(text(PROGRAMS), {"schema": schema})
+    return {(kind, name, " ".join(sql.replace(f"{schema}.", "").split())) for kind, name, sql in found}
 
 
 async def test_a_migration_that_failed_at_any_statement_is_finished_by_the_next_run(
