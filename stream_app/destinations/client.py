@@ -16,7 +16,7 @@ from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
 from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
 from stream_app.destinations.placement import facts_of, further_paths, manifest_of, outgoing_files
-from stream_app.destinations.progress import DeliveryProgress
+from stream_app.destinations.progress import DeliveryProgress, files_left
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.job_files import JobFiles
@@ -234,6 +234,15 @@ class DestinationClient:
         transfer.held_until = self._held_until()
         progress = replace(progress, files=transfer.done, path=transfer.path)
         begun = replace(progress, writing=notification.attempt, removed=False)
+        if progress.files_left:
+            log.warning(
+                "delivery.moved",
+                delivery=str(notification.delivery_id),
+                job_id=str(notification.job_id),
+                destination=transfer.destination.name,
+                files=progress.files_left,
+                paths=[earlier["path"] for earlier in progress.left],
+            )
         if not transfer.shares_paths:
             try:  # files that are not on record would never be removed
                 is_held = await self._outbox.renew(notification, begun.as_json())
@@ -382,7 +391,7 @@ class DestinationClient:
             return None  # no attempt has begun to send
         sent = notification.progress.get("files", 0)
         if requested is None or destination is None:
-            return _left(sent)
+            return _left(sent, files_left(notification.progress))
         progress = DeliveryProgress.of(notification, requested, destination)
         return await self._remove_sent(notification, requested, destination, progress)
 
@@ -395,11 +404,11 @@ class DestinationClient:
     ) -> str | None:
         """Remove what the attempts have sent; return a text on what is left of it."""
         if not progress.writing or progress.removed:
-            return None
+            return _left(0, progress.files_left)
         try:
             transfer = await self._transfer(notification, requested, destination, progress)
         except (DeliveryFailed, DeliveryRefused):
-            return _left(progress.files)
+            return _left(progress.files, progress.files_left)
         return await self._discard(notification, transfer, progress)
 
     async def _discard(
@@ -415,7 +424,7 @@ class DestinationClient:
             A text for the owner of the job if complete files are left, else ``None``.
         """
         if not progress.writing or progress.removed:
-            return None
+            return _left(0, progress.files_left)
         none = replace(progress, files=0, sent=0, path=transfer.path).as_json()
         self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
         transfer.stopped.clear()
@@ -455,12 +464,12 @@ class DestinationClient:
                 files=transfer.left,
                 error=detail,
             )
-            return _left(transfer.left)
+            return _left(transfer.left, progress.files_left)
         finally:
             heartbeat.cancel()
         none |= {"removed": True}
         await retry_until_possible(self._outbox.record, notification, none)
-        return None
+        return _left(0, progress.files_left)
 
     async def _in_thread(self, function: Callable[[], None]) -> None:
         run = partial(copy_context().run, function)
@@ -483,12 +492,24 @@ class DestinationClient:
         return files
 
 
-def _left(files: int) -> str | None:
-    """Return what is left at the destination, for the owner of the job."""
-    if not files:
-        return None
-    what = "1 file that was" if files == 1 else f"{files:,} files that were"
-    return f"{what} sent before could not be removed from the destination, and the set is not complete"
+def _left(files: int, elsewhere: int) -> str | None:
+    """Return what is left at the destination, and at its earlier places, for the owner of the job."""
+    texts = []
+    if files:
+        texts.append(
+            f"{_were(files)} sent before could not be removed from the destination, "
+            "and the set is not complete"
+        )
+    if elsewhere:
+        texts.append(
+            f"{_were(elsewhere)} sent before the destination was moved could not be removed from its "
+            "earlier place"
+        )
+    return "; ".join(texts) or None
+
+
+def _were(files: int) -> str:
+    return "1 file that was" if files == 1 else f"{files:,} files that were"
 
 
 def _joined(reason: str, left: str | None) -> str:

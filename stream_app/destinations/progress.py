@@ -10,6 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from stream_app.datasets.destinations import Destination, S3Destination
 from stream_app.notifications.notification import Notification, Requested
 
+_KEPT = ("place", "zone", "schedule", "files", "path")
+"""What is kept of the progress at an earlier place."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryProgress:
@@ -27,6 +30,8 @@ class DeliveryProgress:
         manifest: the path of the list of the files, where other jobs have it too, once the attempt has begun
             to write or to remove the list.
         removed: whether all that was sent was removed again, after the last attempt that has begun to write.
+        left: earlier places with files that were sent before the destination was moved. The service cannot
+            remove them, because it does not know any more how to sign in there.
     """
 
     place: str
@@ -39,11 +44,13 @@ class DeliveryProgress:
     writing: int = 0
     manifest: str | None = None
     removed: bool = False
+    left: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
         """Return the progress so far: that of earlier attempts, or none."""
-        known, place = notification.progress, place_of(destination)
+        place = place_of(destination)
+        known, left = _at_place(notification.progress, place)
         if known.get("place") == place:
             return cls(
                 place,
@@ -55,12 +62,13 @@ class DeliveryProgress:
                 known.get("upload"),
                 known.get("writing", 1),  # versions before did not record it
                 removed=known.get("removed", False),
+                left=left,
             )
         rhythm = notification.rhythm
         schedule = rhythm.name if rhythm is not None else None
         if schedule is None and requested.schedule_id is not None:
             schedule = str(requested.schedule_id)
-        return cls(place, _zone_of(notification), schedule)
+        return cls(place, _zone_of(notification), schedule, left=left)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored."""
@@ -75,7 +83,35 @@ class DeliveryProgress:
             "writing": self.writing,
             "manifest": self.manifest,
             "removed": self.removed,
+            **({"left": list(self.left)} if self.left else {}),
         }
+
+    @property
+    def files_left(self) -> int:
+        """How many files are at earlier places."""
+        return files_left(self.as_json())
+
+
+def files_left(progress: Mapping[str, Any]) -> int:
+    """Return how many files are at earlier places of the destination, by the stored progress."""
+    return sum(earlier.get("files", 0) for earlier in progress.get("left", ()))
+
+
+def _at_place(
+    known: Mapping[str, Any], place: str
+) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
+    """Return the progress at a place, and the earlier places with files.
+
+    A destination that is moved back continues there.
+    """
+    left = list(known.get("left", ()))
+    if known.get("place") == place:
+        return known, tuple(left)
+    if known.get("files") and known.get("writing", 1) and not known.get("removed"):
+        left.append({name: known.get(name) for name in _KEPT})
+    none: Mapping[str, Any] = {}
+    here = next((earlier for earlier in left if earlier["place"] == place), none)
+    return here, tuple(earlier for earlier in left if earlier["place"] != place)
 
 
 def place_of(destination: Destination) -> str:

@@ -32,6 +32,11 @@ _IS_PARTIAL = """(
 )"""
 """Condition: files of the delivery are possibly at the destination, and the set is not complete."""
 
+_IS_ELSEWHERE = """(
+    delivery.channel = 'destination' AND jsonb_array_length(coalesce(delivery.progress -> 'left', '[]')) > 0
+)"""
+"""Condition: files were sent before the destination was moved. The service cannot remove them."""
+
 # Afterwards a claim of such a delivery is not renewed, and none begins to send.
 _EXPIRE = text(
     f"""
@@ -51,9 +56,10 @@ _EXPIRE = text(
 _FIND = text(
     f"""
     SELECT delivery.id, delivery.job_id, delivery.address, delivery.status, delivery.reason,
-           delivery.progress ->> 'path' AS path
+           delivery.progress ->> 'path' AS path, delivery.progress -> 'left' AS elsewhere,
+           {_IS_PARTIAL} AS is_partial
     FROM export_jobs AS job JOIN deliveries AS delivery ON delivery.job_id = job.id
-    WHERE job.user_id = :user_id AND {_IS_PARTIAL}
+    WHERE job.user_id = :user_id AND ({_IS_PARTIAL} OR {_IS_ELSEWHERE})
     ORDER BY delivery.address, delivery.job_id
     """
 )
@@ -67,7 +73,7 @@ _REMOVE_NOW = text(
 
 _LOCK = text(
     f"""
-    SELECT delivery.job_id, {_IS_PARTIAL} AS is_partial FROM deliveries AS delivery
+    SELECT delivery.job_id, {_IS_PARTIAL} OR {_IS_ELSEWHERE} AS is_partial FROM deliveries AS delivery
     WHERE delivery.job_id = ANY (CAST(:ids AS uuid[])) ORDER BY delivery.id FOR UPDATE
     """
 )
@@ -77,16 +83,19 @@ _LOCK = text(
 class FilesLeft:
     """Files of a job that are possibly at a destination. ``path`` is that of the first one, if it is known.
 
-    ``reason`` says why the last attempt of the delivery has ended, if one has.
+    ``reason`` says why the last attempt of the delivery has ended, if one has. ``elsewhere`` are the paths of
+    the first files at the places where the destination was before.
     """
 
     job_id: str
     destination: str
     path: str | None
     reason: str | None
+    elsewhere: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         where = self.destination if self.path is None else f"{self.destination}, {self.path}"
+        where += "".join(f", {path} (before the destination was moved)" for path in self.elsewhere)
         return f"{where} (job {self.job_id}{f': {self.reason}' if self.reason else ''})"
 
 
@@ -120,11 +129,12 @@ class PartialDeliveries:
         await self._execute(_EXPIRE, user_id=self._user_id)
         while True:
             found = await self._execute(_FIND, user_id=self._user_id)
-            due = {row.id for row in found if row.status != "sending"} - self._hurried
+            partial = [row for row in found if row.is_partial]
+            due = {row.id for row in partial if row.status != "sending"} - self._hurried
             if due:
                 await self._execute(_REMOVE_NOW, ids=list(due))
                 self._hurried |= due
-            waiting = [row for row in found if row.status in ("pending", "sending") or row.id in due]
+            waiting = [row for row in partial if row.status in ("pending", "sending") or row.id in due]
             if not waiting or time.monotonic() >= until:
                 return {row.job_id: _left(row) for row in found}
             self._report_waiting(waiting)
@@ -157,4 +167,6 @@ async def lock_deliveries(connection: AsyncConnection, ids: Collection[UUID]) ->
 
 
 def _left(row: Row[Any]) -> FilesLeft:
-    return FilesLeft(str(row.job_id), row.address, row.path, row.reason)
+    elsewhere = tuple(str(earlier.get("path")) for earlier in row.elsewhere or ())
+    path = row.path if row.is_partial else None
+    return FilesLeft(str(row.job_id), row.address, path, row.reason, elsewhere)

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from sqlalchemy import text
 from typer.testing import CliRunner
 
@@ -152,6 +153,29 @@ async def test_files_that_are_given_up_are_named_before_their_record_is_erased(
     assert [(item.job_id, item.destination) for item in done.left] == [(str(job), "acme")]
     assert erasing.reported == [f"Left at {done.left[0]}"]
     assert f"{job}/ledger-00001.csv" in erasing.reported[0]
+    assert not await erasing.has_record(job)
+
+
+async def test_files_at_the_earlier_place_of_a_destination_that_was_moved_are_named(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    job = await begun(depot, sftp)
+    old = f"in/ledger/date=2026-11-26/{job}/ledger-00001.csv"
+    sftp.faults()
+    depot.use(on_sftp(sftp, prefix="new"))
+    await depot.hurry()
+    with structlog.testing.capture_logs() as logs:
+        row = await depot.sent(job)
+    assert row.status == "sent"
+    moved = [line for line in logs if line["event"] == "delivery.moved"]
+    assert [(line["files"], line["paths"]) for line in moved] == [(1, [old])]
+    with pytest.raises(Rejected, match="before the destination was moved") as caught:
+        await erasing()
+    assert (caught.value.code, old in str(caught.value)) == ("files_left", True)
+    assert await erasing.has_record(job)
+    assert (await depot.row(job)).status == "sent", "a set that is complete belongs to its receiver"
+    done = await erasing(leave_files=True)
+    assert [(item.path, item.elsewhere) for item in done.left] == [(None, (old,))]
     assert not await erasing.has_record(job)
 
 

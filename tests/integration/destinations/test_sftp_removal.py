@@ -54,6 +54,56 @@ async def test_a_set_that_is_given_up_is_removed_or_told_and_can_be_sent_again(
     assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
 
 
+@pytest.mark.parametrize("begins", [True, False], ids=["begins", "does not begin"])
+async def test_a_set_at_an_earlier_place_is_told_if_the_delivery_is_given_up(
+    depot: Depot, sftp: SftpServer, begins: bool
+) -> None:
+    depot.use(on_sftp(sftp))
+    sftp.faults(largest_file=100 * 1024)
+    job = await depot.job("acme", b"small", b"x" * 300_000)
+    async with depot.working():
+        assert (await depot.tried(job)).progress["files"] == 1
+        key = sftp.folder / ("user_key" if begins else "nothing")
+        depot.use(on_sftp(sftp, prefix="new", private_key_file=key))
+        if not begins:
+            await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=job)
+        await depot.give_up(job)
+        await depot.hurry()
+        row = await depot.ended(job)
+    assert row.status == "failed"
+    assert row.reason.endswith(
+        "1 file that was sent before the destination was moved could not be removed from its earlier place"
+    )
+    assert names(sftp.files(), job) == ["ledger-00001.csv"]
+
+
+async def test_a_destination_that_is_moved_back_continues_there(depot: Depot, sftp: SftpServer) -> None:
+    sftp.faults(largest_file=100 * 1024)
+    depot.use(on_sftp(sftp))
+    job = await depot.job("acme", b"small", b"x" * 300_000)
+    async with depot.working():
+        first = await depot.tried(job)
+        depot.use(on_sftp(sftp, prefix="new"))
+        await depot.hurry()
+        second = await depot.tried(job, 2)
+        depot.use(on_sftp(sftp))
+        (sftp.root / first.progress["path"]).write_bytes(b"as it was")
+        sftp.faults()
+        await depot.hurry()
+        third = await depot.ended(job)
+    assert (first.progress["files"], second.progress["files"]) == (1, 1)
+    assert [item["path"] for item in second.progress["left"]] == [first.progress["path"]]
+    assert [item["path"] for item in third.progress["left"]] == [second.progress["path"]]
+    assert third.status == "sent"
+    assert sftp.files()[first.progress["path"]] == b"as it was", "it is not sent once more"
+    assert set(names(sftp.files(), job)) == {
+        "ledger-00001.csv",
+        "ledger-00002.csv",
+        "manifest.json",
+        second.progress["path"],
+    }
+
+
 async def test_a_delivery_that_never_began_is_given_up_without_a_word_about_its_set(
     depot: Depot, sftp: SftpServer
 ) -> None:
