@@ -150,13 +150,17 @@ class Order(BaseModel):
     ] = None
 
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
+def key_header(description: str) -> Any:
+    """Return the header ``Idempotency-Key`` with a description."""
+    return Header(
         pattern=explained(r"^[\x21-\x7e]+$", "visible ASCII characters without spaces"),
         max_length=255,
-        description="Makes the call repeatable: the same call with the same key is the same job",
-    ),
+        description=description,
+    )
+
+
+IdempotencyKey = Annotated[
+    str | None, key_header("Makes the call repeatable: the same call with the same key is the same job")
 ]
 
 Prefer = Annotated[

@@ -10,7 +10,7 @@ from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
 from api.errors import Problem, problem_responses
 from api.exact_bodies import ExactRoute
-from api.jobs.schemas import JOB_RECORDED, Accepted, IdempotencyKey
+from api.jobs.schemas import JOB_RECORDED, Accepted, IdempotencyKey, key_header
 from api.middleware.disconnect import cancel_on_disconnect
 from api.schedules import service as schedules
 from api.schedules.estimates import estimate_changed, estimate_new
@@ -30,6 +30,10 @@ from stream_app.schedules.models import Schedule
 
 router = APIRouter(prefix="/exports/schedules", tags=["schedules"], route_class=ExactRoute)
 
+ScheduleKey = Annotated[
+    str | None,
+    key_header("Makes the call repeatable: the same call with the same key is the same schedule"),
+]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
 
@@ -75,13 +79,20 @@ async def _view(services: ApiServices, row: Schedule) -> ScheduleView:
     },
 )
 async def create_schedule(
-    order: ScheduleOrder, services: InjectedServices, user: CurrentUser, response: Response
+    order: ScheduleOrder,
+    services: InjectedServices,
+    user: CurrentUser,
+    response: Response,
+    idempotency_key: ScheduleKey = None,
 ) -> ScheduleView:
     """The request is checked as if the export ran now.
 
     Filter values of dates and times can be relative, such as `now-7d`, `today` or `start_of_month-1mo`.
+
+    A call with the `Idempotency-Key` of an earlier one has the schedule that was made then, as it is now. If
+    it asks for another schedule, or the schedule was changed since, it is 422 (`idempotency_key_reused`).
     """
-    row = await schedules.create(services, user, order)
+    row = await schedules.create(services, user, order, idempotency_key)
     audit_log.set_object("schedule", row.id, owner=row.user_id)
     response.headers["Location"] = f"/exports/schedules/{row.id}"
     return ScheduleView.of(row, services.clock.now())

@@ -10,16 +10,15 @@ from pydantic import ValidationError
 from sqlalchemy import text
 
 from api.auth.authenticator import User
-from api.errors import Problem
+from api.errors import RETRY_SECONDS, Problem
 from api.jobs.service import (
     check_against_table,
-    dataset_for,
     in_doubt,
     refuse_large,
     too_many,
-    validated_event,
 )
-from api.schedules.grants import claims_of, end_lost_grants, granted, renewed
+from api.schedules.given import given_by
+from api.schedules.grants import end_lost_grants, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.schedules.windows import change_gaps, column_kinds, is_due, next_window_start
 from api.services import ApiServices
@@ -37,7 +36,6 @@ from stream_app.jobs.submission import (
 from stream_app.observability import tracing
 from stream_app.schedules.calendar import (
     PERIODS,
-    Calendar,
     Run,
     Window,
     Windowing,
@@ -62,22 +60,35 @@ CALENDAR = ("schedule", "time_of_day", "day", "timezone")
 ASKED = tuple(name for name in REQUEST_COLUMNS if name not in ("user_id", "claims", "recipients"))
 """Fields of a request that its owner gives in the same way for a schedule."""
 
+IDEMPOTENCY = UUID("0b8f4a56-5b0d-4a39-8f0e-6a1f4be0c2d7")
+"""Namespace of the ids of schedules of requests with an ``Idempotency-Key``."""
+
 
 def not_found() -> Problem:
     """Return the problem of a schedule that does not exist or belongs to another user, with the same text."""
     return Problem(404, "not_found", "There is no such schedule, or it belongs to another user")
 
 
-async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Schedule:
-    """Record a new schedule and return its row.
+async def create(services: ApiServices, user: User, order: ScheduleOrder, key: str | None) -> Schedule:
+    """Record a new schedule and return its row. The same ``key`` is the same schedule.
 
     Raises:
         Rejected: a field is invalid; the text names the field.
-        Problem: the user's roles or the limit of schedules do not allow it.
+        Problem: the user's roles or the limit of schedules do not allow it, the key was used for another
+            schedule, or it is not known whether the schedule was recorded.
     """
     limit = services.settings.user_schedule_limit
+    schedule_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user.id)}:{user.id}:{key}")
+    if key is not None:
+        known = await services.schedules.get(schedule_id, user_id=user.id)
+        if known is not None:
+            return _same(known, given_by(services, user, user.id, order, None).columns)
     values = await checked_values(services, user, user.id, order, None)
-    row = await services.schedules.create({"id": uuid4(), "user_id": user.id, **values}, limit=limit)
+    new = {"id": schedule_id, "user_id": user.id, **values}
+    try:
+        row = await services.schedules.create(new, limit=limit)
+    except InDoubt as error:
+        raise _creation_in_doubt(schedule_id) from error
     if row is None:
         raise Problem(
             409,
@@ -85,6 +96,35 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder) -> Sch
             f"You have reached the limit of {limit} schedules. Delete or change one",
         )
     return row
+
+
+def _same(known: Schedule, values: dict[str, Any]) -> Schedule:
+    """Return the schedule of an earlier call with the same key, if that call asked for the same.
+
+    Raises:
+        Problem: it asked for another one, or the schedule was changed since.
+    """
+    if any(getattr(known, name) != value for name, value in values.items()):
+        raise Problem(
+            422,
+            "idempotency_key_reused",
+            "This Idempotency-Key was used for another schedule, or that schedule was changed since. Send a "
+            "new key with a new request",
+            field="Idempotency-Key",
+        )
+    return known
+
+
+def _creation_in_doubt(schedule_id: UUID) -> Problem:
+    """Return the problem of a request of which it is not known whether its schedule was recorded."""
+    here = f"/exports/schedules/{schedule_id}"
+    return Problem(
+        503,
+        InDoubt.code,
+        "The state database did not confirm the request, so it is not known whether the schedule was "
+        f"recorded. Read {here} before you repeat the request, or repeat it with the same Idempotency-Key",
+        headers={"Retry-After": str(RETRY_SECONDS), "Location": here},
+    )
 
 
 async def change(services: ApiServices, user: User, schedule_id: UUID, patch: SchedulePatch) -> Schedule:
@@ -197,42 +237,16 @@ async def checked_values(
 ) -> dict[str, Any]:
     """Validate a schedule and return its columns."""
     now = await services.clock.read()
-    calendar = Calendar.of(
-        order.schedule, timezone=order.timezone, time_of_day=order.time_of_day, day=order.day
-    )
-    if user.id == owner:
-        dataset_for(services, user, order.export_type)
-    claims = claims_of(services, user, owner, order, known)
-    grants = granted(services, user, owner, order, known, claims)
-    _, request = validated_event(services, owner, order, claims=claims)
-    await check_against_table(services, request)
-    kinds = await column_kinds(services, order, Caller.of(request))
+    given = given_by(services, user, owner, order, known)
+    await check_against_table(services, given.request)
+    kinds = await column_kinds(services, order, Caller.of(given.request))
     return {
-        **{
-            name: getattr(order, name)
-            for name in (
-                *("export_type", "format", "name", "filters", "columns", "parameters"),
-                *("webhook", "destination"),
-            )
-        },
-        "options": order.options.model_dump(mode="json", exclude_unset=True) if order.options else None,
-        "split": order.split.model_dump(mode="json", exclude_unset=True) if order.split else None,
-        "consistency": order.consistency,
-        "encrypt": order.encrypt.model_dump(mode="json", exclude_unset=True) if order.encrypt else None,
-        "scope": request.scope,
-        "email_recipients": request.recipients or None,
-        "schedule": calendar.schedule,
-        "timezone": calendar.zone.key,
-        "time_of_day": None if calendar.is_cron else f"{calendar.at:%H:%M}",
-        "day": calendar.day,
-        "window": order.window,
-        "delay": order.delay,
-        "catch_up": order.catch_up,
+        **given.columns,
         "active": order.active,
-        "next_run": calendar.next_run(now) if order.active else None,
+        "next_run": given.calendar.next_run(now) if order.active else None,
         "window_start": next_window_start(services, order, known, now, kinds),
         "column_kinds": kinds,
-        **grants,
+        **given.grants,
     }
 
 

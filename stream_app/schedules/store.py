@@ -35,8 +35,17 @@ class ScheduleStore:
         return transaction(self._autocommit, script)
 
     async def create(self, values: dict[str, Any], *, limit: int | None = None) -> Schedule | None:
-        """Insert a schedule; return its row, or ``None`` if its user already has ``limit`` schedules."""
+        """Insert a schedule; return its row, or ``None`` if its user already has ``limit`` schedules.
+
+        If the user has a schedule with this id, its row is returned as it is.
+
+        Raises:
+            InDoubt: it is not known whether the schedule was inserted.
+        """
         async with self.transaction(submit_lock(values["user_id"])) as connection:
+            known = await self._find(connection, select(SCHEDULES), values["id"], values["user_id"])
+            if known is not None:
+                return known
             if limit is not None and await self._count(connection, values["user_id"]) >= limit:
                 return None
             statement = insert(ScheduledExport).values(values).returning(SCHEDULES)

@@ -15,7 +15,7 @@ from producers.tokens import sign_token
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import apply_run_outcomes
 from stream_app.schedules.store import ScheduleStore
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import InDoubt, Retryable
 from tests.integration.api.conftest import Harness, changed, client_of, running
 
 
@@ -301,6 +301,87 @@ async def test_a_deleted_schedule_is_gone(api: Harness) -> None:
     assert (await user.delete(path(schedule))).status_code == 204
     assert (await user.delete(path(schedule))).status_code == 404
     assert (await user.get(path(schedule))).status_code == 404
+
+
+EVERYTHING: dict[str, Any] = {
+    "name": "Proofs",
+    "schedule": "weekly",
+    "day": 2,
+    "time_of_day": "06:30",
+    "timezone": "Europe/Berlin",
+    "window": "previous_period",
+    "delay": 900,
+    "catch_up": "all",
+    "filters": {"kind": "proof", "amount": {"gt": 0.1, "lt": 123456789012345678.125}},
+    "columns": ["id", "kind"],
+    "options": {"compression": "gzip"},
+    "recipients": ["Team@Bücher.example"],
+    "webhook": "https://hooks.example.com/x",
+    "split": {"rows": 5},
+    "scope": "own",
+}
+
+
+@pytest.mark.parametrize("wanted", [{}, EVERYTHING], ids=["least", "everything"])
+async def test_a_repeated_creation_with_its_key_makes_one_schedule(
+    api: Harness, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+) -> None:
+    """The answer can be lost. The key is that of the user, and of what was asked for."""
+    key = {"Idempotency-Key": "one"}
+    settings = changed(api.settings, user_schedule_limit=1, webhook_secret="whsec_" + "QUFB" * 8)
+    async with running(settings) as app:
+        user, other = (replace(api, app=app).user(user_id=name) for name in ("ada", "eve"))
+        body = order(**wanted)
+        first = await user.post("/exports/schedules", json=body, headers=key)
+        assert first.status_code == 201, first.text
+        with monkeypatch.context() as patch:
+            patch.setattr(api_schedules, "check_against_table", None)  # it would ask the source
+            again = await user.post("/exports/schedules", json=body, headers=key)
+        assert (again.status_code, again.json()) == (201, first.json()), "also at the limit"
+        assert again.headers["location"] == first.headers["location"]
+        assert (await user.post("/exports/schedules", json=body)).status_code == 409, "without it is another"
+        for change in (
+            {"catch_up": "last" if wanted else "all"},
+            {"name": "x"},
+            {"filters": {"kind": "a"}},
+        ):
+            reused = await user.post("/exports/schedules", json=body | change, headers=key)
+            assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused"), change
+        of_other = await other.post("/exports/schedules", json=body, headers=key)
+        assert of_other.status_code == 201
+        assert of_other.json()["id"] != first.json()["id"]
+        assert len((await user.get("/exports/schedules")).json()["schedules"]) == 1
+
+
+async def test_creations_with_one_key_at_the_same_time_make_one_schedule(api: Harness) -> None:
+    user = api.user()
+    answers = await asyncio.gather(
+        *(user.post("/exports/schedules", json=order(), headers={"Idempotency-Key": "one"}) for _ in range(5))
+    )
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+async def test_a_creation_without_an_answer_of_the_database_is_in_doubt(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer names the schedule, and its key repeats the call."""
+    create = ScheduleStore.create
+
+    async def lose(*arguments: Any, **options: Any) -> None:
+        await create(*arguments, **options)
+        raise InDoubt("connection lost")
+
+    user, key = api.user(), {"Idempotency-Key": "one"}
+    with monkeypatch.context() as patch:
+        patch.setattr(ScheduleStore, "create", lose)
+        answer = await user.post("/exports/schedules", json=order(), headers=key)
+    assert (answer.status_code, answer.json()["code"]) == (503, "in_doubt")
+    here = answer.headers["location"]
+    assert here in answer.json()["detail"]
+    again = await user.post("/exports/schedules", json=order(), headers=key)
+    assert (again.status_code, again.headers["location"]) == (201, here)
+    assert len((await user.get("/exports/schedules")).json()["schedules"]) == 1
 
 
 async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
