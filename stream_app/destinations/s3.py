@@ -118,7 +118,10 @@ class S3Session:
             self._check_size(key, file.size)
 
     def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
-        """Copy an object inside the server, if both buckets are there and the keys are allowed to read it."""
+        """Copy an object inside the server, if both buckets are there and the keys are allowed to read it.
+
+        The size is compared. The content is not, because the worker does not read it.
+        """
         if not self._is_own_store:
             return False
         self._options.check()
