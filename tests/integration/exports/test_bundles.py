@@ -20,6 +20,7 @@ import pyzipper
 from pypdf import PdfReader
 
 from stream_app.datasets.models import ColumnSettings, Dataset
+from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
@@ -133,11 +134,18 @@ async def test_other_programs_read_the_workbook(members: tuple[Dataset, ...], ru
     assert [book.load_sheet(name).height for name in book.sheet_names[1:]] == [200, 40, 0]
 
 
+class OnePassword(FilePasswords):
+    """The same password for all jobs."""
+
+    def __call__(self, job_id: str) -> str:
+        return "secret"
+
+
 async def test_an_archive_with_a_password_encrypts_its_own_files(
     members: tuple[Dataset, ...], run_bundle: RunBundle, tmp_path: Path
 ) -> None:
     exported = await run_bundle(
-        bundle_of(*members), "csv", {"passwords": lambda job: "secret"}, encrypt={"zip_password": True}
+        bundle_of(*members), "csv", {"passwords": lambda: OnePassword(b"")}, encrypt={"zip_password": True}
     )
     assert exported.data.file_name.endswith(".zip")
     assert ".zip.zip" not in exported.data.file_name
