@@ -30,6 +30,7 @@ AsUser = Annotated[
 ]
 
 ROOT = "/exports/schedules"
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +245,19 @@ def _call(
 
 def _line(schedule: dict[str, Any]) -> str:
     what = f"{schedule['export_type']} {schedule['format']}"
-    when = " ".join(filter(None, (schedule["schedule"], schedule["time_of_day"], schedule["timezone"])))
+    when = " ".join(
+        filter(None, (schedule["schedule"], _day(schedule), schedule["time_of_day"], schedule["timezone"]))
+    )
     state = schedule["next_runs"][0] if schedule["next_runs"] else schedule["paused_reason"] or "paused"
     facts = [schedule["id"], what, when, state, schedule["user_id"], schedule.get("name")]
     return "  ".join(filter(None, facts))
+
+
+def _day(schedule: dict[str, Any]) -> str | None:
+    day = schedule.get("day")
+    if day is None:
+        return None
+    return WEEKDAYS[day] if schedule["schedule"] == "weekly" else f"day {day}"
 
 
 def _run_line(one: dict[str, Any]) -> str:

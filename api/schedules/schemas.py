@@ -48,7 +48,12 @@ Recipients = Annotated[
 ]
 When = Annotated[
     str,
-    Field(max_length=200, description="`daily`, `weekly`, `monthly`, or a cron expression of five fields"),
+    Field(
+        max_length=200,
+        description="`daily`, `weekly`, `monthly`, or a cron expression of five fields. With a day of the "
+        "month and a day of the week, runs take place on each of them; if one of both begins with `*`, both "
+        "must match",
+    ),
 ]
 TimeOfDay = Annotated[
     str | None, Field(description="Time of day, such as 06:30. Default: 00:00. Not with a cron expression")

@@ -106,6 +106,10 @@ def column_text(columns: object, style: MailStyle, labels: Mapping[str, str] = _
     return shown
 
 
+LAST_DAY, SHORTEST_MONTH = 31, 28
+"""The day that is the last one of each month, and the latest day that each month has."""
+
+
 def rhythm_text(rhythm: Rhythm, language: str, locale: str) -> str | None:
     """Return when a schedule runs, such as ``every Monday at 06:00 (Europe/Berlin)``.
 
@@ -125,7 +129,9 @@ def rhythm_text(rhythm: Rhythm, language: str, locale: str) -> str | None:
             weekday = get_day_names("wide", locale=locale).get(rhythm.day or 0, "")
             return text(language, "page.rhythm.weekly", weekday=weekday, time=time, zone=zone)
         case "monthly":
-            return text(language, "page.rhythm.monthly", day=rhythm.day or 1, time=time, zone=zone)
+            day = rhythm.day or 1
+            key = "last_day" if day == LAST_DAY else "late_day" if day > SHORTEST_MONTH else "monthly"
+            return text(language, f"page.rhythm.{key}", day=day, time=time, zone=zone)
         case cron:
             return text(language, "page.rhythm.cron", cron=one_line(cron, 100), zone=zone)
 

@@ -207,7 +207,11 @@ def _day(schedule: str, day: int | None) -> int | None:
     if day is None:
         return allowed.start
     if day not in allowed:
-        meaning = "from Monday" if schedule == WEEKLY else "31 is the last day of each month"
+        meaning = (
+            "from Monday"
+            if schedule == WEEKLY
+            else "31 is the last day of each month, and 29 and 30 are that of shorter ones"
+        )
         raise Rejected(
             f"expected {allowed.start} to {allowed.stop - 1} ({meaning}), got {day}",
             code="bad_day",

@@ -211,6 +211,17 @@ def test_a_time_zone_that_the_browser_does_not_know_hides_no_schedule(
     expect(page.locator("#schedule-list > li")).to_have_count(1)
 
 
+def test_a_card_says_which_day_of_the_month_it_is(visit: Visit, system: System, anybody: str) -> None:
+    made = {day: schedule(system, anybody, schedule="monthly", day=day) for day in (28, 30, 31)}
+    visit.sign_in(anybody)
+    for day, words in {
+        28: "On day 28 of every month at 06:30 (UTC)",
+        30: "On day 30 of every month, in shorter months on the last day, at 06:30 (UTC)",
+        31: "On the last day of every month at 06:30 (UTC)",
+    }.items():
+        expect(visit.page.locator(f"#schedule-{made[day]}")).to_contain_text(words)
+
+
 def test_a_schedule_that_the_page_cannot_show_hides_no_other_one(
     visit: Visit, system: System, anybody: str
 ) -> None:

@@ -15,7 +15,8 @@ export function rhythm({ schedule, day, time_of_day, timezone: zone }) {
   const time = (time_of_day ?? "00:00").slice(0, 5);
   if (schedule === "daily") return t("page.rhythm.daily", { time, zone });
   if (schedule === "weekly") return t("page.rhythm.weekly", { weekday: WEEKDAYS[day ?? 0], time, zone });
-  if (schedule === "monthly") return t("page.rhythm.monthly", { day: day ?? 1, time, zone });
+  const which = day === 31 ? "last_day" : day > 28 ? "late_day" : "monthly";
+  if (schedule === "monthly") return t(`page.rhythm.${which}`, { day: day ?? 1, time, zone });
   return t("page.rhythm.cron", { cron: schedule, zone });
 }
 

@@ -194,9 +194,24 @@ def test_the_periods_are_those_of_the_page() -> None:
         (("daily", None, None), "every day at 00:00 (UTC)", "jeden Tag um 00:00 (UTC)"),
         (("weekly", 6, "06:30:00"), "every Sunday at 06:30 (UTC)", "jeden Sonntag um 06:30 (UTC)"),
         (
+            ("monthly", None, "06:00"),
+            "on day 1 of every month at 06:00 (UTC)",
+            "jeden Monat am 1. um 06:00 (UTC)",
+        ),
+        (
+            ("monthly", 28, "06:00"),
+            "on day 28 of every month at 06:00 (UTC)",
+            "jeden Monat am 28. um 06:00 (UTC)",
+        ),
+        (
+            ("monthly", 29, "06:00"),
+            "on day 29 of every month, in shorter months on the last day, at 06:00 (UTC)",
+            "jeden Monat am 29., in kürzeren Monaten am letzten Tag, um 06:00 (UTC)",
+        ),
+        (
             ("monthly", 31, "06:00"),
-            "on day 31 of every month at 06:00 (UTC)",
-            "jeden Monat am 31. um 06:00 (UTC)",
+            "on the last day of every month at 06:00 (UTC)",
+            "am letzten Tag jedes Monats um 06:00 (UTC)",
         ),
         (
             ("0 6 * * 1", None, None),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from producers.__main__ import cli
@@ -32,6 +33,22 @@ def test_every_schedule_is_listed_with_its_owner(server: FakeServer) -> None:
         ["ledger csv", "daily 06:00 Europe/Berlin", "2026-11-27T06:00:00+01:00", "user-1"],
         ["ledger csv", "daily 06:00 Europe/Berlin", "paused", "user-2"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("calendar", "shown"),
+    [
+        ({"schedule": "weekly", "day": 0}, "weekly Monday 06:00 Europe/Berlin"),
+        ({"schedule": "weekly", "day": 6}, "weekly Sunday 06:00 Europe/Berlin"),
+        ({"schedule": "monthly", "day": 31}, "monthly day 31 06:00 Europe/Berlin"),
+        ({"schedule": "0 6 * * MON", "time_of_day": None, "day": None}, "0 6 * * MON Europe/Berlin"),
+    ],
+)
+def test_the_day_of_a_schedule_is_listed(server: FakeServer, calendar: dict[str, Any], shown: str) -> None:
+    schedules = [{**SCHEDULE, **calendar, "user_id": "user-1", "next_runs": []}]
+    server.add("/exports/schedules?limit=100", 200, {"schedules": schedules, "next_cursor": None})
+    result = CliRunner().invoke(cli, ["schedule", "list", "--api-url", server.url, "--token", "t"])
+    assert result.stdout.split("  ")[2] == shown
 
 
 WHOLE: dict[str, Any] = {

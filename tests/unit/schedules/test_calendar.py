@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise, takewhile
+from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -25,6 +26,7 @@ from stream_app.schedules.calendar import (
 )
 from streaming_exporter.errors import Rejected
 
+MANUAL = Path(__file__).parents[3] / "docs" / "requests.md"
 ZONES = sorted(available_timezones() - {"localtime"})
 FROM, YEARS = datetime(2020, 1, 1, tzinfo=UTC), 10
 EXAMPLES = settings().max_examples
@@ -347,6 +349,24 @@ def test_an_invalid_value_is_refused_with_its_field(changes: dict[str, object], 
     with pytest.raises(Rejected) as caught:
         Calendar.of(**{"schedule": "daily", **changes})  # type: ignore[arg-type]
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("expression", "days"),
+    [
+        ("30 6 * * MON-FRI", ["11-30", "12-01", "12-02"]),
+        ("0 9 1 * MON", ["11-30", "12-01", "12-07"]),
+        ("0 9 1-7 * */7", ["12-06", "01-03", "02-07"]),
+        ("0 9 L * *", ["11-30", "12-31", "01-31"]),
+        ("0 9 LW * *", ["11-30", "12-31", "01-29"]),
+        ("0 9 * * FRI#5", ["01-29", "04-30", "07-30"]),
+        ("0 9 * * 5L", ["12-25", "01-29", "02-26"]),
+    ],
+)
+def test_expressions_of_the_manual(expression: str, days: list[str]) -> None:
+    assert f"`{expression}`" in MANUAL.read_text()
+    runs = Calendar.of(expression).upcoming(datetime(2026, 11, 28, tzinfo=UTC), 3)
+    assert [f"{run:%m-%d}" for run in runs] == days
 
 
 SPELLINGS = {
