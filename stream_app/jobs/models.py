@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from stream_app.db import listener as changes
+from stream_app.jobs.demand import DEMAND
 from stream_app.jobs.states import Status
 
 WAITING = "status = 'pending' AND outcome IS NULL"
@@ -329,3 +330,7 @@ class HandledDeadLetter(Base):
     state: Mapped[str]
     handled_by: Mapped[str]
     handled_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# After all tables: the function names several.
+event.listen(Base.metadata, "after_create", DDL(DEMAND))  # type: ignore[no-untyped-call]

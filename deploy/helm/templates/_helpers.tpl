@@ -35,6 +35,10 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- get (merge (dict) .Values.worker.env .Values.settings) "EXPORTER_WORKER_SLOTS" -}}
 {{- end -}}
 
+{{- define "exporter.userSlots" -}}
+{{- get (merge (dict) .Values.worker.env .Values.settings) "EXPORTER_USER_SLOTS" | default "2" | int -}}
+{{- end -}}
+
 {{- /* Seconds that a worker needs to stop: its exports, or one delivery, and 23 s for the rest; 7 s more to be sure. */ -}}
 {{- define "exporter.stopSeconds" -}}
 {{- $settings := merge (dict) .Values.worker.env .Values.settings -}}

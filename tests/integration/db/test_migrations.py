@@ -68,7 +68,10 @@ async def test_a_migrated_database_has_the_models_triggers_and_functions(empty_s
 async def _programs(connection: AsyncConnection, schema: str) -> set[tuple[str, str, str]]:
     """Return kind, name and definition of the triggers and functions of a schema, without its name."""
     found = await connection.execute(text(PROGRAMS), {"schema": schema})
-    return {(kind, name, " ".join(sql.replace(f"{schema}.", "").split())) for kind, name, sql in found}
+    return {
+        (kind, name, " ".join(sql.replace(f"{schema}.", "").replace(f"'{schema}'", "schema").split()))
+        for kind, name, sql in found
+    }
 
 
 async def test_a_migration_that_failed_at_any_statement_is_finished_by_the_next_run(
