@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from babel.dates import format_date
 from playwright.sync_api import Locator, expect
+from sqlalchemy import select
 
 from api.schedules.schemas import ScheduleOrder
 from dev.postgres import STATE
 from producers.tokens import sign_token
-from stream_app.exports.columns import Kind
+from stream_app.exports.columns import Column, Kind
+from stream_app.exports.filters.conditions import conditions
 from stream_app.exports.filters.relative_dates import resolve_filters
+from stream_app.exports.queries.row_query import reference
+from stream_app.exports.queries.sql_text import render
 from stream_app.notifications.request_words import PERIODS
 from stream_app.settings import Settings
 from tests.e2e.browser import Visit
@@ -162,6 +166,65 @@ def test_cards_say_which_days_a_period_was(visit: Visit, zone: str) -> None:
         days = [format_date(day, "d MMM y", locale="en_GB") for day in (first, last)]
         text = days[0] if first == last else " to ".join(days)
         assert shown.replace("Sept", "Sep").endswith(f" ({text})".replace("Sept", "Sep")), (moment, name)
+
+
+ZONES = ("UTC", "Europe/Berlin", "America/New_York")
+TIMES = (
+    "2026-07-01", "2026-07-01[Europe/Berlin]", "2026-07-01T09:30", "2026-07-01T09:30:15", "2026-07-01T00:00",
+    "2026-07-01T00:00Z", "2026-07-01T09:30Z", "2026-07-01T09:30+02:00", "2026-06-30T22:00:00Z",
+    "2026-07-01T00:00[Europe/Berlin]", "2026-07-01T09:30[Europe/Berlin]", "2026-07-01T04:00:00Z",
+)  # fmt: skip
+COLUMNS = {
+    Kind.TIMESTAMP: Column("at", "timestamp without time zone", "timestamp", Kind.TIMESTAMP),
+    Kind.TIMESTAMPTZ: Column("at", "timestamp with time zone", "timestamptz", Kind.TIMESTAMPTZ),
+}
+
+
+def rows_of(tests: dict[str, str], kind: Kind, zone: str) -> set[tuple[str, datetime]]:
+    """Return the limits of the rows that the service reads: signs with times."""
+    found = conditions({"at": tests}, {"at": COLUMNS[kind]}, reference, zone=ZoneInfo(zone))
+    limits = re.findall(r"(>=|<=|<|>) CAST\('([^']*)' AS ", render(select(reference("at")).where(*found)))
+    assert limits
+    moments = [(sign, datetime.fromisoformat(text)) for sign, text in limits]
+    return {(sign, moment if moment.tzinfo else moment.replace(tzinfo=UTC)) for sign, moment in moments}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_filters_that_are_edited_select_the_same_rows(visit: Visit, kind: Kind) -> None:
+    """What the form shows in another way is the same time for the service."""
+    visit.open()
+    shown = 0
+    for zone, text, operator in product(ZONES, TIMES, ("gte", "lt", "lte", "gt")):
+        read = visit.page.evaluate(
+            """async ([kind, zone, text, operator]) => {
+                const { inputs } = await import('/page/filters.js');
+                const input = inputs({ kind, name: 'at', operators: [operator] }, operator, () => zone);
+                return input.write(text) ? input.read() : null;
+            }""",
+            [kind.value, zone, text, operator],
+        )
+        if read is not None:
+            shown += 1
+            same = rows_of({operator: text}, kind, zone)
+            assert rows_of({operator: read}, kind, zone) == same, (zone, text, operator, read)
+    assert shown >= 4 * 3 * len(ZONES)
+    changed = 0
+    for zone, first, end in product(ZONES, TIMES, TIMES):
+        tests = {"gte": first, "lt": end.replace("2026-07-01", "2026-08-01").replace("06-30", "07-31")}
+        days = visit.page.evaluate(
+            "async ([tests, zone, kind]) => (await import('/page/words.js')).inDays(tests, zone, kind)",
+            [tests, zone, kind.value],
+        )
+        changed += days != tests
+        assert rows_of(days, kind, zone) == rows_of(tests, kind, zone), (zone, tests, days)
+    assert changed >= len(ZONES)
+    plain = {"gte": "2026-06-30T22:00Z", "lt": "2026-07-31T22:00Z"}
+    assert (
+        visit.page.evaluate(
+            "async (tests) => (await import('/page/words.js')).inDays(tests, 'Europe/Berlin', 'text')", plain
+        )
+        == plain
+    )
 
 
 def test_a_schedule_has_days_and_times_of_its_own_zone(visit: Visit, customer: str) -> None:

@@ -354,7 +354,7 @@ export class Builder {
     this.useZone(zone);
     if (job.schedule && this.freeZone) this.freeZone = zone === job.timezone ? zone : null;
     const wanted = Object.entries((this.isBundle ? flat(job.filters) : job.filters) ?? {});
-    const inZone = wanted.map(([name, tests]) => [name, inDays(tests, this.effectiveZone())]);
+    const inZone = wanted.map(([name, tests]) => [name, inDays(tests, this.effectiveZone(), this.filters.kindOf(name))]);
     gone.push(...this.filters.write(Object.fromEntries(inZone)), ...this.parameters.write(job.parameters));
     if (job.destination && !this.destination?.write(job.destination)) gone.push(destinationOf(job.destination));
     if (!keepsOwner) this.kept = job.user_id === this.user.id ? job : { ...job, webhook: null };

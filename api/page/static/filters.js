@@ -150,8 +150,9 @@ function moments(label, kind, zone) {
     read: () => date.value + (time.value && `T${time.value}${suffix()}`),
     write(value) {
       if (value === "") return true;
-      const [, day, clock, utc, named] = MOMENT.exec(value) ?? [];
-      if (!day || (named && named !== zone()) || (utc && zone() !== "UTC")) return false;
+      const [, day, clock, , named] = MOMENT.exec(value) ?? [];
+      // Without a zone the service takes a time for one of UTC; read() gives it the zone of the form.
+      if (!day || !(kind === "timestamp" ? !named : named ? named === zone() : !clock || zone() === "UTC")) return false;
       date.value = day;
       time.step = clock?.length > 5 ? 1 : 60; // seconds only where there are some
       time.value = clock ?? "";
@@ -178,6 +179,11 @@ export class Filters {
     this.items.clear();
     this.list.replaceChildren();
     this.adder.hidden = !this.columns.length;
+  }
+
+  /** The kind of a column, or undefined. */
+  kindOf(name) {
+    return this.columns.find((column) => column.name === name)?.kind;
   }
 
   add(name = this.columns[0].name, test, value) {

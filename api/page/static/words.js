@@ -131,11 +131,16 @@ const TESTS = new Set(["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "pr
 
 const isGroup = (tests) => tests !== null && typeof tests === "object" && !Array.isArray(tests) && !Object.keys(tests).every((name) => TESTS.has(name));
 
-/** The tests of a column, with days for times between which there are whole days. */
-export function inDays(tests, zone) {
-  if (!isTests(tests)) return tests;
+/**
+ * The tests of a column, with days for times between which there are whole days, as the service counts them: a time
+ * without an offset or a zone is one of UTC, and `timestamp` has days of its own times.
+ */
+export function inDays(tests, zone, kind) {
+  if (!isTests(tests) || (kind !== "timestamp" && kind !== "timestamptz")) return tests;
   const { gte, lt, ...others } = tests;
-  const [first, end] = [gte, lt].map((text) => wall(text, { zone }));
+  const named = [gte, lt].map((text) => INSTANT.exec(text) ?? []).some(([, , , , , name]) => name);
+  if (kind === "timestamp" && named) return tests;
+  const [first, end] = [gte, lt].map((text) => wall(ofUtc(text), { zone: kind === "timestamp" ? "UTC" : zone }));
   if (!first?.whole || !end?.whole || first.time >= end.time || [first, end].some((own) => own.zone && own.zone !== zone)) return tests;
   const [from, to] = [first.time, end.time - MILLISECONDS_OF_DAY].map((time) => new Date(time).toISOString().slice(0, 10));
   return { gte: from, lte: to, ...others };
@@ -222,6 +227,12 @@ function wall(value, shown) {
     if (!named) shown.dated = true;
   }
   return { time, whole: time % MILLISECONDS_OF_DAY === 0, zone: named };
+}
+
+/** A time without an offset or a zone, as one of UTC. */
+function ofUtc(value) {
+  const [, , , , offset, named] = INSTANT.exec(value) ?? [null, null, null, null, "Z"];
+  return offset || named ? value : `${value}Z`;
 }
 
 function wallOfDay(value) {
