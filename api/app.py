@@ -20,6 +20,7 @@ from api.files import deliveries, delivery_links
 from api.files import routes as files
 from api.jobs import event_stream as events
 from api.jobs import routes as jobs
+from api.middleware.head_requests import HeadRequests
 from api.middleware.request_context import HEADER, RequestContext
 from api.middleware.request_limits import RequestLimits
 from api.middleware.response_headers import hsts_headers
@@ -35,7 +36,8 @@ from stream_app.settings import Settings
 
 DESCRIPTION = """Request exports, follow their progress, and download the files.
 
-Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem with a stable `code`."""
+Every error is an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem with a stable `code`.
+HEAD is answered wherever GET is, with the same status and headers."""
 
 
 def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
@@ -66,6 +68,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.public_details = operations.details_are_public(settings, host)
+    app.add_middleware(HeadRequests)
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(RequestContext, headers=hsts_headers(settings))
     if settings.cors_origins:

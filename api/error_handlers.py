@@ -7,9 +7,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
 
 from api.errors import FieldProblem, Problem, not_found, problem_of, title
+from api.middleware.head_requests import route_of
 from api.middleware.paths import loggable
 from api.parameters import fields_at, unknown_name
 from streaming_exporter.errors import ExporterError
@@ -116,11 +116,6 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """Return all methods of the path. The framework has only those of the first route that matches."""
-    return {
-        method
-        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-        if any(
-            route.matches({**request.scope, "method": method})[0] is Match.FULL
-            for route in request.app.routes
-        )
-    }
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+    found = {method for method in methods if route_of(request.scope, method) is not None}
+    return found | ({"HEAD"} if "GET" in found else set())

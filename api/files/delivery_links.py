@@ -66,15 +66,7 @@ async def follow_link(
     A job with several files has a page that lists them for `Accept: text/html`, otherwise 409 with the code
     `several_files`: `GET /exports/links/{token}/files` lists them.
     """
-    try:
-        followed = await _follow(services, token)
-        if wants_html(accept) and has_several_files(followed.job):
-            files = await file_page(services, followed.job, f"{token}/files", limit=SHOWN_FILES, cursor=None)
-            pages = LinkPages.of(request, followed.recipient)
-            return await asyncio.to_thread(pages.files, files, followed.job)
-        return await _redirect(services, followed, await _only_file(services, followed.job, token))
-    except (Problem, ExporterError) as error:
-        return _problem_page(request, accept, error)
+    return await _followed(services, request, token, accept, method="GET")
 
 
 @router.head(
@@ -85,10 +77,26 @@ async def follow_link(
     response_class=Response,
     responses=_REDIRECT,
 )
-async def probe_link(token: str, services: InjectedServices) -> Response:
+async def probe_link(
+    token: str, services: InjectedServices, request: Request, accept: Accept = ""
+) -> Response:
     """The same response as GET, with a URL that is signed for HEAD."""
-    followed = await _follow(services, token, method="HEAD")
-    return await _redirect(services, followed, await _only_file(services, followed.job, token), method="HEAD")
+    return await _followed(services, request, token, accept, method="HEAD")
+
+
+async def _followed(
+    services: ApiServices, request: Request, token: str, accept: str, *, method: str
+) -> Response:
+    try:
+        followed = await _follow(services, token, method=method)
+        if wants_html(accept) and has_several_files(followed.job):
+            files = await file_page(services, followed.job, f"{token}/files", limit=SHOWN_FILES, cursor=None)
+            pages = LinkPages.of(request, followed.recipient)
+            return await asyncio.to_thread(pages.files, files, followed.job)
+        file = await _only_file(services, followed.job, token)
+        return await _redirect(services, followed, file, method=method)
+    except (Problem, ExporterError) as error:
+        return _problem_page(request, accept, error)
 
 
 @router.get(
@@ -119,6 +127,21 @@ async def download_file_of_link(token: str, number: FileNumber, services: Inject
     """This call needs no token either."""
     followed = await _follow(services, token)
     return await _redirect(services, followed, await file_of(services, followed.job, number))
+
+
+@router.head(
+    "/links/{token}/files/{number}",
+    operation_id="probeFileOfLink",
+    summary="Check whether one of the files behind a link can be downloaded",
+    status_code=307,
+    response_class=Response,
+    responses=_REDIRECT,
+)
+async def probe_file_of_link(token: str, number: FileNumber, services: InjectedServices) -> Response:
+    """The same response as GET, with a URL that is signed for HEAD."""
+    followed = await _follow(services, token, method="HEAD")
+    file = await file_of(services, followed.job, number)
+    return await _redirect(services, followed, file, method="HEAD")
 
 
 @dataclass(frozen=True, slots=True)

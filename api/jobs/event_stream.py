@@ -18,6 +18,7 @@ from api.errors import problem_responses
 from api.jobs.live_updates import UNFINISHED_LISTED, version
 from api.jobs.routes import find_job
 from api.jobs.schemas import JobView
+from api.middleware.head_requests import IS_HEAD
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import UNFINISHED
 
@@ -60,7 +61,13 @@ class EventStream(EventSourceResponse):
         self._seconds = user.expires - time.time()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream."""
+        """Serve the stream. HEAD has its headers only."""
+        if IS_HEAD in scope.get("state", {}):
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            await send({"type": "http.response.body", "body": b""})
+            return
         try:
             async with asyncio.timeout(self._seconds):
                 await super().__call__(scope, receive, send)

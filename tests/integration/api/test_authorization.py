@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -149,6 +149,7 @@ CASES = [
     Case("HEAD /exports/links/{token}", public(404)),
     Case("GET /exports/links/{token}/files", public(404)),
     Case("GET /exports/links/{token}/files/{number}", public(404)),
+    Case("HEAD /exports/links/{token}/files/{number}", public(404)),
     Case("GET /exports/unsubscribe/{token}", public(404)),
     Case("POST /exports/unsubscribe/{token}", public(404)),
     Case("GET /healthz", public(200)),
@@ -265,7 +266,13 @@ async def test_who_can_call(strict: Harness, storage: ObjectStore, case: Case) -
 
     async def status(name: str, bearer: Callable[[str], str | None]) -> tuple[str, int]:
         names = await make_owner() if name in wanted else refused  # an invalid token must change nothing
-        response = await answer(strict.app, case, bearer(names["owner"]), names)
+        token = bearer(names["owner"])
+        probe = replace(case, call=case.call.replace("GET ", "HEAD ", 1))
+        probed = await answer(strict.app, probe, token, names) if probe != case else None
+        response = await answer(strict.app, case, token, names)
+        if probed is not None:
+            assert (probed.status_code, probed.content) == (response.status_code, b"")
+            assert probed.headers.get("content-type") == response.headers.get("content-type")
         if name not in ("owner", "exports:admin", "exports:operate"):
             assert names["owner"] not in response.text, "no other user's data"
         if response.status_code == 401:

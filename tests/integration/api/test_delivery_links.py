@@ -330,9 +330,14 @@ async def test_a_link_to_several_files_is_a_list_of_them(api: Harness) -> None:
         (_, second) = re.findall(r'<a href="([^"]+)"', page.text)
         link = urljoin(f"http://api{path}", second).removeprefix("http://api")
         assert link == f"{path}/files/2"
-        answer = await client.get(link)
-        assert answer.status_code == 307
-        assert "ledger-2.csv" in answer.headers["location"]
+        answer, probed = await client.get(link), await client.head(link)
+        assert (answer.status_code, probed.status_code) == (307, 307)
+        for one in (answer, probed):
+            assert "ledger-2.csv" in one.headers["location"]
+        assert answer.headers["location"] != probed.headers["location"], "signed for the method"
+        for accept, status in (("text/html", 200), ("*/*", 409)):
+            probed = await client.head(path, headers={"Accept": accept})
+            assert (probed.status_code, probed.content) == (status, b"")
         listed = (await client.get(f"{path}/files")).json()["files"]
         assert [file["download_url"] for file in listed] == [f"{path}/files/1", f"{path}/files/2"]
         assert (await client.get(f"{path}/files/3")).status_code == 404

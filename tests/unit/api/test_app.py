@@ -58,10 +58,11 @@ def test_all_references_of_the_schema_exist() -> None:
 @pytest.mark.parametrize(
     ("path", "methods"),
     [
-        ("/exports/jobs", "GET, POST"),
-        ("/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10", "DELETE, GET"),
+        ("/exports/jobs", "GET, HEAD, POST"),
+        ("/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10", "DELETE, GET, HEAD"),
         ("/exports/jobs/4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10/download", "GET, HEAD"),
-        ("/readyz", "GET"),
+        ("/readyz", "GET, HEAD"),
+        ("/exports/schedules:estimate", "POST"),
     ],
 )
 async def test_a_wrong_method_lists_the_right_ones(path: str, methods: str) -> None:
