@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal, Self
 
 from stream_app.datasets.models import Dataset
@@ -50,6 +50,7 @@ class ExportTask:
         target: returns the object key for a file name.
         window: ``{"from": …, "to": …}`` of a schedule's run, as ISO 8601 times, or ``None``.
         part: the part of the export to write; ``None`` for the whole export.
+        run_day: the day on which the run of a schedule was due, or ``None``.
     """
 
     name: str
@@ -58,6 +59,11 @@ class ExportTask:
     target: Callable[[str], str]
     window: dict[str, Any] | None = None
     part: TaskPart | None = None
+    run_day: date | None = None
+
+    def day(self, as_of: datetime) -> str:
+        """Return the day in the names of files: that of the run, else that of the snapshot, in UTC."""
+        return f"{self.run_day or as_of:%Y-%m-%d}"
 
     @property
     def job(self) -> str:

@@ -1,10 +1,12 @@
 """A claim: one attempt at one job, held by one worker under a lease."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from stream_app.jobs.states import Status
 from streaming_exporter.events import ExportRequest, LifecycleData
@@ -15,6 +17,8 @@ class Claim:
     """The right of one worker to one attempt at a job. Only the holder of the lease can end the job.
 
     :class:`~stream_app.jobs.queue.JobQueue` takes, renews and releases the lease.
+
+    ``run_day`` is the day on which the run of a schedule was due, in the schedule's time zone.
     """
 
     job_id: UUID
@@ -26,6 +30,7 @@ class Claim:
     traceparent: str | None = None
     requested_at: datetime | None = None
     window: dict[str, Any] | None = None
+    run_day: date | None = None
     claimed: float = field(default_factory=time.monotonic, compare=False)
 
     @property
@@ -62,6 +67,20 @@ class Claim:
             traceparent=self.traceparent,
             **known,
         )
+
+
+def run_day_of(run_at: datetime | None, zone: str | None, window: Mapping[str, Any] | None) -> date | None:
+    """Return the day on which a run was due, in the time zone of its window, or else of its schedule.
+
+    ``None`` without a run, or if the zone is not known: the schedule was deleted, for example.
+    """
+    name = (window or {}).get("timezone") or zone
+    if run_at is None or not isinstance(name, str):
+        return None
+    try:
+        return run_at.astimezone(ZoneInfo(name)).date()
+    except (ZoneInfoNotFoundError, ValueError, OSError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

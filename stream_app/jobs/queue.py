@@ -19,7 +19,7 @@ from stream_app.db.rows import each_readable
 from stream_app.db.statements import Record
 from stream_app.exports.task import ExportResult
 from stream_app.jobs.admission_claim import ADMISSION_CLAIM_SETTINGS, admit_and_claim
-from stream_app.jobs.claim import AttemptProgress, Claim
+from stream_app.jobs.claim import AttemptProgress, Claim, run_day_of
 from stream_app.jobs.job_files import has_lost_list
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.part_claim import PartClaim
@@ -463,6 +463,7 @@ def _claim_of(row: Record, worker: str) -> Claim:
         traceparent=row.traceparent,
         requested_at=row.created_at,
         window=row.window,
+        run_day=run_day_of(row.run_at, row.get("run_zone"), row.window),
     )
 
 
@@ -483,6 +484,7 @@ def _part_claim_of(row: Record, worker: str) -> PartClaim:
         traceparent=row.traceparent,
         requested_at=row.created_at,
         window=row.window,
+        run_day=run_day_of(row.run_at, row.get("run_zone"), row.window),
         number=part["number"],
         part_attempt=part["part_attempt"],
         range=part["range"],

@@ -328,7 +328,10 @@ CLAIM = Statement(
         WHERE job.id = ANY (array(SELECT id FROM chosen WHERE number IS NULL))
         RETURNING job.*
     )
-    SELECT turn.after, rest.is_left, work.* FROM (
+    SELECT turn.after, rest.is_left, work.*,
+           (SELECT schedule.timezone FROM scheduled_exports AS schedule WHERE schedule.id = work.schedule_id)
+               AS run_zone
+    FROM (
         SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END AS after FROM in_turn
     ) AS turn CROSS JOIN (
         SELECT count(*) > (SELECT count(*) FROM chosen) OR coalesce(bool_or(turn >= :user_slots), false)

@@ -169,7 +169,10 @@ class NotificationWords:
         at = self.about.as_of or self.about.completed_at or self.about.due_at
         if self.window is not None:
             return self.style.in_zone(self.about.window_zone).period(*self.window)
-        return self.style.day(at.astimezone(self.style.zone or UTC).date())
+        style, requested = self.style, self.about.requested
+        if self.about.rhythm is not None and requested is not None and requested.run_at is not None:
+            style, at = style.in_zone(self.about.rhythm.timezone), requested.run_at  # as in the file's name
+        return style.day(at.astimezone(style.zone or UTC).date())
 
     @property
     def subject(self) -> str:

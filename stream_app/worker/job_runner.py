@@ -137,6 +137,7 @@ class JobRunner:
             asked_at=claim.requested_at or claim.now,
             target=lambda name: f"{folder}/{name}",
             window=claim.window,
+            run_day=claim.run_day,
         )
         result = None
         if self.coordinator is not None:

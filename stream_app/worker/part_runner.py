@@ -69,6 +69,7 @@ class PartRunner:
             asked_at=claim.requested_at or claim.now,
             target=lambda name: f"{claim.folder}/{prefix}{name}",
             window=claim.window,
+            run_day=claim.run_day,
             part=TaskPart(claim.range, claim.snapshot, claim.as_of, claim.number),
         )
         return await self.exporter.run(task, progress)

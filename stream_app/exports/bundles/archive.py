@@ -7,7 +7,7 @@ quickly, or stored if their format or the requested compression has compressed t
 import hashlib
 import json
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ class BundleArchive:
         password: encrypts all files (AES-256); ``None`` for an archive that is not encrypted.
         tally: counts rows and warnings of all files.
         times: the busy seconds of the stages.
+        day: returns the day in the names of files, for the time of a snapshot.
         written: the files that are complete.
     """
 
@@ -65,6 +66,7 @@ class BundleArchive:
     password: str | None
     tally: Tally
     times: StageTimes
+    day: Callable[[datetime], str]
     written: list[WrittenMember] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _is_compressed: bool = False
@@ -101,7 +103,7 @@ class BundleArchive:
         suffix = self.compression.suffix if self.compression else ""
         document = member.document
         # The number is before the extension, so that programs still know the type of the file.
-        (stem,) = unique_names([f"{document.dataset}-{document.as_of:%Y-%m-%d}"], self._names)
+        (stem,) = unique_names([f"{document.dataset}-{self.day(document.as_of)}"], self._names)
         self._names.append(stem)
         return f"{stem}.{self.output.extension}{suffix}"
 

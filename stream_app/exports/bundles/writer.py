@@ -65,7 +65,7 @@ class BundleWriter:
     def plain_name(self) -> str:
         """The name of the file before it is encrypted."""
         extension = EXTENSION if self.is_archive else self.output.extension
-        return f"{self.facts.name}-{self.facts.as_of:%Y-%m-%d}.{extension}"
+        return f"{self.facts.name}-{self.task.day(self.facts.as_of)}.{extension}"
 
     @property
     def file_name(self) -> str:
@@ -145,7 +145,9 @@ class BundleWriter:
                 self.output, members, self.facts, self.documents, tally, times, self.written
             )
         password = self.encryption.password if isinstance(self.encryption, ZipEncryption) else None
-        archive = BundleArchive(self.output, self.compression, password, tally, times, self.written)
+        archive = BundleArchive(
+            self.output, self.compression, password, tally, times, self.task.day, self.written
+        )
         return archive.chunks(members, self.facts)
 
     def _encrypted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -63,8 +63,8 @@ class FileKind:
         if self.content == "deletions":
             counted = SUFFIX + counted
         suffix = self.compression.suffix if self.compression else ""
-        date = f"{self.document.as_of:%Y-%m-%d}"
-        return f"{self.document.dataset}-{date}{counted}.{self.output.extension}{suffix}"
+        day = self.task.day(self.document.as_of)
+        return f"{self.document.dataset}-{day}{counted}.{self.output.extension}{suffix}"
 
     @property
     def content_type(self) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -123,6 +123,18 @@ async def test_catching_up_is_bounded_and_leaves_no_gap(schedules: Schedules) ->
     assert jobs[0].created_at < jobs[1].created_at < jobs[2].created_at, (
         "the later one replaces a shared file"
     )
+
+
+@pytest.mark.parametrize("window", ["none", "previous_period"])
+async def test_a_claim_has_the_day_of_the_run_in_the_zone_of_its_schedule(
+    schedules: Schedules, window: str
+) -> None:
+    made = await schedules.create(time_of_day="00:30", timezone="Europe/London", window=window)
+    await schedules.scheduler().run_due(START + days(29))
+    (job,) = await schedules.jobs(made)
+    assert job.run_at == datetime(2026, 3, 29, 23, 30, tzinfo=UTC)
+    (claim,) = await schedules.queue.claim("w", 10)
+    assert claim.run_day == date(2026, 3, 30)
 
 
 async def test_windows_are_filters_of_the_job_in_utc(schedules: Schedules) -> None:

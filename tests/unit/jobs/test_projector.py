@@ -61,14 +61,14 @@ def test_outcomes_of_workers_are_unchanged(
     kind, compressed, encrypted = FORMATS[output], COMPRESSIONS.get(compression), ENCRYPTIONS[encryption]
     document = Document("ledger", (), Options(), NOW)
     nothing: Any = None
+    task = ExportTask("t", nothing, NOW, str)
     if is_bundle:
         facts = BundleFacts("month", "", None, nothing, NOW, None)
         writer = BundleWriter(
-            nothing, nothing, facts, kind, compressed, encrypted, [document], None, ExportProgress()
+            nothing, task, facts, kind, compressed, encrypted, [document], None, ExportProgress()
         )
         name, content_type = writer.file_name, writer.content_type
     else:
-        task = ExportTask("t", nothing, NOW, str)
         files = FileKind(task, nothing, document, kind, compressed, encryption=encrypted)
         name, content_type = files.name(), files.content_type
     event = completed(format=output, key=object_key(JOB, 2, name), file_name=name, content_type=content_type)

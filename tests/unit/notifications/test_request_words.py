@@ -1,8 +1,10 @@
 """Mails say who requested what, in words, in the language of the request (people 17)."""
 
 import re
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -10,7 +12,7 @@ from api.page.routes import PAGE_FILES
 from stream_app.notifications.mail.html import DARK, LIGHT, TEXT_ON, Palette
 from stream_app.notifications.mail.templates import MailContent, render_mail
 from stream_app.notifications.mail_style import MailStyle
-from stream_app.notifications.notification import Notification, Rhythm
+from stream_app.notifications.notification import Notification, Requested, Rhythm
 from stream_app.notifications.request_words import PERIODS, filter_texts, rhythm_text
 from tests.unit.notifications.notifications import failure, notification
 
@@ -70,6 +72,16 @@ def test_the_filter_of_the_period_is_not_repeated(tests: Any) -> None:
 def test_the_subject_differs_each_week() -> None:
     window = ("2026-11-23T00:00:00+01:00", "2026-11-30T00:00:00+01:00")
     assert mail(notification(**WEEK)).subject != mail(notification(**WEEK | {"window": window})).subject
+
+
+def test_the_subject_of_a_run_has_the_day_of_its_schedule_as_its_file_has() -> None:
+    run_at = datetime(2026, 3, 29, 23, 30, tzinfo=UTC)
+    requested = Requested(run_at, run_at, uuid4(), {}, {})
+    rhythm = Rhythm("Nightly", "daily", None, "00:30", "Europe/London")
+    run = notification(rhythm=rhythm, requested=requested, as_of=run_at + timedelta(days=2))
+    assert "30 Mar 2026" in mail(run).subject
+    assert "30 Mar 2026" in mail(replace(run, as_of=run_at)).subject
+    assert "31 Mar 2026" in mail(replace(run, rhythm=None)).subject
 
 
 def test_the_title_of_the_file_counts_as_a_name() -> None:
