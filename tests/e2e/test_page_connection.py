@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.e2e.browser import Visit
 from tests.e2e.conftest import System
@@ -49,6 +49,32 @@ def test_a_service_that_hangs_is_told_and_nothing_is_requested_twice(
     assert len(set(keys)) == 1
     jobs = system.client.get("/exports/jobs", headers={"Authorization": f"Bearer {anybody}"}).json()["jobs"]
     assert len(jobs) == 1
+
+
+def test_a_schedule_whose_answer_is_lost_is_made_once(visit: Visit, system: System, anybody: str) -> None:
+    page = visit.page
+    visit.sign_in(anybody)
+    visit.choose("orders", "csv")
+    page.get_by_label("Repeat").select_option(label="Every week")
+    keys: list[str] = []
+
+    def lose(route: Route) -> None:
+        if route.request.method == "POST":
+            keys.append(route.request.headers["idempotency-key"])
+            if len(keys) == 1:
+                assert route.fetch().status == 201
+                route.abort()
+                return
+        route.continue_()
+
+    page.route("**/exports/schedules", lose)
+    page.get_by_role("button", name="Schedule", exact=True).click()
+    expect(page.locator("#schedule-list > li")).to_have_count(1)
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+    headers = {"Authorization": f"Bearer {anybody}"}
+    assert len(system.client.get("/exports/schedules", headers=headers).json()["schedules"]) == 1
+    visit.forgive("ERR_FAILED")
 
 
 def test_a_message_about_the_connection_vanishes_when_the_service_is_back(visit: Visit, anybody: str) -> None:

@@ -532,19 +532,20 @@ export class Builder {
       try {
         if (!(await this.ask()) || changes !== this.changes) return; // the form was changed meanwhile
         if (this.refusal) throw new Error(this.refusal);
+        this.key ??= unique(); // sent again without a change it is the same request
+        const key = { "idempotency-key": this.key };
         if (this.editing) {
           const { id } = await call("PATCH", `exports/schedules/${this.editing.id}`, { body: this.readChange() });
           done();
           await this.heard.scheduled(id);
         } else if (this.repeat.active) {
-          const { id } = await call("POST", "exports/schedules", { body: this.readSchedule() });
+          const { id } = await call("POST", "exports/schedules", { body: this.readSchedule(), headers: key });
           done();
           await this.heard.scheduled(id);
         } else {
           const addresses = this.addresses();
           const body = { ...this.read(), ...(addresses.length && { recipients: addresses }) };
-          this.key ??= unique(); // sent again without a change it is the same request
-          const headers = { Prefer: `wait=${WAIT}`, "idempotency-key": this.key };
+          const headers = { Prefer: `wait=${WAIT}`, ...key };
           const job = await call("POST", "exports/jobs", { body, headers });
           done();
           await this.heard.ordered(job.export_job_id, { download: Boolean(job.download_url) });
