@@ -269,10 +269,11 @@ KNOWN_ADDRESSES = text(
     f"""
     SELECT address FROM deliveries WHERE job_id = :job_id AND channel <> '{Channel.DESTINATION}'
     UNION SELECT webhook FROM export_jobs WHERE id = :job_id AND webhook IS NOT NULL
-    UNION SELECT jsonb_array_elements_text({_RECIPIENTS}) FROM export_jobs WHERE id = :job_id
+    UNION SELECT recipient FROM export_jobs CROSS JOIN jsonb_array_elements_text({_RECIPIENTS}) AS recipient
+    WHERE id = :job_id AND recipient IS NOT NULL
     """
 )
-"""Whom the job has, or will have, deliveries to."""
+"""Whom the job has, or will have, deliveries to. Recipients of a refused request can be any JSON values."""
 
 REVOKE_PLANNED = text(
     f"""

@@ -134,6 +134,17 @@ async def test_an_address_that_the_job_does_not_have_is_no_success(post: Post) -
             assert (answer.status_code, answer.json()) == (200, {"addresses": expected})
 
 
+async def test_recipients_of_a_refused_request_can_be_any_values(post: Post) -> None:
+    recipients: list[Any] = [None, 7, {"to": None}, [], "slack:", "d@example.com"]
+    await post.api.set(post.job, status="failed", recipients=recipients)
+    async with post.api.user(user_id=post.user_id) as owner:
+        revoke = f"/exports/jobs/{post.job}/links"
+        answer = await owner.delete(revoke, params={"address": "c@example.com"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_recipient")
+        answer = await owner.delete(revoke, params={"address": "d@example.com"})
+        assert (answer.status_code, answer.json()) == (200, {"addresses": []})
+
+
 async def test_the_url_of_a_chat_is_not_shown_and_its_link_can_be_revoked(post: Post) -> None:
     chat, other = (f"slack:https://hooks.slack.com/services/{name}" for name in ("sEcReT", "SeCrEt"))
     await post.send(chat, other, "a@example.com")
