@@ -326,13 +326,14 @@ class DestinationClient:
             await self._in_thread(transfer.run)
         finally:
             heartbeat.cancel()
-        if transfer.surplus:
+        if transfer.surplus_error is not None:
             log.warning(
                 "delivery.surplus_left",
                 delivery=str(notification.delivery_id),
                 job_id=str(notification.job_id),
                 destination=transfer.destination.name,
                 files=transfer.surplus,
+                error=transfer.surplus_error,
             )
 
     async def _heartbeat(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 
 from stream_app.datasets.destinations import Destination
-from stream_app.destinations.errors import NOT_PERMITTED, DestinationError, FileUnavailable
+from stream_app.destinations.errors import AWAY, NOT_PERMITTED, DestinationError, FileUnavailable
 from stream_app.destinations.placement import whole_path
 from stream_app.destinations.progress import DeliveryProgress
 from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
@@ -35,7 +35,8 @@ class Transfer:
             whether to write it: that of a newer job must stay.
         further: returns where a file with a further number would be stored.
         largest_set: returns the largest number of files of another job that was sent to the same paths.
-        surplus: how many files of a larger set of another job could not be removed.
+        surplus: how many files of a larger set of another job are possibly still there.
+        surplus_error: why they could not be removed; ``None`` if they could.
         upload: the unfinished upload of a file, where other jobs have the same path.
         others_wrote: whether other jobs possibly have written to the paths since the delivery was planned.
         kept: how many files, from the first on, :meth:`discard` leaves at paths that other jobs have too,
@@ -64,6 +65,7 @@ class Transfer:
     further: Callable[[int], Sequence[str]] = lambda _: ()
     largest_set: Callable[[], int] = lambda: 0
     surplus: int = 0
+    surplus_error: str | None = None
     upload: str | None = None
     sent: int = 0
     others_wrote: bool = True
@@ -110,25 +112,40 @@ class Transfer:
                     session.put(outgoing, iter([content]))
 
     def _remove_surplus(self, session: Session, options: SessionOptions) -> None:
-        """Remove the files that a larger set of another job has at shared paths, the last one first.
+        """Remove the files that a larger set of another job has at shared paths, as far as that is possible.
+
+        All files of this job are at the destination, so what refuses a removal does not concern them.
+
+        Raises:
+            DestinationError: the destination is away.
+            TransferInterrupted: it was stopped.
+        """
+        if not self.shares_paths:
+            return
+        try:
+            self._remove_beyond(session, options)
+        except DestinationError as error:
+            if str(error) == AWAY:
+                raise
+            self.surplus_error = error.detail
+
+    def _remove_beyond(self, session: Session, options: SessionOptions) -> None:
+        """Remove the files with further numbers, the last one first, until the destination refuses one.
 
         So they are found again if the removal is interrupted. To ask the destination first is fast, and few
-        sets are smaller than the one before. A destination that does not permit removals keeps the files.
+        sets are smaller than the one before.
         """
         sent = len(self.outgoing)
-        if not self.shares_paths or all(session.exists(path) is False for path in self.further(sent + 1)):
+        if not any(_possibly_exists(session, path) for path in self.further(sent + 1)):
             return
         kept = () if self.manifest is None else (self.manifest[0].path,)
-        for number in range(self.largest_set(), sent, -1):
-            for path in self.further(number):
+        self.surplus = max(0, self.largest_set() - sent)
+        while self.surplus:
+            for path in self.further(sent + self.surplus):
                 options.check()
-                try:
-                    if path not in kept:
-                        session.remove(path)
-                except DestinationError as error:
-                    if str(error) != NOT_PERMITTED:
-                        raise
-                    self.surplus += 1
+                if path not in kept:
+                    session.remove(path)
+            self.surplus -= 1
 
     @property
     def path(self) -> str:
@@ -259,3 +276,17 @@ class Transfer:
         if (size, digest.hexdigest()) != (file.file_size, file.sha256):
             detail = f"{file.key} has {size} bytes with sha256 {digest.hexdigest()}, not those of the record"
             raise FileUnavailable("the file is not complete in the object store", detail=detail, lost=False)
+
+
+def _possibly_exists(session: Session, path: str) -> bool:
+    """Return whether a file is at ``path``, or the destination does not say it.
+
+    Raises:
+        DestinationError: the destination is away.
+    """
+    try:
+        return session.exists(path) is not False
+    except DestinationError as error:
+        if str(error) == AWAY:
+            raise
+        return True

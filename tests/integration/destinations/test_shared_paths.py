@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import text
 
 from stream_app.datasets.destinations import Destination
-from stream_app.destinations.errors import AWAY, NOT_PERMITTED, DestinationError
+from stream_app.destinations.errors import AWAY, FAILED, NEVER, NOT_PERMITTED, DestinationError
 from stream_app.destinations.progress import place_of
 from stream_app.destinations.s3 import S3Session
 from stream_app.destinations.sftp import SftpSession
@@ -231,29 +231,39 @@ async def test_a_smaller_set_leaves_files_that_no_job_has_sent(
     }
 
 
-@pytest.mark.parametrize("text", [NOT_PERMITTED, AWAY])
+@pytest.mark.parametrize(
+    "error",
+    [
+        DestinationError(NOT_PERMITTED),
+        DestinationError(FAILED),
+        DestinationError(NEVER, is_permanent=True),
+        DestinationError(AWAY),
+    ],
+    ids=str,
+)
 async def test_a_smaller_set_is_sent_where_no_removal_is_permitted_and_waits_for_one_that_fails(
-    depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, text: str
+    depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, error: DestinationError
 ) -> None:
     destination, store = place
+    is_away = str(error) == AWAY
     depot.use(destination)
     larger = await depot.job("acme", b"a1", b"a2", b"a3")
     assert (await depot.sent(larger)).status == "sent"
     smaller = await depot.job("acme", b"b1", created_at=LATER)
 
     def refuse(self: object, path: str) -> None:
-        raise DestinationError(text)
+        raise error
 
     monkeypatch.setattr(S3Session, "remove", refuse)
     monkeypatch.setattr(SftpSession, "remove", refuse)
     with structlog.testing.capture_logs() as logs:
         async with depot.working():
-            row = await (depot.ended(smaller) if text == NOT_PERMITTED else depot.tried(smaller))
-    assert row.status == ("sent" if text == NOT_PERMITTED else "pending")
+            row = await (depot.tried(smaller) if is_away else depot.ended(smaller))
+    assert row.status == ("pending" if is_away else "sent")
     left = [line["files"] for line in logs if line["event"] == "delivery.surplus_left"]
-    assert left == ([2] if text == NOT_PERMITTED else [])
+    assert left == ([] if is_away else [2])
     monkeypatch.undo()
-    if text == AWAY:
+    if is_away:
         await depot.hurry()
         assert (await depot.sent(smaller)).status == "sent"
         assert store.files() == {"in/ledger-1.csv": b"b1"}

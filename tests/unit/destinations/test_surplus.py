@@ -1,0 +1,147 @@
+"""What the removal of the rest of a larger set does if the destination refuses it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import asyncssh
+import pytest
+from minio.error import S3Error
+from urllib3 import BaseHTTPResponse, HTTPResponse
+
+from stream_app.datasets.destinations import Destination
+from stream_app.destinations import transfer as transfers
+from stream_app.destinations.errors import AWAY, FAILED, NEVER, NOT_PERMITTED, DestinationError
+from stream_app.destinations.s3_errors import s3_errors
+from stream_app.destinations.session import OutgoingFile
+from stream_app.destinations.sftp_errors import sftp_errors
+from stream_app.destinations.transfer import Transfer
+from stream_app.exports.task import ExportedFile
+from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
+
+
+def sftp_status(code: int) -> DestinationError:
+    with pytest.raises(DestinationError) as caught, sftp_errors():
+        raise asyncssh.SFTPError(code, "no")
+    return caught.value
+
+
+def s3_answer(status: int, code: str) -> DestinationError:
+    response: BaseHTTPResponse = HTTPResponse(status=status)
+    with pytest.raises(DestinationError) as caught, s3_errors():
+        raise S3Error(response, code, "no", "/in/3.csv", None, None, "acme", "in/3.csv")
+    return caught.value
+
+
+REFUSALS = {
+    "SFTP 3": (sftp_status(3), NOT_PERMITTED),
+    "SFTP 4": (sftp_status(4), f"{FAILED}; it is possibly full"),
+    "SFTP 8": (sftp_status(8), NEVER),
+    "S3 403": (s3_answer(403, "AccessDenied"), NOT_PERMITTED),
+    "S3 405": (s3_answer(405, "MethodNotAllowed"), NEVER),
+    "S3 501": (s3_answer(501, "NotImplemented"), NEVER),
+}
+
+
+class Place:
+    """A destination that has all files, and what it answers if one is looked for or removed."""
+
+    def __init__(self, found: DestinationError | bool | None, answer: DestinationError | None) -> None:
+        self.found, self.answer = found, answer
+        self.calls: list[str] = []
+        self.written: list[str] = []
+
+    def remove_leftovers(self, path: str) -> None:
+        pass
+
+    def copy(self, file: OutgoingFile, *_: object) -> bool:
+        self.written.append(file.path)
+        return True
+
+    def put(self, file: OutgoingFile, content: Iterator[bytes]) -> None:
+        self.written.append(file.path)
+
+    def exists(self, path: str) -> bool | None:
+        if isinstance(self.found, DestinationError):
+            raise self.found
+        return self.found
+
+    def remove(self, path: str) -> None:
+        self.calls.append(path)
+        if self.answer is not None:
+            raise self.answer
+
+
+@pytest.fixture
+def transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Transfer]:
+    """Return a function that makes the transfer of two files to a place where a set of five was."""
+
+    def made(place: Place) -> Transfer:
+        @contextmanager
+        def opened(*_: object) -> Iterator[Place]:
+            yield place
+
+        monkeypatch.setattr(transfers, "open_session", opened)
+        files = [OutgoingFile(path, path, "text/csv", 1, "") for path in ("1.csv", "2.csv")]
+        return Transfer(
+            job_id="j1",
+            destination=cast(Destination, None),
+            settings=cast(Settings, None),
+            storage=cast(ObjectStore, _Store()),
+            files=cast(list[ExportedFile], [_Stored(), _Stored()]),
+            outgoing=files,
+            manifest=(OutgoingFile("list.json", "list.json", "application/json", 2, ""), b"{}"),
+            tag="t",
+            attempt=1,
+            done=0,
+            record=lambda: None,
+            further=lambda number: [f"{number}.csv"],
+            largest_set=lambda: 5,
+        )
+
+    return made
+
+
+class _Store:
+    bucket = "own"
+
+
+class _Stored:
+    key = "k"
+
+
+@pytest.mark.parametrize(("refusal", "meaning"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("found", [True, None])
+def test_a_complete_set_is_sent_where_the_rest_of_a_larger_one_cannot_be_removed(
+    transfer: Any, refusal: DestinationError, meaning: str, found: bool | None
+) -> None:
+    """One refusal is enough: thousands of calls would have the same answer."""
+    assert str(refusal) == meaning
+    place = Place(found, refusal)
+    sending = transfer(place)
+    sending.run()
+    assert place.written == ["1.csv", "2.csv", "list.json"]
+    assert place.calls == ["5.csv"]
+    assert (sending.surplus, sending.surplus_error) == (3, refusal.detail)
+
+
+@pytest.mark.parametrize("refusal", [refusal for refusal, _ in REFUSALS.values()], ids=REFUSALS)
+def test_a_destination_that_does_not_say_what_is_there_is_asked_to_remove_it(
+    transfer: Any, refusal: DestinationError
+) -> None:
+    place = Place(refusal, None)
+    sending = transfer(place)
+    sending.run()
+    assert place.written == ["1.csv", "2.csv", "list.json"]
+    assert place.calls == ["5.csv", "4.csv", "3.csv"]
+    assert (sending.surplus, sending.surplus_error) == (0, None)
+
+
+@pytest.mark.parametrize("is_looking", [True, False])
+def test_a_destination_that_is_away_gets_the_list_of_the_files_later(transfer: Any, is_looking: bool) -> None:
+    away = DestinationError(AWAY)
+    place = Place(away if is_looking else True, away)
+    with pytest.raises(DestinationError, match=AWAY):
+        transfer(place).run()
+    assert place.written == ["1.csv", "2.csv"]
