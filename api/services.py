@@ -178,7 +178,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             publisher=publisher,
             relay=relay,
             clock=store.clock,
-            queue_metrics=QueueMetrics(reading),
+            queue_metrics=QueueMetrics(reading, datasets),
             readiness=Readiness(
                 {
                     "database": job_queries.check,

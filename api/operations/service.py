@@ -10,7 +10,8 @@ from prometheus_client import generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.jobs.claim_pauses import PauseStore, anonymous
+from stream_app.datasets.models import Dataset
+from stream_app.jobs.claim_pauses import PausedClaims, PauseStore, anonymous
 from stream_app.jobs.job_queries import read_backlog
 from stream_app.notifications.statistics import count_deliveries
 from stream_app.observability import metrics
@@ -73,8 +74,15 @@ async def _error_of(check: Callable[[], Awaitable[object]]) -> str | None:
 class QueueMetrics:
     """Metrics of this process and of the queue, which is counted at most once per ``cache_seconds``."""
 
-    def __init__(self, engine: AsyncEngine, *, cache_seconds: float = METRICS_CACHE_SECONDS) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        datasets: Mapping[str, Dataset],
+        *,
+        cache_seconds: float = METRICS_CACHE_SECONDS,
+    ) -> None:
         self._engine = engine
+        self._datasets = datasets
         self._cache_seconds = cache_seconds
         self._valid_until = 0.0
         self._paused: list[str] = []
@@ -104,16 +112,18 @@ class QueueMetrics:
 
     async def _count(self) -> None:
         try:
-            backlog = await read_backlog(self._engine)
+            paused = PausedClaims(frozenset(pause.scope for pause in await PauseStore(self._engine).all()))
+            backlog = await read_backlog(
+                self._engine, users=paused.users, datasets=paused.datasets(self._datasets)
+            )
             schedules = (await count_schedules(self._engine)).by_state()
-            paused = anonymous(pause.scope for pause in await PauseStore(self._engine).all())
         except Retryable as error:
             log.warning("metrics.queue_read_failed", error=str(error))
             metrics.set_queue(None, None)
             metrics.set_operations(None, None, ())
         else:
             metrics.set_queue(backlog.jobs, backlog.oldest)
-            metrics.set_operations(schedules, await self._deliveries_waiting(), paused)
+            metrics.set_operations(schedules, await self._deliveries_waiting(), anonymous(paused.scopes))
 
     async def _deliveries_waiting(self) -> int | None:
         """Return how many deliveries wait, or ``None`` if they cannot be counted."""

@@ -225,6 +225,9 @@ BACKLOG = text(
     SELECT status, export_type, format, count(*) AS jobs,
            extract(epoch FROM now() - min(
                CASE WHEN attempt > 0 THEN created_at ELSE greatest(created_at, not_before) END
+           ) FILTER (
+               WHERE user_id <> ALL (CAST(:users AS text[]))
+                   AND export_type <> ALL (CAST(:datasets AS text[]))
            )) AS oldest
     FROM export_jobs WHERE {WAITING} GROUP BY status, export_type, format
     UNION ALL
@@ -242,14 +245,23 @@ Kind = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The number of unfinished jobs of each kind, and for how many seconds the oldest has been due."""
+    """The number of unfinished jobs of each kind, and for how many seconds the oldest has been due.
+
+    Jobs of paused users and datasets are counted, but are not the oldest: no worker can claim them.
+    """
 
     jobs: Mapping[Kind, int]
     oldest: float
 
 
-async def read_backlog(engine: AsyncEngine) -> Backlog:
+async def read_backlog(
+    engine: AsyncEngine, *, users: Collection[str] = (), datasets: Collection[str] = ()
+) -> Backlog:
     """Count the unfinished jobs.
+
+    Args:
+        users: the users whose jobs are not the oldest, because their claims are paused.
+        datasets: the datasets and bundles whose jobs are not the oldest.
 
     Raises:
         Retryable: the database is away, or takes longer than :data:`COUNT_TIMEOUT`.
@@ -257,8 +269,9 @@ async def read_backlog(engine: AsyncEngine) -> Backlog:
     async with transaction(
         autocommitting(engine), f"SET LOCAL statement_timeout = '{COUNT_TIMEOUT}'"
     ) as connection:
-        rows = (await connection.execute(BACKLOG)).all()
+        paused = {"users": list(users), "datasets": list(datasets)}
+        rows = (await connection.execute(BACKLOG, paused)).all()
     return Backlog(
         {(row.status, row.export_type, row.format): row.jobs for row in rows},
-        max((float(row.oldest) for row in rows), default=0.0),
+        max((float(row.oldest) for row in rows if row.oldest is not None), default=0.0),
     )

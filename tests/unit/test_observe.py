@@ -188,10 +188,14 @@ def test_a_panel_is_about_the_chosen_deployments(panel: dict[str, Any]) -> None:
 
 
 def test_a_pause_of_claims_is_no_long_wait_and_has_an_alert_of_its_own() -> None:
+    """A pause of one user or dataset does not hide the jobs of others: theirs are not counted."""
     oldest = expression_of("ExporterOldestPendingTooOld")
-    assert oldest.partition("unless")[2].split("on (namespace, deployment) ")[1].strip() == (
-        "exporter_claims_paused > 0"
-    )
+    (left, right), _ = selectors(oldest)
+    assert (left.name, right.name) == ("exporter_oldest_pending_seconds", "exporter_claims_paused")
+    assert "unless on (namespace, deployment) exporter_claims_paused" in oldest
+    assert [(item.name, str(item.op), item.value) for item in right.matchers.matchers] == [
+        ("scope", "MatchOp.Equal", "everything")
+    ]
     assert "exporter_claims_paused" in expression_of("ExporterClaimsPaused")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -12,12 +13,17 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.operations.service import QueueMetrics
+from stream_app.datasets.bundles import Bundle, BundleSettings
+from stream_app.datasets.models import DEFAULT_SOURCE
+from stream_app.datasets.registry import Datasets
+from stream_app.jobs.claim_pauses import PauseStore
 from stream_app.jobs.job_queries import BACKLOG
 from stream_app.jobs.models import ExportJob
 from stream_app.notifications import statistics
 from stream_app.settings import Settings
 from tests.integration.api.conftest import Harness, changed, client_of, running
 
+OLDEST = ("exporter_oldest_pending_seconds", frozenset[tuple[str, str]]())
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -75,12 +81,40 @@ async def test_unfinished_jobs_are_counted_with_a_bounded_number_of_labels(api: 
 async def test_the_age_of_a_retried_job_counts_from_its_request(api: Harness) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=5)
     await add(api.engine, age=600, attempt=1, not_before=soon)
-    found = samples((await QueueMetrics(api.engine).render()).decode())
+    found = samples((await QueueMetrics(api.engine, api.datasets_with()).render()).decode())
     assert found["exporter_oldest_pending_seconds", frozenset()] >= 600
 
 
+@pytest.mark.parametrize(
+    ("scope", "mixed"),
+    [
+        ("user:held", "ledger"),
+        ("dataset:ledger", "ledger"),
+        ("dataset:ledger", "both"),
+        (f"source:{DEFAULT_SOURCE}", "both"),
+    ],
+)
+async def test_the_oldest_job_is_none_of_a_paused_user_or_dataset(
+    api: Harness, scope: str, mixed: str
+) -> None:
+    """Otherwise one pause hides that other jobs wait, or the jobs that it holds back are a false alarm."""
+    content = api.datasets_with().content
+    both = BundleSettings(name="both", datasets=("ledger",))
+    known = Datasets(replace(content, bundles={"both": Bundle.of(both, [content.datasets["ledger"]])}))
+    await add(api.engine, age=90_000, user_id="held", export_type=mixed)
+    await add(api.engine, age=600, export_type="elsewhere")
+    queue_metrics = QueueMetrics(api.engine, known, cache_seconds=0)
+    assert samples((await queue_metrics.render()).decode())[OLDEST] >= 90_000
+    await PauseStore(api.engine).pause(scope, reason=None, by="operator")
+    found = samples((await queue_metrics.render()).decode())
+    assert 600 <= found[OLDEST] < 90_000
+    assert sum(unfinished(found).values()) == 2
+    await PauseStore(api.engine).pause("dataset:elsewhere", reason=None, by="operator")
+    assert samples((await queue_metrics.render()).decode())[OLDEST] == 0
+
+
 async def test_concurrent_scrapes_share_one_count(api: Harness) -> None:
-    queue_metrics = QueueMetrics(api.engine, cache_seconds=600)
+    queue_metrics = QueueMetrics(api.engine, api.datasets_with(), cache_seconds=600)
     first = await asyncio.gather(*(queue_metrics.render() for _ in range(5)))
     await add(api.engine, 7)
     assert ("pending", "ledger", "csv") not in unfinished(samples((await queue_metrics.render()).decode()))
@@ -95,11 +129,11 @@ async def test_deliveries_that_cannot_be_counted_hide_no_other_metric(api: Harne
         await connection.execute(text("LOCK TABLE deliveries"))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(statistics, "TIMEOUT", "100ms")
-            found = samples((await QueueMetrics(api.engine).render()).decode())
+            found = samples((await QueueMetrics(api.engine, api.datasets_with()).render()).decode())
     assert found["exporter_queue_read", frozenset()] == 1
     assert unfinished(found) == {("pending", "ledger", "csv"): 3}
     assert math.isnan(found["exporter_deliveries_waiting", frozenset()])
-    found = samples((await QueueMetrics(api.engine).render()).decode())
+    found = samples((await QueueMetrics(api.engine, api.datasets_with()).render()).decode())
     assert found["exporter_deliveries_waiting", frozenset()] == 0
 
 
@@ -129,6 +163,6 @@ async def test_the_count_does_not_read_ended_jobs(api: Harness, finished: int) -
             {"n": finished},
         )
         await connection.execute(text("ANALYZE export_jobs"))
-        plan = await connection.execute(text(f"EXPLAIN {BACKLOG.text}"))
+        plan = await connection.execute(text(f"EXPLAIN {BACKLOG.text}"), {"users": [], "datasets": []})
         lines = "\n".join(row[0] for row in plan)
     assert "Seq Scan" not in lines, lines
