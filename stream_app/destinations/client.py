@@ -301,7 +301,7 @@ class DestinationClient:
         return not others.is_newer
 
     async def _largest_set(self, notification: Notification, progress: DeliveryProgress) -> int:
-        """Return the largest number of files of another job that was sent to the same path.
+        """Return the largest number of files of another job that are possibly at the same path.
 
         Raises:
             DeliveryFailed: the database is away.

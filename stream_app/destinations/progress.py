@@ -30,6 +30,7 @@ class DeliveryProgress:
         manifest: the path of the list of the files, where other jobs have it too, once the attempt has begun
             to write or to remove the list.
         removed: whether all that was sent was removed again, after the last attempt that has begun to write.
+        alone: whether the attempt has removed what larger sets of other jobs had at its paths.
         left: earlier places with files that were sent before the destination was moved. The service cannot
             remove them, because it does not know any more how to sign in there.
     """
@@ -44,6 +45,7 @@ class DeliveryProgress:
     writing: int = 0
     manifest: str | None = None
     removed: bool = False
+    alone: bool = False
     left: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
@@ -83,6 +85,7 @@ class DeliveryProgress:
             "writing": self.writing,
             "manifest": self.manifest,
             "removed": self.removed,
+            **({"alone": True} if self.alone else {}),
             **({"left": list(self.left)} if self.left else {}),
         }
 

@@ -34,9 +34,10 @@ class Transfer:
         begin_manifest: called before the manifest is written at a path that other jobs have too. It returns
             whether to write it: that of a newer job must stay.
         further: returns where a file with a further number would be stored.
-        largest_set: returns the largest number of files of another job that was sent to the same paths.
+        largest_set: returns the largest number of files of another job that are possibly at the same paths.
         surplus: how many files of a larger set of another job are possibly still there.
         surplus_error: why they could not be removed; ``None`` if they could.
+        alone: whether all files of larger sets were removed, so that later jobs need not look for them.
         upload: the unfinished upload of a file, where other jobs have the same path.
         others_wrote: whether other jobs possibly have written to the paths since the delivery was planned.
         kept: how many files, from the first on, :meth:`discard` leaves at paths that other jobs have too,
@@ -66,6 +67,7 @@ class Transfer:
     largest_set: Callable[[], int] = lambda: 0
     surplus: int = 0
     surplus_error: str | None = None
+    alone: bool = False
     upload: str | None = None
     sent: int = 0
     others_wrote: bool = True
@@ -128,6 +130,8 @@ class Transfer:
             if str(error) == AWAY:
                 raise
             self.surplus_error = error.detail
+        if self.alone:
+            self.record()
 
     def _remove_beyond(self, session: Session, options: SessionOptions) -> None:
         """Remove the files with further numbers, the last one first, until the destination refuses one.
@@ -146,6 +150,7 @@ class Transfer:
                 if path not in kept:
                     session.remove(path)
             self.surplus -= 1
+        self.alone = True
 
     @property
     def path(self) -> str:
@@ -160,7 +165,12 @@ class Transfer:
     def noted(self, progress: DeliveryProgress) -> DeliveryProgress:
         """Return the progress with what the transfer has done."""
         return replace(
-            progress, files=self.done, sent=self.sent, upload=self.upload, manifest=self.manifest_begun
+            progress,
+            files=self.done,
+            sent=self.sent,
+            upload=self.upload,
+            manifest=self.manifest_begun,
+            alone=self.alone,
         )
 
     def _count_sent(self) -> None:

@@ -257,7 +257,7 @@ class Outbox:
         )
 
     async def largest_set(self, notification: Notification, progress: Mapping[str, Any]) -> int:
-        """Return the largest number of files of another job that was sent to the path of a delivery."""
+        """Return the largest number of files of another job that are possibly at the path of a delivery."""
         return await largest_set(self._autocommit, notification, progress)
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:

@@ -67,13 +67,21 @@ _BEFORE = text(
 )
 
 
-# All deliveries to the destination are read. Only deliveries that find files of others need this.
+# All deliveries to the destination are read. Only deliveries that find files of others need this, or whose
+# keys can only write. Of what ended before a set that was sent alone, nothing is left beyond that set.
 _LARGEST_SET = text(
     f"""
-    SELECT coalesce(max(coalesce(theirs.file_count, 1)), 0)
-    FROM deliveries AS other JOIN export_jobs AS theirs ON theirs.id = other.job_id
-    WHERE {_OTHER} AND other.progress ->> 'path' = :path
-        AND coalesce(other.progress ->> 'writing', '1') <> '0'
+    WITH others AS (
+        SELECT coalesce(theirs.file_count, 1) AS files, other.status, other.finished_at,
+               other.progress ->> 'alone' AS alone
+        FROM deliveries AS other JOIN export_jobs AS theirs ON theirs.id = other.job_id
+        WHERE {_OTHER} AND other.progress ->> 'path' = :path
+            AND coalesce(other.progress ->> 'writing', '1') <> '0'
+    )
+    SELECT coalesce(max(files), 0) FROM others
+    WHERE finished_at IS NULL OR finished_at >= coalesce(
+        (SELECT max(finished_at) FROM others WHERE status = 'sent' AND alone = 'true'), finished_at
+    )
     """
 )
 
@@ -153,7 +161,7 @@ async def begin_at_path(
 async def largest_set(
     connections: Connections, notification: Notification, progress: Mapping[str, Any]
 ) -> int:
-    """Return the largest number of files of another job that was sent to the path of a delivery.
+    """Return the largest number of files of another job that are possibly at the path of a delivery.
 
     Raises:
         Retryable: the database is away.

@@ -269,6 +269,44 @@ async def test_a_smaller_set_is_sent_where_no_removal_is_permitted_and_waits_for
         assert store.files() == {"in/ledger-1.csv": b"b1"}
 
 
+async def test_what_was_removed_once_is_not_removed_again_where_keys_can_only_write(
+    depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such keys do not tell what is there, so a removal is the only way to know it."""
+    destination, store = place
+    depot.use(destination)
+    calls: list[str] = []
+    refused = True
+    for session in (S3Session, SftpSession):
+        monkeypatch.setattr(session, "exists", lambda *_: None)
+
+        def remove(self: Any, path: str, real: Any = session.remove) -> None:
+            calls.append(path)
+            if refused:
+                raise DestinationError(NOT_PERMITTED)
+            real(self, path)
+
+        monkeypatch.setattr(session, "remove", remove)
+
+    async def removed(*contents: bytes, minutes: int) -> list[str]:
+        calls.clear()
+        job = await depot.job("acme", *contents, created_at=LATER + timedelta(minutes=minutes))
+        await tried_before(depot, job, destination, alone=True)  # what it has removed others have replaced
+        assert (await depot.sent(job)).status == "sent"
+        return [path.partition("-")[2] for path in calls]
+
+    assert await removed(b"a1", b"a2", b"a3", b"a4", b"a5", minutes=1) == []
+    assert await removed(b"b1", b"b2", minutes=2) == ["5.csv"]
+    assert await removed(b"c1", minutes=3) == ["5.csv"]
+    refused = False
+    assert await removed(b"d1", b"d2", b"d3", minutes=4) == ["5.csv", "4.csv"]
+    assert await removed(b"e1", minutes=5) == ["3.csv", "2.csv"]
+    assert await removed(b"f1", minutes=6) == []
+    assert await removed(b"g1", b"g2", minutes=7) == []
+    assert await removed(b"h1", minutes=8) == ["2.csv"]
+    assert store.files() == {"in/ledger-1.csv": b"h1"}
+
+
 def add(store: Any, path: str, content: bytes) -> None:
     """Store a file without the service."""
     if isinstance(store, OtherStore):

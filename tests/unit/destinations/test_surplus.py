@@ -51,6 +51,7 @@ class Place:
         self.found, self.answer = found, answer
         self.calls: list[str] = []
         self.written: list[str] = []
+        self.recorded: list[bool] = []
 
     def remove_leftovers(self, path: str) -> None:
         pass
@@ -84,7 +85,7 @@ def transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Transfer]:
 
         monkeypatch.setattr(transfers, "open_session", opened)
         files = [OutgoingFile(path, path, "text/csv", 1, "") for path in ("1.csv", "2.csv")]
-        return Transfer(
+        sending = Transfer(
             job_id="j1",
             destination=cast(Destination, None),
             settings=cast(Settings, None),
@@ -95,10 +96,11 @@ def transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Transfer]:
             tag="t",
             attempt=1,
             done=0,
-            record=lambda: None,
+            record=lambda: place.recorded.append(sending.alone),
             further=lambda number: [f"{number}.csv"],
             largest_set=lambda: 5,
         )
+        return sending
 
     return made
 
@@ -124,6 +126,7 @@ def test_a_complete_set_is_sent_where_the_rest_of_a_larger_one_cannot_be_removed
     assert place.written == ["1.csv", "2.csv", "list.json"]
     assert place.calls == ["5.csv"]
     assert (sending.surplus, sending.surplus_error) == (3, refusal.detail)
+    assert place.recorded == [False, False]
 
 
 @pytest.mark.parametrize("refusal", [refusal for refusal, _ in REFUSALS.values()], ids=REFUSALS)
@@ -136,6 +139,7 @@ def test_a_destination_that_does_not_say_what_is_there_is_asked_to_remove_it(
     assert place.written == ["1.csv", "2.csv", "list.json"]
     assert place.calls == ["5.csv", "4.csv", "3.csv"]
     assert (sending.surplus, sending.surplus_error) == (0, None)
+    assert place.recorded == [False, False, True], "later jobs look no further than this set"
 
 
 @pytest.mark.parametrize("is_looking", [True, False])
