@@ -10,7 +10,10 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
+    InvalidConfigurationError,
     KafkaError,
+    NoError,
+    PolicyViolationError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     for_code,
@@ -27,6 +30,9 @@ SINGLE_PARTITION = frozenset({Topic.TICKS, Topic.DEAD_LETTERS})
 
 RETENTION = {Topic.AUDIT: timedelta(days=365), Topic.DEAD_LETTERS: timedelta(days=30)}
 """How long the topics that people read later keep messages. The others have the default of the brokers."""
+
+CONFIG_REFUSED = (InvalidConfigurationError, PolicyViolationError)
+"""The errors of brokers that do not allow a topic its configuration, such as so long a retention."""
 
 NOT_ALLOWED = (
     TopicAuthorizationFailedError,
@@ -140,6 +146,22 @@ def _configs(topic: Topic) -> dict[str, str]:
     return {} if kept is None else {"retention.ms": str(kept // timedelta(milliseconds=1))}
 
 
+async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> dict[str, type[KafkaError]]:
+    """Create topics, without their configuration where the brokers refuse it; return the error of each."""
+    response = await admin.create_topics(topics)
+    errors = {name: for_code(code) for name, code, *_ in response.topic_errors}
+    plain = [
+        NewTopic(topic.name, topic.num_partitions, topic.replication_factor)
+        for topic in topics
+        if topic.topic_configs and errors.get(topic.name) in CONFIG_REFUSED
+    ]
+    if not plain:
+        return errors
+    for topic in plain:
+        log.warning("topic.retention_refused: %s keeps messages as long as the brokers' default", topic.name)
+    return errors | await _create(admin, plain)
+
+
 async def ensure_topics(settings: KafkaSettings, *, wanted: str | None = None) -> None:
     """Create the topics that do not exist.
 
@@ -170,10 +192,8 @@ async def ensure_topics(settings: KafkaSettings, *, wanted: str | None = None) -
                 if settings.topic(topic) not in known
             ]
             if missing:
-                response = await admin.create_topics(missing)
-                for name, code, *_ in response.topic_errors:
-                    error = for_code(code)
-                    if not code or error is TopicAlreadyExistsError or wanted not in (None, name):
+                for name, error in (await _create(admin, missing)).items():
+                    if error in (NoError, TopicAlreadyExistsError) or wanted not in (None, name):
                         continue
                     if error in NOT_ALLOWED:
                         raise hidden_topic(name, "DESCRIBE")

@@ -4,20 +4,30 @@ import asyncio
 import random
 import socket
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    InvalidConfigurationError,
+    KafkaError,
+    NoError,
+    PolicyViolationError,
+    TopicAlreadyExistsError,
+)
 
 from stream_app.kafka import brokers as module
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from stream_app.worker.health import BROKER_TIMEOUT, CHECK_TIMEOUT
-from streaming_exporter.errors import Outage
+from streaming_exporter import kafka_connection
+from streaming_exporter.errors import Outage, Retryable
 from streaming_exporter.events import Topic
-from streaming_exporter.kafka_connection import ensure_topics
+from streaming_exporter.kafka_connection import client_options, ensure_topics
 from tests.waiting import at_most, patient, until_async
 
 PLACE = (str(Topic.TICKS), 0)
@@ -136,6 +146,59 @@ async def test_a_topic_that_is_created_again_has_another_id(brokers: Brokers, se
     assert found[0].keys() == found[1].keys() == {name, Topic.TICKS}
     assert found[0][name] != found[1][name]
     assert found[0][Topic.TICKS] == found[1][Topic.TICKS]
+
+
+async def test_brokers_that_refuse_the_retention_of_a_topic_keep_it_by_their_default(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise no worker of a new installation becomes ready: some services allow 30 days, or no setting."""
+    own = settings.model_copy(update={"kafka_topic_prefix": f"{uuid4().hex}."})
+    names, audit = [own.topic(topic) for topic in Topic], own.topic(Topic.AUDIT)
+    monkeypatch.setitem(kafka_connection.RETENTION, Topic.AUDIT, timedelta(milliseconds=-5))
+    await ensure_topics(own)
+    brokers, admin = Brokers(own, client_id="test"), AIOKafkaAdminClient(**client_options(own))
+    await admin.start()
+    try:
+        async with at_most(30):
+            while len(await brokers.partitions(names)) < len(Topic):
+                pass
+        kept = await brokers.retentions(names)
+    finally:
+        await admin.delete_topics(names)
+        await admin.close()
+        await brokers.close()
+    assert kept[audit] == kept[own.topic(Topic.EVENTS)]
+    assert kept[own.topic(Topic.DEAD_LETTERS)] == timedelta(days=30)
+    (refused,) = (line.getMessage() for line in caplog.records if "retention_refused" in line.getMessage())
+    assert audit in refused
+
+
+@pytest.mark.parametrize("refusal", [InvalidConfigurationError, PolicyViolationError])
+@pytest.mark.parametrize("second", [NoError, TopicAlreadyExistsError, PolicyViolationError])
+async def test_only_a_topic_with_a_configuration_is_created_without_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, refusal: type[KafkaError], second: type[KafkaError]
+) -> None:
+    """A policy can refuse other things, too, such as the number of copies: that is an error."""
+    calls: list[dict[str, dict[str, str]]] = []
+    own = settings.model_copy(update={"kafka_topic_prefix": f"{uuid4().hex}."})
+
+    async def answer(_: object, topics: list[NewTopic]) -> Any:
+        calls.append({topic.name: topic.topic_configs for topic in topics})
+        errors = [
+            second if len(calls) > 1 else refusal if topic.topic_configs else NoError for topic in topics
+        ]
+        return SimpleNamespace(
+            topic_errors=[(topic.name, error.errno, "") for topic, error in zip(topics, errors, strict=True)]
+        )
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", answer)
+    if second is PolicyViolationError:
+        with pytest.raises(Retryable, match="PolicyViolationError"):
+            await ensure_topics(own)
+    else:
+        await ensure_topics(own)
+    assert calls[0].keys() == {own.topic(topic) for topic in Topic}
+    assert calls[1:] == [{own.topic(topic): {} for topic in Topic if topic in kafka_connection.RETENTION}]
 
 
 def test_two_queries_time_out_before_the_health_check_does() -> None:
