@@ -201,6 +201,7 @@ def create_app(settings: Settings) -> App:
     """
     name = worker_name()
     datasets = open_datasets(settings)
+    metrics.begin_ended_jobs()
     metrics.SLOTS.set(settings.worker_slots)
     connections = _Connections.of(settings, name, datasets)
     store = JobQueue.of(settings, connections.database, connections.kept)
@@ -341,7 +342,9 @@ def _add_background_tasks(worker: _Worker) -> None:
     bucket_cleaner = BucketCleaner(store, storage, settings, worker.datasets)
     job_cleaner = JobCleaner(store, settings.history)
     monitor = SourceMonitor(sources)
-    watcher = datasets_watcher(settings, worker.datasets, sources, plan_sources)
+    watcher = datasets_watcher(
+        settings, worker.datasets, sources, plan_sources, then=metrics.begin_ended_jobs
+    )
 
     async def work() -> None:
         """Claim jobs as soon as the bucket exists. Until then requests are only admitted."""

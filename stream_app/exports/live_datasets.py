@@ -1,5 +1,7 @@
 """Opens the datasets of a process, which follow their file while the process runs."""
 
+from collections.abc import Callable
+
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
@@ -25,12 +27,15 @@ def open_datasets(settings: Settings) -> Datasets:
     return datasets
 
 
-def datasets_watcher(settings: Settings, datasets: Datasets, *pools: Sources) -> DatasetsWatcher:
+def datasets_watcher(
+    settings: Settings, datasets: Datasets, *pools: Sources, then: Callable[[], None] = lambda: None
+) -> DatasetsWatcher:
     """Return the watcher of the file, which gives each change to ``datasets``, the pools and the metrics.
 
     Args:
         pools: the pools of connections to the sources that the file names. The first one refuses a file whose
             sources cannot be used.
+        then: called after each change.
     """
     return DatasetsWatcher(
         settings.datasets_file,
@@ -38,5 +43,6 @@ def datasets_watcher(settings: Settings, datasets: Datasets, *pools: Sources) ->
         replace=(
             *(pool.replace for pool in pools),
             lambda new: metrics.set_known_labels(datasets=new.requestable, formats=FORMATS),
+            lambda _: then(),
         ),
     )

@@ -33,6 +33,9 @@ POWERS_OF_TEN = tuple(float(10**power) for power in range(1, 9))
 SIZES = tuple(float(1024 * 4**power) for power in range(13))
 RATES = (100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000)
 
+# They would double the series of counters, and nothing reads them.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+
 PROCESS = CollectorRegistry()
 """Metrics of workers and of APIs."""
 WORKER = CollectorRegistry()
@@ -208,16 +211,17 @@ for metric, words in (
     for word in words:
         metric.labels(word)
 
-ENDED_STATES = ("completed", "failed", "cancelled", "expired")
-"""States of :data:`JOBS`."""
-
 DELIVERY_CHANNELS = ("mail", "webhook", "slack", "teams", "destination")
 DELIVERY_OUTCOMES = ("sent", "failed", "skipped", "ambiguous", "postponed")
 for channel, outcome in product(DELIVERY_CHANNELS, DELIVERY_OUTCOMES):
     DELIVERIES.labels(channel, outcome)
 
-MAX_FIRST_SERIES = 4_000
-"""Limit of the series of :data:`JOBS` that begin at 0. With more datasets only those of jobs are there."""
+FIRST_STATES = ("completed", "failed")
+"""States whose series of :data:`JOBS` begin at 0: those of alerts."""
+
+MAX_FIRST_SERIES = 500
+"""Limit of the series of :data:`JOBS` that begin at 0, as long as the process lives. All others begin with
+their first job: Prometheus drops scrapes that are too large, and then all alerts are blind."""
 
 REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
     "worker": (PROCESS, WORKER),
@@ -226,6 +230,8 @@ REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
 """The registries of each kind of process."""
 
 _known_labels: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
+
+_first_series: set[tuple[str, str, str]] = set()
 
 _sources: set[str] = set()
 
@@ -238,13 +244,21 @@ _SERVICE_FAILURE_CODES = frozenset({"internal_error", "unknown_request", "worker
 
 
 def set_known_labels(*, datasets: Collection[str], formats: Collection[str]) -> None:
-    """Set the names that can be labels: those of the registered datasets and formats.
-
-    The series of jobs with these labels begin at 0.
-    """
+    """Set the names that can be labels: those of the registered datasets and formats."""
     _known_labels["dataset"], _known_labels["format"] = frozenset(datasets), frozenset(formats)
-    begun = list(product(ENDED_STATES, [*datasets, OTHER], [*formats, OTHER]))
-    for labels in begun if len(begun) <= MAX_FIRST_SERIES else ():
+
+
+def begin_ended_jobs() -> None:
+    """Begin the series of jobs with known labels at 0, up to :data:`MAX_FIRST_SERIES`. APIs have none.
+
+    All workers take the same ones.
+    """
+    names, formats = ((OTHER, *sorted(_known_labels[label])) for label in ("dataset", "format"))
+    for dataset, format_, state in product(names, formats, FIRST_STATES):
+        labels = (state, dataset, format_)
+        if labels not in _first_series and len(_first_series) >= MAX_FIRST_SERIES:
+            return
+        _first_series.add(labels)
         JOBS.labels(*labels)
 
 

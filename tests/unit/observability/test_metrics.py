@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
-from prometheus_client import Counter
+from prometheus_client import Counter, generate_latest
 
+from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.states import EVENT_OF
 from stream_app.kafka.brokers import Partition
 from stream_app.notifications.models import Channel
@@ -39,20 +40,41 @@ def series(metric: Counter) -> set[tuple[str, ...]]:
 def test_jobs_and_deliveries_have_series_before_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise no increase is seen in the first one, and a restart of each worker loses one."""
     monkeypatch.setattr(metrics, "_known_labels", {})
+    monkeypatch.setattr(metrics, "_first_series", set())
     metrics.set_known_labels(datasets={"first_one"}, formats={"csv"})
-    wanted = {(str(state), name, "csv") for state in EVENT_OF for name in ("first_one", metrics.OTHER)}
+    assert not [labels for labels in series(metrics.JOBS) if "first_one" in labels], "APIs have none"
+    metrics.begin_ended_jobs()
+    wanted = {
+        (state, name, "csv") for state in ("completed", "failed") for name in ("first_one", metrics.OTHER)
+    }
     assert wanted <= series(metrics.JOBS)
+    assert set(metrics.FIRST_STATES) <= set(EVENT_OF)
     outcomes = {"sent", "failed", "skipped", "ambiguous", "postponed"}
     assert {(str(channel), outcome) for channel in Channel for outcome in outcomes} <= series(
         metrics.DELIVERIES
     )
 
 
-def test_very_many_datasets_have_no_series_without_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_datasets_and_reloads_have_few_series_without_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus drops a scrape with too many samples, and then all alerts about the worker are blind."""
     monkeypatch.setattr(metrics, "_known_labels", {})
+    monkeypatch.setattr(metrics, "_first_series", set())
     before = series(metrics.JOBS)
-    metrics.set_known_labels(datasets={f"many_{number}" for number in range(1_000)}, formats={"csv"})
-    assert series(metrics.JOBS) == before
+    for reload in range(3):
+        names = {f"many_{reload}_{number:03}" for number in range(100)}
+        metrics.set_known_labels(datasets=names, formats=FORMATS)
+        metrics.begin_ended_jobs()
+        begun = series(metrics.JOBS) - before
+        assert ("failed", "many_0_000", "csv") in begun
+        assert 450 < len(begun) <= 500
+    assert not [line for line in scrape_of_a_worker() if "_created" in line]
+    assert len([line for line in scrape_of_a_worker() if line.startswith("exporter_jobs_ended")]) <= len(
+        series(metrics.JOBS)
+    )
+
+
+def scrape_of_a_worker() -> list[str]:
+    return generate_latest(metrics.registry_for("worker")).decode().splitlines()
 
 
 def test_an_error_counts_only_in_the_part_that_caused_it() -> None:
