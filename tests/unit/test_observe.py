@@ -160,6 +160,20 @@ def test_the_jobs_of_the_chart_and_of_prometheus_are_those_of_the_alerts() -> No
         assert re.fullmatch(pattern, job)
 
 
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_jobs_of_others_with_similar_names_are_none_of_ours(expression: str) -> None:
+    """Their targets have no metric of a worker or an API, so they would be deployments without both."""
+    for selector in selectors(expression)[0]:
+        patterns = [item.value for item in selector.matchers.matchers if item.name == "job"]
+        assert selector.name != "up" or len(patterns) == 1
+        for pattern in patterns:
+            names = ("exporter-worker", "exporter-api", "exporter-postgres", "exporter-api-probe", "exporter")
+            assert [name for name in names if re.fullmatch(pattern, name)] == [
+                "exporter-worker",
+                "exporter-api",
+            ]
+
+
 def test_an_alert_about_a_metric_of_the_api_fires_when_no_api_answers() -> None:
     expression = " ".join(expression_of("ExporterQueueUnread").split())
     assert "or absent(" in expression
