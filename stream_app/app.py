@@ -47,7 +47,7 @@ from stream_app.kafka.transport import App
 from stream_app.notifications.channel import DeliveryClient
 from stream_app.notifications.chats.client import ChatClient
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.mail.client import MailClient
+from stream_app.notifications.mail.client import CLAIM_TIMEOUTS, MailClient
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from stream_app.notifications.public_post import PublicPost
@@ -124,7 +124,7 @@ def create_sender(
     clients[Channel.SLACK] = ChatClient(post, links, Chat.SLACK)
     clients[Channel.TEAMS] = ChatClient(post, links, Chat.TEAMS)
     # Longer than the send time-out and the statements around it: an expired lease means a dead sender.
-    lease = timedelta(seconds=2 * settings.delivery_timeout_seconds + 2)
+    lease = timedelta(seconds=CLAIM_TIMEOUTS * settings.delivery_timeout_seconds + 2)
     outbox = Outbox(engine, worker=worker, lease=lease)
     if datasets is not None:
         files = JobFiles(engine, lambda key: storage.call(storage.read, key))

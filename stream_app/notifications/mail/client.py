@@ -100,6 +100,9 @@ def build_mail(
 
 TLS_PORT = 465
 
+CLAIM_TIMEOUTS = 2
+"""How many time-outs a claim holds at least. The client needs one to read a file, and one to send a mail."""
+
 STOPPED = "the worker was stopped before the mail was sent"
 UNREADABLE = "the file to attach cannot be read at the moment"
 AWAY = "the mail server cannot be reached"
@@ -126,52 +129,61 @@ class MailClient:
     async def send(self, notification: Notification) -> None:
         """See :class:`~stream_app.notifications.channel.DeliveryClient`.
 
-        If the server does not take the mail with its file, the recipient gets the mail without the file.
+        If the server does not take the mail with its file, the recipient gets the mail without the file. That
+        has a time-out of its own, as far as the claim of the delivery reaches.
         """
+        loop, limit = asyncio.get_running_loop(), self._settings.delivery_timeout_seconds
+        until = loop.time() + CLAIM_TIMEOUTS * limit
         attachment = await self._attachment(notification)
         body = await self._body(notification, attachment)
-        if self._stopping.is_set():
-            raise DeliveryFailed(STOPPED)
-        client = self._idle.pop() if self._idle else self._client()
-        data_sent = False
-        try:
-            async with asyncio.timeout(self._settings.delivery_timeout_seconds):
-                while True:
-                    data_sent = False
-                    if not client.is_connected:
-                        await client.connect()
-                    await client.mail(self._sender)
-                    await client.rcpt(notification.address)
-                    if attachment is not None and len(body) > largest_mail(client):
-                        body = await self._without_attachment(notification, f"SIZE: {largest_mail(client):,}")
-                        attachment = None
-                    try:
-                        data_sent = True
-                        await client.data(body)
-                        break
-                    except SMTPDataError as error:
-                        if attachment is None or error.code < 500:
-                            raise
-                        body = await self._without_attachment(notification, f"{error.code} {error.message}")
-                        attachment = None
-                        client.close()  # some servers end the connection, too
-                        client = self._client()
-        except BaseException as error:
-            client.close()
-            if isinstance(error, SMTPException | OSError):
-                raise delivery_error(error, data_sent) from error
-            raise
-        self._idle.append(client)
-
-    async def _without_attachment(self, notification: Notification, reason: str) -> bytes:
-        """Return the mail that is sent if the server does not take the file. It has the link."""
+        refusal = await self._post(notification.address, body, limit, has_file=attachment is not None)
+        if refusal is None:
+            return
         log.info(
             "delivery.attachment_left_out",
             delivery=str(notification.delivery_id),
             job_id=str(notification.job_id),
-            reason=one_line(reason, 300),
+            reason=one_line(refusal, 300),
         )
-        return await self._body(notification, None)
+        body = await self._body(notification, None)
+        await self._post(notification.address, body, min(limit, until - loop.time()), has_file=False)
+
+    async def _post(self, address: str, body: bytes, limit: float, *, has_file: bool) -> str | None:
+        """Send a mail within ``limit`` seconds.
+
+        Returns:
+            Why the server does not take the mail with its file; ``None`` if the mail was sent.
+
+        Raises:
+            DeliveryFailed: it can be retried.
+            DeliveryRefused: the server refuses it, not because of a file.
+            DeliveryUncertain: it is not known whether it was sent.
+        """
+        if self._stopping.is_set():
+            raise DeliveryFailed(STOPPED)
+        client = self._idle.pop() if self._idle else self._client()
+        data_sent, refusal = False, None
+        try:
+            async with asyncio.timeout(limit):
+                if not client.is_connected:
+                    await client.connect()
+                await client.mail(self._sender)
+                await client.rcpt(address)
+                if has_file and len(body) > (largest := largest_mail(client)):
+                    refusal = f"SIZE: {largest:,}"
+                    await client.rset()
+                else:
+                    data_sent = True
+                    await client.data(body)
+        except BaseException as error:
+            client.close()  # some servers end the connection after a refusal, too
+            if has_file and isinstance(error, SMTPDataError) and error.code >= 500:
+                return f"{error.code} {error.message}"
+            if isinstance(error, SMTPException | OSError):
+                raise delivery_error(error, data_sent) from error
+            raise
+        self._idle.append(client)
+        return refusal
 
     async def mail(self, notification: Notification) -> EmailMessage:
         """Build the mail that :meth:`send` sends.
