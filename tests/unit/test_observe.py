@@ -160,6 +160,41 @@ def test_the_jobs_of_the_chart_and_of_prometheus_are_those_of_the_alerts() -> No
         assert re.fullmatch(pattern, job)
 
 
+def relabelled(labels: dict[str, str]) -> dict[str, str]:
+    """Return the labels of a target by the ``relabel_configs`` of the document."""
+    (block,) = (
+        found for found in re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL) if "target_label" in found
+    )
+    prefix = "__meta_kubernetes_pod_label_"
+    found = {prefix + re.sub(r"\W", "_", name): value for name, value in labels.items()}
+    found |= {"job": "pods", "__meta_kubernetes_namespace": "exports"}
+    for rule in yaml_text.load(block):
+        value = ";".join(found.get(name, "") for name in rule["source_labels"])
+        if match := re.fullmatch(rule.get("regex", "(.*)"), value):
+            template = re.sub(r"\$(\d)", r"\\\1", rule.get("replacement", "$1"))
+            found[rule["target_label"]] = match.expand(template)
+    return {name: value for name, value in found.items() if value and not name.startswith("__")}
+
+
+@pytest.mark.parametrize("folder", ["tests/unit/data/chart", "deploy/kubernetes/base"])
+def test_the_relabelling_of_the_document_fits_all_pods_with_annotations(folder: str) -> None:
+    """Without their jobs no target is known, and without ``deployment`` two releases are one."""
+    files = ["values.yaml"] if folder.startswith("tests") else ["worker.yaml", "api.yaml"]
+    pods = [
+        manifest["spec"]["template"]["metadata"]
+        for file in files
+        for manifest in yaml_text.load_all((ROOT / folder / file).read_text())
+        if manifest["kind"] == "Deployment"
+    ]
+    found = [
+        relabelled(pod["labels"]) for pod in pods if "prometheus.io/scrape" in pod.get("annotations", {})
+    ]
+    assert {labels["job"] for labels in found} == {"exporter-worker", "exporter-api"}
+    assert {labels["namespace"] for labels in found} == {"exports"}
+    release = {"exporter"} if folder.startswith("tests") else {None}
+    assert {labels.get("deployment") for labels in found} == release
+
+
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_jobs_of_others_with_similar_names_are_none_of_ours(expression: str) -> None:
     """Their targets have no metric of a worker or an API, so they would be deployments without both."""
