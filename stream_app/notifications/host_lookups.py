@@ -42,7 +42,7 @@ class HostLookups:
             user: the user who has named the host.
 
         Raises:
-            DeliveryFailed: too many lookups run. The host was not looked up.
+            DeliveryFailed: too many lookups or threads run. The host was not looked up.
             OSError: the host has no address.
             UnicodeError: the name can never be looked up.
         """
@@ -71,7 +71,11 @@ class HostLookups:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, found)
 
-        self.running[user] += 1
         # The process must not wait for it when it ends, as it does for the threads of an executor.
-        threading.Thread(target=run, name="host-lookup", daemon=True).start()
+        thread = threading.Thread(target=run, name="host-lookup", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system gives no further thread
+            raise DeliveryFailed(BUSY, host_called=False) from error
+        self.running[user] += 1  # the loop calls `settle` later
         return await result

@@ -54,7 +54,7 @@ async def test_names_whose_servers_do_not_answer_delay_no_other_work(
     ]
     ended = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(error) for error in ended} == {NoAnswer}
-    assert len(resolver.asked) == 60
+    await until_async(lambda: len(resolver.asked) == 60)
     async with at_most(20):
         assert await asyncio.to_thread(lambda: 7) == 7
         assert await asyncio.get_running_loop().getaddrinfo("database", 5432) == FOUND
@@ -99,6 +99,24 @@ async def test_a_name_without_an_address_is_an_error_and_does_not_count(resolver
         with pytest.raises(socket.gaierror):
             await lookups.find("unknown", 443, user="ada")
     assert not lookups.running
+
+
+async def test_lookups_without_a_thread_do_not_count(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups = HostLookups()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2 * USER_LOOKUPS):
+            with pytest.raises(DeliveryFailed, match="being looked up") as refused:
+                await lookups.find("fast", 443, user="ada")
+            assert not refused.value.host_called
+    assert not lookups.running
+    assert await lookups.find("fast", 443, user="ada") == FOUND
 
 
 def test_the_end_of_a_process_waits_for_no_lookup(resolver: Resolver) -> None:
