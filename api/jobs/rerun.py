@@ -63,7 +63,9 @@ async def _record(services: ApiServices, user: User, job: ExportJob, job_id: UUI
         rights_at = await _rights_at(services, job, now)
     event, request = event_of(services, {name: value for name, value in data.items() if value}, job_id)
     await check_against_table(services, request, window=job.window)
-    again = replace(new_job(event, request, now=now), window=job.window, rerun_of=job.id, rights_at=rights_at)
+    # The mark is for the destination, where two runs of a schedule are due at the same time.
+    window = job.window and {name: value for name, value in job.window.items() if name != "gap"}
+    again = replace(new_job(event, request, now=now), window=window, rerun_of=job.id, rights_at=rights_at)
     await record_job(services, event, again)
 
 

@@ -82,6 +82,16 @@ async def test_others_run_a_job_again_for_its_owner(api: Harness, role: str) -> 
         assert seen.json()["rerun_of"] == first
 
 
+async def test_a_run_that_exported_a_lost_window_is_repeated_as_a_usual_job(api: Harness) -> None:
+    """Only runs of the schedule have the begin of the window in the paths at a destination."""
+    window = {"column": "created_at", "from": "2026-03-01T00:00:00Z", "to": "2026-03-02T00:00:00Z"}
+    async with api.user() as client:
+        first = await place(client)
+        await api.set(first, window=window | {"gap": True}, status="failed")
+        second = (await rerun(client, first)).json()["export_job_id"]
+    assert (await record(api, second)).window == window
+
+
 async def test_the_limit_of_unfinished_jobs_is_that_of_the_owner(api: Harness) -> None:
     limit = api.settings.user_pending_limit
     async with api.user(user_id="user-7") as owner, api.user("exports:operate") as operator:
