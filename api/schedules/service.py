@@ -82,29 +82,36 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder, key: s
     if key is not None:
         known = await services.schedules.get(schedule_id, user_id=user.id)
         if known is not None:
-            return _same(known, given_by(services, user, user.id, order, None).columns)
+            return await _same(services, user, known, order)
     values = await checked_values(services, user, user.id, order, None)
     new = {"id": schedule_id, "user_id": user.id, **values}
     try:
-        row = await services.schedules.create(new, limit=limit)
+        found = await services.schedules.create(new, limit=limit)
     except InDoubt as error:
         raise _creation_in_doubt(schedule_id) from error
-    if row is None:
+    if found is None:
         raise Problem(
             409,
             "too_many_schedules",
             f"You have reached the limit of {limit} schedules. Delete or change one",
         )
-    return row
+    row, is_new = found
+    return row if is_new else await _same(services, user, row, order)  # another call was first
 
 
-def _same(known: Schedule, values: dict[str, Any]) -> Schedule:
+async def _same(services: ApiServices, user: User, known: Schedule, order: ScheduleOrder) -> Schedule:
     """Return the schedule of an earlier call with the same key, if that call asked for the same.
 
     Raises:
         Problem: it asked for another one, or the schedule was changed since.
     """
-    if any(getattr(known, name) != value for name, value in values.items()):
+    values = given_by(services, user, user.id, order, None).columns
+    was_active = known.active or known.paused_reason is not None  # the service has paused it
+    if (
+        any(getattr(known, name) != value for name, value in values.items())
+        or was_active != order.active
+        or not await _can_begin(services, known, order.window_from)
+    ):
         raise Problem(
             422,
             "idempotency_key_reused",
@@ -113,6 +120,19 @@ def _same(known: Schedule, values: dict[str, Any]) -> Schedule:
             field="Idempotency-Key",
         )
     return known
+
+
+async def _can_begin(services: ApiServices, known: Schedule, window_from: datetime | None) -> bool:
+    """Return whether the first window of a schedule can have begun at ``window_from``.
+
+    Each run moves the begin of the next window, and none moves it to a time before the first one.
+    """
+    start = known.window_start
+    if window_from is None or start == window_from:
+        return True
+    return (
+        start is not None and window_from < start and bool(await services.schedules.runs(known.id, limit=1))
+    )
 
 
 def _creation_in_doubt(schedule_id: UUID) -> Problem:

@@ -34,10 +34,12 @@ class ScheduleStore:
         """Open a transaction, which can begin with a script: see :func:`stream_app.db.engine.transaction`."""
         return transaction(self._autocommit, script)
 
-    async def create(self, values: dict[str, Any], *, limit: int | None = None) -> Schedule | None:
+    async def create(
+        self, values: dict[str, Any], *, limit: int | None = None
+    ) -> tuple[Schedule, bool] | None:
         """Insert a schedule; return its row, or ``None`` if its user already has ``limit`` schedules.
 
-        If the user has a schedule with this id, its row is returned as it is.
+        If the user has a schedule with this id, its row is returned as it is, and the second value is false.
 
         Raises:
             InDoubt: it is not known whether the schedule was inserted.
@@ -45,11 +47,11 @@ class ScheduleStore:
         async with self.transaction(submit_lock(values["user_id"])) as connection:
             known = await self._find(connection, select(SCHEDULES), values["id"], values["user_id"])
             if known is not None:
-                return known
+                return known, False
             if limit is not None and await self._count(connection, values["user_id"]) >= limit:
                 return None
             statement = insert(ScheduledExport).values(values).returning(SCHEDULES)
-            return Schedule(**(await connection.execute(statement)).one()._mapping)
+            return Schedule(**(await connection.execute(statement)).one()._mapping), True
 
     async def get(self, schedule_id: UUID, *, user_id: str | None) -> Schedule | None:
         """Return the schedule, or ``None`` if there is none, or it belongs to another user."""

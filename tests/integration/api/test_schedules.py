@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import httpx2
@@ -360,6 +361,60 @@ async def test_creations_with_one_key_at_the_same_time_make_one_schedule(api: Ha
     )
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.json()["id"] for answer in answers}) == 1
+
+
+async def test_creations_of_different_schedules_with_one_key_at_the_same_time(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call finds no schedule with its key before the first one is made."""
+    user, key = api.user(), {"Idempotency-Key": "one"}
+    names = [f"Number {number}" for number in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(ScheduleStore, "get", AsyncMock(return_value=None))
+        answers = [
+            await user.post("/exports/schedules", json=order(name=name), headers=key) for name in names
+        ]
+        again = await user.post("/exports/schedules", json=order(name=names[0]), headers=key)
+    assert [answer.status_code for answer in answers] == [201, 422, 422]
+    assert {answer.json()["code"] for answer in answers[1:]} == {"idempotency_key_reused"}
+    assert (again.status_code, again.json()) == (201, answers[0].json())
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        ({"active": False}, {"active": True}),
+        ({}, {"active": False}),
+        ({"window_from": "2026-01-01T00:00:00Z"}, {"window_from": "2026-01-02T00:00:00Z"}),
+        ({"window_from": "2026-01-02T00:00:00Z"}, {"window_from": "2026-01-01T00:00:00Z"}),
+        ({}, {"window_from": "2026-01-01T00:00:00Z"}),
+    ],
+)
+async def test_a_key_is_not_that_of_a_schedule_which_starts_in_another_way(
+    api: Harness, first: dict[str, Any], other: dict[str, Any]
+) -> None:
+    user, key = api.user(), {"Idempotency-Key": "one"}
+    body = order(window="since_last_run")
+    schedule = (await user.post("/exports/schedules", json=body | first, headers=key)).json()
+    reused = await user.post("/exports/schedules", json=body | other, headers=key)
+    assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
+    if "window_from" in first:  # a run moves the begin of the next window
+        assert (await user.post(path(schedule, ":run"))).status_code == 202
+    again = await user.post("/exports/schedules", json=body | first, headers=key)
+    assert (again.status_code, again.json()["id"]) == (201, schedule["id"]), again.text
+
+
+async def test_a_key_finds_a_schedule_that_the_service_has_paused(api: Harness) -> None:
+    user, key = api.user(), {"Idempotency-Key": "one"}
+    schedule = (await user.post("/exports/schedules", json=order(), headers=key)).json()
+    async with api.engine.begin() as connection:
+        await connection.execute(
+            update(ScheduledExport)
+            .where(ScheduledExport.id == UUID(schedule["id"]))
+            .values(active=False, next_run=None, paused_reason="failures", paused_code="repeated_failures")
+        )
+    again = await user.post("/exports/schedules", json=order(), headers=key)
+    assert (again.status_code, again.json()["active"]) == (201, False)
 
 
 async def test_a_creation_without_an_answer_of_the_database_is_in_doubt(

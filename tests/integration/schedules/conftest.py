@@ -62,8 +62,9 @@ class Schedules:
         """Create a schedule whose first run is the first one after ``after``; return its id."""
         store = ScheduleStore(self.engine)
         content = {"schedule": "daily", "user_id": "u", "export_type": "ledger", "format": "csv", **values}
-        row = await store.create({"id": uuid4(), **content})
-        assert row is not None
+        created = await store.create({"id": uuid4(), **content})
+        assert created is not None
+        row, _ = created
         async with store.transaction() as connection:
             first = calendar_of(row).next_run(after)
             await store.update(connection, row.id, {"next_run": values.get("next_run", first)})
