@@ -157,6 +157,29 @@ def test_a_search_that_is_too_slow_is_not_repeated_and_the_view_goes_on(visit: V
     visit.forgive("status of 503")
 
 
+def test_what_the_view_cannot_show_hides_no_other_list_and_ends_no_reading(
+    visit: Visit, operator: str
+) -> None:
+    def change(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        found["pauses"] = [{"scope": "user:u", "paused_by": "p", "paused_at": "no time", "reason": None}]
+        found["lost_deliveries"] = []
+        route.fulfill(response=answer, json=found)
+
+    page = visit.page
+    page.clock.install(time=time.time())
+    page.route("**/exports/operations", change)
+    opened(visit, operator)
+    view = page.locator("#operations")
+    expect(view.get_by_role("alert").first).not_to_be_empty()
+    expect(view.get_by_text("Slots in use", exact=True)).to_be_visible()
+    expect(view.get_by_role("list", name="Workers").get_by_role("listitem").first).to_be_visible()
+    for _ in range(2):
+        with page.expect_response("**/exports/operations"):
+            page.clock.run_for(5_100)
+
+
 @pytest.mark.usefixtures("resumed")
 def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System, operator: str) -> None:
     """P19: workers, the queue, why a job waits, pause and resume, run again, cancel: live and by keyboard."""

@@ -5,6 +5,7 @@ import io
 import re
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Locator, Route, expect
@@ -241,3 +242,32 @@ def test_a_schedule_that_the_page_cannot_show_hides_no_other_one(
     visit.sign_in(anybody)
     expect(page.locator(f"#schedule-{shown}")).to_be_visible()
     expect(page.locator("#schedules-problem")).not_to_be_empty()
+
+
+def test_a_schedule_that_the_page_cannot_show_does_not_hide_older_ones(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    made = schedule(system, anybody)
+    (one,) = schedules(system, anybody)
+    assert one["id"] == made
+    many = [one | {"id": str(uuid4())} for _ in range(30)]
+    for item in (many[3], many[25]):
+        item["next_runs"] = ["no time"]
+
+    def answer(route: Route) -> None:
+        first = "cursor=" not in route.request.url
+        found = many[:20] if first else many[20:]
+        route.fulfill(json={"schedules": found, "next_cursor": "next" if first else None})
+
+    page = visit.page
+    page.route("**/exports/schedules?*", answer)
+    visit.sign_in(anybody)
+    shown = page.locator("#schedule-list > li")
+    expect(shown).to_have_count(19)
+    expect(page.locator("#schedules-problem")).not_to_be_empty()
+    older = page.locator("#older-schedules")
+    older.focus()
+    older.press("Enter")
+    expect(shown).to_have_count(28)
+    expect(older).to_be_hidden()
+    expect(page.locator(f"#schedule-{many[20]['id']}")).to_be_focused()

@@ -39,9 +39,10 @@ export class DeadLetters {
     const { value: state } = this.state;
     const { total, dead_letters: letters } = await call("GET", `exports/dead-letters?limit=50${state && `&state=${state}`}`);
     if (state !== this.state.value) return; // another one is wanted now
-    update(this.list, letters, (letter) => letter.id, (letter) => this.card(letter));
+    const unshown = update(this.list, letters, (letter) => letter.id, (letter) => this.card(letter));
     this.none.hidden = letters.length > 0;
     this.news.textContent = total > letters.length ? t("page.dead_letters.shown", { count: letters.length, total }) : "";
+    if (unshown) throw unshown;
   }
 
   card(letter) {

@@ -16,7 +16,8 @@ export function destinationTests() {
   const show = async () => {
     const { destinations } = await call("GET", "exports/destinations");
     none.hidden = destinations.length > 0;
-    update(list, destinations, ({ name }) => name, item);
+    const unshown = update(list, destinations, ({ name }) => name, item);
+    if (unshown) throw unshown;
   };
   const ontoggle = ({ currentTarget }) => currentTarget.open && busy(list, problem, show);
   return h("details", { ontoggle }, h("summary", {}, t("page.operations.destinations.title")), h("p", { class: "hint" }, t("page.operations.destinations.about")), problem, none, list);

@@ -4,7 +4,7 @@ import { today } from "./words.js";
 
 /**
  * Show `items` in `list`. An element stays while its item is the same on the same day, or while it has the focus.
- * An item that cannot be shown hides no other one; its error is thrown in the end.
+ * An item that cannot be shown hides no other one. The first error is returned: what else shows the items comes first.
  */
 export function update(list, items, id, make) {
   const day = today(); // an element can say "today"
@@ -30,5 +30,5 @@ export function update(list, items, id, make) {
   shown.forEach((element, place) => {
     if (list.children[place] !== element) list.insertBefore(element, list.children[place] ?? null);
   });
-  if (failures.length) throw failures[0];
+  return failures[0];
 }

@@ -100,13 +100,16 @@ export class Operations {
 
   async load() {
     const [overview, jobs] = await Promise.allSettled([call("GET", "exports/operations", { attempts: 1 }), this.jobs.reload()]);
-    if (overview.value && !this.section.hidden) this.fill(overview.value);
-    const failure = overview.reason ?? jobs.reason;
+    const unshown = overview.value && !this.section.hidden && this.fill(overview.value);
+    const failure = overview.reason ?? jobs.reason ?? unshown;
     if (!failure) say(this.problem, "");
     else if (failure.status !== 401) report(this.problem, failure);
   }
 
+  /** Returns the error of an item that cannot be shown. */
   fill(seen) {
+    const failures = [];
+    const put = (...list) => failures.push(update(...list));
     this.updated.textContent = t("page.operations.updated", { time: clockTime(seen.now) });
     const late = seen.schedules.late + seen.schedules.failing + seen.schedules.paused_by_service;
     const tiles = [
@@ -118,18 +121,19 @@ export class Operations {
       [t("page.operations.tiles.deliveries_failed"), count(seen.deliveries.failed), seen.deliveries.failed > 0],
       [t("page.operations.tiles.schedules"), count(late), late > 0],
     ];
-    update(this.tiles, tiles, ([name]) => name, ([name, value, bad]) => h("div", { class: bad ? "bad" : "" }, h("dt", {}, name), h("dd", {}, value)));
+    put(this.tiles, tiles, ([name]) => name, ([name, value, bad]) => h("div", { class: bad ? "bad" : "" }, h("dt", {}, name), h("dd", {}, value)));
     const parts = [...Object.entries(seen.parts).map(([name, state]) => [named(name), state]), ...Object.entries(seen.sources).map(([name, state]) => [t("page.operations.source", { name }), state])];
-    update(this.parts, parts, ([name]) => name, ([name, state]) => h("li", { class: state === "unavailable" ? "bad" : "" }, t("page.operations.part", { name, state: stateOf(state) })));
-    update(this.pauses, seen.pauses, (pause) => pause.scope, (pause) => this.pause(pause));
+    put(this.parts, parts, ([name]) => name, ([name, state]) => h("li", { class: state === "unavailable" ? "bad" : "" }, t("page.operations.part", { name, state: stateOf(state) })));
+    put(this.pauses, seen.pauses, (pause) => pause.scope, (pause) => this.pause(pause));
     this.noPauses.hidden = seen.pauses.length > 0;
-    update(this.workers, seen.workers, (worker) => worker.name, worker);
+    put(this.workers, seen.workers, (worker) => worker.name, worker);
     this.noWorkers.hidden = seen.workers.some((one) => !one.is_silent);
-    update(this.schedules, seen.failing_schedules, (schedule) => schedule.id, (schedule) => this.failing(schedule));
-    update(this.lost, seen.lost_deliveries, ({ export_job_id: id, channel, finished_at: at }) => `${id} ${channel} ${at}`, lost);
+    put(this.schedules, seen.failing_schedules, (schedule) => schedule.id, (schedule) => this.failing(schedule));
+    put(this.lost, seen.lost_deliveries, ({ export_job_id: id, channel, finished_at: at }) => `${id} ${channel} ${at}`, lost);
     this.noLost.hidden = seen.lost_deliveries.length > 0;
     this.noSchedules.hidden = seen.failing_schedules.length > 0;
     this.offer(seen);
+    return failures.find(Boolean);
   }
 
   /** Offer what can be paused. The choice stays. */
@@ -214,8 +218,9 @@ export class Operations {
     const show = async () => {
       const { findings } = await call("GET", "exports/operations/doctor");
       const bad = findings.filter(({ state }) => state !== "ok").sort((one, other) => (one.state < other.state ? -1 : 1));
-      update(list, bad, ({ area, check }) => `${area} ${check}`, finding);
+      const unshown = update(list, bad, ({ area, check }) => `${area} ${check}`, finding);
       summary.textContent = t("page.operations.doctor_fine", { count: findings.length - bad.length });
+      if (unshown) throw unshown;
     };
     const again = button(t("page.operations.check_again"), (pressed) => busy(pressed, problem, show));
     const ontoggle = ({ currentTarget }) => currentTarget.open && busy(list, problem, show);

@@ -59,7 +59,8 @@ export class Schedules {
         for (const schedule of page.schedules) found.set(schedule.id, schedule);
         cursor = page.next_cursor;
       } while (cursor && found.size < most);
-      this.put([...found.values()], cursor);
+      const unshown = this.put([...found.values()], cursor);
+      if (unshown) throw unshown;
       say(this.problem, "");
     } catch (failure) {
       if (signal.aborted || failure.name === "AbortError" || failure.status === 401) return;
@@ -78,25 +79,29 @@ export class Schedules {
     if (signal.aborted) return;
     const known = new Set(this.shown.map(({ id }) => id));
     const others = page.schedules.filter(({ id }) => !known.has(id));
-    this.put([...this.shown, ...others], page.next_cursor, others[0]);
+    const unshown = this.put([...this.shown, ...others], page.next_cursor, others[0]);
+    if (unshown) throw unshown;
   }
 
-  /** `next`: the first of those that were read for a press of the button. */
+  /** `next`: the first of those that were read for a press of the button. Returns the error of a card that cannot be shown. */
   put(schedules, cursor, next) {
     this.shown = schedules;
-    update(this.list, schedules, ({ id }) => id, (schedule) => nameButtons(this.card(schedule), rhythm(schedule)));
+    const unshown = update(this.list, schedules, ({ id }) => id, (schedule) => nameButtons(this.card(schedule), rhythm(schedule)));
     this.cursor = cursor;
     reveal(this.older, cursor, next && byId(`schedule-${next.id}`));
     byId("no-schedules").hidden = schedules.length > 0;
+    return unshown;
   }
 
   /** Show a schedule, and move the focus to it. It is read if it is on a later page. */
   async find(id) {
+    let unshown;
     if (!byId(`schedule-${id}`)) {
       const found = await call("GET", `exports/schedules/${id}`, { signal: this.life.signal });
-      this.put([...this.shown.filter((other) => other.id !== id), found], this.cursor);
+      unshown = this.put([...this.shown.filter((other) => other.id !== id), found], this.cursor);
     }
     const card = byId(`schedule-${id}`);
+    if (!card) throw unshown;
     lead(card);
     card.scrollIntoView({ block: "nearest" });
   }
