@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Any, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -12,7 +13,7 @@ from sqlalchemy import Row
 from api.jobs.schemas import RECIPIENTS, Estimate, JobView, Order, OrderEncrypt, OrderOptions, OrderSplit
 from stream_app.chat_addresses import shown_addresses
 from stream_app.jobs.states import Status
-from stream_app.schedules.calendar import CatchUp, Windowing
+from stream_app.schedules.calendar import CatchUp, Windowing, coming
 from stream_app.schedules.grants import granted_until
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of
@@ -144,7 +145,10 @@ class SchedulePatch(BaseModel):
 
 
 class ScheduleView(BaseModel):
-    """A schedule. ``next_runs`` are in its time zone; there are none while it is paused.
+    """A schedule. ``next_run`` is when its calendar is due next.
+
+    ``next_runs`` are the next times at which it starts jobs, in its time zone; there are none while it is
+    paused.
 
     ``granted_until`` is the time until which its runs have the roles and claims of its owner. It is null if
     they need none, and a past time if they have lost one. The owner renews them by changing, resuming
@@ -273,8 +277,14 @@ def _next_runs(row: Schedule, now: datetime) -> list[datetime]:
     if not row.active or row.next_run is None:
         return []
     try:
-        calendar = calendar_of(row)
-    except Rejected:
+        calendar, windowing = calendar_of(row), Windowing(row.window)
+    except (Rejected, ValueError):
         return []  # the next tick pauses the schedule with the reason
-    due = [row.next_run, *calendar.upcoming(max(now, row.next_run), SHOWN_RUNS - 1)]
-    return [run.astimezone(ZoneInfo(row.timezone)) for run in due]
+    times = coming(
+        calendar,
+        next_run=row.next_run,
+        now=now,
+        window_start=row.window_start,
+        windowing=windowing,
+    )
+    return [run.astimezone(ZoneInfo(row.timezone)) for run in islice(times, SHOWN_RUNS)]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Self
 from zoneinfo import ZoneInfo
 
@@ -366,10 +366,11 @@ class Plan:
     """The runs to start, oldest first, and the new ``next_run`` and ``window_start`` of the schedule.
 
     ``takes_place`` is false if all runs were missed. If it is true, there can be no run nevertheless, because
-    the next window begins later.
+    the next window begins later: then the times of these runs are ``left_out``.
     """
 
     runs: tuple[Run, ...]
+    left_out: tuple[datetime, ...]
     next_run: datetime
     window_start: datetime | None
     takes_place: bool
@@ -399,11 +400,36 @@ def plan(
     due = [next_run, *later][-count:]
     if catch_up is CatchUp.NONE and until - due[-1] > MISSED_AFTER:
         due = []
-    runs = []
+    runs, left_out = [], []
     for at in due:
+        window = window_of(windowing, calendar, at, window_start)
+        if window is not None and window.start >= window.end:
+            left_out.append(at)
+            continue
+        window_start = window.end if window else window_start
+        runs.append(Run(at, window))
+    next_run = calendar.next_run(until)
+    return Plan(tuple(runs), tuple(left_out), next_run, window_start, takes_place=bool(due))
+
+
+def coming(
+    calendar: Calendar,
+    *,
+    next_run: datetime,
+    now: datetime,
+    window_start: datetime | None,
+    windowing: Windowing,
+) -> Iterator[datetime]:
+    """Yield when runs take place, from ``next_run`` on: the times that :func:`plan` does not leave out.
+
+    If ``next_run`` is over, the ones that follow are later than ``now``.
+    """
+    after = max(now, next_run)
+    if windowing is not Windowing.NONE and window_start is not None:
+        after = max(after, window_start)  # no window ends later than its run is due
+    for at in chain([next_run], calendar.after(after)):
         window = window_of(windowing, calendar, at, window_start)
         if window is not None and window.start >= window.end:
             continue
         window_start = window.end if window else window_start
-        runs.append(Run(at, window))
-    return Plan(tuple(runs), calendar.next_run(until), window_start, takes_place=bool(due))
+        yield at

@@ -94,6 +94,7 @@ class PlannedSchedule:
         state: the new values of the schedule's row, or ``None``.
         error: why the schedule cannot be planned, or ``None``.
         window_start: where the next window begins if the schedule cannot be planned.
+        left_out: when runs were due that start no job, because the next window begins later.
     """
 
     schedule_id: UUID
@@ -102,6 +103,7 @@ class PlannedSchedule:
     state: dict[str, Any] | None = None
     error: Exception | None = None
     window_start: datetime | None = None
+    left_out: Sequence[datetime] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ class RunPlanner:
             schedule.id,
             [self._job(schedule, run, until, calendar.zone) for run in found.runs],
             gap_jobs=gap_jobs,
+            left_out=found.left_out,
             state={
                 "id": schedule.id,
                 "last_run": found.runs[-1].at if found.runs else None,

@@ -186,6 +186,8 @@ class Scheduler:
             jobs += sorted((job for item in planned for job in item.jobs), key=_run_at)
             accepted, outcomes = await _submit(connection, in_order(jobs))
             await self.advance(connection, [item.state for item in planned if item.state])
+        for item in planned:
+            _log_left_out(item)
         await self.emit.publish_all([lifecycle_event(EventType.ACCEPTED, data) for data in accepted])
         await self.admit([data.job_id for data in accepted])
         await self.emit.publish_all(
@@ -232,6 +234,18 @@ async def _lock_unchanged(connection: AsyncConnection, rows: Sequence[DueSchedul
     """Lock those of ``rows`` that were not changed, locked or removed since; return their ids."""
     versions = {"ids": [row.id for row in rows], "versions": [row.version for row in rows]}
     return set((await connection.scalars(_LOCK_UNCHANGED, versions)).all())
+
+
+def _log_left_out(planned: PlannedSchedule) -> None:
+    """Log the runs that start no job, of which there is no other record."""
+    begin = (planned.state or {}).get("window_start")
+    for at in planned.left_out:
+        log.info(
+            "schedule.run_left_out",
+            schedule_id=str(planned.schedule_id),
+            run_at=at.isoformat(),
+            window_start=begin and begin.isoformat(),
+        )
 
 
 async def _pause(

@@ -501,6 +501,14 @@ async def test_additional_runs_that_wait_for_late_rows_count_for_the_limit(
     assert [(await user.post(path(schedule, ":run"))).status_code for _ in range(3)] == [202, 202, 429]
 
 
+async def test_runs_that_start_no_job_are_not_announced(api: Harness) -> None:
+    """Their rows would all lie before the begin of the next window."""
+    user = api.user()
+    schedule = await made(user, window="since_last_run", window_from="2099-01-01T00:00:00Z")
+    runs = [datetime.fromisoformat(run) for run in schedule["next_runs"]]
+    assert runs == [datetime(2099, 1, day, tzinfo=UTC) for day in range(2, 7)]
+
+
 async def test_windows_of_runs_now_have_no_gaps_and_no_overlaps(api: Harness) -> None:
     user = api.user()
     schedule = await made(user, window="since_last_run", window_from="2026-01-01T00:00:00Z")

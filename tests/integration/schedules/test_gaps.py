@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Row, text
+from structlog.testing import capture_logs
 
 from stream_app.datasets.destination_paths import JobFacts, PathPattern
 from stream_app.destinations.placement import facts_of
@@ -228,8 +229,12 @@ async def test_a_run_before_the_begin_of_the_next_window_is_no_job_and_gaps_are_
     await schedules.end(first, Status.FAILED)
     await schedules.end(second, Status.COMPLETED)
     assert await scheduler.run_due(START + days(3)) == 1
-    assert await scheduler.run_due(START + days(4)) == 0
-    assert await scheduler.run_due(START + days(5)) == 0
+    with capture_logs() as logs:
+        assert await scheduler.run_due(START + days(4)) == 0
+        assert await scheduler.run_due(START + days(5)) == 0
+    left_out = [entry for entry in logs if entry["event"] == "schedule.run_left_out"]
+    assert [entry["run_at"] for entry in left_out] == [(START + days(day)).isoformat() for day in (4, 5)]
+    assert {entry["schedule_id"] for entry in left_out} == {str(made)}
     schedule = await schedules.get(made)
     assert (schedule.next_run, schedule.window_start) == (START + days(6), START + days(5))
     assert await scheduler.run_due(START + days(6)) == 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -20,6 +20,7 @@ from stream_app.schedules.calendar import (
     Calendar,
     CatchUp,
     Windowing,
+    coming,
     period_before,
     plan,
     window_of,
@@ -317,6 +318,59 @@ def test_runs_before_the_begin_of_the_next_window_are_left_out(
     assert windows[0].start == begin
     assert all(window.start < window.end for window in windows)
     assert all(one.end == other.start for one, other in pairwise(windows))
+
+
+@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
+@pytest.mark.parametrize("windowing", list(Windowing))
+@pytest.mark.parametrize(
+    "begin", [None, datetime(2027, 1, 6, 10, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)]
+)
+def test_the_runs_that_are_announced_are_those_that_take_place(
+    schedule: str, windowing: Windowing, begin: datetime | None
+) -> None:
+    calendar = Calendar.of(schedule, timezone=BERLIN)
+    now = datetime(2026, 11, 1, 9, tzinfo=UTC)
+    first = calendar.next_run(now)
+    announced = coming(calendar, next_run=first, now=now, window_start=begin, windowing=windowing)
+    start, due = begin, first
+    taken: list[datetime] = []
+    left_out: list[datetime] = []
+    while len(taken) < 5:
+        found = plan(
+            calendar,
+            next_run=due,
+            until=due,
+            window_start=start,
+            windowing=windowing,
+            catch_up=CatchUp.LAST,
+            limit=1,
+        )
+        assert len(found.runs) + len(found.left_out) == 1
+        taken += [run.at for run in found.runs]
+        left_out += found.left_out
+        start, due = found.window_start, found.next_run
+    assert list(islice(announced, 5)) == taken
+    assert bool(left_out) == (windowing is not Windowing.NONE and begin is not None and begin > now)
+
+
+def test_a_weekly_run_after_a_change_of_the_weekday_is_not_announced() -> None:
+    """The run of Monday the 7th has exported the week before. That of Wednesday has nothing new."""
+    calendar, monday = Calendar.of("weekly", day=2), datetime(2026, 12, 7, tzinfo=UTC)
+    runs = coming(
+        calendar,
+        next_run=datetime(2026, 12, 9, tzinfo=UTC),
+        now=monday + timedelta(hours=1),
+        window_start=monday,
+        windowing=Windowing.PREVIOUS_PERIOD,
+    )
+    assert next(runs) == datetime(2026, 12, 16, tzinfo=UTC)
+
+
+def test_runs_before_a_begin_that_is_far_away_are_not_searched_one_by_one() -> None:
+    begin, due = datetime(2099, 1, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+    calendar = Calendar.of("* * * * *")
+    runs = coming(calendar, next_run=due, now=due, window_start=begin, windowing=Windowing.SINCE_LAST_RUN)
+    assert next(runs) == begin + timedelta(minutes=1)
 
 
 def test_a_long_pause_is_not_searched_run_by_run() -> None:
