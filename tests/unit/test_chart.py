@@ -254,6 +254,13 @@ def test_what_platforms_decide_differently_can_be_changed() -> None:
     assert len(scrapes["from"]) == 1
 
 
+def test_values_of_an_earlier_chart_are_enough() -> None:
+    """``helm upgrade --reuse-values`` does not read the defaults of the new chart: the address was empty."""
+    templates = "".join(path.read_text("utf-8") for path in sorted((CHART / "templates").rglob("*")))
+    defaults = re.findall(r"\.Values\.listenHost(?: \| default \"([^\"]*)\")?", templates)
+    assert defaults == [DEFAULTS["listenHost"]] * 3
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_schema_takes_the_examples(example: str) -> None:
     jsonschema_rs.validate(SCHEMA, VALUES[example])
