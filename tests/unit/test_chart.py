@@ -256,7 +256,7 @@ def test_what_platforms_decide_differently_can_be_changed() -> None:
 
 def test_values_of_an_earlier_chart_are_enough() -> None:
     """``helm upgrade --reuse-values`` does not read the defaults of the new chart: the address was empty."""
-    templates = "".join(path.read_text("utf-8") for path in sorted((CHART / "templates").rglob("*")))
+    templates = "".join(path.read_text("utf-8") for path in sorted((CHART / "templates").rglob("*.yaml")))
     defaults = re.findall(r"\.Values\.listenHost(?: \| default \"([^\"]*)\")?", templates)
     assert defaults == [DEFAULTS["listenHost"]] * 3
 
