@@ -1,8 +1,9 @@
 """The function with which the scaler counts: how many slots the jobs that run or can run need.
 
 Of each user it counts at most the slots that a user has, with the parts of exports. Jobs that are not
-admitted, are not due, or whose claims are paused are left out; pauses of sources are not, because the
-database does not know which datasets a source has. It costs a few index probes for each user.
+admitted, are not due, or whose claims are paused are left out. Those of a paused source, and bundles with a
+paused dataset, are not, because the database does not know which datasets a source or a bundle has. It costs
+a few index probes for each user.
 
 The function has the rights of the owner of the tables, and returns a number only. So the role of the scaler
 reads no table.

@@ -26,6 +26,9 @@ ROLES, SCHEMA, AFTER, READER = re.findall(
     r"```sql\n(.*?)```", (ROOT / "docs" / "operations.md").read_text("utf-8"), re.DOTALL
 )
 
+HARDENED = "ALTER DEFAULT PRIVILEGES FOR ROLE exporter_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
+"""What some operators do besides, so that each function needs a grant."""
+
 
 class Deployment:
     """A state database and a source, set up as the document describes, with separate names."""
@@ -64,6 +67,7 @@ async def deployment(stack: Stack) -> AsyncIterator[Deployment]:
     admin = stack.postgres.admin_url
     await made.run(ROLES, admin())
     await made.run(SCHEMA, admin(made.state))
+    await made.run(HARDENED, admin(made.state))
     owner = stack_settings(made.url("owner", made.state))
     await asyncio.to_thread(upgrade, owner)
     await made.run(AFTER, admin(made.state))
