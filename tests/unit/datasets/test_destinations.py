@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
@@ -202,7 +203,12 @@ def test_a_number_behind_a_value_or_a_digit_is_not_told_from_it(pattern: str, ex
 def test_runs_of_different_minutes_have_different_times_also_where_clocks_go_back(zone: str) -> None:
     """Clocks go back by an hour, by half an hour, and over midnight."""
     pattern = PathPattern.parse("{date}/{time}-{number}.{extension}")
-    moments = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=30) * step for step in range(365 * 48)]
+    half_hour = timedelta(minutes=30)
+    year = [datetime(2026, 1, 1, tzinfo=UTC) + half_hour * step for step in range(365 * 48)]
+    offsets = [moment.astimezone(ZoneInfo(zone)).utcoffset() for moment in year]
+    changes = [step for step in range(1, len(year)) if offsets[step] != offsets[step - 1]]
+    assert len(changes) == (0 if zone == "UTC" else 2)
+    moments = [moment for step in changes or [48] for moment in year[step - 48 : step + 48]]
     paths = [
         pattern.path(replace(FACTS, zone=zone, moment=moment), file_name="a.csv", number=1)
         for moment in moments

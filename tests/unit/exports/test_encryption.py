@@ -1,10 +1,12 @@
 """Encrypted files: another program decrypts them, errors pass, and no thread is left."""
 
+import base64
 import io
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from random import Random
+from uuid import UUID
 
 import pyrage
 import pytest
@@ -151,7 +153,10 @@ def test_the_fingerprint_is_that_of_the_key_and_says_nothing_about_passwords() -
     assert PASSWORDS.fingerprint == FilePasswords(PASSWORDS.key).fingerprint
     assert PASSWORDS.fingerprint != FilePasswords(b"l" * 32).fingerprint
     assert len(PASSWORDS.fingerprint) == 16
-    assert PASSWORDS.key.hex().find(PASSWORDS.fingerprint) == -1
+    passwords = [PASSWORDS(job) for job in ("", "job", *(str(UUID(int=number)) for number in range(1_000)))]
+    secret = [PASSWORDS.key, *(base64.b32decode(f"{password.upper()}======") for password in passwords)]
+    assert len(secret[-1]) == 16
+    assert not [text for text in secret if PASSWORDS.fingerprint in text.hex()]
 
 
 @pytest.mark.parametrize("secret", ["", "short", "development-secret-never-use-it-in-production"])
