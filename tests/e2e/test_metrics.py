@@ -103,6 +103,10 @@ async def test_exports_and_deliveries_are_counted(system: System) -> None:
         assert private not in told
 
 
+async def test_a_worker_has_series_of_jobs_before_the_first_of_them(system: System) -> None:
+    assert "exporter_jobs_ended_total dataset=ledger format=parquet state=failed" in scrape(system.metrics)
+
+
 async def test_running_jobs_are_in_the_queue(system: System) -> None:
     job_id = system.ask(export_type="slow", format="csv", scope="all")
     running = "exporter_jobs_unfinished dataset=slow format=csv state=processing"

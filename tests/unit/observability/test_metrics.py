@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from prometheus_client import Counter, generate_latest
 
 from stream_app.exports.formats.registry import FORMATS
+from stream_app.exports.live_datasets import datasets_watcher, open_datasets
 from stream_app.jobs.states import EVENT_OF
 from stream_app.kafka.brokers import Partition
 from stream_app.notifications.models import Channel
 from stream_app.observability import metrics
+from stream_app.settings import Settings
 from stream_app.worker.watchdog import PartitionState, Signals
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
 
@@ -71,6 +74,22 @@ def test_very_many_datasets_and_reloads_have_few_series_without_jobs(monkeypatch
     assert len([line for line in scrape_of_a_worker() if line.startswith("exporter_jobs_ended")]) <= len(
         series(metrics.JOBS)
     )
+
+
+async def test_datasets_of_a_reload_have_series_before_their_first_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, empty in (("_known_labels", {}), ("_first_series", set())):
+        monkeypatch.setattr(metrics, name, empty)
+    file = tmp_path / "datasets.toml"
+    file.write_text('[datasets.before]\ntable = "t"\n')
+    settings = Settings(_env_file=None).model_copy(update={"datasets_file": file})
+    watcher = datasets_watcher(settings, open_datasets(settings), then=metrics.begin_ended_jobs)
+    await watcher.look()
+    file.write_text('[datasets.reloaded]\ntable = "t"\n')
+    for _ in range(2):  # the second time it is not changing any more
+        await watcher.look()
+    assert ("failed", "reloaded", "csv") in series(metrics.JOBS)
 
 
 def scrape_of_a_worker() -> list[str]:
