@@ -45,6 +45,8 @@ UNKNOWN_TYPE = "application/octet-stream"
 
 REPLACED = "replaced by a newer export, which has the same path"
 
+UNRECORDED = "the start of the delivery cannot be recorded"
+
 CLAIM_LOST = "the claim of the delivery is lost, or the job was removed"
 
 OTHERS_UNREADABLE = "the deliveries of other jobs cannot be read"
@@ -137,6 +139,11 @@ class DestinationClient:
             if not renewed.result():
                 raise TransferInterrupted(CLAIM_LOST)
 
+        def record_look() -> None:
+            recorded = asyncio.run_coroutine_threadsafe(self._record_look(notification, known()), loop)
+            if not recorded.result():
+                raise TransferInterrupted(CLAIM_LOST)
+
         def begin_manifest() -> bool:
             begun = asyncio.run_coroutine_threadsafe(
                 self._begin_manifest(notification, transfer, known()), loop
@@ -159,11 +166,13 @@ class DestinationClient:
             attempt=notification.attempt,
             done=min(progress.files, len(files)),
             record=record,
+            record_look=record_look,
             begin_manifest=begin_manifest,
             further=partial(further_paths, destination, facts, files),
             largest_set=largest_set,
             upload=progress.upload,
         )
+        transfer.earlier = progress.earlier_files(transfer.path)
         return transfer
 
     async def _renew(self, notification: Notification, progress: DeliveryProgress) -> bool:
@@ -173,6 +182,17 @@ class DestinationClient:
         except Retryable as error:
             log.info("delivery.progress_unrecorded", delivery=str(notification.delivery_id), error=str(error))
             return True
+
+    async def _record_look(self, notification: Notification, progress: DeliveryProgress) -> bool:
+        """Record that files of an earlier place were looked for. Afterwards the same paths have new files.
+
+        Raises:
+            DeliveryFailed: the database is away.
+        """
+        try:
+            return await self._outbox.renew(notification, progress.as_json())
+        except Retryable as error:
+            raise DeliveryFailed(UNRECORDED, host_called=False, detail=str(error)) from error
 
     async def _run(
         self,
@@ -234,21 +254,11 @@ class DestinationClient:
         transfer.held_until = self._held_until()
         progress = replace(progress, files=transfer.done, path=transfer.path)
         begun = replace(progress, writing=notification.attempt, removed=False)
-        if progress.files_left:
-            log.warning(
-                "delivery.moved",
-                delivery=str(notification.delivery_id),
-                job_id=str(notification.job_id),
-                destination=transfer.destination.name,
-                files=progress.files_left,
-                paths=[earlier["path"] for earlier in progress.left],
-            )
         if not transfer.shares_paths:
             try:  # files that are not on record would never be removed
                 is_held = await self._outbox.renew(notification, begun.as_json())
             except Retryable as error:
-                text = "the start of the delivery cannot be recorded"
-                raise DeliveryFailed(text, host_called=False, detail=str(error)) from error
+                raise DeliveryFailed(UNRECORDED, host_called=False, detail=str(error)) from error
         else:
             unbegun = replace(progress, removed=False).as_json()
             try:
@@ -326,6 +336,15 @@ class DestinationClient:
             await self._in_thread(transfer.run)
         finally:
             heartbeat.cancel()
+            if moved := transfer.settled(progress).told(transfer.path):
+                log.warning(
+                    "delivery.moved",
+                    delivery=str(notification.delivery_id),
+                    job_id=str(notification.job_id),
+                    destination=transfer.destination.name,
+                    files=sum(earlier.get("files", 0) for earlier in moved),
+                    paths=[earlier["path"] for earlier in moved],
+                )
         if transfer.surplus_error is not None:
             log.warning(
                 "delivery.surplus_left",
@@ -424,6 +443,7 @@ class DestinationClient:
         Returns:
             A text for the owner of the job if complete files are left, else ``None``.
         """
+        progress = transfer.settled(progress)
         if not progress.writing or progress.removed:
             return _left(0, progress.files_left)
         none = replace(progress, files=0, sent=0, path=transfer.path).as_json()
@@ -465,10 +485,11 @@ class DestinationClient:
                 files=transfer.left,
                 error=detail,
             )
-            return _left(transfer.left, progress.files_left)
+            return _left(transfer.left, transfer.settled(progress).files_left)
         finally:
             heartbeat.cancel()
-        none |= {"removed": True}
+        progress = transfer.settled(progress)
+        none |= {"removed": True, "left": list(progress.left)}
         await retry_until_possible(self._outbox.record, notification, none)
         return _left(0, progress.files_left)
 

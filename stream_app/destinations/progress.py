@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -32,7 +32,8 @@ class DeliveryProgress:
         removed: whether all that was sent was removed again, after the last attempt that has begun to write.
         alone: whether the attempt has removed what larger sets of other jobs had at its paths.
         left: earlier places with files that were sent before the destination was moved. The service cannot
-            remove them, because it does not know any more how to sign in there.
+            remove them, because it does not know any more how to sign in there. ``looked`` says that their
+            files were looked for at the same path of the new place, before anything was written there.
     """
 
     place: str
@@ -89,6 +90,22 @@ class DeliveryProgress:
             **({"left": list(self.left)} if self.left else {}),
         }
 
+    def earlier_files(self, path: str) -> int:
+        """Return how many files are possibly at ``path``, sent with other settings of the same place."""
+        return sum(earlier.get("files", 0) for earlier in self.left if _is_in_doubt(earlier, path))
+
+    def told(self, path: str) -> tuple[Mapping[str, Any], ...]:
+        """Return the earlier places that are certainly other ones than that of ``path``."""
+        return tuple(earlier for earlier in self.left if not _is_in_doubt(earlier, path))
+
+    def looked(self, path: str, found: bool) -> Self:
+        """Return the progress after the files of an earlier place were looked for at ``path``.
+
+        If they were found, it is the same place: the host has another name, or the user was changed.
+        """
+        seen = [{**earlier, "looked": True} for earlier in self.left if _is_in_doubt(earlier, path)]
+        return replace(self, left=(*self.told(path), *(() if found else seen)))
+
     @property
     def files_left(self) -> int:
         """How many files are at earlier places."""
@@ -98,6 +115,10 @@ class DeliveryProgress:
 def files_left(progress: Mapping[str, Any]) -> int:
     """Return how many files are at earlier places of the destination, by the stored progress."""
     return sum(earlier.get("files", 0) for earlier in progress.get("left", ()))
+
+
+def _is_in_doubt(earlier: Mapping[str, Any], path: str) -> bool:
+    return earlier.get("path") == path and not earlier.get("looked")
 
 
 def _at_place(

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Event
 
 from stream_app.datasets.destinations import Destination
@@ -30,6 +31,10 @@ class Transfer:
         job_id: the id of the job.
         done: files that are complete at the destination.
         sent: bytes of these files, and of the file that is being sent.
+        earlier: how many files an attempt has sent to the same path before the destination was changed.
+        is_same_place: whether the first of them were found, so that the place is still the same; ``None`` if
+            they were not looked for.
+        record_look: called after they were looked for, before anything is written.
         record: called after each complete file, and after an upload has begun that must be recorded.
         begin_manifest: called before the manifest is written at a path that other jobs have too. It returns
             whether to write it: that of a newer job must stay.
@@ -62,12 +67,15 @@ class Transfer:
     attempt: int
     done: int
     record: Callable[[], None]
+    record_look: Callable[[], None] = lambda: None
     begin_manifest: Callable[[], bool] = lambda: True
     further: Callable[[int], Sequence[str]] = lambda _: ()
     largest_set: Callable[[], int] = lambda: 0
     surplus: int = 0
     surplus_error: str | None = None
     alone: bool = False
+    earlier: int = 0
+    is_same_place: bool | None = None
     upload: str | None = None
     sent: int = 0
     others_wrote: bool = True
@@ -90,6 +98,8 @@ class Transfer:
         self._count_sent()
         options = self._options()
         with open_session(self.destination, self.settings, options) as session:
+            if self._look(session, options):
+                self.record_look()
             self.done = self._still_there(session, options)
             self._count_sent()
             if self.done:  # its old file, if the attempt that has sent it died before it could remove that
@@ -140,7 +150,7 @@ class Transfer:
         sets are smaller than the one before.
         """
         sent = len(self.outgoing)
-        if not any(_possibly_exists(session, path) for path in self.further(sent + 1)):
+        if all(_answer(partial(session.exists, path)) is False for path in self.further(sent + 1)):
             return
         kept = () if self.manifest is None else (self.manifest[0].path,)
         self.surplus = max(0, self.largest_set() - sent)
@@ -165,13 +175,35 @@ class Transfer:
     def noted(self, progress: DeliveryProgress) -> DeliveryProgress:
         """Return the progress with what the transfer has done."""
         return replace(
-            progress,
+            self.settled(progress),
             files=self.done,
             sent=self.sent,
             upload=self.upload,
             manifest=self.manifest_begun,
             alone=self.alone,
         )
+
+    def settled(self, progress: DeliveryProgress) -> DeliveryProgress:
+        """Return the progress with what is known of earlier places."""
+        return progress if self.is_same_place is None else progress.looked(self.path, self.is_same_place)
+
+    def _look(self, session: Session, options: SessionOptions) -> bool:
+        """Look once whether files that were sent with other settings are here. Return whether it has looked.
+
+        Another name of the host, or another user, can mean the same place or another one.
+
+        Raises:
+            DestinationError: the destination is away.
+            TransferInterrupted: it was stopped.
+        """
+        if not self.earlier or self.is_same_place is not None:
+            return False
+        found = False
+        for file in self.outgoing[: self.earlier]:
+            options.check()
+            found = found or _answer(partial(session.has, file)) is True
+        self.is_same_place = found
+        return True
 
     def _count_sent(self) -> None:
         self.sent = sum(file.size for file in self.outgoing[: self.done])
@@ -216,6 +248,7 @@ class Transfer:
         files = [*self.outgoing, *([self.manifest[0]] if self.manifest is not None else [])]
         options, unreadable = self._options(), 0
         with open_session(self.destination, self.settings, options) as session:
+            self._look(session, options)
             for number, file in reversed(list(enumerate(files))):
                 options.check()
                 self._remove_leftovers(session, file)
@@ -288,15 +321,15 @@ class Transfer:
             raise FileUnavailable("the file is not complete in the object store", detail=detail, lost=False)
 
 
-def _possibly_exists(session: Session, path: str) -> bool:
-    """Return whether a file is at ``path``, or the destination does not say it.
+def _answer(question: Callable[[], bool | None]) -> bool | None:
+    """Return the answer of the destination; ``None`` if it refuses the question.
 
     Raises:
         DestinationError: the destination is away.
     """
     try:
-        return session.exists(path) is not False
+        return question()
     except DestinationError as error:
         if str(error) == AWAY:
             raise
-        return True
+        return None

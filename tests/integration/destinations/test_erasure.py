@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from threading import Event
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from stream_app.jobs.erasure import ErasureResult, PersonalDataEraser
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from streaming_exporter.errors import Rejected, Retryable
-from tests.integration.destinations.conftest import Depot, names, on_sftp
+from tests.integration.destinations.conftest import Depot, OtherStore, names, on_s3, on_sftp
 from tests.sftp_servers import OpenSsh, SftpServer
 from tests.waiting import WITHIN, patient, until_async
 
@@ -177,6 +178,40 @@ async def test_files_at_the_earlier_place_of_a_destination_that_was_moved_are_na
     done = await erasing(leave_files=True)
     assert [(item.path, item.elsewhere) for item in done.left] == [(None, (old,))]
     assert not await erasing.has_record(job)
+
+
+async def test_a_host_with_another_name_has_left_no_files_at_an_earlier_place(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    """The same holds for another user, which is a part of the place as the host is."""
+    job = await begun(depot, sftp)
+    sftp.faults()
+    depot.use(on_sftp(sftp, host="localhost"))
+    await depot.hurry()
+    with structlog.testing.capture_logs() as logs:
+        row = await depot.sent(job)
+    assert (row.status, row.progress.get("left")) == ("sent", None)
+    assert [line for line in logs if line["event"] == "delivery.moved"] == []
+    assert (await erasing()).left == ()
+    assert not await erasing.has_record(job)
+
+
+async def test_files_on_another_host_with_the_same_path_are_named(
+    depot: Depot, sftp: SftpServer, other_store: OtherStore, tmp_path: Path, erasing: Erasing
+) -> None:
+    """A second attempt, which finds its own files at the path, does not take them for those."""
+    job = await begun(depot, sftp)
+    old = f"in/ledger/date=2026-11-26/{job}/ledger-00001.csv"
+    moved = on_s3(other_store, tmp_path)
+    depot.use(moved)
+    await depot.hurry()
+    assert (await depot.sent(job)).status == "sent"
+    await depot.run("UPDATE deliveries SET status = 'pending', not_before = now() WHERE job_id = :id", id=job)
+    row = await depot.sent(job)
+    assert (row.status, row.attempts, row.progress["path"]) == ("sent", 3, old)
+    assert [(item["files"], item["path"]) for item in row.progress["left"]] == [(1, old)]
+    with pytest.raises(Rejected, match="before the destination was moved"):
+        await erasing()
 
 
 async def test_the_command_names_what_is_left_and_fails_unless_it_may_leave_it(

@@ -77,6 +77,28 @@ async def test_a_set_at_an_earlier_place_is_told_if_the_delivery_is_given_up(
     assert names(sftp.files(), job) == ["ledger-00001.csv"]
 
 
+@pytest.mark.parametrize("writes", [True, False], ids=["writes", "cannot write"])
+async def test_a_set_that_is_given_up_after_its_host_got_another_name_is_removed(
+    depot: Depot, sftp: SftpServer, writes: bool
+) -> None:
+    depot.use(on_sftp(sftp))
+    sftp.faults(largest_file=100 * 1024)
+    job = await depot.job("acme", b"small", b"x" * 300_000)
+    async with depot.working():
+        assert (await depot.tried(job)).progress["files"] == 1
+        key = sftp.folder / ("user_key" if writes else "nothing")
+        depot.use(on_sftp(sftp, host="localhost", private_key_file=key))
+        await depot.hurry()
+        assert (await depot.tried(job, 2)).status == "pending"
+        depot.use(on_sftp(sftp, host="localhost"))
+        await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=job)
+        await depot.hurry()
+        row = await depot.ended(job)
+    assert (row.status, row.progress["removed"]) == ("failed", True)
+    assert "could not be removed" not in row.reason
+    assert sftp.files() == {}
+
+
 async def test_a_destination_that_is_moved_back_continues_there(depot: Depot, sftp: SftpServer) -> None:
     sftp.faults(largest_file=100 * 1024)
     depot.use(on_sftp(sftp))
