@@ -37,6 +37,13 @@ PART_OF_ATTEMPT = "(part.snapshot IS NULL OR part.attempt = job.attempt)"
 LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '2s', true)"
 """Limits how long one statement by itself waits for a row that another transaction has locked."""
 
+INDEX_ORDER = """
+    set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
+    set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
+"""
+"""Settings of a transaction whose statements read indexes in their order, whatever the statistics say."""
+
 SUBMIT_LOCK = 730_158
 """Class of the advisory locks under which the unfinished jobs of one user are counted."""
 
@@ -44,16 +51,43 @@ SUBMIT_LOCK = 730_158
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 """The numbers of the priorities: jobs with a smaller one are claimed first."""
 
-_WAITING_RUN = f"""
+_WAITING_RUN = """
     coalesce(
-        other.schedule_id IS NOT NULL AND other.priority = {PRIORITIES["low"]} AND other.status = 'pending'
-        AND other.attempt = 0 AND other.outcome IS NULL AND other.not_before > now(),
+        job.schedule_id IS NOT NULL AND job.attempt = 0 AND job.not_before > now(),
         false
     )
 """
-"""Condition: the job is a run of a calendar that cannot start yet, because it waits for late rows.
+"""Condition for a waiting job of the lowest priority: it is a run of a calendar that waits for late rows.
 
 Runs that users start in addition have another priority.
+"""
+
+_NEWEST = 1000
+"""Jobs of one user that are looked through for those that count, in addition to as many as can count."""
+
+# Hundreds of thousands of runs can wait for late rows, and the user's other calls wait for the count. So each
+# part reads an index in its order (see INDEX_ORDER), and ends after some rows. Jobs of the lowest priority,
+# and jobs whose end is not on record yet, do not count behind as many newer jobs of the user.
+_COUNTED = f"""
+    (
+        SELECT 1 FROM export_jobs AS job
+        WHERE job.user_id = :user_id AND job.status = 'processing' LIMIT :user_limit
+    ) UNION ALL (
+        SELECT 1 FROM export_jobs AS job
+        WHERE job.user_id = :user_id AND {_WAITING} AND job.priority < {PRIORITIES["low"]}
+        ORDER BY job.priority, job.created_at, job.id LIMIT :user_limit
+    ) UNION ALL (
+        SELECT 1 FROM (
+            SELECT schedule_id, attempt, not_before FROM export_jobs AS job
+            WHERE job.user_id = :user_id AND {_WAITING} AND job.priority = {PRIORITIES["low"]}
+            ORDER BY job.created_at DESC, job.id DESC LIMIT :user_limit + {_NEWEST}
+        ) AS job WHERE NOT {_WAITING_RUN} LIMIT :user_limit
+    ) UNION ALL (
+        SELECT 1 FROM (
+            SELECT status, outcome FROM export_jobs AS job WHERE job.user_id = :user_id
+            ORDER BY job.created_at DESC, job.id DESC LIMIT :user_limit + {_NEWEST}
+        ) AS job WHERE job.status = 'pending' AND job.outcome IS NOT NULL LIMIT :user_limit
+    )
 """
 
 
@@ -71,13 +105,7 @@ def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Sta
     """
     names = ", ".join(f'"{name}"' for name in columns)
     limit = f"""
-        WHERE (
-            SELECT count(*) FROM (
-                SELECT FROM export_jobs AS other
-                WHERE other.user_id = :user_id AND other.status IN ('pending', 'processing')
-                    AND NOT {_WAITING_RUN} LIMIT :user_limit
-            ) AS unfinished
-        ) < :user_limit
+        WHERE (SELECT count(*) FROM ({_COUNTED}) AS unfinished) < :user_limit
     """
     on_conflict = """
         DO UPDATE SET
@@ -172,12 +200,7 @@ COME = Statement(
 CLAIMS = 7_301_584_222
 """Advisory lock of claims."""
 
-CLAIM_OPTIONS = """
-    set_config('exporter.reads', 'split', true),
-    set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
-    set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-    set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true)
-"""
+CLAIM_OPTIONS = f"set_config('exporter.reads', 'split', true), {INDEX_ORDER}"
 CLAIM_SETTINGS = f"SELECT pg_advisory_xact_lock({CLAIMS}), {CLAIM_OPTIONS}"
 """Settings of a claim's transaction, and the lock that allows one claim at a time.
 

@@ -30,7 +30,7 @@ from stream_app.db.statements import Record
 from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.registry import FORMATS, MISSING
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.queue_sql import MARK_ADMITTED, PRIORITIES, SUBMIT_LOCK, insert_jobs
+from stream_app.jobs.queue_sql import INDEX_ORDER, MARK_ADMITTED, PRIORITIES, SUBMIT_LOCK, insert_jobs
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
@@ -350,11 +350,12 @@ def submit_lock(user_id: str) -> str:
     """Return the SQL that locks the user's submissions until the transaction ends.
 
     Under this lock the number of the user's unfinished jobs, or of their schedules, is compared with a limit.
+    The SQL also makes the settings of the transaction that this needs.
     """
     number = int.from_bytes(
         blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), signed=True
     )
-    return f"SELECT pg_advisory_xact_lock({SUBMIT_LOCK}, {number});"
+    return f"SELECT pg_advisory_xact_lock({SUBMIT_LOCK}, {number}), {INDEX_ORDER};"
 
 
 def accepted_data(event: Event) -> LifecycleData:

@@ -7,7 +7,7 @@ PostgreSQL reports the plan of every executed statement, with its settings, para
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,13 +22,15 @@ from stream_app.jobs.claim import AttemptProgress
 from stream_app.jobs.job_queries import JobQueries, JobSearch, read_backlog
 from stream_app.jobs.queue import USERS_PER_CLAIM
 from stream_app.jobs.states import Status
+from stream_app.jobs.submission import RequestValidator, SubmitResult
 from stream_app.notifications.outbox import insert_deliveries
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
 from stream_app.worker.maintenance.bucket_cleaner import jobs_owning
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
-from tests.integration.jobs.jobs import Jobs, completed
+from tests.datasets import datasets_of
+from tests.integration.jobs.jobs import Jobs, completed, request
 
 FINISHED, PENDING, USERS = 50_000, 10_000, 500
 MOST = 6 * USERS_PER_CLAIM
@@ -229,6 +231,61 @@ async def test_no_statement_reads_rows_that_it_does_not_need(engine: AsyncEngine
     backlog = await read_backlog(engine)
     assert sum(backlog.jobs.values()) > 0.9 * PENDING
     judge("count of the queue", await plans.take(), PENDING)
+
+
+_WAITING_RUNS = """
+    INSERT INTO export_jobs (id, user_id, export_type, format, status, priority, created_at, run_at,
+        admitted_at, not_before, attempt, schedule_id)
+    SELECT md5('run ' || n)::uuid, 'user-7', 'ledger', 'csv', 'pending', 2, at, at, at,
+           at + interval '8 days', 0, md5('schedule ' || n % 10)::uuid
+    FROM generate_series(1, 100000) AS n
+    CROSS JOIN LATERAL (SELECT now() - n * interval '6 seconds' AS at) AS due
+"""
+"""Ten schedules that run each minute and wait a week for late rows."""
+
+
+async def test_runs_that_wait_for_late_rows_delay_no_job_of_their_user(
+    engine: AsyncEngine, plans: Plans
+) -> None:
+    """Their number follows from the calendars, and jobs of users are counted under a lock."""
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))
+        await connection.execute(text(_WAITING_RUNS))
+        await connection.execute(text("ALTER TABLE export_jobs ENABLE TRIGGER USER"))
+    queue = Jobs(engine).store
+    validator = RequestValidator({"csv"}, datasets_of("ledger"), has_passwords=lambda: True)
+
+    async def submitted(limit: int, priority: int = 1) -> SubmitResult:
+        job = validator.job(request(uuid4(), user_id="user-7"), now=datetime.now(UTC))
+        return await queue.submit(replace(job, priority=priority), user_limit=limit)
+
+    for analyzed in (False, True):
+        if analyzed:
+            async with engine.begin() as connection:
+                await connection.execute(text("ANALYZE export_jobs"))
+        await plans.take()
+        for priority in [0, 1, 2] * TIMES:
+            assert await submitted(100, priority) is SubmitResult.NEW
+        taken = await plans.take()
+        assert len(taken) >= 3 * TIMES
+        judge("submit with a limit", taken, MOST)
+    async with engine.begin() as connection:
+        for change in ("status = 'processing'", "outcome = '{}'"):
+            await connection.execute(
+                text(
+                    f"UPDATE export_jobs SET {change} WHERE id = (SELECT id FROM export_jobs "
+                    "WHERE user_id = 'user-7' AND schedule_id IS NULL AND status = 'pending' "
+                    "ORDER BY created_at DESC LIMIT 1)"
+                )
+            )
+        unfinished = await connection.scalar(
+            text(
+                "SELECT count(*) FROM export_jobs WHERE user_id = 'user-7' "
+                "AND status IN ('pending', 'processing') AND not_before IS NULL"
+            )
+        )
+    assert await submitted(unfinished) is SubmitResult.TOO_MANY
+    assert await submitted(unfinished + 1) is SubmitResult.NEW
 
 
 WANTED: list[dict[str, Any]] = [
