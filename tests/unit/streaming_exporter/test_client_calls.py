@@ -78,6 +78,7 @@ ELSEWHERE: dict[str, str] = {
     "probeDownload": HEAD,
     "probeFile": HEAD,
     "probeLink": HEAD,
+    "probeFileOfLink": HEAD,
     "getHealth": PROBES,
     "getReadiness": PROBES,
     "getMetrics": PROBES,
