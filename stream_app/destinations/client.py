@@ -1,9 +1,7 @@
 """The delivery client of destinations: sends the files of a job, and keeps its claim while it does."""
 
 import asyncio
-import math
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -14,6 +12,7 @@ import structlog
 from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
+from stream_app.destinations.delivery_claim import CLAIM_LOST, DeliveryClaim
 from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
 from stream_app.destinations.placement import facts_of, further_paths, manifest_of, outgoing_files
 from stream_app.destinations.progress import DeliveryProgress, files_left
@@ -24,7 +23,6 @@ from stream_app.jobs.models import ExportJob
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
 from stream_app.notifications.notification import Notification, Requested
 from stream_app.notifications.outbox import Outbox
-from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
@@ -37,21 +35,10 @@ THREADS = 4
 PAGE = 500
 """Files that are read from the list of a job's files at a time."""
 
-RENEWALS = 4
-"""How often a claim is renewed within the time of a claim."""
-
 UNKNOWN_TYPE = "application/octet-stream"
 """The media type of a file whose format this version does not know."""
 
 REPLACED = "replaced by a newer export, which has the same path"
-
-UNRECORDED = "the start of the delivery cannot be recorded"
-
-CLAIM_LOST = "the claim of the delivery is lost, or the job was removed"
-
-OTHERS_UNREADABLE = "the deliveries of other jobs cannot be read"
-
-BUSY = "another export is being sent to the same path"
 
 STOPPED = "the worker was stopped during the transfer, which continues"
 
@@ -100,6 +87,9 @@ class DestinationClient:
         for transfer in self._running:
             transfer.stopped.set()
 
+    def _claim(self, notification: Notification) -> DeliveryClaim:
+        return DeliveryClaim(self._outbox, notification)
+
     def _destination(self, notification: Notification) -> Destination:
         destination = self._datasets.destination(notification.address)
         if destination is None:
@@ -123,7 +113,7 @@ class DestinationClient:
         if not files:
             raise DeliveryRefused("the record of the job has no file")
         facts = facts_of(notification, requested, progress)
-        loop = asyncio.get_running_loop()
+        claim, loop = self._claim(notification), asyncio.get_running_loop()
         try:
             outgoing = outgoing_files(destination, facts, files)
             manifest = manifest_of(destination, facts, requested.manifest, files, outgoing)
@@ -135,23 +125,22 @@ class DestinationClient:
             return transfer.noted(located)
 
         def record() -> None:
-            renewed = asyncio.run_coroutine_threadsafe(self._renew(notification, known()), loop)
+            renewed = asyncio.run_coroutine_threadsafe(claim.renew(known()), loop)
             if not renewed.result():
                 raise TransferInterrupted(CLAIM_LOST)
 
         def record_look() -> None:
-            recorded = asyncio.run_coroutine_threadsafe(self._record_look(notification, known()), loop)
+            # Afterwards the same paths have new files.
+            recorded = asyncio.run_coroutine_threadsafe(claim.record_start(known()), loop)
             if not recorded.result():
                 raise TransferInterrupted(CLAIM_LOST)
 
         def begin_manifest() -> bool:
-            begun = asyncio.run_coroutine_threadsafe(
-                self._begin_manifest(notification, transfer, known()), loop
-            )
+            begun = asyncio.run_coroutine_threadsafe(claim.begin_manifest(transfer, known()), loop)
             return begun.result()
 
         def largest_set() -> int:
-            found = asyncio.run_coroutine_threadsafe(self._largest_set(notification, known()), loop)
+            found = asyncio.run_coroutine_threadsafe(claim.largest_set(known()), loop)
             return found.result()
 
         transfer = Transfer(
@@ -175,25 +164,6 @@ class DestinationClient:
         transfer.earlier = progress.earlier_files(transfer.path)
         return transfer
 
-    async def _renew(self, notification: Notification, progress: DeliveryProgress) -> bool:
-        """Record the progress. If the database is away, the files are possibly sent once more."""
-        try:
-            return await self._outbox.renew(notification, progress.as_json())
-        except Retryable as error:
-            log.info("delivery.progress_unrecorded", delivery=str(notification.delivery_id), error=str(error))
-            return True
-
-    async def _record_look(self, notification: Notification, progress: DeliveryProgress) -> bool:
-        """Record that files of an earlier place were looked for. Afterwards the same paths have new files.
-
-        Raises:
-            DeliveryFailed: the database is away.
-        """
-        try:
-            return await self._outbox.renew(notification, progress.as_json())
-        except Retryable as error:
-            raise DeliveryFailed(UNRECORDED, host_called=False, detail=str(error)) from error
-
     async def _run(
         self,
         notification: Notification,
@@ -211,7 +181,12 @@ class DestinationClient:
             raise DeliveryFailed(STOPPED, host_called=False)
         self._running.add(transfer)
         try:
-            progress = await self._begin(notification, transfer, progress)
+            progress = replace(progress, files=transfer.done, path=transfer.path)
+            begun = await self._claim(notification).begin(transfer, progress)
+            if begun is None:
+                left = await self._discard(notification, transfer, progress)
+                raise DeliveryRefused(_joined(REPLACED, left))
+            progress = begun
             await self._send_in_claim(notification, transfer, progress)
         except TransferInterrupted as error:
             raise DeliveryFailed(STOPPED if self._stopping else str(error)) from error
@@ -239,88 +214,6 @@ class DestinationClient:
             transfer.stopped.set()
             self._running.discard(transfer)
 
-    async def _begin(
-        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
-    ) -> DeliveryProgress:
-        """Record that the attempt begins to write, and its paths, which all attempts must use.
-
-        Returns:
-            The progress as it was recorded.
-
-        Raises:
-            DeliveryFailed: the claim is lost, or another job is being sent to the same path.
-            DeliveryRefused: a newer job was sent to the same path, which this one must not replace.
-        """
-        transfer.held_until = self._held_until()
-        progress = replace(progress, files=transfer.done, path=transfer.path)
-        begun = replace(progress, writing=notification.attempt, removed=False)
-        if not transfer.shares_paths:
-            try:  # files that are not on record would never be removed
-                is_held = await self._outbox.renew(notification, begun.as_json())
-            except Retryable as error:
-                raise DeliveryFailed(UNRECORDED, host_called=False, detail=str(error)) from error
-        else:
-            unbegun = replace(progress, removed=False).as_json()
-            try:
-                others = await self._outbox.begin_at_path(notification, unbegun)
-            except Retryable as error:
-                raise DeliveryFailed(OTHERS_UNREADABLE, host_called=False, detail=str(error)) from error
-            if others.is_writing:
-                raise DeliveryFailed(BUSY, host_called=False)
-            if others.is_newer:
-                left = await self._discard(notification, transfer, progress)
-                raise DeliveryRefused(_joined(REPLACED, left))
-            transfer.others_wrote = others.wrote
-            is_held = others.is_held
-        if not is_held:
-            raise DeliveryFailed(CLAIM_LOST, host_called=False)
-        return begun
-
-    async def _begin_manifest(
-        self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
-    ) -> bool:
-        """Record that the attempt begins to write the manifest, whose path other jobs have too.
-
-        Returns:
-            Whether to write it. The manifest of a job that was requested later stays.
-
-        Raises:
-            DeliveryFailed: the claim is lost, or another job writes a manifest there.
-        """
-        path = transfer.manifest_path
-        async with transfer.recording:
-            begun = replace(progress, manifest=path).as_json()
-            try:
-                others = await self._outbox.begin_at_path(notification, begun, key="manifest")
-            except Retryable as error:
-                raise DeliveryFailed(OTHERS_UNREADABLE, detail=str(error)) from error
-            if others.is_held:
-                transfer.manifest_begun = path
-        if others.is_writing:
-            raise DeliveryFailed(BUSY)
-        if not others.is_newer and not others.is_held:
-            raise DeliveryFailed(CLAIM_LOST)
-        if others.is_newer:
-            log.info(
-                "delivery.manifest_kept",
-                delivery=str(notification.delivery_id),
-                job_id=str(notification.job_id),
-                destination=transfer.destination.name,
-                path=path,
-            )
-        return not others.is_newer
-
-    async def _largest_set(self, notification: Notification, progress: DeliveryProgress) -> int:
-        """Return the largest number of files of another job that are possibly at the same path.
-
-        Raises:
-            DeliveryFailed: the database is away.
-        """
-        try:
-            return await self._outbox.largest_set(notification, progress.as_json())
-        except Retryable as error:
-            raise DeliveryFailed(OTHERS_UNREADABLE, detail=str(error)) from error
-
     async def _send_in_claim(
         self, notification: Notification, transfer: Transfer, progress: DeliveryProgress
     ) -> None:
@@ -331,11 +224,10 @@ class DestinationClient:
                 return await self._outbox.renew(notification, transfer.noted(progress).as_json())
 
         # It begins after the start was recorded, so that it does not replace that by older progress.
-        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
-            await self._in_thread(transfer.run)
+            async with self._claim(notification).renewed(transfer, renew):
+                await self._in_thread(transfer.run)
         finally:
-            heartbeat.cancel()
             if moved := transfer.settled(progress).told(transfer.path):
                 log.warning(
                     "delivery.moved",
@@ -354,39 +246,6 @@ class DestinationClient:
                 files=transfer.surplus,
                 error=transfer.surplus_error,
             )
-
-    async def _heartbeat(
-        self, notification: Notification, transfer: Transfer, renew: Callable[[], Awaitable[bool]]
-    ) -> None:
-        """Renew the claim, and stop the transfer if it is lost or cannot be renewed in time.
-
-        Args:
-            notification: the delivery.
-            transfer: what the claim is for.
-            renew: renews the claim; returns whether it still holds the delivery.
-        """
-        pause = self._outbox.lease.total_seconds() / RENEWALS
-        while True:
-            await asyncio.sleep(pause)
-            if time.monotonic() > transfer.held_until:  # the worker was frozen
-                transfer.stopped.set()
-                return
-            renewed_until = self._held_until()
-            held = True
-            try:
-                held = await renew()
-                transfer.held_until = renewed_until
-            except Retryable as error:
-                log.warning(
-                    "delivery.renewal_failed", delivery=str(notification.delivery_id), error=str(error)
-                )
-            if not held or time.monotonic() > transfer.held_until - pause:
-                transfer.stopped.set()
-                return
-
-    def _held_until(self) -> float:
-        """Return until when a claim that is renewed now is certainly held."""
-        return time.monotonic() + self._outbox.lease.total_seconds()
 
     async def _refuse(
         self,
@@ -446,37 +305,21 @@ class DestinationClient:
         progress = transfer.settled(progress)
         if not progress.writing or progress.removed:
             return _left(0, progress.files_left)
-        none = replace(progress, files=0, sent=0, path=transfer.path).as_json()
+        claim = self._claim(notification)
         self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
         transfer.stopped.clear()
-        transfer.held_until = self._held_until()
-
-        if transfer.shares_paths:
-            others = await retry_until_possible(
-                self._outbox.begin_at_path, notification, none, is_removal=True
-            )
-            transfer.kept = math.inf if others.is_writing else others.files
-            none |= {} if others.is_writing else {"writing": notification.attempt}
-            is_held = others.is_held
-        else:
-            is_held = await retry_until_possible(self._outbox.record, notification, none)
-        if is_held and transfer.shares_manifest:
-            none |= {"manifest": transfer.manifest_path}
-            others = await retry_until_possible(
-                self._outbox.begin_at_path, notification, none, is_removal=True, key="manifest"
-            )
-            transfer.keeps_manifest, is_held = others.is_writing, others.is_held
-            none |= {"manifest": None} if others.is_writing else {"writing": notification.attempt}
-        if not is_held:
+        transfer.held_until = claim.held_until()
+        none = await claim.begin_removal(transfer, progress)
+        if none is None:
             return None  # another worker has the delivery
 
         async def renew() -> bool:
             return await self._outbox.record(notification, none)
 
         # Without a claim, another worker would send the files while they are removed.
-        heartbeat = asyncio.create_task(self._heartbeat(notification, transfer, renew))
         try:
-            await self._in_thread(transfer.discard)
+            async with claim.renewed(transfer, renew):
+                await self._in_thread(transfer.discard)
         except Exception as error:  # the owner must learn the first error, not this one
             detail = getattr(error, "detail", repr(error))
             log.warning(
@@ -486,11 +329,8 @@ class DestinationClient:
                 error=detail,
             )
             return _left(transfer.left, transfer.settled(progress).files_left)
-        finally:
-            heartbeat.cancel()
         progress = transfer.settled(progress)
-        none |= {"removed": True, "left": list(progress.left)}
-        await retry_until_possible(self._outbox.record, notification, none)
+        await claim.record(none | {"removed": True, "left": list(progress.left)})
         return _left(0, progress.files_left)
 
     async def _in_thread(self, function: Callable[[], None]) -> None:
