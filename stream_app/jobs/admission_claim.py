@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.statements import Statement
 from stream_app.jobs.models import RUNNING, WAITING
-from stream_app.jobs.queue_sql import CLAIM_OPTIONS, CLAIMS
+from stream_app.jobs.queue_sql import CLAIM_OPTIONS, CLAIMS, run_zone
 
 LOCK_TIMEOUT = "200ms"
 """How long the statement waits for a row that is locked. Meanwhile claims of all workers wait."""
@@ -87,6 +87,7 @@ def admit_and_claim(columns: Iterable[str]) -> Statement:
             admitted_at = excluded.admitted_at, lease_until = excluded.lease_until,
             traceparent = excluded.traceparent, {claim}
         WHERE job.admitted_at IS NULL AND job.outcome IS NULL AND job.status = 'pending'
-        RETURNING job.*, CASE WHEN job.status = 'pending' THEN pg_notify('{WAKE_CHANNEL}', '')::text END
+        RETURNING job.*, {run_zone("job")},
+                  CASE WHEN job.status = 'pending' THEN pg_notify('{WAKE_CHANNEL}', '')::text END
         """
     )

@@ -463,7 +463,7 @@ def _claim_of(row: Record, worker: str) -> Claim:
         traceparent=row.traceparent,
         requested_at=row.created_at,
         window=row.window,
-        run_day=run_day_of(row.run_at, row.get("run_zone"), row.window),
+        run_day=run_day_of(row.run_at, row.run_zone, row.window),
     )
 
 
@@ -484,7 +484,7 @@ def _part_claim_of(row: Record, worker: str) -> PartClaim:
         traceparent=row.traceparent,
         requested_at=row.created_at,
         window=row.window,
-        run_day=run_day_of(row.run_at, row.get("run_zone"), row.window),
+        run_day=run_day_of(row.run_at, row.run_zone, row.window),
         number=part["number"],
         part_attempt=part["part_attempt"],
         range=part["range"],

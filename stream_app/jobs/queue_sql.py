@@ -34,6 +34,17 @@ PART_OF_ATTEMPT = "(part.snapshot IS NULL OR part.attempt = job.attempt)"
 """Condition: the part was planned by the job's current attempt, or it needs no snapshot of that attempt."""
 
 
+def run_zone(job: str) -> str:
+    """Return the column ``run_zone`` of a claim: the time zone of the schedule of the row ``job``.
+
+    Each statement that claims has it, so that a file has the same name whichever of them claims its job.
+    """
+    return f"""
+        (SELECT schedule.timezone FROM scheduled_exports AS schedule WHERE schedule.id = {job}.schedule_id)
+            AS run_zone
+    """
+
+
 LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '2s', true)"
 """Limits how long one statement by itself waits for a row that another transaction has locked."""
 
@@ -351,9 +362,7 @@ CLAIM = Statement(
         WHERE job.id = ANY (array(SELECT id FROM chosen WHERE number IS NULL))
         RETURNING job.*
     )
-    SELECT turn.after, rest.is_left, work.*,
-           (SELECT schedule.timezone FROM scheduled_exports AS schedule WHERE schedule.id = work.schedule_id)
-               AS run_zone
+    SELECT turn.after, rest.is_left, work.*, {run_zone("work")}
     FROM (
         SELECT CASE WHEN count(user_id) = :window THEN max(user_id) ELSE '' END AS after FROM in_turn
     ) AS turn CROSS JOIN (

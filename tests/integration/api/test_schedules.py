@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import httpx2
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy import text, update
 
 import api.schedules.service as api_schedules
 from producers.tokens import sign_token
+from stream_app.jobs.queue import JobQueue
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.outcomes import apply_run_outcomes
 from stream_app.schedules.store import ScheduleStore
@@ -465,6 +467,30 @@ async def test_a_run_now_is_a_job_of_the_schedule(api: Harness) -> None:
     assert (seen["name"], event.data["name"]) == ("Proofs of the day", "Proofs of the day")
     assert (seen["schedule_id"], seen["window"]["timezone"]) == (schedule["id"], "Asia/Tokyo")
     assert datetime.fromisoformat(seen["run_at"]) == job.run_at
+
+
+async def test_a_run_now_has_the_day_of_its_zone_however_it_is_claimed(api: Harness) -> None:
+    """A worker with nothing else to do claims it with its admission. Otherwise it waits for a claim."""
+    user, zone = api.user(), "Pacific/Kiritimati"
+    schedule = await made(user, window="none", timezone=zone)
+    queue, services = JobQueue.of(api.settings, api.engine), api.app.state.services
+    for at_once in (True, False):
+        job_id = UUID((await user.post(path(schedule, ":run"))).json()["export_job_id"])
+        await services.relay.settle()
+        (event,) = await api.published(job_id)
+        now = datetime.now(UTC)
+        job = replace(services.validator.job(event, now=now), admitted_at=now)
+        if at_once:
+            claims = (await queue.admit_and_claim("w", job)).claims
+        else:
+            await queue.admit([job])
+            claims = await queue.claim("w", 10)
+        (claim,) = claims
+        known = await api.queries.get(job_id)
+        assert known is not None
+        assert known.run_at is not None
+        assert claim.job_id == job_id
+        assert claim.run_day == known.run_at.astimezone(ZoneInfo(zone)).date(), at_once
 
 
 async def test_names_of_exports_and_schedules(api: Harness) -> None:
