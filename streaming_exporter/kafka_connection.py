@@ -157,9 +157,11 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> dict[st
     ]
     if not plain:
         return errors
-    for topic in plain:
-        log.warning("topic.retention_refused: %s keeps messages as long as the brokers' default", topic.name)
-    return errors | await _create(admin, plain)
+    second = await _create(admin, plain)
+    for name, error in second.items():
+        if error is NoError:  # otherwise the brokers refuse something else, or another program has made it
+            log.warning("topic.retention_refused: %s keeps messages as long as the brokers' default", name)
+    return errors | second
 
 
 async def ensure_topics(settings: KafkaSettings, *, wanted: str | None = None) -> None:

@@ -176,7 +176,11 @@ async def test_brokers_that_refuse_the_retention_of_a_topic_keep_it_by_their_def
 @pytest.mark.parametrize("refusal", [InvalidConfigurationError, PolicyViolationError])
 @pytest.mark.parametrize("second", [NoError, TopicAlreadyExistsError, PolicyViolationError])
 async def test_only_a_topic_with_a_configuration_is_created_without_it(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, refusal: type[KafkaError], second: type[KafkaError]
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    refusal: type[KafkaError],
+    second: type[KafkaError],
 ) -> None:
     """A policy can refuse other things, too, such as the number of copies: that is an error."""
     calls: list[dict[str, dict[str, str]]] = []
@@ -198,7 +202,11 @@ async def test_only_a_topic_with_a_configuration_is_created_without_it(
     else:
         await ensure_topics(own)
     assert calls[0].keys() == {own.topic(topic) for topic in Topic}
-    assert calls[1:] == [{own.topic(topic): {} for topic in Topic if topic in kafka_connection.RETENTION}]
+    plain = {own.topic(topic) for topic in Topic if topic in kafka_connection.RETENTION}
+    assert calls[1:] == [{name: {} for name in plain}]
+    lines = [line.getMessage() for line in caplog.records if "retention_refused" in line.getMessage()]
+    named = {name for name in plain if any(name in line for line in lines)}
+    assert (named, len(lines)) == ((plain, len(plain)) if second is NoError else (set(), 0))
 
 
 def test_two_queries_time_out_before_the_health_check_does() -> None:
