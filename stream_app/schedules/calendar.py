@@ -96,10 +96,6 @@ class Calendar:
         """Return the first run later than ``moment``, in UTC."""
         return next(self.after(moment))
 
-    def upcoming(self, moment: datetime, count: int) -> list[datetime]:
-        """Return the next ``count`` runs."""
-        return list(islice(self.after(moment), count))
-
     def latest(self, after: datetime, until: datetime, count: int = 1) -> list[datetime]:
         """Return the last ``count`` runs in ``(after, until]``, oldest first."""
         steps = count
