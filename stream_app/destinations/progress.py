@@ -33,7 +33,8 @@ class DeliveryProgress:
         alone: whether the attempt has removed what larger sets of other jobs had at its paths.
         left: earlier places with files that were sent before the destination was moved. The service cannot
             remove them, because it does not know any more how to sign in there. ``looked`` says that their
-            files were looked for at the same path of the new place, before anything was written there.
+            files were looked for at the same path of the new place, before anything was written there, and
+            ``found`` that they were there: it is the same place, or the files were copied to another one.
     """
 
     place: str
@@ -95,26 +96,30 @@ class DeliveryProgress:
         return sum(earlier.get("files", 0) for earlier in self.left if _is_in_doubt(earlier, path))
 
     def told(self, path: str) -> tuple[Mapping[str, Any], ...]:
-        """Return the earlier places that are certainly other ones than that of ``path``."""
-        return tuple(earlier for earlier in self.left if not _is_in_doubt(earlier, path))
+        """Return the earlier places that are other ones than that of ``path``, as far as is known."""
+        return tuple(
+            earlier for earlier in self.left if not _is_in_doubt(earlier, path) and not earlier.get("found")
+        )
 
     def looked(self, path: str, found: bool) -> Self:
         """Return the progress after the files of an earlier place were looked for at ``path``.
 
-        If they were found, it is the same place: the host has another name, or the user was changed.
+        If they were found, the host has another name, or the user was changed; or the files were copied to
+        a new host, so that the earlier place has them too. Only people can tell, so it is kept.
         """
-        seen = [{**earlier, "looked": True} for earlier in self.left if _is_in_doubt(earlier, path)]
-        return replace(self, left=(*self.told(path), *(() if found else seen)))
+        mark = {"looked": True} | ({"found": True} if found else {})
+        left = tuple({**earlier, **mark} if _is_in_doubt(earlier, path) else earlier for earlier in self.left)
+        return replace(self, left=left)
 
     @property
     def files_left(self) -> int:
-        """How many files are at earlier places."""
+        """How many files are at earlier places that are other ones, as far as is known."""
         return files_left(self.as_json())
 
 
 def files_left(progress: Mapping[str, Any]) -> int:
-    """Return how many files are at earlier places of the destination, by the stored progress."""
-    return sum(earlier.get("files", 0) for earlier in progress.get("left", ()))
+    """Return how many files are at other places where the destination was, by the stored progress."""
+    return sum(earlier.get("files", 0) for earlier in progress.get("left", ()) if not earlier.get("found"))
 
 
 def _is_in_doubt(earlier: Mapping[str, Any], path: str) -> bool:
@@ -126,7 +131,8 @@ def _at_place(
 ) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
     """Return the progress at a place, and the earlier places with files.
 
-    A destination that is moved back continues there.
+    A destination that is moved back continues there. If its files were found elsewhere, that is possibly the
+    same place, where they were removed since, so all are sent again.
     """
     left = list(known.get("left", ()))
     if known.get("place") == place:
@@ -135,6 +141,8 @@ def _at_place(
         left.append({name: known.get(name) for name in _KEPT})
     none: Mapping[str, Any] = {}
     here = next((earlier for earlier in left if earlier["place"] == place), none)
+    if here.get("found"):
+        here = {**here, "files": 0}
     return here, tuple(earlier for earlier in left if earlier["place"] != place)
 
 

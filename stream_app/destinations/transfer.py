@@ -32,8 +32,8 @@ class Transfer:
         done: files that are complete at the destination.
         sent: bytes of these files, and of the file that is being sent.
         earlier: how many files an attempt has sent to the same path before the destination was changed.
-        is_same_place: whether the first of them were found, so that the place is still the same; ``None`` if
-            they were not looked for.
+        is_same_place: whether one of them was found, so that the place is the same, or has a copy; ``None``
+            if they were not looked for.
         record_look: called after they were looked for, before anything is written.
         record: called after each complete file, and after an upload has begun that must be recorded.
         begin_manifest: called before the manifest is written at a path that other jobs have too. It returns
@@ -190,7 +190,8 @@ class Transfer:
     def _look(self, session: Session, options: SessionOptions) -> bool:
         """Look once whether files that were sent with other settings are here. Return whether it has looked.
 
-        Another name of the host, or another user, can mean the same place or another one.
+        Another name of the host, or another user, can mean the same place or another one. At a path that
+        other jobs have too, equal content is no proof.
 
         Raises:
             DestinationError: the destination is away.
@@ -201,7 +202,7 @@ class Transfer:
         found = False
         for file in self.outgoing[: self.earlier]:
             options.check()
-            found = found or _answer(partial(session.has, file)) is True
+            found = found or (self._is_own(file.path) and _answer(partial(session.has, file)) is True)
         self.is_same_place = found
         return True
 

@@ -84,7 +84,8 @@ class FilesLeft:
     """Files of a job that are possibly at a destination. ``path`` is that of the first one, if it is known.
 
     ``reason`` says why the last attempt of the delivery has ended, if one has. ``elsewhere`` are the paths of
-    the first files at the places where the destination was before.
+    the first files at the places where the destination was before. ``in_doubt`` are those that were found
+    after the host or the user was changed: they are at an earlier place only if they were copied.
     """
 
     job_id: str
@@ -92,10 +93,13 @@ class FilesLeft:
     path: str | None
     reason: str | None
     elsewhere: tuple[str, ...] = ()
+    in_doubt: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         where = self.destination if self.path is None else f"{self.destination}, {self.path}"
         where += "".join(f", {path} (before the destination was moved)" for path in self.elsewhere)
+        doubt = "possibly also where the destination was before its host or user was changed"
+        where += "".join(f", {path} ({doubt})" for path in self.in_doubt)
         return f"{where} (job {self.job_id}{f': {self.reason}' if self.reason else ''})"
 
 
@@ -167,6 +171,8 @@ async def lock_deliveries(connection: AsyncConnection, ids: Collection[UUID]) ->
 
 
 def _left(row: Row[Any]) -> FilesLeft:
-    elsewhere = tuple(str(earlier.get("path")) for earlier in row.elsewhere or ())
+    places = row.elsewhere or ()
+    elsewhere = tuple(str(earlier.get("path")) for earlier in places if not earlier.get("found"))
+    in_doubt = tuple(str(earlier.get("path")) for earlier in places if earlier.get("found"))
     path = row.path if row.is_partial else None
-    return FilesLeft(str(row.job_id), row.address, path, row.reason, elsewhere)
+    return FilesLeft(str(row.job_id), row.address, path, row.reason, elsewhere, in_doubt)

@@ -180,20 +180,45 @@ async def test_files_at_the_earlier_place_of_a_destination_that_was_moved_are_na
     assert not await erasing.has_record(job)
 
 
-async def test_a_host_with_another_name_has_left_no_files_at_an_earlier_place(
+async def test_files_that_are_found_under_another_name_of_the_host_are_in_doubt(
     depot: Depot, sftp: SftpServer, erasing: Erasing
 ) -> None:
-    """The same holds for another user, which is a part of the place as the host is."""
+    """It can be the same host, or a new one to which they were copied. The same holds for another user."""
     job = await begun(depot, sftp)
+    old = f"in/ledger/date=2026-11-26/{job}/ledger-00001.csv"
     sftp.faults()
     depot.use(on_sftp(sftp, host="localhost"))
     await depot.hurry()
     with structlog.testing.capture_logs() as logs:
         row = await depot.sent(job)
-    assert (row.status, row.progress.get("left")) == ("sent", None)
-    assert [line for line in logs if line["event"] == "delivery.moved"] == []
-    assert (await erasing()).left == ()
+    assert [(item["path"], item["found"]) for item in row.progress["left"]] == [(old, True)]
+    assert (row.status, [line for line in logs if line["event"] == "delivery.moved"]) == ("sent", [])
+    with pytest.raises(Rejected, match=f"{old} .possibly also where the destination was before") as caught:
+        await erasing()
+    assert (caught.value.code, await erasing.has_record(job)) == ("files_left", True)
+    done = await erasing(leave_files=True)
+    assert [(item.path, item.elsewhere, item.in_doubt) for item in done.left] == [(None, (), (old,))]
     assert not await erasing.has_record(job)
+
+
+async def test_equal_content_at_a_shared_path_is_no_proof_of_the_same_place(
+    depot: Depot, sftp: SftpServer, erasing: Erasing
+) -> None:
+    """Another job, whose table has not changed, has written the same there."""
+    shared = {"path": "{dataset}/{file_name}"}
+    depot.use(on_sftp(sftp, **shared))
+    sftp.faults(largest_file=100 * 1024)
+    job = await depot.job("acme", b"small", b"x" * 300_000)
+    async with depot.working():
+        old = (await depot.tried(job)).progress["path"]
+    sftp.faults()
+    depot.use(on_sftp(sftp, host="localhost", **shared))
+    await depot.hurry()
+    with structlog.testing.capture_logs() as logs:
+        assert (await depot.sent(job)).status == "sent"
+    assert [line["paths"] for line in logs if line["event"] == "delivery.moved"] == [[old]]
+    with pytest.raises(Rejected, match="before the destination was moved"):
+        await erasing()
 
 
 async def test_files_on_another_host_with_the_same_path_are_named(
