@@ -7,18 +7,26 @@ class DestinationError(ExporterError):
     """A destination did not take a file. ``str(error)`` is for users, ``detail`` is for the operators' log.
 
     ``affects_all``: other deliveries to it would fail too. ``is_permanent``: the destination never takes this
-    file, whatever its operators do, so it is not sent again by itself.
+    file, whatever its operators do, so it is not sent again by itself. ``is_busy``: somebody else uses the
+    file at the moment.
     """
 
     code = "destination_failed"
 
     def __init__(
-        self, message: str, *, detail: str = "", affects_all: bool = True, is_permanent: bool = False
+        self,
+        message: str,
+        *,
+        detail: str = "",
+        affects_all: bool = True,
+        is_permanent: bool = False,
+        is_busy: bool = False,
     ) -> None:
         super().__init__(message)
         self.detail = detail or message
         self.affects_all = affects_all and not is_permanent
         self.is_permanent = is_permanent
+        self.is_busy = is_busy
 
 
 class TransferInterrupted(ExporterError):

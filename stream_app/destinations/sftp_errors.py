@@ -17,11 +17,15 @@ LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The meaning of a status: the text for users, whether it is permanent, and whether it affects all."""
+    """The meaning of a status: the text for users, whether it is permanent, and whether it affects all.
+
+    ``is_busy``: somebody else uses the file at the moment.
+    """
 
     text: str
     is_permanent: bool = False
     affects_all: bool = True
+    is_busy: bool = False
 
 
 _FAILED = Meaning(errors.FAILED)
@@ -30,7 +34,7 @@ _AWAY = Meaning(errors.AWAY)
 _FULL = Meaning(errors.FULL)
 _NEVER = Meaning(errors.NEVER, is_permanent=True, affects_all=False)
 _OTHER = Meaning(errors.OTHER_AT_PATH, affects_all=False)
-_BUSY = Meaning(errors.FAILED, affects_all=False)
+_BUSY = Meaning(errors.FAILED, affects_all=False, is_busy=True)
 
 MEANINGS: Mapping[int, Meaning] = {
     sftp.FX_EOF: _FAILED,
@@ -86,6 +90,7 @@ def error_of(error: asyncssh.SFTPError, *, text: str | None = None) -> Destinati
         detail=detail_of(error),
         affects_all=meaning.affects_all,
         is_permanent=meaning.is_permanent,
+        is_busy=meaning.is_busy,
     )
 
 

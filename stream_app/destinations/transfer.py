@@ -22,6 +22,9 @@ from streaming_exporter.errors import Rejected, Retryable
 CHUNK = 2**20
 """Bytes that are read from the object store and written to the destination at a time."""
 
+BUSY_ATTEMPTS = 10
+"""Attempts, in about half an hour, after which a delivery no longer waits until others close old files."""
+
 
 @dataclass(eq=False)
 class Transfer:
@@ -126,10 +129,11 @@ class Transfer:
     def _remove_surplus(self, session: Session, options: SessionOptions) -> None:
         """Remove the files that a larger set of another job has at shared paths, as far as that is possible.
 
-        All files of this job are at the destination, so what refuses a removal does not concern them.
+        All files of this job are at the destination, so what refuses a removal does not concern them. A
+        receiver that reads an old file closes it soon; a lock that stays must not hold up the set.
 
         Raises:
-            DestinationError: the destination is away.
+            DestinationError: the destination is away, or somebody else uses a file at the moment.
             TransferInterrupted: it was stopped.
         """
         if not self.shares_paths:
@@ -137,7 +141,7 @@ class Transfer:
         try:
             self._remove_beyond(session, options)
         except DestinationError as error:
-            if str(error) == AWAY:
+            if str(error) == AWAY or (error.is_busy and self.attempt < BUSY_ATTEMPTS):
                 raise
             self.surplus_error = error.detail
         if self.alone:

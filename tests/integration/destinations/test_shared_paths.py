@@ -238,6 +238,7 @@ async def test_a_smaller_set_leaves_files_that_no_job_has_sent(
         DestinationError(FAILED),
         DestinationError(NEVER, is_permanent=True),
         DestinationError(AWAY),
+        DestinationError(FAILED, affects_all=False, is_busy=True),
     ],
     ids=str,
 )
@@ -245,7 +246,7 @@ async def test_a_smaller_set_is_sent_where_no_removal_is_permitted_and_waits_for
     depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, error: DestinationError
 ) -> None:
     destination, store = place
-    is_away = str(error) == AWAY
+    waits = str(error) == AWAY or error.is_busy
     depot.use(destination)
     larger = await depot.job("acme", b"a1", b"a2", b"a3")
     assert (await depot.sent(larger)).status == "sent"
@@ -258,12 +259,12 @@ async def test_a_smaller_set_is_sent_where_no_removal_is_permitted_and_waits_for
     monkeypatch.setattr(SftpSession, "remove", refuse)
     with structlog.testing.capture_logs() as logs:
         async with depot.working():
-            row = await (depot.tried(smaller) if is_away else depot.ended(smaller))
-    assert row.status == ("pending" if is_away else "sent")
+            row = await (depot.tried(smaller) if waits else depot.ended(smaller))
+    assert row.status == ("pending" if waits else "sent")
     left = [line["files"] for line in logs if line["event"] == "delivery.surplus_left"]
-    assert left == ([] if is_away else [2])
+    assert left == ([] if waits else [2])
     monkeypatch.undo()
-    if is_away:
+    if waits:
         await depot.hurry()
         assert (await depot.sent(smaller)).status == "sent"
         assert store.files() == {"in/ledger-1.csv": b"b1"}

@@ -142,6 +142,25 @@ def test_a_destination_that_does_not_say_what_is_there_is_asked_to_remove_it(
     assert place.recorded == [False, False, True], "later jobs look no further than this set"
 
 
+@pytest.mark.parametrize("status", [17, 25, 26, 27, 31])
+@pytest.mark.parametrize("found", [True, None])
+def test_a_rest_that_somebody_uses_is_removed_later(transfer: Any, status: int, found: bool | None) -> None:
+    place = Place(found, sftp_status(status))
+    with pytest.raises(DestinationError, match=FAILED):
+        transfer(place).run()
+    assert place.written == ["1.csv", "2.csv"]
+    assert place.calls == ["5.csv"]
+
+
+def test_a_rest_that_somebody_uses_for_long_does_not_hold_up_the_set(transfer: Any) -> None:
+    place = Place(True, sftp_status(17))
+    sending = transfer(place)
+    sending.attempt = transfers.BUSY_ATTEMPTS
+    sending.run()
+    assert place.written == ["1.csv", "2.csv", "list.json"]
+    assert (sending.surplus, sending.surplus_error) == (3, sftp_status(17).detail)
+
+
 @pytest.mark.parametrize("is_looking", [True, False])
 def test_a_destination_that_is_away_gets_the_list_of_the_files_later(transfer: Any, is_looking: bool) -> None:
     away = DestinationError(AWAY)
