@@ -76,9 +76,23 @@ Runs that users start in addition have another priority.
 _NEWEST = 1000
 """Jobs of one user that are looked through for those that count, in addition to as many as can count."""
 
+_REFUSAL_POSSIBLE = """
+    EXISTS (
+        SELECT FROM (
+            SELECT status, row_number() OVER () AS number FROM export_jobs
+            WHERE outcome IS NOT NULL LIMIT 100
+        ) AS ended WHERE status = 'pending' OR number = 100
+    )
+"""
+"""Condition: a job of any user can have ended before it started, and its end is not on record yet.
+
+Mostly there is none, and then no jobs of the user that ended long ago are read to find one. Where the ends of
+many jobs are not on record, only some of them are looked at.
+"""
+
 # Hundreds of thousands of runs can wait for late rows, and the user's other calls wait for the count. So each
 # part reads an index in its order (see INDEX_ORDER), and ends after some rows. Jobs of the lowest priority,
-# and jobs whose end is not on record yet, do not count behind as many newer jobs of the user.
+# and jobs that ended before they started, do not count behind as many newer jobs of the user.
 _COUNTED = f"""
     (
         SELECT 1 FROM export_jobs AS job
@@ -95,7 +109,8 @@ _COUNTED = f"""
         ) AS job WHERE NOT {_WAITING_RUN} LIMIT :user_limit
     ) UNION ALL (
         SELECT 1 FROM (
-            SELECT status, outcome FROM export_jobs AS job WHERE job.user_id = :user_id
+            SELECT status, outcome FROM export_jobs AS job
+            WHERE job.user_id = :user_id AND {_REFUSAL_POSSIBLE}
             ORDER BY job.created_at DESC, job.id DESC LIMIT :user_limit + {_NEWEST}
         ) AS job WHERE job.status = 'pending' AND job.outcome IS NOT NULL LIMIT :user_limit
     )

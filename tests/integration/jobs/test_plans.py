@@ -288,6 +288,52 @@ async def test_runs_that_wait_for_late_rows_delay_no_job_of_their_user(
     assert await submitted(unfinished + 1) is SubmitResult.NEW
 
 
+_OLD_JOBS = """
+    INSERT INTO export_jobs (id, user_id, export_type, format, status, created_at, admitted_at, completed_at)
+    SELECT md5('old ' || n)::uuid, 'old', 'ledger', 'csv', 'expired', at, at, at
+    FROM generate_series(1, 3000) AS n
+    CROSS JOIN LATERAL (SELECT now() - n * interval '1 hour' AS at) AS due
+"""
+
+
+_SOME_END = """
+    UPDATE export_jobs SET outcome = '{}'
+    WHERE id IN (SELECT id FROM export_jobs WHERE status = 'processing' LIMIT 5)
+"""
+
+
+async def test_jobs_that_have_ended_delay_no_job_of_their_user(engine: AsyncEngine, plans: Plans) -> None:
+    """They are read only while some job has ended before it started, and this is not on record yet."""
+    async with engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE export_jobs DISABLE TRIGGER USER"))
+        await connection.execute(text(_OLD_JOBS))
+        await connection.execute(text("UPDATE export_jobs SET outcome = NULL WHERE outcome IS NOT NULL"))
+        await connection.execute(text(_SOME_END))
+        await connection.execute(text("ALTER TABLE export_jobs ENABLE TRIGGER USER"))
+    queue = Jobs(engine).store
+    validator = RequestValidator({"csv"}, datasets_of("ledger"), has_passwords=lambda: True)
+
+    async def submitted(limit: int) -> SubmitResult:
+        job = validator.job(request(uuid4(), user_id="old"), now=datetime.now(UTC))
+        return await queue.submit(job, user_limit=limit)
+
+    await plans.take()
+    for _ in range(TIMES):
+        assert await submitted(100) is SubmitResult.NEW
+    taken = await plans.take()
+    assert len(taken) >= TIMES
+    judge("submit of a user with old jobs", taken, TIMES)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE export_jobs SET outcome = '{}' WHERE user_id = 'old' AND status = 'pending'")
+        )
+    assert await submitted(TIMES) is SubmitResult.TOO_MANY, "one of few"
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE export_jobs SET outcome = '{}' WHERE status = 'expired'"))
+    assert await submitted(TIMES) is SubmitResult.TOO_MANY, "one of many"
+    assert await submitted(TIMES + 1) is SubmitResult.NEW
+
+
 WANTED: list[dict[str, Any]] = [
     {},
     {"status": Status.FAILED},
