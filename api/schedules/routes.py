@@ -91,6 +91,7 @@ async def create_schedule(
 
     A call with the `Idempotency-Key` of an earlier one has the schedule that was made then, as it is now. If
     it asks for another schedule, or the schedule was changed since, it is 422 (`idempotency_key_reused`).
+    A call without `window_from` also finds a schedule that was made with a `window_from` in the past.
     The key of a schedule that was deleted makes one with the same id, which has the runs of the deleted one,
     and whose mails do not reach those who have unsubscribed from it.
     """

@@ -60,6 +60,9 @@ CALENDAR = ("schedule", "time_of_day", "day", "timezone")
 ASKED = tuple(name for name in REQUEST_COLUMNS if name not in ("user_id", "claims", "recipients"))
 """Fields of a request that its owner gives in the same way for a schedule."""
 
+CLOCK_ERROR = timedelta(minutes=1)
+"""More than the difference between two APIs that both read the clock of the database."""
+
 IDEMPOTENCY = UUID("0b8f4a56-5b0d-4a39-8f0e-6a1f4be0c2d7")
 """Namespace of the ids of schedules of requests with an ``Idempotency-Key``."""
 
@@ -125,10 +128,13 @@ async def _same(services: ApiServices, user: User, known: Schedule, order: Sched
 async def _can_begin(services: ApiServices, known: Schedule, window_from: datetime | None) -> bool:
     """Return whether the first window of a schedule can have begun at ``window_from``.
 
-    Each run moves the begin of the next window, and none moves it to a time before the first one.
+    Each run moves the begin of the next window, and none moves it to a time before the first one. Without
+    ``window_from`` the first window begins at the time of the call or before, and each later one too.
     """
     start = known.window_start
-    if window_from is None or start == window_from:
+    if window_from is None:
+        return start is None or start < services.clock.now() + CLOCK_ERROR
+    if start == window_from:
         return True
     return (
         start is not None and window_from < start and bool(await services.schedules.runs(known.id, limit=1))
