@@ -1,7 +1,7 @@
 """The delivery client of destinations: sends the files of a job, and keeps its claim while it does."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
@@ -124,16 +124,16 @@ class DestinationClient:
             located = replace(progress, path=transfer.path, writing=notification.attempt, removed=False)
             return transfer.noted(located)
 
-        def record() -> None:
-            renewed = asyncio.run_coroutine_threadsafe(claim.renew(known()), loop)
-            if not renewed.result():
-                raise TransferInterrupted(CLAIM_LOST)
+        def recorder(write: Callable[[DeliveryProgress], Awaitable[bool]]) -> Callable[[], None]:
+            async def written() -> bool:
+                async with transfer.recording:
+                    return await write(known())
 
-        def record_look() -> None:
-            # Afterwards the same paths have new files.
-            recorded = asyncio.run_coroutine_threadsafe(claim.record_start(known()), loop)
-            if not recorded.result():
-                raise TransferInterrupted(CLAIM_LOST)
+            def record() -> None:
+                if not asyncio.run_coroutine_threadsafe(written(), loop).result():
+                    raise TransferInterrupted(CLAIM_LOST)
+
+            return record
 
         def begin_manifest() -> bool:
             begun = asyncio.run_coroutine_threadsafe(claim.begin_manifest(transfer, known()), loop)
@@ -154,8 +154,8 @@ class DestinationClient:
             tag=notification.delivery_id.hex[:12],
             attempt=notification.attempt,
             done=min(progress.files, len(files)),
-            record=record,
-            record_look=record_look,
+            record=recorder(claim.renew),
+            record_look=recorder(claim.record_start),  # afterwards the same paths have new files
             begin_manifest=begin_manifest,
             further=partial(further_paths, destination, facts, files),
             largest_set=largest_set,

@@ -52,8 +52,8 @@ class Transfer:
             because another delivery was sent there. Its content can be equal, so a comparison cannot tell.
         keeps_manifest: whether :meth:`discard` leaves the manifest, because another job writes one there.
         manifest_begun: the path of the manifest, once it is begun at a path that other jobs have too.
-        recording: held in the event loop while progress is recorded, so that no older progress replaces the
-            note that the manifest is begun.
+        recording: held in the event loop while progress is recorded, so that no older progress, which waits
+            for the database, replaces newer one.
         removed: how many of the ``done`` files :meth:`discard` has removed.
         held_until: the time of ``time.monotonic()`` from which another worker can have the delivery. A worker
             that was frozen must not replace the files of that worker.

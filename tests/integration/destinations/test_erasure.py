@@ -201,6 +201,33 @@ async def test_files_that_are_found_under_another_name_of_the_host_are_in_doubt(
     assert not await erasing.has_record(job)
 
 
+async def test_progress_is_recorded_while_no_older_one_is_on_its_way(
+    depot: Depot, sftp: SftpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a renewal of the claim that waits for the database could replace the result of a look."""
+    job = await begun(depot, sftp)
+    run, renew = Transfer.run, Outbox.renew
+    running: list[Transfer] = []
+    recorded: list[tuple[bool | None, int, bool]] = []
+
+    def noted(transfer: Transfer) -> None:
+        running.append(transfer)
+        run(transfer)
+
+    async def watched(outbox: Outbox, *arguments: Any) -> bool:
+        recorded.extend((sent.is_same_place, sent.done, sent.recording.locked()) for sent in running)
+        return await renew(outbox, *arguments)
+
+    monkeypatch.setattr(Transfer, "run", noted)
+    monkeypatch.setattr(Outbox, "renew", watched)
+    sftp.faults()
+    depot.use(on_sftp(sftp, host="localhost"))
+    await depot.hurry()
+    assert (await depot.sent(job)).status == "sent"
+    assert {(True, 0), (True, 1), (True, 2)} <= {(looked, files) for looked, files, _ in recorded}
+    assert all(is_held for _, _, is_held in recorded)
+
+
 async def test_equal_content_at_a_shared_path_is_no_proof_of_the_same_place(
     depot: Depot, sftp: SftpServer, erasing: Erasing
 ) -> None:
