@@ -103,6 +103,9 @@ TLS_PORT = 465
 CLAIM_TIMEOUTS = 2
 """How many time-outs a claim holds at least. The client needs one to read a file, and one to send a mail."""
 
+RESET_SECONDS = 5.0
+"""How long a server can take to forget a mail that was begun."""
+
 STOPPED = "the worker was stopped before the mail was sent"
 UNREADABLE = "the file to attach cannot be read at the moment"
 AWAY = "the mail server cannot be reached"
@@ -171,7 +174,7 @@ class MailClient:
                 await client.rcpt(address)
                 if has_file and len(body) > (largest := largest_mail(client)):
                     refusal = f"SIZE: {largest:,}"
-                    await client.rset()
+                    await self._reset(client)
                 else:
                     data_sent = True
                     await client.data(body)
@@ -184,6 +187,13 @@ class MailClient:
             raise
         self._idle.append(client)
         return refusal
+
+    async def _reset(self, client: SMTP) -> None:
+        """Let the server forget a mail that was begun. If it refuses, the next mail has a new connection."""
+        try:
+            await client.rset(timeout=RESET_SECONDS)
+        except (SMTPException, OSError):
+            client.close()
 
     async def mail(self, notification: Notification) -> EmailMessage:
         """Build the mail that :meth:`send` sends.

@@ -18,7 +18,7 @@ STRICT = policy.SMTP.clone(raise_on_defect=True)
 
 @dataclass
 class MailServer:
-    """Stores accepted mails. ``refused`` maps a recipient, or ``data``, to the reply for it.
+    """Stores accepted mails. ``refused`` maps a recipient, ``data`` or ``rset`` to the reply for it.
 
     Mails to those in ``held`` are kept, but their senders wait for the answer. A mail of more than
     ``largest`` bytes gets the answer ``too_large``.
@@ -48,6 +48,9 @@ class MailServer:
             return answer
         envelope.rcpt_tos.append(address)
         return "250 OK"
+
+    async def handle_RSET(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        return self.refused.get("rset", "250 OK")
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         if answer := self.refused.get("data"):

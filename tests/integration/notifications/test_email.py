@@ -240,6 +240,21 @@ async def test_a_file_that_is_too_large_for_the_server_as_an_attachment_is_not_s
     assert await office.statuses(job) == {"a@example.com": "sent"}
 
 
+async def test_a_server_that_does_not_forget_a_mail_gets_the_one_without_the_file_over_another_connection(
+    office: Office, storage: ObjectStore
+) -> None:
+    job = await with_file(office, storage, 40_000)
+    async with (
+        mail_server(size=45_000) as server,
+        office.working(smtp_port=server.port, mail_attach_max_bytes=50_000),
+    ):
+        server.refused["rset"] = "502 5.5.1 not here"
+        await office.settled(job)
+    check_link_only(server.mails)
+    (row,) = await office.rows(job)
+    assert (row.status, row.attempts, server.connections) == ("sent", 1, 2)
+
+
 async def test_a_mail_that_the_server_refuses_without_its_file_too_has_failed(
     office: Office, storage: ObjectStore
 ) -> None:
