@@ -100,8 +100,9 @@ def build_mail(
 
 TLS_PORT = 465
 
-CLAIM_TIMEOUTS = 2
-"""How many time-outs a claim holds at least. The client needs one to read a file, and one to send a mail."""
+CLAIM_TIMEOUTS = 3
+"""How many time-outs a claim holds at least. The client needs one to read a file, one to send the mail with
+it, and one to send the mail without it if the server refuses that."""
 
 RESET_SECONDS = 5.0
 """How long a server can take to forget a mail that was begun."""
@@ -262,7 +263,7 @@ class MailClient:
         return Attachment(name, notification.content_type or "application/octet-stream", content)
 
     async def _read(self, key: str) -> bytes:
-        """Read a file, for as long as a mail can take to be sent: the claim of the delivery ends after both.
+        """Read a file, for as long as a mail can take to be sent: the claim of the delivery ends later.
 
         Raises:
             DeliveryFailed: it cannot be read in time, or the worker stops.

@@ -64,9 +64,13 @@ class Server:
 
 
 class Storage:
-    """Has a file of 50,000 bytes."""
+    """Has a file of 50,000 bytes, which takes ``seconds`` to read."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds = clock, seconds
 
     async def call(self, *_: object) -> bytes:
+        await self.clock.add(self.seconds)
         return b"x" * 50_000
 
     def read(self, key: str) -> None:
@@ -84,7 +88,12 @@ class Post:
     """A mail client, its server, and the time that it takes to build the mail without its file."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, clock: Clock, *answers: float, build: float = 0
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        clock: Clock,
+        *answers: float,
+        build: float = 0,
+        read: float = 0,
     ) -> None:
         settings = Settings(
             _env_file=None,
@@ -93,7 +102,7 @@ class Post:
             delivery_timeout_seconds=TIMEOUT,
         )
         self.server = Server(clock, iter(answers))
-        self.client = MailClient(settings, DeliveryLinks(settings), cast(ObjectStore, Storage()))
+        self.client = MailClient(settings, DeliveryLinks(settings), cast(ObjectStore, Storage(clock, read)))
         monkeypatch.setattr(self.client, "_client", lambda: self.server)
         monkeypatch.setattr(self.client, "_build", self._built)
         self.clock, self.build, self.stops = clock, build, False
@@ -114,10 +123,11 @@ class Post:
         await self.client.send(notification(file_size=50_000))
 
 
+@pytest.mark.parametrize("read", [0, TIMEOUT * 0.9])
 async def test_the_mail_without_its_file_has_a_time_out_of_its_own(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, read: float
 ) -> None:
-    post = Post(monkeypatch, clock, TIMEOUT * 0.8, TIMEOUT * 0.8)
+    post = Post(monkeypatch, clock, TIMEOUT * 0.8, TIMEOUT * 0.8, read=read)
     await post.send()
     assert post.server.sizes == [100_000, 4]
 
@@ -125,7 +135,7 @@ async def test_the_mail_without_its_file_has_a_time_out_of_its_own(
 async def test_a_mail_that_is_built_too_long_after_a_refusal_was_certainly_not_sent(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    post = Post(monkeypatch, clock, TIMEOUT * 0.8, build=TIMEOUT * 2)
+    post = Post(monkeypatch, clock, TIMEOUT * 0.8, build=TIMEOUT * 3)
     with pytest.raises(DeliveryFailed, match=SILENT):
         await post.send()
     assert post.server.sizes == [100_000]
