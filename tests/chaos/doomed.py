@@ -119,11 +119,11 @@ def _in_a_file(call: Call) -> Iterable[UUID]:
 
 def _upload(call: Call) -> Iterable[UUID]:
     """Return the job of an upload to a destination, where ``in/<job>/<file>`` is the key."""
-    return [] if call.on._own_key else _key(call.on._key)
+    return _key(call.on._key) if call.on._key.startswith("in/") else []
 
 
 def _sent_part(call: Call) -> Iterable[UUID]:
-    return [] if call.on._own_key else _part(call)
+    return _part(call) if call.on._key.startswith("in/") else []
 
 
 def _target(*, is_manifest: bool) -> Callable[[Call], Iterable[UUID]]:
