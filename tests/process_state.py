@@ -1,5 +1,6 @@
 """What tests of one process share, and what no test changes for the next: commands, TLS contexts, logs."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,15 @@ structlog.configure = _configure_without_cache  # type: ignore[assignment] # all
 
 @pytest.fixture(autouse=True)
 def _same_logs() -> Iterator[None]:
-    """Give the next test the configuration of structlog that this one has found."""
+    """Give the next test structlog and the root logger as this one has found them.
+
+    A handler that a command has added writes into the output of that command, which is closed. The library
+    would report that in the output of a later test.
+    """
     before = structlog.get_config()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
     structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
