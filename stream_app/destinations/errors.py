@@ -7,8 +7,8 @@ class DestinationError(ExporterError):
     """A destination did not take a file. ``str(error)`` is for users, ``detail`` is for the operators' log.
 
     ``affects_all``: other deliveries to it would fail too. ``is_permanent``: the destination never takes this
-    file, whatever its operators do, so it is not sent again by itself. ``is_busy``: somebody else uses the
-    file at the moment.
+    file, whatever its operators do, so it is not sent again by itself. ``is_busy``: another client of
+    the destination has locked the file.
     """
 
     code = "destination_failed"

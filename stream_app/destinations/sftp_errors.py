@@ -19,7 +19,7 @@ LOST = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
 class Meaning:
     """The meaning of a status: the text for users, whether it is permanent, and whether it affects all.
 
-    ``is_busy``: somebody else uses the file at the moment.
+    ``is_busy``: another client of the destination has locked the file.
     """
 
     text: str

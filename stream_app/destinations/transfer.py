@@ -133,7 +133,7 @@ class Transfer:
         receiver that reads an old file closes it soon; a lock that stays must not hold up the set.
 
         Raises:
-            DestinationError: the destination is away, or somebody else uses a file at the moment.
+            DestinationError: the destination is away, or another client has locked a file.
             TransferInterrupted: it was stopped.
         """
         if not self.shares_paths:

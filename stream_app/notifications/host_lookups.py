@@ -14,7 +14,7 @@ from typing import TypeAlias
 from stream_app.notifications.channel import DeliveryFailed
 
 LOOKUPS = 32
-"""Lookups at a time, with those that nobody waits for any more."""
+"""Limit of the lookups that run at a time. Those whose caller has given up count too."""
 
 USER_LOOKUPS = 4
 """Lookups of one user at a time. It is the number of webhooks of one user that are sent at a time."""
@@ -55,7 +55,7 @@ class HostLookups:
             self.running[user] -= 1
             if not self.running[user]:
                 del self.running[user]
-            if result.done():  # nobody waits any more
+            if result.done():  # the caller has given up
                 return
             if isinstance(found, Exception):
                 result.set_exception(found)

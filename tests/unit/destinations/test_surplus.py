@@ -144,7 +144,7 @@ def test_a_destination_that_does_not_say_what_is_there_is_asked_to_remove_it(
 
 @pytest.mark.parametrize("status", [17, 25, 26, 27, 31])
 @pytest.mark.parametrize("found", [True, None])
-def test_a_rest_that_somebody_uses_is_removed_later(transfer: Any, status: int, found: bool | None) -> None:
+def test_a_locked_rest_is_removed_later(transfer: Any, status: int, found: bool | None) -> None:
     place = Place(found, sftp_status(status))
     with pytest.raises(DestinationError, match=FAILED):
         transfer(place).run()
@@ -152,7 +152,7 @@ def test_a_rest_that_somebody_uses_is_removed_later(transfer: Any, status: int, 
     assert place.calls == ["5.csv"]
 
 
-def test_a_rest_that_somebody_uses_for_long_does_not_hold_up_the_set(transfer: Any) -> None:
+def test_a_rest_that_stays_locked_does_not_hold_up_the_set(transfer: Any) -> None:
     place = Place(True, sftp_status(17))
     sending = transfer(place)
     sending.attempt = transfers.BUSY_ATTEMPTS

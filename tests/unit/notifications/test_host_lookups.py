@@ -60,7 +60,7 @@ async def test_names_whose_servers_do_not_answer_delay_no_other_work(
         assert await asyncio.get_running_loop().getaddrinfo("database", 5432) == FOUND
 
 
-async def test_lookups_that_nobody_waits_for_count_for_their_user(resolver: Resolver) -> None:
+async def test_lookups_whose_caller_has_given_up_count_for_their_user(resolver: Resolver) -> None:
     lookups = HostLookups()
     waiting = [
         asyncio.create_task(lookups.find(f"slow{number}", 443, user="eve")) for number in range(USER_LOOKUPS)
