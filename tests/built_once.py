@@ -18,7 +18,7 @@ from stream_app.settings import Settings
 
 
 def keep() -> None:
-    """Keep the tree of each application that ``CliRunner`` runs, and the default contexts of TLS clients."""
+    """Keep the command tree of each application that ``CliRunner`` runs, and default contexts of TLS."""
     vars(typer.testing)["_get_command"] = command_of
     vars(httpcore2)["default_ssl_context"] = _trusted
     build = PublicPost.__init__
