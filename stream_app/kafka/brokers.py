@@ -13,7 +13,8 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
+from aiokafka.errors import BrokerResponseError, GroupIdNotFound, KafkaError, for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_app.kafka.topic_ids import TopicIdsRequest, ids_of
@@ -26,6 +27,9 @@ Partition = tuple[str, int]
 
 ATTEMPTS = 3
 """How often a query is tried: in a cluster with a broker down, the next try can reach another broker."""
+
+RETRY_SECONDS = 0.1
+"""The time in seconds before a query is repeated that a broker cannot answer yet."""
 
 RETENTION_MS = "retention.ms"
 """The setting of a topic that says how long messages are kept. -1 stands for ever."""
@@ -226,13 +230,19 @@ class Brokers:
         last: Exception | None = None
         try:
             async with asyncio.timeout(QUERY_SECONDS):
-                for _ in range(ATTEMPTS):
+                attempts = ATTEMPTS
+                while attempts:
                     try:
                         return await question(*await self._connected())
                     except NOT_ALLOWED as error:
                         raise NotAllowed(f"Kafka: this principal lacks a right ({error})") from error
                     except (TimeoutError, KafkaError, OSError) as error:
                         last = error
+                        if isinstance(error, BrokerResponseError) and error.retriable:
+                            # A coordinator that has just started loads its groups; coordinators move.
+                            await asyncio.sleep(RETRY_SECONDS)
+                            continue
+                        attempts -= 1
                         # Connect again: a client in a wrong state must not look like brokers that are away.
                         await self._disconnect()
         except TimeoutError as error:
@@ -308,12 +318,32 @@ async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:
     coordinator = await admin.find_coordinator(name)
     (answer,) = await admin.describe_consumer_groups([name], coordinator)
     (code, _, state, _, _, members, *_) = answer.groups[0]
-    error = for_code(code)
-    if code and error is not GroupIdNotFound:
-        raise error()
-    offsets = await admin.list_consumer_group_offsets(name, coordinator)
+    _check(code, but_for=GroupIdNotFound)
     return Group(
         state,
         frozenset(str(client_id) for _, client_id, *_ in members or ()),
-        {(place.topic, place.partition): item.offset for place, item in offsets.items()},
+        await _committed(admin, name, coordinator),
     )
+
+
+async def _committed(admin: AIOKafkaAdminClient, group: str, coordinator: int) -> dict[Partition, int]:
+    """Return the committed offsets of a group.
+
+    ``list_consumer_group_offsets`` of the client does not read the error of the whole answer: a coordinator
+    that loads its groups or has moved would look like a group without offsets.
+    """
+    answer = await admin._send_request(OffsetFetchRequest(group, None), coordinator)
+    _check(answer.error_code)
+    committed: dict[Partition, int] = {}
+    for topic, partitions in answer.topics:
+        for number, offset, _, code in partitions:
+            _check(code)
+            committed[topic, number] = offset
+    return committed
+
+
+def _check(code: int, *, but_for: type[KafkaError] | None = None) -> None:
+    """Raise the error that a broker answered with, unless it is ``but_for``."""
+    error = for_code(code)
+    if code and error is not but_for:
+        raise error()

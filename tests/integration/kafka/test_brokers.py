@@ -10,15 +10,22 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
+    BrokerResponseError,
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
     InvalidConfigurationError,
     KafkaError,
     NoError,
+    NotCoordinatorForGroupError,
     PolicyViolationError,
     TopicAlreadyExistsError,
 )
+from aiokafka.protocol.admin import DescribeGroupsRequest
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from stream_app.kafka import brokers as module
 from stream_app.kafka.brokers import Brokers
@@ -106,6 +113,66 @@ async def test_an_address_that_does_not_answer_leaves_time_for_another_one(
             assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
         finally:
             await brokers.close()
+
+
+def with_error(response: Any, error: type[BrokerResponseError]) -> Any:
+    """Return a response of a broker that says ``error`` in the place that its kind has for it."""
+    if groups := getattr(response, "groups", None):
+        response.groups = [(error.errno, *groups[0][1:])]
+    else:
+        response.error_code = error.errno
+    return response
+
+
+@pytest.mark.parametrize("request_type", [FindCoordinatorRequest, DescribeGroupsRequest, OffsetFetchRequest])
+@pytest.mark.parametrize(
+    "error", [GroupLoadInProgressError, GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError]
+)
+async def test_a_group_is_queried_again_while_its_coordinator_cannot_answer(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    request_type: type,
+    error: type[BrokerResponseError],
+) -> None:
+    """After a restart of the brokers; a group without committed offsets would be a wrong answer."""
+    await ensure_topics(settings)
+    place = (settings.topic(Topic.TICKS), 0)
+    reader = AIOKafkaConsumer(**client_options(settings), group_id=settings.group)
+    await reader.start()
+    reader.assign([TopicPartition(*place)])
+    await reader.commit({TopicPartition(*place): 7})
+    await reader.stop()
+    answers = 0
+    send = AIOKafkaAdminClient._send_request
+
+    async def refuse_five_times(admin: Any, request: Any, *node: Any) -> Any:
+        nonlocal answers
+        response = await send(admin, request, *node)
+        if isinstance(request, request_type):
+            answers += 1
+            if answers <= 5:
+                return with_error(response, error)
+        return response
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "_send_request", refuse_five_times)
+    brokers = Brokers(settings, client_id="test", timeout=patient(5))
+    try:
+        assert (await brokers.group()).committed[place] == 7
+        assert answers == 6
+    finally:
+        await brokers.close()
+
+
+async def test_a_query_that_no_coordinator_answers_ends_as_an_outage(
+    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUERY_SECONDS", 0.5)
+
+    async def question(*_: object) -> None:
+        raise GroupLoadInProgressError
+
+    with pytest.raises(Outage, match="GroupLoadInProgressError"):
+        await brokers._ask(question)
 
 
 async def test_queries_of_several_callers_run_one_after_another(brokers: Brokers) -> None:
