@@ -9,7 +9,7 @@ import typer
 from producers.request_options import Content, ExportType, Format, OptionalFormat, Receivers
 from streaming_exporter.errors import UsageError
 
-_WHEN_HELP = "daily, weekly, monthly, or a cron expression of five fields"
+_EVERY_HELP = "daily, weekly, monthly, or a cron expression of five fields"
 CLEARABLE = {
     "name": "name",
     "filters": "filters",
@@ -33,8 +33,8 @@ COPIED = (
 PERIODS = ("daily", "weekly", "monthly")
 MAX_NAME_LENGTH = 200
 
-When = Annotated[str, typer.Option("--schedule", "--every", help=_WHEN_HELP)]
-NewWhen = Annotated[str | None, typer.Option("--schedule", "--every", help=_WHEN_HELP)]
+Every = Annotated[str, typer.Option("--schedule", "--every", help=_EVERY_HELP)]
+OptionalEvery = Annotated[str | None, typer.Option("--schedule", "--every", help=_EVERY_HELP)]
 TimeOfDay = Annotated[
     str | None, typer.Option("--time-of-day", "--at", metavar="HH:MM", help="Time of day. Default: 00:00")
 ]
@@ -68,27 +68,30 @@ Clear = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What a new schedule needs."""
+class CreateOptions:
+    """The options that a new schedule needs: dataset, format, calendar."""
 
     export_type: ExportType
     file_format: Format
-    when: When
+    every: Every
 
 
 @dataclass(frozen=True, slots=True)
-class NewKind:
-    """The same of a schedule that exists; its dataset stays."""
+class ChangeOptions:
+    """The same options of a command that changes a schedule.
+
+    All are optional, and the dataset cannot be changed.
+    """
 
     file_format: OptionalFormat = None
-    when: NewWhen = None
+    every: OptionalEvery = None
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class CalendarOptions:
     """When a schedule runs, and which rows each run has."""
 
-    at: TimeOfDay = None
+    time_of_day: TimeOfDay = None
     day: Day = None
     timezone: Timezone = None
     window: Window = None
@@ -98,13 +101,13 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Cleared:
-    """What is removed from a schedule."""
+class ClearOptions:
+    """The fields that the command removes from a schedule."""
 
     clear: Clear = None
 
     def fields(self) -> dict[str, None]:
-        """Return the fields that are to be removed.
+        """Return the fields that the command removes, with ``None`` as their value.
 
         Raises:
             UsageError: a name is unknown.
@@ -117,23 +120,25 @@ class Cleared:
         return found
 
 
-def body_of(kind: Kind | NewKind, timing: Timing, content: Content, receivers: Receivers) -> dict[str, Any]:
-    """Return the body of a call with what was given to a command. Nothing else is in it.
+def body_of(
+    basics: CreateOptions | ChangeOptions, calendar: CalendarOptions, content: Content, receivers: Receivers
+) -> dict[str, Any]:
+    """Return the body of a call with the options that were given to a command, and nothing else.
 
     Raises:
         UsageError: an argument is invalid.
     """
     body = {
-        "export_type": kind.export_type if isinstance(kind, Kind) else None,
-        "format": kind.file_format,
-        "schedule": kind.when,
-        "time_of_day": timing.at,
-        "day": timing.day,
-        "timezone": timing.timezone,
-        "window": timing.window,
-        "delay": timing.delay,
-        "catch_up": timing.catch_up,
-        **content.fields(timing.file_timezone),
+        "export_type": basics.export_type if isinstance(basics, CreateOptions) else None,
+        "format": basics.file_format,
+        "schedule": basics.every,
+        "time_of_day": calendar.time_of_day,
+        "day": calendar.day,
+        "timezone": calendar.timezone,
+        "window": calendar.window,
+        "delay": calendar.delay,
+        "catch_up": calendar.catch_up,
+        **content.fields(calendar.file_timezone),
         "email_recipients": receivers.recipients or None,
         "webhook": receivers.webhook,
         "destination": receivers.destination,

@@ -46,15 +46,15 @@ class Api:
 @cli.command()
 @grouped
 def create(
-    kind: options.Kind,
-    timing: options.Timing,
+    basics: options.CreateOptions,
+    calendar: options.CalendarOptions,
     content: Content,
     receivers: Receivers,
     api: Api,
 ) -> None:
     """Create a schedule; print its id and its next runs."""
     with exit_on_error():
-        schedule = _call("POST", "", options.body_of(kind, timing, content, receivers), api)
+        schedule = _call("POST", "", options.body_of(basics, calendar, content, receivers), api)
         if not api.as_json:
             typer.echo(schedule["id"])
         _show_next(schedule, as_json=api.as_json)
@@ -64,11 +64,11 @@ def create(
 @grouped
 def edit(
     schedule_id: ScheduleId,
-    kind: options.NewKind,
-    timing: options.Timing,
+    basics: options.ChangeOptions,
+    calendar: options.CalendarOptions,
     content: Content,
     receivers: Receivers,
-    clear: options.Cleared,
+    clear: options.ClearOptions,
     api: Api,
 ) -> None:
     """Change a schedule; print its next runs.
@@ -77,7 +77,7 @@ def edit(
     kind.
     """
     with exit_on_error():
-        body = options.body_of(kind, timing, content, receivers) | clear.fields()
+        body = options.body_of(basics, calendar, content, receivers) | clear.fields()
         if not body:
             raise UsageError("nothing to change: give at least one option, such as --name or --at")
         _show_next(_call("PATCH", f"/{schedule_id}", body, api), as_json=api.as_json)
@@ -87,11 +87,11 @@ def edit(
 @grouped
 def duplicate(
     schedule_id: ScheduleId,
-    kind: options.NewKind,
-    timing: options.Timing,
+    basics: options.ChangeOptions,
+    calendar: options.CalendarOptions,
     content: Content,
     receivers: Receivers,
-    clear: options.Cleared,
+    clear: options.ClearOptions,
     api: Api,
 ) -> None:
     """Create a schedule like another one; print its id.
@@ -102,7 +102,7 @@ def duplicate(
     """
     with exit_on_error():
         known = _call("GET", f"/{schedule_id}", None, api)
-        body = options.copy_of(known, options.body_of(kind, timing, content, receivers) | clear.fields())
+        body = options.copy_of(known, options.body_of(basics, calendar, content, receivers) | clear.fields())
         schedule = _call("POST", "", body, api, user_id=known["user_id"])
         if not api.as_json:
             typer.echo(schedule["id"])
