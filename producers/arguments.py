@@ -15,8 +15,11 @@ from streaming_exporter.unique_names import RepeatedName, unique_names
 OPERATORS = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "contains", "is_null")
 LISTS = ("in", "not_in")
 TEXTUAL = ("prefix", "contains")
-SIGNS = {">=": "gte", "<=": "lte", "!=": "ne", "=": "eq", ">": "gt", "<": "lt"}
-"""Signs that stand for operators."""
+SIGNS = {">=": "gte", "<=": "lte", "!=": "ne", "<>": "ne", "==": "eq", "=": "eq", ">": "gt", "<": "lt"}
+"""Signs that stand for operators. A sign is before each other sign that it begins with."""
+_NO_VALUE = re.compile(r"\s*(?!<[^<>]+>$)[=<>!~]")
+"""What cannot follow a sign, because the whole is a sign of another language, such as ``=>``. Text in angle
+brackets can."""
 WORDS = {"true": True, "false": False, "null": None}
 
 
@@ -25,7 +28,8 @@ def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str
 
     A filter is ``column=value``, with any of :data:`SIGNS` in place of ``=``, or ``column:op=value``. The
     first sign separates the parts, so a column with a sign in its name must be in the JSON object. If there
-    are blanks before the sign, blanks on both sides of it are removed.
+    are blanks before the sign, blanks on both sides of it are removed. A value that begins with a character
+    of a sign needs ``column:op=value``.
 
     Raises:
         UsageError: a filter or the JSON object is invalid.
@@ -42,6 +46,11 @@ def parse_filters(pairs: Iterable[str], document: str | None = None) -> dict[str
             raise UsageError(
                 f"--filter {pair!r}: expected column=value or column:op=value; "
                 f"allowed signs: {', '.join(SIGNS)}"
+            )
+        if not colon and (found := _NO_VALUE.match(text)):
+            raise UsageError(
+                f"--filter {pair!r}: there is no sign {sign + found[0].strip()!r}; allowed signs: "
+                f"{', '.join(SIGNS)}; for a value that begins with it: {column}:{operator}={text.lstrip()}"
             )
         if operator not in OPERATORS:
             raise UsageError(
@@ -146,12 +155,18 @@ def parse_columns(texts: Iterable[str]) -> list[str] | None:
 
 
 def _parts(pair: str) -> tuple[str, str, str]:
-    """Split at the first sign; return the text before it, the sign, and the text after it."""
+    """Split at the first sign; return the text before it, the sign, and the text after it.
+
+    Behind ``column:op`` the sign is ``=`` alone: ``note:eq==a`` is the value ``=a``.
+    """
     found = re.search("|".join(map(re.escape, SIGNS)), pair)
     if found is None:
         return pair, "", ""
-    target, text = pair[: found.start()], pair[found.end() :]
-    return (target.strip(), found[0], text.strip()) if target != target.rstrip() else (target, found[0], text)
+    target, sign = pair[: found.start()], found[0]
+    if ":" in target and sign == "==":
+        sign = "="
+    text = pair[len(target) + len(sign) :]
+    return (target.strip(), sign, text.strip()) if target != target.rstrip() else (target, sign, text)
 
 
 def _value(text: str, operator: str) -> Any:

@@ -41,6 +41,8 @@ from streaming_exporter.errors import UsageError
         (["id<5", "kind!=proof"], {"id": {"lt": "5"}, "kind": {"ne": "proof"}}),
         (["gone!=null", "sealed!=true"], {"gone": {"ne": None}, "sealed": {"ne": True}}),
         (["note=a>=b", "word=<b>"], {"note": "a>=b", "word": "<b>"}),
+        (["kind==proof", "id<>5", "note == a=b"], {"kind": "proof", "id": {"ne": "5"}, "note": "a=b"}),
+        (["note:eq==a", "word:eq=>5", 'kind="=a"'], {"note": "=a", "word": ">5", "kind": "=a"}),
         (["id >= 5", "note = x "], {"id": {"gte": "5"}, "note": "x"}),
         (["note= x"], {"note": " x"}),
         (["a!b=c"], {"a!b": "c"}),
@@ -79,9 +81,24 @@ def test_filters_of_the_document_and_pairs_are_combined() -> None:
     [
         (["kind"], None, "expected column=value"),
         (["=5"], None, "expected column=value"),
-        ([">=5"], None, "allowed signs: >=, <=, !=, =, >, <"),
+        ([">=5"], None, "allowed signs: >=, <=, !=, <>, ==, =, >, <"),
         (["id:gte>5"], None, "expected column=value or column:op=value"),
         (["id>5", "id:gt=6"], None, "gt on id is given twice"),
+        *(
+            ([f"id{wrong}5"], None, f"there is no sign '{sign}'; .* id:{operator}={value}5")
+            for wrong, sign, operator, value in (
+                ("=>", "=>", "eq", ">"),
+                ("=<", "=<", "eq", "<"),
+                ("=~", "=~", "eq", "~"),
+                ("=!", "=!", "eq", "!"),
+                ("= =", "==", "eq", "="),
+                ("===", "===", "eq", "="),
+                ("!==", "!==", "ne", "="),
+                ("<=>", "<=>", "lte", ">"),
+                (">>", ">>", "gt", ">"),
+                ("<<", "<<", "lt", "<"),
+            )
+        ),
         (["id:near=5"], None, "allowed: eq, ne,"),
         (["id=5", "id=6"], None, "id:in=a,b"),
         ([], "{", "--filters is not JSON"),
