@@ -10,10 +10,12 @@ from api.jobs.estimates import estimate
 from api.schedules.schemas import ScheduleEstimate, ScheduleOrder, SchedulePatch
 from api.schedules.service import changed_values, checked_values, not_found
 from api.services import ApiServices
-from stream_app.schedules.calendar import Calendar, Run, Window, Windowing, period_before
+from stream_app.schedules.calendar import Calendar
+from stream_app.schedules.due_runs import Run
 from stream_app.schedules.grants import dataset_of
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of, run_request
+from stream_app.schedules.windows import Window, Windowing, period_before
 
 
 async def estimate_new(services: ApiServices, user: User, order: ScheduleOrder) -> ScheduleEstimate:

@@ -13,10 +13,11 @@ from sqlalchemy import Row
 from api.jobs.schemas import RECIPIENTS, Estimate, JobView, Order, OrderEncrypt, OrderOptions, OrderSplit
 from stream_app.chat_addresses import shown_addresses
 from stream_app.jobs.states import Status
-from stream_app.schedules.calendar import CatchUp, Windowing, coming
+from stream_app.schedules.due_runs import CatchUp, upcoming_runs
 from stream_app.schedules.grants import granted_until
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import calendar_of
+from stream_app.schedules.windows import Windowing
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import DestinationName, JobError, Name, Scope, Values, Word
 
@@ -280,7 +281,7 @@ def _next_runs(row: Schedule, now: datetime) -> list[datetime]:
         calendar, windowing = calendar_of(row), Windowing(row.window)
     except (Rejected, ValueError):
         return []  # the next tick pauses the schedule with the reason
-    times = coming(
+    times = upcoming_runs(
         calendar,
         next_run=row.next_run,
         now=now,

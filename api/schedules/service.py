@@ -34,14 +34,8 @@ from stream_app.jobs.submission import (
     submit_within_limit,
 )
 from stream_app.observability import tracing
-from stream_app.schedules.calendar import (
-    PERIODS,
-    Run,
-    Window,
-    Windowing,
-    earliest_start,
-    period_before,
-)
+from stream_app.schedules.calendar import PERIODS
+from stream_app.schedules.due_runs import Run, earliest_start
 from stream_app.schedules.grants import SchedulePermissions, dataset_of
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import (
@@ -51,6 +45,7 @@ from stream_app.schedules.run_planner import (
     planning_error,
     run_request,
 )
+from stream_app.schedules.windows import Window, Windowing, period_before
 from streaming_exporter.errors import InDoubt, Rejected
 from streaming_exporter.validation import field_of, with_value
 

@@ -27,9 +27,9 @@ from stream_app.exports.filters.local_time import start_of, wall_of
 from stream_app.exports.queries.windows import check_window_columns
 from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import read_visible
-from stream_app.schedules.calendar import Windowing
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import first_window_start
+from stream_app.schedules.windows import Windowing
 from streaming_exporter.errors import Rejected
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import DDL, Index, Integer, SmallInteger, UniqueConstraint, even
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stream_app.jobs.models import Base
-from stream_app.schedules.calendar import CatchUp
+from stream_app.schedules.due_runs import CatchUp
 
 RUNS_OF_OLDER_WORKERS = (
     """

@@ -16,18 +16,11 @@ from stream_app.exports.columns import Kind
 from stream_app.exports.filters.relative_dates import resolve_filters, resolve_parameters
 from stream_app.exports.filters.whole_days import day_zone, with_zone
 from stream_app.jobs.submission import NewJob, RequestValidator
-from stream_app.schedules.calendar import (
-    Calendar,
-    CatchUp,
-    Run,
-    Window,
-    Windowing,
-    earliest_start,
-    plan,
-    window_of,
-)
+from stream_app.schedules.calendar import Calendar
+from stream_app.schedules.due_runs import CatchUp, Run, earliest_start, plan_due_runs
 from stream_app.schedules.grants import SchedulePermissions, dataset_of
 from stream_app.schedules.models import DueSchedule, Gap, Schedule
+from stream_app.schedules.windows import Window, Windowing, window_of
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected, Unreadable
 from streaming_exporter.events import SCHEDULES, Event, EventType
@@ -135,7 +128,7 @@ class RunPlanner:
         """Return the jobs of a schedule that is due, and the new values of its row."""
         calendar = calendar_of(schedule)
         windowing = Windowing(schedule.window)
-        found = plan(
+        found = plan_due_runs(
             calendar,
             next_run=schedule.next_run,
             until=until,

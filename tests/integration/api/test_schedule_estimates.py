@@ -8,7 +8,8 @@ import httpx2
 import pytest
 
 from api.schedules.estimates import usual_window
-from stream_app.schedules.calendar import Calendar, Window, Windowing
+from stream_app.schedules.calendar import Calendar
+from stream_app.schedules.windows import Window, Windowing
 from tests.integration.api.conftest import Harness
 
 NOW = datetime(2026, 11, 26, 12, 30, tzinfo=UTC)

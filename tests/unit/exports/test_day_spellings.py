@@ -16,7 +16,7 @@ from stream_app.exports.filters.relative_dates import resolve_parameters, resolv
 from stream_app.exports.filters.whole_days import day_zone
 from stream_app.exports.queries.row_query import reference
 from stream_app.exports.queries.sql_text import render
-from stream_app.schedules.calendar import Run
+from stream_app.schedules.due_runs import Run
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import run_request
 from streaming_exporter.events import ExportRequest

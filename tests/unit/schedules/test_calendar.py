@@ -13,18 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.exports.filters.local_time import DAY, SECOND, exists, start_of, wall_of
-from stream_app.schedules.calendar import (
-    DAYS,
-    LOOK_BACK,
-    PERIODS,
-    Calendar,
-    CatchUp,
-    Windowing,
-    coming,
-    period_before,
-    plan,
-    window_of,
-)
+from stream_app.schedules.calendar import DAYS, LOOK_BACK, PERIODS, Calendar
+from stream_app.schedules.windows import Windowing, period_before, window_of
 from streaming_exporter.errors import Rejected
 
 MANUAL = Path(__file__).parents[3] / "docs" / "requests.md"
@@ -91,7 +81,7 @@ def test_the_latest_runs_are_found_without_a_search_of_earlier_ones(
 
     calendar = Calendar.of(cron, timezone=zone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream_app.schedules.calendar.CronSim", Counted)
+        patch.setattr("stream_app.schedules.cron.CronSim", Counted)
         found = calendar.latest(moment - LOOK_BACK, moment, count)
         taken, steps = steps, 0
     start = found[0] - DAY if found else moment - LOOK_BACK
@@ -256,126 +246,6 @@ def test_periods_are_local_days_weeks_and_months() -> None:
     ]:
         window = period_before(Calendar.of(schedule, timezone=BERLIN), run)
         assert (window.start, window.end) == (start_of(first, zone), start_of(end, zone))
-
-
-@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
-@pytest.mark.parametrize("catch_up", list(CatchUp))
-@pytest.mark.parametrize("late", [0, 1, 90])
-def test_the_first_window_begins_with_the_period_of_the_run_that_was_due_first(
-    schedule: str, catch_up: CatchUp, late: int
-) -> None:
-    calendar = Calendar.of(schedule, timezone=BERLIN)
-    first = calendar.next_run(datetime(2026, 11, 1, 9, tzinfo=UTC))
-    until = first + late * DAY + timedelta(minutes=30)
-    begin, runs, due = None, [], first
-    for at in (until, until + 40 * DAY, until + 80 * DAY):
-        found = plan(
-            calendar,
-            next_run=due,
-            until=at,
-            window_start=begin,
-            windowing=Windowing.PREVIOUS_PERIOD,
-            catch_up=catch_up,
-            limit=3,
-        )
-        begin, due = found.window_start, found.next_run
-        runs += [run.window for run in found.runs if run.window is not None]
-    last = plan(
-        calendar,
-        next_run=due,
-        until=due,
-        window_start=begin,
-        windowing=Windowing.PREVIOUS_PERIOD,
-        catch_up=catch_up,
-        limit=3,
-    )
-    runs += [run.window for run in last.runs if run.window is not None]
-    assert runs[0].start == period_before(calendar, first).start
-    assert all(one.end == other.start for one, other in pairwise(runs))
-    assert runs[-1].end == period_before(calendar, due).end
-
-
-@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
-@pytest.mark.parametrize("windowing", [Windowing.PREVIOUS_PERIOD, Windowing.SINCE_LAST_RUN])
-@pytest.mark.parametrize("catch_up", list(CatchUp))
-def test_runs_before_the_begin_of_the_next_window_are_left_out(
-    schedule: str, windowing: Windowing, catch_up: CatchUp
-) -> None:
-    calendar = Calendar.of(schedule, timezone=BERLIN)
-    begin = datetime(2027, 1, 6, 10, tzinfo=UTC)
-    start, due = begin, calendar.next_run(datetime(2026, 11, 1, 9, tzinfo=UTC))
-    windows = []
-    while due < begin + 100 * DAY:
-        found = plan(
-            calendar,
-            next_run=due,
-            until=due,
-            window_start=start,
-            windowing=windowing,
-            catch_up=catch_up,
-            limit=3,
-        )
-        assert found.next_run > due
-        assert found.takes_place
-        assert found.window_start is not None
-        start, due = found.window_start, found.next_run
-        windows += [run.window for run in found.runs if run.window is not None]
-    assert windows[0].start == begin
-    assert all(window.start < window.end for window in windows)
-    assert all(one.end == other.start for one, other in pairwise(windows))
-
-
-@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
-@pytest.mark.parametrize("windowing", list(Windowing))
-@pytest.mark.parametrize(
-    "begin", [None, datetime(2027, 1, 6, 10, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)]
-)
-def test_the_runs_that_are_announced_are_those_that_take_place(
-    schedule: str, windowing: Windowing, begin: datetime | None
-) -> None:
-    calendar = Calendar.of(schedule, timezone=BERLIN)
-    now = datetime(2026, 11, 1, 9, tzinfo=UTC)
-    first = calendar.next_run(now)
-    announced = coming(calendar, next_run=first, now=now, window_start=begin, windowing=windowing)
-    start, due = begin, first
-    taken: list[datetime] = []
-    left_out: list[datetime] = []
-    while len(taken) < 5:
-        found = plan(
-            calendar,
-            next_run=due,
-            until=due,
-            window_start=start,
-            windowing=windowing,
-            catch_up=CatchUp.LAST,
-            limit=1,
-        )
-        assert len(found.runs) + len(found.left_out) == 1
-        taken += [run.at for run in found.runs]
-        left_out += found.left_out
-        start, due = found.window_start, found.next_run
-    assert list(islice(announced, 5)) == taken
-    assert bool(left_out) == (windowing is not Windowing.NONE and begin is not None and begin > now)
-
-
-def test_a_weekly_run_after_a_change_of_the_weekday_is_not_announced() -> None:
-    """The run of Monday the 7th has exported the week before. That of Wednesday has nothing new."""
-    calendar, monday = Calendar.of("weekly", day=2), datetime(2026, 12, 7, tzinfo=UTC)
-    runs = coming(
-        calendar,
-        next_run=datetime(2026, 12, 9, tzinfo=UTC),
-        now=monday + timedelta(hours=1),
-        window_start=monday,
-        windowing=Windowing.PREVIOUS_PERIOD,
-    )
-    assert next(runs) == datetime(2026, 12, 16, tzinfo=UTC)
-
-
-def test_runs_before_a_begin_that_is_far_away_are_not_searched_one_by_one() -> None:
-    begin, due = datetime(2099, 1, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
-    calendar = Calendar.of("* * * * *")
-    runs = coming(calendar, next_run=due, now=due, window_start=begin, windowing=Windowing.SINCE_LAST_RUN)
-    assert next(runs) == begin + timedelta(minutes=1)
 
 
 def test_a_long_pause_is_not_searched_run_by_run() -> None:
