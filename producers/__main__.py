@@ -13,7 +13,7 @@ import typer
 from producers import arguments, completion, dead_letters, operate_commands, schedules
 from producers.console import AsJson, ExtensibleGroup, about_job, exit_on_error, print_json
 from producers.option_groups import grouped
-from producers.request_options import Chosen, Content, Receivers, RequestOptions
+from producers.request_options import ContentOptions, NotificationOptions, RequestOptions, RequestTarget
 from producers.tokens import Token
 from stream_app.termination import exit_on_sigterm
 
@@ -76,10 +76,10 @@ AsUser = Annotated[str | None, typer.Option("--user-id", help="User of the job, 
 @cli.command()
 @grouped
 def request(
-    chosen: Chosen,
-    content: Content,
-    own: RequestOptions,
-    receivers: Receivers,
+    target: RequestTarget,
+    content: ContentOptions,
+    options: RequestOptions,
+    notifications: NotificationOptions,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Follow the job, then download its file into DIR")
@@ -100,31 +100,31 @@ def request(
 
     with exit_on_error():
         settings = load_settings()
-        wanted = request_dialog.Wanted(
-            chosen.export_type, chosen.file_format, chosen.user_id, tuple(content.filters or ()), output
+        draft = request_dialog.RequestDraft(
+            target.export_type, target.file_format, target.user_id, tuple(content.filters or ()), output
         )
-        if wanted.missing() and request_dialog.is_possible() and not as_json:
-            wanted = request_dialog.Dialog(settings, api_url, token).complete(
-                wanted,
+        if draft.missing() and request_dialog.is_possible() and not as_json:
+            draft = request_dialog.Dialog(settings, api_url, token).complete(
+                draft,
                 asks_for_filters=not content.filters and content.filters_json is None,
                 asks_for_output=output is None and not watch,
             )
-        request_dialog.require_all(wanted)
-        user_id, output = wanted.user_id, wanted.output
+        request_dialog.require_all(draft)
+        user_id, output = draft.user_id, draft.output
         request = job_commands.parse_request(
             {
                 "user_id": user_id,
-                "export_type": wanted.export_type,
-                "format": wanted.file_format,
-                **replace(content, filters=list(wanted.filters)).fields(own.timezone),
-                "consistency": own.consistency,
-                "claims": arguments.parse_claims(own.claim or (), own.role or ()) or None,
-                "priority": own.priority,
-                **asdict(receivers),
+                "export_type": draft.export_type,
+                "format": draft.file_format,
+                **replace(content, filters=list(draft.filters)).fields(options.timezone),
+                "consistency": options.consistency,
+                "claims": arguments.parse_claims(options.claim or (), options.role or ()) or None,
+                "priority": options.priority,
+                **asdict(notifications),
             }
         )
         api = job_commands.open_api(settings, api_url, token, user_id) if watch or output else None
-        job = asyncio.run(job_commands.publish_request(settings, request, own.job_id))
+        job = asyncio.run(job_commands.publish_request(settings, request, options.job_id))
         if not as_json:
             typer.echo(job)
         elif api is None:

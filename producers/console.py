@@ -19,7 +19,7 @@ from stream_app.command_errors import USAGE as USAGE
 from stream_app.command_errors import AsJson as AsJson
 from stream_app.command_errors import JsonLines as JsonLines
 from stream_app.command_errors import about_job as about_job
-from stream_app.command_errors import exit_with, facts_of, note_json, prints_json, write_any_text
+from stream_app.command_errors import error_fields, exit_with, note_json, prints_json, write_any_text
 from streaming_exporter.errors import BadSettings, ExporterError, Rejected, UsageError
 
 _CommandLineError: type[TyperException] = next(
@@ -47,9 +47,9 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (UsageError, Rejected, BadSettings) as error:
-        raise exit_with(str(error), USAGE, error.code, facts_of(error)) from error
+        raise exit_with(str(error), USAGE, error.code, error_fields(error)) from error
     except ExporterError as error:
-        raise exit_with(str(error), FAILED, error.code, facts_of(error)) from error
+        raise exit_with(str(error), FAILED, error.code, error_fields(error)) from error
 
 
 GROUP = "exporter.commands"

@@ -41,7 +41,7 @@ ApiUrl = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class DeadLetterOptions:
     """The options of the commands that do something with dead letters."""
 
     letter_ids: Annotated[
@@ -134,10 +134,10 @@ def list_(
         if state is not None:
             states = states_of(settings, api_url, token, selection, state.value)
 
-        def chosen(letter: Any) -> bool:
+        def is_listed(letter: Any) -> bool:
             return state is None or states.of(letter) == state.value
 
-        found, number = asyncio.run(letters.newest(settings, selection, limit, chosen))
+        found, number = asyncio.run(letters.newest(settings, selection, limit, is_listed))
         if state is None and found:
             shown = replace(selection, since=found[0].at, until=found[-1].at + MILLISECOND)
             try:
@@ -198,7 +198,7 @@ def show(
 @cli.command()
 @grouped
 def redrive(
-    chosen: Chosen,
+    options: DeadLetterOptions,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only print what would be published")] = False,
     as_json: JsonLines = False,
 ) -> None:
@@ -231,17 +231,17 @@ def redrive(
 
     with exit_on_error():
         settings = load_settings()
-        selection = chosen.selection(settings)
+        selection = options.selection(settings)
         with ExitStack() as stack:
             mark = None
             try:
                 if not dry:
-                    mark = stack.enter_context(chosen.marker(settings, "redrive"))
-                elif not chosen.again:
-                    mark = stack.enter_context(mark_reader(settings, chosen.api_url, chosen.token))
+                    mark = stack.enter_context(options.marker(settings, "redrive"))
+                elif not options.again:
+                    mark = stack.enter_context(mark_reader(settings, options.api_url, options.token))
             except UsageError as error:  # there is no token for the API here
-                chosen.allow_unmarked(error, dry=dry)
-            tried = mark and _with_fallback(mark, chosen, dry=dry)
+                options.allow_unmarked(error, dry=dry)
+            tried = mark and _with_fallback(mark, options, dry=dry)
             asyncio.run(letters.redrive(settings, selection, dry=dry, report=report, mark=tried))
         verb = "to be published" if dry else "published"
         _say_missing(selection.ids, seen)
@@ -253,7 +253,7 @@ def redrive(
 @cli.command()
 @grouped
 def discard(
-    chosen: Chosen,
+    options: DeadLetterOptions,
     as_json: JsonLines = False,
 ) -> None:
     """Mark dead letters as done without publishing them. They stay on their topic. Needs the API."""
@@ -264,8 +264,8 @@ def discard(
 
     with exit_on_error():
         settings = load_settings()
-        selection = chosen.selection(settings)
-        with chosen.marker(settings, "discard") as mark:
+        selection = options.selection(settings)
+        with options.marker(settings, "discard") as mark:
             results = asyncio.run(letters.mark_all(settings, selection, mark))
         for one in results:
             done = "refused" if one.problem else "discarded"
@@ -275,7 +275,7 @@ def discard(
         _say_missing(selection.ids, [one.letter.name for one in results])
         refused = sum(one.problem is not None for one in results)
         typer.echo(f"{len(results) - refused} discarded, {refused} refused", err=True)
-        if refused or len(results) < len(set(chosen.letter_ids or ())):
+        if refused or len(results) < len(set(options.letter_ids or ())):
             raise typer.Exit(FAILED)
 
 
@@ -283,7 +283,7 @@ NO_API = (None, NOT_FOUND, 405)
 """Statuses that say that no API can mark letters: no answer, or an API without these calls."""
 
 
-def _with_fallback(mark: Any, options: Chosen, *, dry: bool) -> Any:
+def _with_fallback(mark: Any, options: DeadLetterOptions, *, dry: bool) -> Any:
     """Return ``mark``. If no API can mark letters, it says so, or refuses to go on without the marks."""
     from producers.dead_letter_topic import CannotMark
     from streaming_exporter.errors import ApiError

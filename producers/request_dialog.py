@@ -1,4 +1,4 @@
-"""Asks on a terminal for what ``exporter request`` was not told: user, dataset, format and filters."""
+"""Asks on a terminal for the missing options of ``exporter request``: user, dataset, format and filters."""
 
 import shlex
 import sys
@@ -18,7 +18,7 @@ from streaming_exporter.errors import ApiError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestDraft:
     """What is exported, as far as it is known; ``output`` is the folder for the file."""
 
     export_type: str | None
@@ -42,13 +42,13 @@ def is_possible() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def require_all(wanted: Wanted) -> None:
+def require_all(draft: RequestDraft) -> None:
     """Check that nothing is missing.
 
     Raises:
         UsageError: with the options that are missing.
     """
-    if missing := wanted.missing():
+    if missing := draft.missing():
         raise UsageError(f"missing: {', '.join(missing)}; on a terminal the command asks for them")
 
 
@@ -62,37 +62,37 @@ class Dialog:
         self._token = token
         self._console = Console(stderr=True, highlight=False)
 
-    def complete(self, wanted: Wanted, *, asks_for_filters: bool, asks_for_output: bool) -> Wanted:
+    def complete(self, draft: RequestDraft, *, asks_for_filters: bool, asks_for_output: bool) -> RequestDraft:
         """Ask for what is missing, show the command that does the same, and have it confirmed.
 
         Raises:
             typer.Abort: it was not confirmed, or the input has ended.
         """
         try:
-            return self._complete(wanted, asks_for_filters, asks_for_output)
+            return self._complete(draft, asks_for_filters, asks_for_output)
         except EOFError:
             raise typer.Abort from None
 
-    def _complete(self, wanted: Wanted, asks_for_filters: bool, asks_for_output: bool) -> Wanted:
-        if wanted.user_id is None:
-            wanted = replace(wanted, user_id=self._text("User whose export it is"))
-        catalogue = self._catalogue(wanted.user_id)
-        if wanted.export_type is None:
-            wanted = replace(wanted, export_type=self._dataset(catalogue))
-        dataset = next((one for one in catalogue["datasets"] if one["name"] == wanted.export_type), None)
-        if wanted.file_format is None:
-            wanted = replace(wanted, file_format=self._format(catalogue, dataset))
+    def _complete(self, draft: RequestDraft, asks_for_filters: bool, asks_for_output: bool) -> RequestDraft:
+        if draft.user_id is None:
+            draft = replace(draft, user_id=self._text("User whose export it is"))
+        catalogue = self._catalogue(draft.user_id)
+        if draft.export_type is None:
+            draft = replace(draft, export_type=self._dataset(catalogue))
+        dataset = next((one for one in catalogue["datasets"] if one["name"] == draft.export_type), None)
+        if draft.file_format is None:
+            draft = replace(draft, file_format=self._format(catalogue, dataset))
         if asks_for_filters:
             columns = columns_of(dataset, catalogue) if dataset is not None else None
-            wanted = replace(wanted, filters=self._filters(columns))
-        self._console.print(f"\nThe same without questions:\n  {escape(_command(wanted))}\n")
+            draft = replace(draft, filters=self._filters(columns))
+        self._console.print(f"\nThe same without questions:\n  {escape(_command(draft))}\n")
         if not Confirm.ask("Request it?", default=True, console=self._console):
             raise typer.Abort
         if asks_for_output and Confirm.ask(
             "Wait for it and download it into this folder?", default=True, console=self._console
         ):
-            wanted = replace(wanted, output=Path())
-        return wanted
+            draft = replace(draft, output=Path())
+        return draft
 
     def _catalogue(self, user_id: str | None) -> dict[str, Any]:
         """Return what the API offers to the user; without the API nothing, and any name can be given."""
@@ -181,11 +181,11 @@ def columns_of(dataset: dict[str, Any], catalogue: dict[str, Any]) -> list[str]:
     ]
 
 
-def _command(wanted: Wanted) -> str:
+def _command(draft: RequestDraft) -> str:
     """Return the command that requests the same without questions."""
     words = ["exporter", "request"]
-    words += ["--export-type", wanted.export_type or "", "--format", wanted.file_format or ""]
-    words += ["--user-id", wanted.user_id or ""]
-    for each in wanted.filters:
+    words += ["--export-type", draft.export_type or "", "--format", draft.file_format or ""]
+    words += ["--user-id", draft.user_id or ""]
+    for each in draft.filters:
         words += ["--filter", each]
     return shlex.join(words)

@@ -109,7 +109,7 @@ Destination = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class RequestTarget:
     """What is exported for whom. On a terminal the command asks for what is not given."""
 
     export_type: OptionalExportType = None
@@ -118,7 +118,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class ContentOptions:
     """What is exported, and how its files are written."""
 
     name: Name = None
@@ -167,8 +167,8 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Receivers:
-    """Who hears of the end of an export, and where its files are sent."""
+class NotificationOptions:
+    """Who gets a message when an export ends, and where its files are sent."""
 
     recipients: Recipients = None
     webhook: Webhook = None

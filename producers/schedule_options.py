@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producers.request_options import Content, ExportType, Format, OptionalFormat, Receivers
+from producers.request_options import ContentOptions, ExportType, Format, NotificationOptions, OptionalFormat
 from streaming_exporter.errors import UsageError
 
 _EVERY_HELP = "daily, weekly, monthly, or a cron expression of five fields"
@@ -121,7 +121,10 @@ class ClearOptions:
 
 
 def body_of(
-    basics: CreateOptions | ChangeOptions, calendar: CalendarOptions, content: Content, receivers: Receivers
+    basics: CreateOptions | ChangeOptions,
+    calendar: CalendarOptions,
+    content: ContentOptions,
+    notifications: NotificationOptions,
 ) -> dict[str, Any]:
     """Return the body of a call with the options that were given to a command, and nothing else.
 
@@ -139,9 +142,9 @@ def body_of(
         "delay": calendar.delay,
         "catch_up": calendar.catch_up,
         **content.fields(calendar.file_timezone),
-        "email_recipients": receivers.recipients or None,
-        "webhook": receivers.webhook,
-        "destination": receivers.destination,
+        "email_recipients": notifications.recipients or None,
+        "webhook": notifications.webhook,
+        "destination": notifications.destination,
     }
     return {name: value for name, value in body.items() if value is not None}
 

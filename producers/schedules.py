@@ -10,7 +10,7 @@ import typer
 from producers import schedule_options as options
 from producers.console import AsJson, exit_on_error, print_json
 from producers.option_groups import grouped
-from producers.request_options import Content, Receivers
+from producers.request_options import ContentOptions, NotificationOptions
 from producers.tokens import Token
 from streaming_exporter.errors import UsageError
 
@@ -48,13 +48,13 @@ class Api:
 def create(
     basics: options.CreateOptions,
     calendar: options.CalendarOptions,
-    content: Content,
-    receivers: Receivers,
+    content: ContentOptions,
+    notifications: NotificationOptions,
     api: Api,
 ) -> None:
     """Create a schedule; print its id and its next runs."""
     with exit_on_error():
-        schedule = _call("POST", "", options.body_of(basics, calendar, content, receivers), api)
+        schedule = _call("POST", "", options.body_of(basics, calendar, content, notifications), api)
         if not api.as_json:
             typer.echo(schedule["id"])
         _show_next(schedule, as_json=api.as_json)
@@ -66,8 +66,8 @@ def edit(
     schedule_id: ScheduleId,
     basics: options.ChangeOptions,
     calendar: options.CalendarOptions,
-    content: Content,
-    receivers: Receivers,
+    content: ContentOptions,
+    notifications: NotificationOptions,
     clear: options.ClearOptions,
     api: Api,
 ) -> None:
@@ -77,7 +77,7 @@ def edit(
     kind.
     """
     with exit_on_error():
-        body = options.body_of(basics, calendar, content, receivers) | clear.fields()
+        body = options.body_of(basics, calendar, content, notifications) | clear.fields()
         if not body:
             raise UsageError("nothing to change: give at least one option, such as --name or --at")
         _show_next(_call("PATCH", f"/{schedule_id}", body, api), as_json=api.as_json)
@@ -89,8 +89,8 @@ def duplicate(
     schedule_id: ScheduleId,
     basics: options.ChangeOptions,
     calendar: options.CalendarOptions,
-    content: Content,
-    receivers: Receivers,
+    content: ContentOptions,
+    notifications: NotificationOptions,
     clear: options.ClearOptions,
     api: Api,
 ) -> None:
@@ -102,7 +102,9 @@ def duplicate(
     """
     with exit_on_error():
         known = _call("GET", f"/{schedule_id}", None, api)
-        body = options.copy_of(known, options.body_of(basics, calendar, content, receivers) | clear.fields())
+        body = options.copy_of(
+            known, options.body_of(basics, calendar, content, notifications) | clear.fields()
+        )
         schedule = _call("POST", "", body, api, user_id=known["user_id"])
         if not api.as_json:
             typer.echo(schedule["id"])

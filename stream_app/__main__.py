@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from stream_app.command_errors import FAILED, USAGE, AsJson, exit_with, facts_of
+from stream_app.command_errors import FAILED, USAGE, AsJson, error_fields, exit_with
 from stream_app.destinations.command import cli as destinations
 from stream_app.doctor.datasets_command import cli as datasets
 from stream_app.doctor.part import Part
@@ -278,7 +278,7 @@ def _failed(error: "ExporterError", advice: str = "") -> typer.Exit:
     if isinstance(error, Retryable) and text.startswith("state database: "):
         text += "; check that PostgreSQL runs and that EXPORTER_DATABASE_URL is right"
     code = USAGE if isinstance(error, BadSettings) else FAILED
-    return exit_with(f"{text}, then {advice}" if advice else text, code, error.code, facts_of(error))
+    return exit_with(f"{text}, then {advice}" if advice else text, code, error.code, error_fields(error))
 
 
 def _settings() -> "Settings":

@@ -79,7 +79,7 @@ def exit_with(
         text: what is wrong, for people.
         code: the exit code.
         word: the stable word of the error, which is part of it with ``--json``.
-        facts: what else is part of it with ``--json``, such as those of :func:`facts_of`.
+        facts: what else is part of it with ``--json``, such as those of :func:`error_fields`.
     """
     if prints_json():
         document = {"error": {"code": word, "message": text, **(facts or {})}}
@@ -89,7 +89,7 @@ def exit_with(
     return typer.Exit(code)
 
 
-def facts_of(error: ExporterError) -> dict[str, object]:
+def error_fields(error: ExporterError) -> dict[str, object]:
     """Return what a program needs to go on after an error: its job, and how a call in doubt is repeated."""
     facts: dict[str, object] = {}
     if error.job_id is not None:
@@ -128,9 +128,9 @@ def exit_on_error(timed_out: str) -> Iterator[None]:
     try:
         yield
     except (UsageError, BadSettings) as error:
-        raise exit_with(str(error), USAGE, error.code, facts_of(error)) from error
+        raise exit_with(str(error), USAGE, error.code, error_fields(error)) from error
     except ExporterError as error:
-        raise exit_with(str(error), FAILED, error.code, facts_of(error)) from error
+        raise exit_with(str(error), FAILED, error.code, error_fields(error)) from error
     except TimeoutError as error:
         raise exit_with(str(error) or timed_out, FAILED, "timeout") from error
     finally:

@@ -38,11 +38,11 @@ async def estimate_changed(
     Raises:
         Rejected, Problem, Retryable: as :func:`estimate_new`, and 404 if there is no such schedule.
     """
-    known = await services.schedules.get(schedule_id, user_id=user.data_owner)
-    if known is None:
+    current = await services.schedules.get(schedule_id, user_id=user.data_owner)
+    if current is None:
         raise not_found()
-    values = await changed_values(services, user, known, patch)
-    stored = {field.name: getattr(known, field.name) for field in fields(Schedule)}
+    values = await changed_values(services, user, current, patch)
+    stored = {field.name: getattr(current, field.name) for field in fields(Schedule)}
     return await _estimate(services, _schedule(stored | values), patch.window_from)
 
 

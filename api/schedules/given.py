@@ -27,7 +27,7 @@ class Given:
 
 
 def given_by(
-    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, current: Schedule | None
 ) -> Given:
     """Validate a schedule without the source database.
 
@@ -36,7 +36,7 @@ def given_by(
         user: who makes the call.
         owner: whose schedule it is.
         order: the schedule.
-        known: the schedule before the change, if there is one.
+        current: the schedule before the change, if there is one.
 
     Raises:
         Rejected: a field is invalid; the text names the field.
@@ -47,8 +47,8 @@ def given_by(
     )
     if user.id == owner:
         dataset_for(services, user, order.export_type)
-    claims = claims_of(services, user, owner, order, known)
-    grants = granted(services, user, owner, order, known, claims)
+    claims = claims_of(services, user, owner, order, current)
+    grants = granted(services, user, owner, order, current, claims)
     _, request = validated_event(services, owner, order, claims=claims)
     columns = {
         **{

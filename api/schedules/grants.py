@@ -31,15 +31,15 @@ async def end_lost_grants(services: ApiServices, user: User, schedule_id: UUID) 
     exports their windows. This is committed before the call continues, which can be refused.
     """
     async with services.schedules.transaction() as connection:
-        known = await services.schedules.lock(connection, schedule_id, user_id=user.id)
-        if known is None:
+        current = await services.schedules.lock(connection, schedule_id, user_id=user.id)
+        if current is None:
             return
-        lost = _lost(services, user, known)
+        lost = _lost(services, user, current)
         if lost:
             await services.schedules.update(connection, schedule_id, lost)
             log.info("schedule.grant_ended", schedule_id=str(schedule_id), user_id=user.id)
         planned = await services.schedules.planned_runs(connection, schedule_id)
-        cancelled = [run.id for run in planned if _lacks(services, user, known, run)]
+        cancelled = [run.id for run in planned if _lacks(services, user, current, run)]
         for job_id in cancelled:
             await services.store.unheld.cancel(connection, job_id)
     for job_id in cancelled:
@@ -47,13 +47,13 @@ async def end_lost_grants(services: ApiServices, user: User, schedule_id: UUID) 
 
 
 def claims_of(
-    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, current: Schedule | None
 ) -> RequestClaims:
     """Return the claims for a request of a schedule: those of the owner's token, or those it has."""
     if user.id == owner:
         dataset = services.datasets.get(order.export_type)
         return claims_for(user, dataset, services.datasets.destination(order.destination))
-    return dict((known.claims if known is not None else None) or {})
+    return dict((current.claims if current is not None else None) or {})
 
 
 def granted(
@@ -61,7 +61,7 @@ def granted(
     user: User,
     owner: str,
     order: ScheduleOrder,
-    known: Schedule | None,
+    current: Schedule | None,
     claims: RequestClaims,
 ) -> dict[str, Any]:
     """Return the columns with the grants of a schedule that ``user`` makes or changes.
@@ -74,7 +74,7 @@ def granted(
     if order.scope != ALL:
         return {**values, "all_rows_until": None}
     if user.id != owner:
-        if known is None or known.scope != ALL:
+        if current is None or current.scope != ALL:
             raise _refused("Only the owner of a schedule can set its scope to all")
         return values
     _require_all_rows(user)
@@ -112,27 +112,27 @@ async def renewed(
     return schedule
 
 
-def _lost(services: ApiServices, user: User, known: Schedule) -> dict[str, Any]:
+def _lost(services: ApiServices, user: User, current: Schedule) -> dict[str, Any]:
     """Return the columns to change, because the token of the owner lacks what they have."""
     values: dict[str, Any] = {}
-    if known.all_rows_until is not None and not user.can_export_all:
+    if current.all_rows_until is not None and not user.can_export_all:
         values["all_rows_until"] = None
-    kept = _kept(services, user, known, known)
-    if kept != known.claims:
+    kept = _kept(services, user, current, current)
+    if kept != current.claims:
         values["claims"] = kept
     return values
 
 
-def _lacks(services: ApiServices, user: User, known: Schedule, run: Row[Any]) -> bool:
+def _lacks(services: ApiServices, user: User, current: Schedule, run: Row[Any]) -> bool:
     """Return whether the token of the owner lacks a right of a planned run."""
     if run.scope == ALL and not user.can_export_all:
         return True
-    return bool(_kept(services, user, known, run) != run.claims)
+    return bool(_kept(services, user, current, run) != run.claims)
 
 
-def _kept(services: ApiServices, user: User, known: Schedule, item: Schedule | Row[Any]) -> Any:
+def _kept(services: ApiServices, user: User, current: Schedule, item: Schedule | Row[Any]) -> Any:
     """Return which of the claims of a schedule, or of a run of it, the token of the owner has."""
-    dataset = services.datasets.get(known.export_type)
+    dataset = services.datasets.get(current.export_type)
     if not item.claims or dataset is None:
         return item.claims
     has = claims_for(user, dataset, services.datasets.destination(item.destination))

@@ -78,9 +78,9 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder, key: s
     limit = services.settings.user_schedule_limit
     schedule_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user.id)}:{user.id}:{key}")
     if key is not None:
-        known = await services.schedules.get(schedule_id, user_id=user.id)
-        if known is not None:
-            return await _same(services, user, known, order)
+        current = await services.schedules.get(schedule_id, user_id=user.id)
+        if current is not None:
+            return await _same(services, user, current, order)
     values = await checked_values(services, user, user.id, order, None)
     new = {"id": schedule_id, "user_id": user.id, **values}
     try:
@@ -97,18 +97,18 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder, key: s
     return row if is_new else await _same(services, user, row, order)  # another call was first
 
 
-async def _same(services: ApiServices, user: User, known: Schedule, order: ScheduleOrder) -> Schedule:
+async def _same(services: ApiServices, user: User, current: Schedule, order: ScheduleOrder) -> Schedule:
     """Return the schedule of an earlier call with the same key, if that call asked for the same.
 
     Raises:
         Problem: it asked for another one, or the schedule was changed since.
     """
     values = given_by(services, user, user.id, order, None).columns
-    was_active = known.active or known.paused_reason is not None  # the service has paused it
+    was_active = current.active or current.paused_reason is not None  # the service has paused it
     if (
-        any(getattr(known, name) != value for name, value in values.items())
+        any(getattr(current, name) != value for name, value in values.items())
         or was_active != order.active
-        or not await _can_begin(services, known, order.window_from)
+        or not await _can_begin(services, current, order.window_from)
     ):
         raise Problem(
             422,
@@ -117,22 +117,22 @@ async def _same(services: ApiServices, user: User, known: Schedule, order: Sched
             "new key with a new request",
             field="Idempotency-Key",
         )
-    return known
+    return current
 
 
-async def _can_begin(services: ApiServices, known: Schedule, window_from: datetime | None) -> bool:
+async def _can_begin(services: ApiServices, current: Schedule, window_from: datetime | None) -> bool:
     """Return whether the first window of a schedule can have begun at ``window_from``.
 
     Each run moves the begin of the next window, and none moves it to a time before the first one. Without
     ``window_from`` the first window begins at the time of the call or before, and each later one too.
     """
-    start = known.window_start
+    start = current.window_start
     if window_from is None:
         return start is None or start < services.clock.now() + CLOCK_ERROR
     if start == window_from:
         return True
     return (
-        start is not None and window_from < start and bool(await services.schedules.runs(known.id, limit=1))
+        start is not None and window_from < start and bool(await services.schedules.runs(current.id, limit=1))
     )
 
 
@@ -159,31 +159,31 @@ async def change(services: ApiServices, user: User, schedule_id: UUID, patch: Sc
     if patch.model_fields_set == {"active"} and patch.active is False:
         return await _pause(services, user, schedule_id)
     while True:
-        known = await services.schedules.get(schedule_id, user_id=user.data_owner)
-        if known is None:
+        current = await services.schedules.get(schedule_id, user_id=user.data_owner)
+        if current is None:
             raise not_found()
         # Checked before the row is locked, because the source database can be slow.
-        values = await changed_values(services, user, known, patch)
+        values = await changed_values(services, user, current, patch)
         async with services.schedules.transaction() as connection:
-            now = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
-            if now is None:
+            locked = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
+            if locked is None:
                 raise not_found()
-            if now == known:
-                _refuse_other_window(services, known, values)
+            if locked == current:
+                _refuse_other_window(services, current, values)
                 row = await services.schedules.update(connection, schedule_id, values)
-                await change_gaps(services, connection, known, row, patch.window_from)
+                await change_gaps(services, connection, current, row, patch.window_from)
                 return row
         # A tick, the end of a run or another change has changed the row, so it is checked again.
 
 
 async def _pause(services: ApiServices, user: User, schedule_id: UUID) -> Schedule:
     async with services.schedules.transaction() as connection:
-        known = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
-        if known is None:
+        current = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
+        if current is None:
             raise not_found()
-        if not known.active:
-            return known
-        values = {"active": False, "next_run": None, "window_start": first_window_start(known)}
+        if not current.active:
+            return current
+        values = {"active": False, "next_run": None, "window_start": first_window_start(current)}
         return await services.schedules.update(connection, schedule_id, values | _paused_by_owner(services))
 
 
@@ -192,26 +192,26 @@ def _paused_by_owner(services: ApiServices) -> dict[str, Any]:
 
 
 async def changed_values(
-    services: ApiServices, user: User, known: Schedule, patch: SchedulePatch
+    services: ApiServices, user: User, current: Schedule, patch: SchedulePatch
 ) -> dict[str, Any]:
-    """Return the columns of ``known`` with the changes of ``patch``."""
-    order = _patched(services, known, patch)
-    values = await checked_values(services, user, known.user_id, order, known)
-    has_next = known.active and order.active and known.next_run is not None
-    if has_next and (_same_calendar(known, values) or is_due(known, services.clock.now())):
+    """Return the columns of ``current`` with the changes of ``patch``."""
+    order = _patched(services, current, patch)
+    values = await checked_values(services, user, current.user_id, order, current)
+    has_next = current.active and order.active and current.next_run is not None
+    if has_next and (_same_calendar(current, values) or is_due(current, services.clock.now())):
         del values["next_run"]
-    if order.active and not known.active:
+    if order.active and not current.active:
         values |= {"failures": 0, "paused_at": None, "paused_reason": None, "paused_code": None}
-    if known.active and not order.active:
+    if current.active and not order.active:
         values |= _paused_by_owner(services)
     return values
 
 
-def _same_calendar(known: Schedule, values: dict[str, Any]) -> bool:
-    return all(values[name] == getattr(known, name) for name in CALENDAR)
+def _same_calendar(current: Schedule, values: dict[str, Any]) -> bool:
+    return all(values[name] == getattr(current, name) for name in CALENDAR)
 
 
-def _refuse_other_window(services: ApiServices, known: Schedule, values: dict[str, Any]) -> None:
+def _refuse_other_window(services: ApiServices, current: Schedule, values: dict[str, Any]) -> None:
     """Refuse a change that would give a run that is due the period of another calendar.
 
     Raises:
@@ -219,31 +219,31 @@ def _refuse_other_window(services: ApiServices, known: Schedule, values: dict[st
     """
     if not values["active"] or values["window"] != Windowing.PREVIOUS_PERIOD:
         return
-    if is_due(known, services.clock.now()) and not _same_calendar(known, values):
+    if is_due(current, services.clock.now()) and not _same_calendar(current, values):
         raise Problem(
             409,
             "run_due",
             "A run of this schedule is due, and another calendar would change its window. Try again in a "
             "minute, when it has begun",
-            field=next(name for name in CALENDAR if values[name] != getattr(known, name)),
+            field=next(name for name in CALENDAR if values[name] != getattr(current, name)),
         )
 
 
-def _patched(services: ApiServices, known: Schedule, patch: SchedulePatch) -> ScheduleOrder:
+def _patched(services: ApiServices, current: Schedule, patch: SchedulePatch) -> ScheduleOrder:
     changes = patch.model_dump(exclude_unset=True)
-    values: dict[str, Any] = {name: getattr(known, name) for name in (*ASKED, *CALENDAR)}
-    values |= {name: getattr(known, name) for name in ("window", "delay", "catch_up", "active")}
-    values["recipients"] = known.email_recipients
-    if "schedule" in changes and changes["schedule"] != known.schedule:
+    values: dict[str, Any] = {name: getattr(current, name) for name in (*ASKED, *CALENDAR)}
+    values |= {name: getattr(current, name) for name in ("window", "delay", "catch_up", "active")}
+    values["recipients"] = current.email_recipients
+    if "schedule" in changes and changes["schedule"] != current.schedule:
         values["day"] = None
         if changes["schedule"] not in PERIODS:
             values["time_of_day"] = None
     values |= changes
     if values["recipients"]:
-        values["recipients"] = whole_addresses(values["recipients"], known.email_recipients)
+        values["recipients"] = whole_addresses(values["recipients"], current.email_recipients)
     output = services.formats.get(values["format"])
-    if "options" not in changes and known.options and output is not None:
-        values["options"] = kept_options(known.options, output)
+    if "options" not in changes and current.options and output is not None:
+        values["options"] = kept_options(current.options, output)
     # A field that is set to null has its default.
     given = {name: value for name, value in values.items() if value is not None}
     try:
@@ -254,18 +254,18 @@ def _patched(services: ApiServices, known: Schedule, patch: SchedulePatch) -> Sc
 
 
 async def checked_values(
-    services: ApiServices, user: User, owner: str, order: ScheduleOrder, known: Schedule | None
+    services: ApiServices, user: User, owner: str, order: ScheduleOrder, current: Schedule | None
 ) -> dict[str, Any]:
     """Validate a schedule and return its columns."""
     now = await services.clock.read()
-    given = given_by(services, user, owner, order, known)
+    given = given_by(services, user, owner, order, current)
     await check_against_table(services, given.request)
     kinds = await column_kinds(services, order, Caller.of(given.request))
     return {
         **given.columns,
         "active": order.active,
         "next_run": given.calendar.next_run(now) if order.active else None,
-        "window_start": next_window_start(services, order, known, now, kinds),
+        "window_start": next_window_start(services, order, current, now, kinds),
         "column_kinds": kinds,
         **given.grants,
     }

@@ -36,7 +36,7 @@ from streaming_exporter.errors import Rejected
 def next_window_start(
     services: ApiServices,
     order: ScheduleOrder,
-    known: Schedule | None,
+    current: Schedule | None,
     now: datetime,
     kinds: Mapping[str, str] | None,
 ) -> datetime | None:
@@ -47,7 +47,7 @@ def next_window_start(
     Args:
         services: what the calls work with.
         order: the schedule.
-        known: the schedule before the change.
+        current: the schedule before the change.
         now: the present time.
         kinds: the kinds of the schedule's time columns.
 
@@ -62,12 +62,12 @@ def next_window_start(
         return None
     if order.window_from is not None:
         return order.window_from
-    start = known.window_start if known is not None else None
-    if known is not None and (not (known.active and order.active) or is_due(known, now)):
-        start = first_window_start(known)
-    if known is None or start is None:
+    start = current.window_start if current is not None else None
+    if current is not None and (not (current.active and order.active) or is_due(current, now)):
+        start = first_window_start(current)
+    if current is None or start is None:
         return now if order.window is Windowing.SINCE_LAST_RUN else None
-    zones = _zones(known, order.timezone)
+    zones = _zones(current, order.timezone)
     limited = _window_kinds(services.datasets.get(order.export_type), kinds)
     if zones is None or Kind.DATE not in limited:
         return start
@@ -83,7 +83,7 @@ def next_window_start(
 async def change_gaps(
     services: ApiServices,
     connection: AsyncConnection,
-    known: Schedule,
+    current: Schedule,
     changed: Schedule,
     window_from: datetime | None,
 ) -> None:
@@ -92,7 +92,7 @@ async def change_gaps(
     Args:
         services: what the calls work with.
         connection: in the transaction that has locked and changed the schedule.
-        known: the schedule before the change.
+        current: the schedule before the change.
         changed: the schedule after it.
         window_from: where the next window begins, if the call says so. It has what the gaps behind have.
 
@@ -100,14 +100,14 @@ async def change_gaps(
         Problem: a run whose window is of days of the old zone has not ended, or a gap of days and times
             is left.
     """
-    if Windowing.NONE in (known.window, changed.window):
-        await services.schedules.delete_gaps(connection, known.id)
+    if Windowing.NONE in (current.window, changed.window):
+        await services.schedules.delete_gaps(connection, current.id)
         return
-    zones = _zones(known, changed.timezone)
+    zones = _zones(current, changed.timezone)
     limited = _window_kinds(services.datasets.get(changed.export_type), changed.column_kinds)
     only_days = limited == {Kind.DATE}
     if zones is not None and Kind.DATE in limited:
-        if await services.schedules.has_unfinished_windows(connection, known.id):
+        if await services.schedules.has_unfinished_windows(connection, current.id):
             raise Problem(
                 409,
                 "runs_unfinished",
@@ -118,12 +118,12 @@ async def change_gaps(
         if only_days:
             old, new = zones
             await services.schedules.move_gaps(
-                connection, known.id, lambda moment: _same_day(moment, old, new)
+                connection, current.id, lambda moment: _same_day(moment, old, new)
             )
     if window_from is not None:
-        await services.schedules.end_gaps(connection, known.id, window_from)
+        await services.schedules.end_gaps(connection, current.id, window_from)
     if zones is not None and Kind.DATE in limited and not only_days:
-        await _refuse_gaps(services, connection, known.id)
+        await _refuse_gaps(services, connection, current.id)
 
 
 async def _refuse_gaps(services: ApiServices, connection: AsyncConnection, schedule_id: UUID) -> None:
@@ -139,17 +139,17 @@ async def _refuse_gaps(services: ApiServices, connection: AsyncConnection, sched
         )
 
 
-def is_due(known: Schedule, now: datetime) -> bool:
+def is_due(schedule: Schedule, now: datetime) -> bool:
     """Return whether a run is due whose tick has not come yet."""
-    return known.next_run is not None and known.next_run <= now
+    return schedule.next_run is not None and schedule.next_run <= now
 
 
-def _zones(known: Schedule, timezone: str) -> tuple[ZoneInfo, ZoneInfo] | None:
+def _zones(current: Schedule, timezone: str) -> tuple[ZoneInfo, ZoneInfo] | None:
     """Return the zones before and after a change; ``None`` if it is the same, or the old one is unknown."""
-    if known.timezone == timezone:
+    if current.timezone == timezone:
         return None
     try:
-        return ZoneInfo(known.timezone), ZoneInfo(timezone)
+        return ZoneInfo(current.timezone), ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return None
 
@@ -233,8 +233,8 @@ def _kinds_of(
             )
         if has_time and dataset.time is not None:
             names.add(dataset.time)
-    known = sorted(names & columns.keys())
-    return {name: columns[name].kind for name in known if columns[name].kind in TEMPORAL}
+    names_of_columns = sorted(names & columns.keys())
+    return {name: columns[name].kind for name in names_of_columns if columns[name].kind in TEMPORAL}
 
 
 def _no_window(text: str) -> Rejected:

@@ -18,7 +18,7 @@ from stream_app.storage.checksums import ChecksumMethod
 from stream_app.storage.listing import ListedObject
 from stream_app.storage.manifest import is_part_of_result
 from stream_app.storage.object_store import TRIAL_JOB, ObjectStore
-from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed, jobs_owning
+from stream_app.worker.maintenance.bucket_cleaner import JobFilesNeeded, is_needed, owning_jobs
 from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
 
 AREA = FindingFactory("bucket")
@@ -78,18 +78,18 @@ class Leftovers:
 
     async def count_page(self, connection: AsyncConnection, page: Sequence[ListedObject]) -> None:
         """Count the files of one page of the listing."""
-        jobs = await jobs_owning(connection, page)
+        jobs = await owning_jobs(connection, page)
         for found in page:
             if found.job_id == TRIAL_JOB:
                 self._trials.append(found.key)
                 continue
             self._seen["uploads" if found.upload_id else "files"] += 1
-            owner = jobs.get(found.job_id)
-            if owner is None:
+            job = jobs.get(found.job_id)
+            if job is None:
                 self._unknown.append(found.key)
-            elif not is_needed(found, owner, now=self._now, settings=self._settings):
+            elif not is_needed(found, job, now=self._now, settings=self._settings):
                 self._overdue.append(found.key)
-            elif not _is_in_use(found, owner):
+            elif not _is_in_use(found, job):
                 self._waiting.append(found.key)
 
     def findings(self, scope: str) -> list[Finding]:
@@ -113,13 +113,13 @@ class Leftovers:
         return findings
 
 
-def _is_in_use(found: ListedObject, owner: Owner) -> bool:
-    if owner.file_path is not None and is_part_of_result(found.key, owner.file_path):
+def _is_in_use(found: ListedObject, job: JobFilesNeeded) -> bool:
+    if job.file_path is not None and is_part_of_result(found.key, job.file_path):
         return True
-    if owner.lost_list and owner.status == Status.COMPLETED and found.upload_id is None:
+    if job.lost_list and job.status == Status.COMPLETED and found.upload_id is None:
         return True
-    return found.key in owner.listed or (
-        found.attempt == owner.attempt and owner.status in (Status.PENDING, Status.PROCESSING)
+    return found.key in job.listed or (
+        found.attempt == job.attempt and job.status in (Status.PENDING, Status.PROCESSING)
     )
 
 

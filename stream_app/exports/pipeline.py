@@ -26,7 +26,7 @@ from stream_app.exports.files.compression import Compression, compression_for
 from stream_app.exports.files.copied_rows import RowEnds
 from stream_app.exports.files.encryption import encryption_for
 from stream_app.exports.files.file_limit import FileLimit
-from stream_app.exports.files.file_writer import FileKind, FileWriter, Written
+from stream_app.exports.files.file_writer import FileKind, FileWriter, WrittenFiles
 from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.base import Format
 from stream_app.exports.preparation import document_of, prepared
@@ -277,7 +277,7 @@ class _DatasetExport:
 
     async def _transfer(
         self, snapshot: Snapshot, requests: _Requests, rows: RowQuery, live: RowStream
-    ) -> Written:
+    ) -> WrittenFiles:
         """Read the rows, and the deletions if there are any, and write their files."""
         file_limits = self._limits.of_file(self.output.name)
         max_bytes = None if live.writer.limit.is_asked else file_limits.max_bytes

@@ -70,7 +70,7 @@ Fact = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FactTexts:
     """What was requested by whom, and the properties of the file. ``small`` has those for support only."""
 
     main: list[Fact]
@@ -254,7 +254,7 @@ class NotificationWords:
             return self.say("mail.failed.support")
         return correct
 
-    def facts(self) -> Facts:
+    def facts(self) -> FactTexts:
         """Return what was requested by whom, and the properties of the file."""
         about, style = self.about, self.style
         found: list[Fact] = []
@@ -281,7 +281,7 @@ class NotificationWords:
             if about.language != "en" and about.error_code in SAFE_CODES:
                 small.append(("message", about.error_message))
         small.append(("job", str(about.job_id)))
-        return Facts(found, small)
+        return FactTexts(found, small)
 
     def _request(self) -> list[Fact]:
         """Return which rows and columns were requested."""

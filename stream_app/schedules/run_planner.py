@@ -86,7 +86,7 @@ class PlannedSchedule:
         gap_jobs: jobs that export the windows of gaps. Each has the id of its gap.
         state: the new values of the schedule's row, or ``None``.
         error: why the schedule cannot be planned, or ``None``.
-        window_start: where the next window begins if the schedule cannot be planned.
+        window_start: where the next window begins if the schedule cannot be plan.
         left_out: when runs were due that start no job, because the next window begins later.
     """
 
@@ -128,7 +128,7 @@ class RunPlanner:
         """Return the jobs of a schedule that is due, and the new values of its row."""
         calendar = calendar_of(schedule)
         windowing = Windowing(schedule.window)
-        found = plan_due_runs(
+        plan = plan_due_runs(
             calendar,
             next_run=schedule.next_run,
             until=until,
@@ -137,7 +137,7 @@ class RunPlanner:
             catch_up=CatchUp(schedule.catch_up),
             limit=self.settings.schedule_catch_up_limit,
         )
-        if windowing is Windowing.NONE or not found.takes_place:
+        if windowing is Windowing.NONE or not plan.takes_place:
             gaps = ()
         gap_jobs = [
             self._job(
@@ -151,14 +151,14 @@ class RunPlanner:
         ]
         return PlannedSchedule(
             schedule.id,
-            [self._job(schedule, run, until, calendar.zone) for run in found.runs],
+            [self._job(schedule, run, until, calendar.zone) for run in plan.runs],
             gap_jobs=gap_jobs,
-            left_out=found.left_out,
+            left_out=plan.left_out,
             state={
                 "id": schedule.id,
-                "last_run": found.runs[-1].at if found.runs else None,
-                "next_run": found.next_run,
-                "window_start": found.window_start,
+                "last_run": plan.runs[-1].at if plan.runs else None,
+                "next_run": plan.next_run,
+                "window_start": plan.window_start,
             },
         )
 
@@ -349,7 +349,7 @@ def missing_time_column(run: Run, dataset: Dataset | None) -> Rejected | None:
 
 
 def planning_error(error: Exception) -> Rejected:
-    """Return the error for the owner of a schedule that cannot be planned."""
+    """Return the error for the owner of a schedule that cannot be plan."""
     if isinstance(error, Rejected):
         return error
     return Rejected(

@@ -8,7 +8,7 @@ from uuid import UUID
 from stream_app.jobs.states import OUTCOMES
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
-from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed
+from stream_app.worker.maintenance.bucket_cleaner import JobFilesNeeded, is_needed
 from streaming_exporter.events import Event, EventType
 from tests.chaos.items import Source, digest_of_file
 from tests.chaos.plan import PlannedJob
@@ -64,7 +64,10 @@ def unswept_objects(jobs: Mapping[UUID, Job], found: Sequence[ListedObject], set
         if (job := jobs.get(item.job_id)) is not None
         and (item.upload_id or item.key not in expected)
         and is_needed(
-            item, Owner(job["status"], job["attempt"], job["file_path"]), now=later, settings=settings
+            item,
+            JobFilesNeeded(job["status"], job["attempt"], job["file_path"]),
+            now=later,
+            settings=settings,
         )
     ]
     return [*(f"missing: {key}" for key in missing), *(f"never swept: {key}" for key in kept)]

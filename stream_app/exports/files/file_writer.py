@@ -98,7 +98,7 @@ class FileKind:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenFiles:
     """What an attempt has written: one file, or several ``files`` and their manifest, which is ``stored``."""
 
     stored: StoredObject
@@ -138,7 +138,7 @@ class FileWriter:
     stopped: Event = field(default_factory=Event)
     keys: list[str] = field(default_factory=list)
 
-    def write(self, chunks: Iterator[bytes]) -> Written:
+    def write(self, chunks: Iterator[bytes]) -> WrittenFiles:
         """Write all rows of ``chunks``.
 
         Raises:
@@ -168,7 +168,7 @@ class FileWriter:
             return self._part(files)
         return self.with_manifest(files, {"split": self._split()})
 
-    def with_deletions(self, rows: Written, deletions: Written) -> Written:
+    def with_deletions(self, rows: WrittenFiles, deletions: WrittenFiles) -> WrittenFiles:
         """Write the manifest that lists the files of the rows and, after them, those of the deletions."""
         live = [replace(file, content="rows") for file in rows.files]
         gone = [replace(file, content="deletions") for file in deletions.files]
@@ -245,7 +245,7 @@ class FileWriter:
             return frame_in_process(output, chunks, document, self.tally)
         return output.frame(chunks, document, self.tally)
 
-    def _single(self, file: ExportedFile) -> Written:
+    def _single(self, file: ExportedFile) -> WrittenFiles:
         name = self.kind.name()
         facts = {
             "file_name": name,
@@ -254,7 +254,7 @@ class FileWriter:
             "bytes": file.file_size,
             "sha256": file.sha256,
         }
-        return Written(
+        return WrittenFiles(
             stored=StoredObject(file.key, file.file_size, file.sha256),
             file_name=name,
             content_type=file.content_type,
@@ -263,9 +263,9 @@ class FileWriter:
             manifest=facts | self.kind.origin(self.tally),
         )
 
-    def _part(self, files: list[ExportedFile]) -> Written:
+    def _part(self, files: list[ExportedFile]) -> WrittenFiles:
         """Return the files of a part. The manifest of all parts is written when all are complete."""
-        return Written(
+        return WrittenFiles(
             stored=StoredObject(key="", size=0, sha256=""),
             file_name="",
             content_type=self.kind.content_type,
@@ -275,7 +275,7 @@ class FileWriter:
             files=tuple(files),
         )
 
-    def with_manifest(self, files: list[ExportedFile], facts: Mapping[str, Any]) -> Written:
+    def with_manifest(self, files: list[ExportedFile], facts: Mapping[str, Any]) -> WrittenFiles:
         """Write the manifest, which lists the files, after all of them. ``facts`` are further ones."""
         size = sum(file.file_size for file in files)
         summary = {
@@ -290,7 +290,7 @@ class FileWriter:
             self.storage, self.kind.task.target(MANIFEST), summary, files, stopped=self.stopped
         )
         self.keys.append(stored.key)
-        return Written(
+        return WrittenFiles(
             stored=stored,
             file_name=MANIFEST,
             content_type=MANIFEST_TYPE,

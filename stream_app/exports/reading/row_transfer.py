@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass
 
-from stream_app.exports.files.file_writer import FileWriter, Written
+from stream_app.exports.files.file_writer import FileWriter, WrittenFiles
 from stream_app.exports.files.writing_errors import writing_errors
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.reading.pipe import BytePipe, PipeClosed
@@ -39,22 +39,22 @@ class RowTransfer:
     max_bytes: int | None
     progress: ExportProgress
 
-    async def run(self, rows: RowStream, *, ends: bool = True) -> Written:
+    async def run(self, rows: RowStream, *, ends: bool = True) -> WrittenFiles:
         """Read rows and write their files. The transaction ``ends`` when its last rows are read."""
         reader, writer = rows.reader, rows.writer
         pipe = BytePipe()
         output = writer.kind.output
         context = copy_context()
-        writing: asyncio.Future[Written] | None = None
+        writing: asyncio.Future[WrittenFiles] | None = None
 
-        def write() -> Written:
+        def write() -> WrittenFiles:
             try:
                 with ordinary_errors(), writing_errors():
                     return writer.write(iter(pipe))
             finally:
                 pipe.close_reader()
 
-        def begin() -> asyncio.Future[Written]:
+        def begin() -> asyncio.Future[WrittenFiles]:
             return asyncio.get_running_loop().run_in_executor(self.threads, context.run, write)
 
         async def put(chunk: bytes) -> None:
@@ -92,14 +92,14 @@ class RowTransfer:
                 writing.result()
             raise
 
-    async def run_with_deletions(self, rows: RowStream, deletions: RowStream) -> Written:
+    async def run_with_deletions(self, rows: RowStream, deletions: RowStream) -> WrittenFiles:
         """Write the deletions, then the rows, with whose end the transaction ends, then the list of both."""
         writer = rows.writer
         deleted = await self.run(deletions, ends=False)
         try:
             live = await self.run(rows)
 
-            def write() -> Written:
+            def write() -> WrittenFiles:
                 with writing_errors():
                     return writer.with_deletions(live, deleted)
 

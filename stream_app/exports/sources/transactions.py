@@ -1,4 +1,4 @@
-"""What follows the begin of a transaction on a source: its settings, and the facts about its snapshot."""
+"""What follows the start of a transaction on a source: its settings, and what the server says about it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -41,7 +41,7 @@ REPLAY_READS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class _ServerState:
     """What a transaction's server says about it.
 
     Attributes:
@@ -74,7 +74,7 @@ async def begun(
         Rejected: the server is older than :data:`OLDEST_POSTGRES`.
         Retryable: a pooler sends each transaction to another server.
     """
-    first = await _facts(connection, initial_sql, session)
+    first = await _read_server_state(connection, initial_sql, session)
     if not first.is_standby:
         return Snapshot(connection, first.began, first.began, timeout, first.initial_value)
     for _ in range(REPLAY_READS):
@@ -82,8 +82,8 @@ async def begun(
         await connection.execute("ROLLBACK", timeout=30)
         server, _, replay_time = (await single_value(connection, REPLAY_TIME_QUERY, 30)).partition("\t")
         await connection.execute(script, timeout=30)
-        facts = await _facts(connection, initial_sql, session)
-        if facts.server == server:
+        state = await _read_server_state(connection, initial_sql, session)
+        if state.server == server:
             break
     else:
         raise Retryable(
@@ -93,18 +93,18 @@ async def begun(
     return Snapshot(
         connection,
         min(first.began, replayed or first.began).astimezone(UTC),
-        facts.began,
+        state.began,
         timeout,
-        facts.initial_value,
+        state.initial_value,
         is_standby=True,
         replayed_until=replayed,
     )
 
 
-async def _facts(
+async def _read_server_state(
     connection: "PoolConnectionProxy[asyncpg.Record]", initial_sql: str | None, session: Mapping[str, str]
-) -> _Facts:
-    """Set the settings of ``session`` in a transaction that has just begun, and return its facts.
+) -> _ServerState:
+    """Set the settings of ``session`` in a transaction that has just begun, and read what its server says.
 
     Raises:
         Rejected: the server is older than :data:`OLDEST_POSTGRES`.
@@ -118,7 +118,7 @@ async def _facts(
             f"the source database is PostgreSQL {major}.{minor}; {OLDEST_POSTGRES} and later are supported",
             code="unsupported_source",
         )
-    return _Facts(datetime.fromisoformat(began), in_recovery == "t", server, value)
+    return _ServerState(datetime.fromisoformat(began), in_recovery == "t", server, value)
 
 
 async def _set_values(connection: "PoolConnectionProxy[asyncpg.Record]", session: Mapping[str, str]) -> None:
@@ -140,8 +140,8 @@ async def joined(
         SnapshotLost: the connection leads to another server.
     """
     await _set_values(connection, session)
-    facts = f"SELECT pg_catalog.transaction_timestamp(), {SNAPSHOT_CHECK}, {initial_sql or 'NULL'}"
-    began, check, value = (await single_value(connection, facts, 30)).split("\t")
+    sql = f"SELECT pg_catalog.transaction_timestamp(), {SNAPSHOT_CHECK}, {initial_sql or 'NULL'}"
+    began, check, value = (await single_value(connection, sql, 30)).split("\t")
     if check != shared.partition(" ")[2]:
         raise SnapshotLost("source database: another snapshot has the same id")
     as_of = datetime.fromisoformat(began)

@@ -37,7 +37,7 @@ TEXT_ON = {"ink": "panel", "soft": "panel", "accent": "panel", "accent_ink": "ac
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FactTable:
     """Names and values, of which the last ones are for support only and small."""
 
     main: Sequence[tuple[str, str]]
@@ -87,7 +87,7 @@ def link(words: str, address: str) -> str:
     return f'<a class="soft" href="{escape(address)}" style="color:{LIGHT.soft}">{escape(words)}</a>'
 
 
-def table(facts: Facts) -> str:
+def table(facts: FactTable) -> str:
     """Return the facts in two columns, the small ones below them."""
     return _rows(facts.main, "15px", LIGHT.ink) + (
         _rows(facts.small, "12px", LIGHT.soft) if facts.small else ""

@@ -93,7 +93,7 @@ class _Mail:
         """Put a mail together: its own parts, then what was requested, then why it is sent."""
         words = self.words
         found = words.facts()
-        facts = mail_html.Facts(self._named(found.main), self._named(found.small))
+        facts = mail_html.FactTable(self._named(found.main), self._named(found.small))
         topic = "user" if words.about.rhythm is None else "schedule"
         why = words.say(f"mail.why.{topic}", user=words.user)
         stop = words.say(f"mail.unsubscribe.{topic}", user=words.user)

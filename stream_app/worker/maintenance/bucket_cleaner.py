@@ -47,7 +47,7 @@ NO_DATASETS: Mapping[str, Dataset] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class JobFilesNeeded:
     """The columns of a job's row that determine which files it needs.
 
     ``listed`` are those of the keys found that are in the list of its files. ``keeps_parts`` means that a
@@ -65,7 +65,7 @@ class Owner:
 
 def is_needed(
     found: ListedObject,
-    job: Owner | None,
+    job: JobFilesNeeded | None,
     *,
     now: datetime,
     settings: Settings,
@@ -74,7 +74,7 @@ def is_needed(
     """Return whether a job needs an object or upload, or can need it.
 
     An object is needed at any age if it belongs to the current attempt of an unfinished job, or is a file
-    of a job whose completion is sealed or applied. If the list of these files is lost with a database that
+    of a job whose completion is stored or applied. If the list of these files is lost with a database that
     was restored, all files of the job are needed. Every other object is needed until it is older than the
     longest attempt. A job that this database does not have can belong to another database: its objects are
     needed until the file would have expired.
@@ -93,7 +93,9 @@ def is_needed(
     return job.lost_list or is_part_of_result(found.key, job.file_path) or found.key in job.listed
 
 
-async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObject]) -> Mapping[UUID, Owner]:
+async def owning_jobs(
+    connection: AsyncConnection, found: Collection[ListedObject]
+) -> Mapping[UUID, JobFilesNeeded]:
     """Return the jobs to which the found objects and uploads belong, by id."""
     has_kept_parts = and_(ExportJob.split.is_not(None), ExportJob.consistency == "part")
     statement = select(
@@ -114,7 +116,9 @@ async def jobs_owning(connection: AsyncConnection, found: Collection[ListedObjec
     for job_id, key in await connection.execute(listed_files):
         listed.setdefault(job_id, set()).add(key)
     return {
-        job_id: Owner(status, attempt, file_path, frozenset(listed.get(job_id, ())), keeps_parts, lost_list)
+        job_id: JobFilesNeeded(
+            status, attempt, file_path, frozenset(listed.get(job_id, ())), keeps_parts, lost_list
+        )
         for job_id, status, attempt, file_path, keeps_parts, lost_list in await connection.execute(statement)
     }
 
@@ -166,7 +170,7 @@ class BucketCleaner:
         await storage.call(storage.set_lifecycle_rules, self.settings, longest)
         pages = storage.listing.pages()
         while (page := await storage.call(next, pages, None)) is not None:
-            jobs = await jobs_owning(connection, page)
+            jobs = await owning_jobs(connection, page)
             now = await self.store.clock.read()
             for found in page:
                 job = jobs.get(found.job_id)

@@ -27,7 +27,7 @@ from stream_app.notifications.outbox import insert_deliveries
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject
-from stream_app.worker.maintenance.bucket_cleaner import jobs_owning
+from stream_app.worker.maintenance.bucket_cleaner import owning_jobs
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from tests.datasets import datasets_of
 from tests.integration.jobs.jobs import Jobs, completed, request
@@ -173,7 +173,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
     async def owners() -> None:
         async with engine.connect() as connection:
             now = datetime.now(UTC)
-            assert await jobs_owning(connection, [ListedObject("k", job_id, 1, now) for job_id in some_ids])
+            assert await owning_jobs(connection, [ListedObject("k", job_id, 1, now) for job_id in some_ids])
 
     async def cancel() -> None:
         assert await jobs.cancel(await jobs.admit()) is not None

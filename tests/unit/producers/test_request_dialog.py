@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from producers.arguments import parse_filters
-from producers.request_dialog import Dialog, Wanted
+from producers.request_dialog import Dialog, RequestDraft
 from stream_app.settings import Settings
 
 CATALOGUE = {
@@ -39,7 +39,9 @@ def test_the_filters_of_a_bundle_are_those_of_its_datasets(
     dialog: Dialog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer(monkeypatch, "kind=proof", "proofs.kind=proof", "ledger.kind=proof", "proofs.id<=5", "", "y")
-    wanted = dialog.complete(Wanted("my_data", "csv", "u"), asks_for_filters=True, asks_for_output=False)
+    wanted = dialog.complete(
+        RequestDraft("my_data", "csv", "u"), asks_for_filters=True, asks_for_output=False
+    )
     shown = " ".join(capsys.readouterr().err.split())
     assert "Columns: ledger.id, ledger.kind, proofs.id" in shown
     assert "Filter, such as ledger.id=…" in shown
@@ -55,6 +57,6 @@ def test_the_filters_of_a_dataset_are_its_columns(
     dialog: Dialog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer(monkeypatch, "kind=proof", "", "y")
-    wanted = dialog.complete(Wanted("ledger", "csv", "u"), asks_for_filters=True, asks_for_output=False)
+    wanted = dialog.complete(RequestDraft("ledger", "csv", "u"), asks_for_filters=True, asks_for_output=False)
     assert wanted.filters == ("kind=proof",)
     assert "Columns: id, kind" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject, object_key
-from stream_app.worker.maintenance.bucket_cleaner import Owner, is_needed
+from stream_app.worker.maintenance.bucket_cleaner import JobFilesNeeded, is_needed
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None, retention_days=7, lease_seconds=30, export_timeout_seconds=3600)
@@ -22,7 +22,7 @@ def found(attempt: int, age: timedelta, *, upload: bool = False) -> ListedObject
     return ListedObject(object_key(JOB, attempt, "f"), JOB, attempt, NOW - age, "u" if upload else None)
 
 
-def needed(item: ListedObject, job: Owner | None) -> bool:
+def needed(item: ListedObject, job: JobFilesNeeded | None) -> bool:
     return is_needed(item, job, now=NOW, settings=SETTINGS)
 
 
@@ -30,12 +30,12 @@ def needed(item: ListedObject, job: Owner | None) -> bool:
 @pytest.mark.parametrize("attempt", [1, 2, 3])
 @pytest.mark.parametrize("upload", [True, False])
 def test_young_objects_are_needed(status: Status, attempt: int, upload: bool) -> None:
-    assert needed(found(attempt, YOUNG, upload=upload), Owner(status, 2, None))
+    assert needed(found(attempt, YOUNG, upload=upload), JobFilesNeeded(status, 2, None))
     assert needed(found(attempt, YOUNG, upload=upload), None)
 
 
 def test_the_file_of_a_completed_job_is_needed_at_any_age() -> None:
-    job = Owner(Status.COMPLETED, 2, object_key(JOB, 2, "f"))
+    job = JobFilesNeeded(Status.COMPLETED, 2, object_key(JOB, 2, "f"))
     assert needed(found(2, ANCIENT), job)
     assert not needed(found(1, OLD), job)
     assert not needed(found(3, OLD), job)
@@ -46,7 +46,7 @@ def test_the_file_of_a_completed_job_is_needed_at_any_age() -> None:
 @pytest.mark.parametrize("upload", [True, False])
 def test_objects_of_the_current_attempt_are_needed(status: Status, upload: bool) -> None:
     """Its completion can be sealed and not applied yet."""
-    job = Owner(status, 2, None)
+    job = JobFilesNeeded(status, 2, None)
     assert needed(found(2, ANCIENT, upload=upload), job)
     assert not needed(found(1, OLD, upload=upload), job)
 
@@ -54,7 +54,7 @@ def test_objects_of_the_current_attempt_are_needed(status: Status, upload: bool)
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED, Status.EXPIRED])
 @pytest.mark.parametrize("upload", [True, False])
 def test_a_job_without_a_file_needs_none(status: Status, upload: bool) -> None:
-    assert not needed(found(2, OLD, upload=upload), Owner(status, 2, object_key(JOB, 2, "f")))
+    assert not needed(found(2, OLD, upload=upload), JobFilesNeeded(status, 2, object_key(JOB, 2, "f")))
 
 
 def test_objects_of_an_unknown_job_are_needed_until_its_file_would_have_expired() -> None:
