@@ -58,7 +58,7 @@ def _task(dataset: str, output: str, storage: ObjectStore) -> ExportTask:
     return ExportTask(
         name=str(job_id),
         request=ExportRequest.parse(request),
-        asked_at=datetime.now(UTC),
+        requested_at=datetime.now(UTC),
         target=partial(storage.key, job_id, 1),
     )
 

@@ -43,7 +43,7 @@ def _export(job_id: str) -> None:
     task = ExportTask(
         name=job_id,
         request=request,
-        asked_at=datetime.now(UTC),
+        requested_at=datetime.now(UTC),
         target=partial(_own.exporter.storage.key, UUID(job_id), 1),
     )
     _own.runner.run(_own.exporter.run(task, ExportProgress()))

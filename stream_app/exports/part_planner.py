@@ -176,7 +176,7 @@ class PartPlanner:
     async def _plan(
         self, stack: AsyncExitStack, source: Source, task: ExportTask, table: SourceTable
     ) -> OpenPlan | None:
-        request = table.resolve(with_window(table, task.request, task.window), task.asked_at)
+        request = table.resolve(with_window(table, task.request, task.window), task.requested_at)
         rows = await asyncio.to_thread(row_query, table, request)
         snapshot = await stack.enter_async_context(
             source.snapshot(

@@ -225,7 +225,7 @@ class _DatasetExport:
             Rejected: the caller cannot see what the window needs, or its columns have no times.
         """
         table, window = self.table, self.task.window
-        request = table.resolve(with_window(table, self.task.request, window), self.task.asked_at)
+        request = table.resolve(with_window(table, self.task.request, window), self.task.requested_at)
         options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
         request = request.model_copy(update={"options": options})
         require_visible(self.dataset, table.dataset, window)

@@ -45,8 +45,8 @@ class ExportTask:
 
     Attributes:
         name: names the export in the sessions of the source database (``application_name``).
-        request: the request; relative dates in its filters count from ``asked_at``.
-        asked_at: when the export was asked for.
+        request: the request; relative dates in its filters count from ``requested_at``.
+        requested_at: when the export was requested.
         target: returns the object key for a file name.
         window: ``{"from": …, "to": …}`` of a schedule's run, as ISO 8601 times, or ``None``.
         part: the part of the export to write; ``None`` for the whole export.
@@ -55,7 +55,7 @@ class ExportTask:
 
     name: str
     request: ExportRequest
-    asked_at: datetime
+    requested_at: datetime
     target: Callable[[str], str]
     window: dict[str, Any] | None = None
     part: TaskPart | None = None

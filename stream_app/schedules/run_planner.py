@@ -86,7 +86,7 @@ class PlannedSchedule:
         gap_jobs: jobs that export the windows of gaps. Each has the id of its gap.
         state: the new values of the schedule's row, or ``None``.
         error: why the schedule cannot be planned, or ``None``.
-        window_start: where the next window begins if the schedule cannot be plan.
+        window_start: where the next window begins if the schedule cannot be planned.
         left_out: when runs were due that start no job, because the next window begins later.
     """
 
@@ -349,7 +349,7 @@ def missing_time_column(run: Run, dataset: Dataset | None) -> Rejected | None:
 
 
 def planning_error(error: Exception) -> Rejected:
-    """Return the error for the owner of a schedule that cannot be plan."""
+    """Return the error for the owner of a schedule that cannot be planned."""
     if isinstance(error, Rejected):
         return error
     return Rejected(

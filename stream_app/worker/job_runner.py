@@ -134,7 +134,7 @@ class JobRunner:
         task = ExportTask(
             name=str(claim.job_id),
             request=claim.request,
-            asked_at=claim.requested_at or claim.now,
+            requested_at=claim.requested_at or claim.now,
             target=lambda name: f"{folder}/{name}",
             window=claim.window,
             run_day=claim.run_day,

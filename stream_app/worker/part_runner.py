@@ -66,7 +66,7 @@ class PartRunner:
         task = ExportTask(
             name=f"{claim.job_id} part {claim.number}",
             request=claim.request,
-            asked_at=claim.requested_at or claim.now,
+            requested_at=claim.requested_at or claim.now,
             target=lambda name: f"{claim.folder}/{prefix}{name}",
             window=claim.window,
             run_day=claim.run_day,

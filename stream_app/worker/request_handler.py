@@ -53,11 +53,11 @@ class RequestHandler:
                 cancellations.append(event)
             elif event.job_id not in requests:
                 requests[event.job_id] = event
-                if _asked(event, message, now) < oldest:
+                if _requested_at(event, message, now) < oldest:
                     old[event.job_id] = message
         with tracing.process_spans([*requests.values(), *cancellations]) as traced:
-            asked = dict(zip(requests, traced, strict=False))
-            forgotten, held = await self._admit(asked, old.keys(), traced[len(asked) :])
+            events_by_job = dict(zip(requests, traced, strict=False))
+            forgotten, held = await self._admit(events_by_job, old.keys(), traced[len(events_by_job) :])
         for message, event in read:
             if event.type is EventType.REQUESTED and event.job_id in held:
                 await self.emit.requeue(Topic.REQUESTS, message)
@@ -66,7 +66,7 @@ class RequestHandler:
             await self.emit.dead_letter(message, reason)
 
     async def _admit(
-        self, asked: Mapping[UUID, Event], old: Collection[UUID], cancellations: Sequence[Event]
+        self, events_by_job: Mapping[UUID, Event], old: Collection[UUID], cancellations: Sequence[Event]
     ) -> tuple[Collection[UUID], Collection[UUID]]:
         """Publish ``export.accepted``, commit the jobs, then publish the outcomes of those that have ended.
 
@@ -77,11 +77,15 @@ class RequestHandler:
             of requests that could not be committed, since another transaction holds the job's row.
         """
         now = await self.store.clock.read()
-        validated = [replace(self.validator.job(event, now=now), admitted_at=now) for event in asked.values()]
-        jobs = dict(zip(asked, in_order(validated), strict=True))
+        validated = [
+            replace(self.validator.job(event, now=now), admitted_at=now) for event in events_by_job.values()
+        ]
+        jobs = dict(zip(events_by_job, in_order(validated), strict=True))
         known = await self.store.look_up(list(jobs.values()))
         forgotten = [job_id for job_id in old if not known[job_id].is_known]
-        wanted = [job_id for job_id in asked if known[job_id].is_admissible and job_id not in forgotten]
+        wanted = [
+            job_id for job_id in events_by_job if known[job_id].is_admissible and job_id not in forgotten
+        ]
         # A job whose cancellation is in the same batch must not start before the cancellation is handled.
         cancelled = {event.job_id for event in cancellations}
         for job_id in wanted:
@@ -90,16 +94,16 @@ class RequestHandler:
             if known[job_id].is_cancelled or job_id in cancelled:
                 jobs[job_id] = jobs[job_id].cancelled()
         await self.emit.publish_all(
-            [lifecycle_event(EventType.ACCEPTED, accepted_data(asked[job_id])) for job_id in wanted]
+            [lifecycle_event(EventType.ACCEPTED, accepted_data(events_by_job[job_id])) for job_id in wanted]
         )
         admitted, held = await self._commit([jobs[job_id] for job_id in wanted])
         cancelled.difference_update(data.job_id for data in admitted)
         ended = await self._cancel(sorted(cancelled))
         for data in admitted:
-            metrics.observe_admission(asked[data.job_id].time)
+            metrics.observe_admission(events_by_job[data.job_id].time)
         outcomes = [outcome for data in admitted if (outcome := jobs[data.job_id].event_outcome) is not None]
         late = await self.store.unheld.apply_early_cancellations(
-            [*asked, *(event.job_id for event in cancellations)]
+            [*events_by_job, *(event.job_id for event in cancellations)]
         )
         await self.emit.publish_all(
             [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *ended, *late]]
@@ -150,7 +154,7 @@ def _accepted_by_api(job: NewJob) -> NewJob:
     return replace(job, outcome=None)
 
 
-def _asked(event: Event, message: EventT[bytes], now: datetime) -> datetime:
+def _requested_at(event: Event, message: EventT[bytes], now: datetime) -> datetime:
     """Return the earlier one of the event's time and the time at which Kafka received it."""
     published = message.message.timestamp or 0
     known = [datetime.fromtimestamp(published, UTC)] if published > 0 else []

@@ -107,14 +107,14 @@ async def _member(
     try:
         if task.window is not None:
             check_window_columns(table, has_deletions=False)
-        request = settled_member(bundle, dataset, table, task.request, task.asked_at, task.window)
+        request = settled_member(bundle, dataset, table, task.request, task.requested_at, task.window)
         options, zone = await settled_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
         rows, statement = await prepared(table, request, output, zone)
     except Rejected as error:
         raise of_member(bundle, dataset, error) from error
     # The name is that of the whole export; the pages of each dataset have that of the dataset.
-    document = replace(document_of(table, request, rows, task.asked_at, None), name="")
+    document = replace(document_of(table, request, rows, task.requested_at, None), name="")
     if isinstance(output, ExcelFormat):  # a workbook has one template at most
         document = replace(document, template=None, template_header=None)
     column = table.dataset.time
@@ -193,7 +193,7 @@ class _BundleExport:
                 title or self.bundle.name,
                 self.bundle.kind,
                 request,
-                self.task.asked_at,
+                self.task.requested_at,
                 self.task.window,
             ),
             self.output,

@@ -42,7 +42,7 @@ class SourceMonitor:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._failed_at: dict[str, float] = {}
-        self._asked_at: dict[str, float] = {}
+        self._probed_at: dict[str, float] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -67,7 +67,7 @@ class SourceMonitor:
     async def _look(self) -> None:
         for name, source in self._sources.items():
             if name not in self._asking and self._is_due(source):
-                self._asked_at[name] = time.monotonic()
+                self._probed_at[name] = time.monotonic()
                 self._asking[name] = asyncio.create_task(self._ask(source))
         states = self.states()
         metrics.set_sources(
@@ -79,8 +79,8 @@ class SourceMonitor:
             pause = AWAY_SECONDS
         else:
             pause = STARTING_SECONDS if source.starting else IDLE_SECONDS
-        asked = time.monotonic() - self._asked_at.get(source.name, -math.inf)
-        return min(asked, source.silent_seconds) >= pause
+        probed = time.monotonic() - self._probed_at.get(source.name, -math.inf)
+        return min(probed, source.silent_seconds) >= pause
 
     async def _ask(self, source: Source) -> None:
         try:

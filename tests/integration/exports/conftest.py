@@ -72,7 +72,7 @@ def task_for(request: ExportRequest) -> ExportTask:
     """Return a task as the job runner creates it."""
     job_id = uuid4()
     target = partial(object_key, job_id, 1, suffix=new_key_suffix())
-    return ExportTask(name=str(job_id), request=request, asked_at=datetime.now(UTC), target=target)
+    return ExportTask(name=str(job_id), request=request, requested_at=datetime.now(UTC), target=target)
 
 
 @pytest.fixture

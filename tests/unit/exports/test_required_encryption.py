@@ -32,6 +32,6 @@ async def test_a_job_that_waits_while_the_datasets_file_changes_writes_no_plain_
         threads=Mock(),
     )
     request = ExportRequest(user_id="u", export_type=dataset.name, format="csv")
-    task = ExportTask(name="job", request=request, asked_at=datetime.now(UTC), target=str)
+    task = ExportTask(name="job", request=request, requested_at=datetime.now(UTC), target=str)
     with pytest.raises(Rejected, match="files of dataset 'ledger' must be encrypted"):
         await exporter.run(task, ExportProgress())
