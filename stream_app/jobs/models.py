@@ -203,6 +203,12 @@ class ExportJob(Base):
             postgresql_where=text("schedule_id IS NOT NULL"),
         ),
         Index("export_jobs_unpublished", "id", postgresql_where=text("outcome IS NOT NULL")),
+        # Only jobs that end before they start pass through it, those of other users do not delay a count.
+        Index(
+            "export_jobs_ended_unstarted",
+            "user_id",
+            postgresql_where=text("status = 'pending' AND outcome IS NOT NULL"),
+        ),
         # Without the lease, too: PostgreSQL also counts the column of an index without the row.
         Index(
             "export_jobs_unadmitted_since",

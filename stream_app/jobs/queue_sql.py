@@ -9,6 +9,7 @@ from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.statements import Statement
 
 _WAITING = "job.status = 'pending' AND job.outcome IS NULL"
+_ENDED_UNSTARTED = "job.status = 'pending' AND job.outcome IS NOT NULL"
 _NOT_HELD_BACK = "job.export_type <> ALL (CAST(:held_back AS text[]))"
 _USER_NOT_HELD_BACK = "job.user_id <> ALL (CAST(:users_held_back AS text[]))"
 _PARTS_NOT_HELD_BACK = "job.export_type <> ALL (CAST(:parts_held_back AS text[]))"
@@ -76,23 +77,10 @@ Runs that users start in addition have another priority.
 _NEWEST = 1000
 """Jobs of one user that are looked through for those that count, in addition to as many as can count."""
 
-_REFUSAL_POSSIBLE = """
-    EXISTS (
-        SELECT FROM (
-            SELECT status, row_number() OVER () AS number FROM export_jobs
-            WHERE outcome IS NOT NULL LIMIT 100
-        ) AS ended WHERE status = 'pending' OR number = 100
-    )
-"""
-"""Condition: a job of any user can have ended before it started, and its end is not on record yet.
-
-Mostly there is none, and then no jobs of the user that ended long ago are read to find one. Where the ends of
-many jobs are not on record, only some of them are looked at.
-"""
-
 # Hundreds of thousands of runs can wait for late rows, and the user's other calls wait for the count. So each
-# part reads an index in its order (see INDEX_ORDER), and ends after some rows. Jobs of the lowest priority,
-# and jobs that ended before they started, do not count behind as many newer jobs of the user.
+# part reads an index in its order (see INDEX_ORDER), and ends after some rows. Jobs of the lowest priority do
+# not count behind as many newer ones of the user. Each index begins with the user: while an old snapshot is
+# open, the entries of jobs that have ended stay in it, and a call must not read those of all users.
 _COUNTED = f"""
     (
         SELECT 1 FROM export_jobs AS job
@@ -108,11 +96,8 @@ _COUNTED = f"""
             ORDER BY job.created_at DESC, job.id DESC LIMIT :user_limit + {_NEWEST}
         ) AS job WHERE NOT {_WAITING_RUN} LIMIT :user_limit
     ) UNION ALL (
-        SELECT 1 FROM (
-            SELECT status, outcome FROM export_jobs AS job
-            WHERE job.user_id = :user_id AND {_REFUSAL_POSSIBLE}
-            ORDER BY job.created_at DESC, job.id DESC LIMIT :user_limit + {_NEWEST}
-        ) AS job WHERE job.status = 'pending' AND job.outcome IS NOT NULL LIMIT :user_limit
+        SELECT 1 FROM export_jobs AS job
+        WHERE job.user_id = :user_id AND {_ENDED_UNSTARTED} LIMIT :user_limit
     )
 """
 

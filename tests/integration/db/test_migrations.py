@@ -97,8 +97,8 @@ async def test_a_migration_that_failed_at_any_statement_is_finished_by_the_next_
                     invalid += 1
             else:
                 break
-    assert invalid == 7
-    assert len([one for one in failed if "DROP INDEX CONCURRENTLY" in one]) == 7
+    assert invalid == 8
+    assert len([one for one in failed if "DROP INDEX CONCURRENTLY" in one]) == 8
     await _assert_as_modelled(empty_settings)
 
 
