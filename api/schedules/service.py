@@ -128,7 +128,7 @@ async def _can_begin(services: ApiServices, current: Schedule, window_from: date
     """
     start = current.window_start
     if window_from is None:
-        return start is None or start < services.clock.now() + CLOCK_ERROR
+        return start is None or start < await services.clock.read() + CLOCK_ERROR
     if start == window_from:
         return True
     return (

@@ -5,12 +5,14 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from api.schedules import service
 from stream_app.db import clock as clocks
 from stream_app.db.clock import DatabaseClock
 from stream_app.jobs.claim import Claim
@@ -80,3 +82,20 @@ async def test_the_clock_advances_from_its_reading(monkeypatch: pytest.MonkeyPat
     assert clock.now() == datetime(2020, 1, 1, second=5, tzinfo=UTC)
     passed[0] = 104.0
     assert await clock.read() == datetime(2020, 1, 1, second=9, tzinfo=UTC), "fresh enough"
+
+
+@pytest.mark.parametrize(("start_after", "same"), [(timedelta(), True), (timedelta(minutes=5), False)])
+async def test_the_first_call_of_an_api_compares_a_schedule_with_the_clock_of_the_database(
+    monkeypatch: pytest.MonkeyPatch, start_after: timedelta, same: bool
+) -> None:
+    """The clock of its machine can be slow, and a repeated request must find the schedule that it made."""
+    of_database = datetime.now(UTC) + timedelta(days=1)
+    clock = DatabaseClock(create_async_engine("postgresql+asyncpg://"))
+
+    async def read() -> None:
+        cast(Any, clock)._reading = of_database, clocks._passed()
+
+    monkeypatch.setattr(clock, "_read", read)
+    schedule: Any = SimpleNamespace(window_start=of_database + start_after)
+    services: Any = SimpleNamespace(clock=clock)
+    assert await service._can_begin(services, schedule, None) is same
