@@ -20,7 +20,8 @@ from api.jobs.reader import JobReader
 from api.jobs.waiting import JobWaits
 from api.operations.dead_letters import DeadLetters
 from api.operations.doctor import Doctor
-from api.operations.service import QueueMetrics, Readiness
+from api.operations.queue_metrics import QueueMetrics
+from api.operations.readiness import LIVE_UPDATES, WRITE_CHECK, Readiness
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.db.clock import DatabaseClock
@@ -59,8 +60,10 @@ SOURCE = "/exporter/api"
 TABLE_SECONDS = 5.0
 """Time limit for the description of a table, for which a user waits."""
 
-CALLS, ESTIMATES = 4, 2
-"""Connections to each source: for descriptions of tables, and for estimates."""
+CALL_CONNECTIONS = 4
+"""Connections to each source for descriptions of tables."""
+ESTIMATE_CONNECTIONS = 2
+"""Connections to each source for estimates. They have their own pool, so they do not delay requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class ApiServices:
     source_monitor: SourceMonitor
     datasets_watcher: DatasetsWatcher
     authenticator: Authenticator
-    reading: AsyncEngine
+    read_engine: AsyncEngine
     statistics: JobStatistics
     pauses: PauseStore
     doctor: Doctor
@@ -114,21 +117,16 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
     """
     datasets = open_datasets(settings)
     async with AsyncExitStack() as stack:
-        # Writers have their own pool, so reads continue while many writers wait. So do reads that can take
-        # seconds: otherwise ten of them would stop all waits, streams and repeated requests.
-        reading, writing, searching = (
-            _open_engine(stack, settings, name) for name in (NAME, f"{NAME}-writer", f"{NAME}-search")
-        )
-        # Estimates have their own pool, so they do not delay requests.
-        of_calls, of_estimates = call_pools(calls=CALLS, estimates=ESTIMATES)
-        sources = _open_sources(stack, settings, datasets, of_calls)
-        estimate_sources = _open_sources(stack, settings, datasets, of_estimates)
+        engines = _open_engines(stack, settings)
+        call_pool, estimate_pool = call_pools(calls=CALL_CONNECTIONS, estimates=ESTIMATE_CONNECTIONS)
+        sources = _open_sources(stack, settings, datasets, call_pool)
+        estimate_sources = _open_sources(stack, settings, datasets, estimate_pool)
         monitor = SourceMonitor(sources)
         watcher = datasets_watcher(settings, datasets, sources, estimate_sources)
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
-        store = JobQueue.of(settings, writing)
+        store = JobQueue.of(settings, engines.writing)
         relay = await _open_relay(stack, store, publisher)
-        job_queries = JobQueries(reading)
+        job_queries = JobQueries(engines.reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
         # Only signs links and checks the store. The time-outs are short, because a user waits.
@@ -142,13 +140,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             "database_clock": store.clock.run,
             "live_updates": live_updates.run,
             "loop_lag": metrics.measure_loop_lag,
-            "listener": partial(
-                listen,
-                settings,
-                live_updates.on_notify,
-                application=f"{NAME}-live-updates",
-                channel=CHANGES_CHANNEL,
-            ),
+            "listener": partial(_listen, settings, live_updates),
         }
         for name, work in background.items():
             await stack.enter_async_context(keep_running(name, work))
@@ -159,57 +151,79 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             estimate_sources=estimate_sources,
             catalog=Catalog(sources, seconds=TABLE_SECONDS),
             job_queries=job_queries,
-            job_searches=JobQueries(searching),
-            job_files=JobFiles(reading, lambda key: storage.call(storage.read, key)),
+            job_searches=JobQueries(engines.searching),
+            job_files=JobFiles(engines.reading, lambda key: storage.call(storage.read, key)),
             reader=reader,
             live_updates=live_updates,
             job_waits=JobWaits(
                 live_updates, reader, limit=settings.api_wait_limit, limit_of_user=settings.user_wait_limit
             ),
             store=store,
-            schedules=ScheduleStore(writing),
-            schedule_reads=ScheduleStore(reading),
+            schedules=ScheduleStore(engines.writing),
+            schedule_reads=ScheduleStore(engines.reading),
             storage=storage,
             validator=RequestValidator.of(settings, datasets),
             passwords=partial(FilePasswords.of, settings),
-            outbox=Outbox(reading),
+            outbox=Outbox(engines.reading),
             delivery_links=DeliveryLinks(settings),
             address_hash=AddressHash.of(settings),
             publisher=publisher,
             relay=relay,
             clock=store.clock,
-            queue_metrics=QueueMetrics(reading, datasets),
+            queue_metrics=QueueMetrics(engines.reading, datasets),
             readiness=Readiness(
                 {
                     "database": job_queries.check,
-                    "database_writes": partial(check_writable, reading),
+                    WRITE_CHECK: partial(check_writable, engines.reading),
                     "kafka": publisher.check,
                     "object_store": lambda: storage.call(storage.check),
-                    "feed": live_updates.check,
+                    LIVE_UPDATES: live_updates.check,
                 }
             ),
             source_monitor=monitor,
             datasets_watcher=watcher,
             download_audit=await stack.enter_async_context(DownloadAudit(publisher, source=SOURCE)),
             authenticator=Authenticator(settings, await _open_keys(stack, settings)),
-            reading=reading,
-            statistics=JobStatistics(searching),
-            pauses=PauseStore(writing),
-            doctor=Doctor(settings, reading),
-            dead_letters=DeadLetters(settings, writing, publisher),
+            read_engine=engines.reading,
+            statistics=JobStatistics(engines.searching),
+            pauses=PauseStore(engines.writing),
+            doctor=Doctor(settings, engines.reading),
+            dead_letters=DeadLetters(settings, engines.writing, publisher),
         )
 
 
-def _open_engine(stack: AsyncExitStack, settings: Settings, application: str) -> AsyncEngine:
-    engine = create_engine(settings, application=application, autocommit=True)
-    stack.push_async_callback(engine.dispose)
-    return engine
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    """The pools of connections to the state database.
+
+    Writers have their own pool, so reads continue while many writers wait. So do searches, which can take
+    seconds: otherwise ten of them would stop all waits, streams and repeated requests.
+    """
+
+    reading: AsyncEngine
+    writing: AsyncEngine
+    searching: AsyncEngine
+
+
+def _open_engines(stack: AsyncExitStack, settings: Settings) -> _Engines:
+    def open_engine(application: str) -> AsyncEngine:
+        engine = create_engine(settings, application=application, autocommit=True)
+        stack.push_async_callback(engine.dispose)
+        return engine
+
+    return _Engines(open_engine(NAME), open_engine(f"{NAME}-writer"), open_engine(f"{NAME}-search"))
 
 
 def _open_sources(stack: AsyncExitStack, settings: Settings, datasets: Datasets, size: PoolSize) -> Sources:
     sources = Sources(settings, datasets.content, size)
     stack.push_async_callback(sources.close)
     return sources
+
+
+async def _listen(settings: Settings, live_updates: LiveUpdates) -> None:
+    await listen(
+        settings, live_updates.on_notify, application=f"{NAME}-live-updates", channel=CHANGES_CHANNEL
+    )
 
 
 async def _open_relay(stack: AsyncExitStack, store: JobQueue, publisher: Publisher) -> RequestRelay:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from api.error_meanings import meaning_of
+from api.operations.readiness import INTERNAL_PARTS, WRITE_CHECK
 from api.operations.schemas import Diagnosis
-from api.operations.service import INTERNAL_PARTS
 from api.services import ApiServices
 from stream_app.datasets.bundles import sources_of
 from stream_app.exports.sources.monitor import UNAVAILABLE
@@ -28,14 +28,14 @@ PHASES = {
 
 PARTS = {
     "database": "the state database",
-    "database_writes": "a writable state database",
+    WRITE_CHECK: "a writable state database",
     "kafka": "Kafka",
     "object_store": "the object store",
 }
 
 _ENDS = {
     Status.COMPLETED: "its files can be downloaded",
-    Status.FAILED: "it is not retried; `exporter rerun` runs it again, once the cause is mended",
+    Status.FAILED: "it is not retried; `exporter rerun` runs it again, once the cause is fixed",
     Status.CANCELLED: "its user or an operator has cancelled it",
     Status.EXPIRED: "its files were removed at their time; `exporter rerun` runs it again",
 }

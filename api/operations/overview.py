@@ -37,9 +37,9 @@ async def read_overview(services: ApiServices) -> Overview:
     """Return workers, queue, pauses, schedules and deliveries.
 
     Raises:
-        Retryable: the state database is away or too slow.
+        Retryable: the state database is unavailable or too slow.
     """
-    engine = services.reading
+    engine = services.read_engine
     workers, now = await WorkerRegistry(engine).all()
     backlog = await read_backlog(engine)
     views = [

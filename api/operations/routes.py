@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from api import audit_log
 from api.auth.authenticator import Authenticator
 from api.errors import Problem, problem_responses
-from api.operations.service import INTERNAL_PARTS
+from api.operations.readiness import INTERNAL_PARTS, WRITE_CHECK
 from api.services import ApiServices, InjectedServices
 from stream_app.exposure import is_public
 from stream_app.settings import Settings
@@ -19,7 +19,7 @@ from streaming_exporter.errors import ExporterError
 
 router = APIRouter(tags=["probes"])
 
-NEEDED = ("database", "database_writes", "kafka", "object_store")
+NEEDED = ("database", WRITE_CHECK, "kafka", "object_store")
 """Parts that a caller can name as the ones that it needs."""
 NEEDS = rf"({'|'.join(NEEDED)})(,({'|'.join(NEEDED)}))*"
 """The names of parts, with commas between them."""
@@ -102,7 +102,7 @@ def status_of(parts: dict[str, str], needs: str | None) -> str:
     away = {name for name, state in parts.items() if state != "ok"}
     if not away:
         return "ok"
-    needed = {*needs.split(","), *INTERNAL_PARTS} if needs else away - {"database_writes"}
+    needed = {*needs.split(","), *INTERNAL_PARTS} if needs else away - {WRITE_CHECK}
     return "degraded" if away.isdisjoint(needed) else "unavailable"
 
 

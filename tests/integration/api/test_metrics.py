@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.operations.service import QueueMetrics
+from api.operations.queue_metrics import QueueMetrics
 from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.models import DEFAULT_SOURCE
 from stream_app.datasets.registry import Datasets

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from api.jobs import routes
 from api.operations import cancellations
-from api.operations.service import Readiness
+from api.operations.readiness import Readiness
 from producers.__main__ import cli
 from producers.tokens import sign_token
 from stream_app.db import engine as engine_module

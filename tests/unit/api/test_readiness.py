@@ -2,7 +2,7 @@
 
 import asyncio
 
-from api.operations.service import Readiness
+from api.operations.readiness import Readiness
 from streaming_exporter.errors import Retryable
 
 

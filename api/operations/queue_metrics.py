@@ -1,8 +1,8 @@
-"""The readiness of the parts that the API needs, and the metrics of the job queue."""
+"""The metrics of the API's process and of the job queue, in the format of Prometheus."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import structlog
@@ -16,59 +16,13 @@ from stream_app.jobs.job_queries import read_backlog
 from stream_app.notifications.statistics import count_deliveries
 from stream_app.observability import metrics
 from stream_app.schedules.statistics import count_schedules
-from streaming_exporter.errors import ExporterError, Retryable
+from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
 
-CHECK_TIMEOUT_SECONDS = 5.0
-READINESS_CACHE_SECONDS = 1.0
+PAUSES_CACHE_SECONDS = 1.0
 METRICS_CACHE_SECONDS = 10.0
 """A count of the queue is reused for this long, so that frequent calls cost the database nothing."""
-
-INTERNAL_PARTS = frozenset({"feed"})
-"""Parts of the API itself, which it always needs."""
-HIDDEN_PARTS = INTERNAL_PARTS | {"database_writes"}
-"""Parts that are listed only while they are unavailable."""
-
-
-class Readiness:
-    """Checks whether the parts are available, at most once per :data:`READINESS_CACHE_SECONDS`."""
-
-    def __init__(self, checks: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
-        """Set the check of each part; a check raises an error if its part is unavailable."""
-        self._checks = checks
-        self._checking = asyncio.Lock()
-        self._valid_until = float("-inf")
-        self._parts: dict[str, str] = {}
-        self._errors: dict[str, str] = {}
-
-    async def parts(self) -> dict[str, str]:
-        """Return each part with ``ok`` or ``unavailable``."""
-        async with self._checking:
-            if time.monotonic() >= self._valid_until:
-                found = await asyncio.gather(*map(_error_of, self._checks.values()))
-                errors = {name: text for name, text in zip(self._checks, found, strict=True) if text}
-                for name, text in errors.items():
-                    if self._errors.get(name) != text:  # not at each check, since an outage can last
-                        log.warning("health.check_failed", part=name, error=text)
-                self._errors = errors
-                self._parts = {
-                    name: "unavailable" if name in errors else "ok"
-                    for name in self._checks
-                    if name in errors or name not in HIDDEN_PARTS
-                }
-                self._valid_until = time.monotonic() + READINESS_CACHE_SECONDS
-        return self._parts
-
-
-async def _error_of(check: Callable[[], Awaitable[object]]) -> str | None:
-    """Return why a part does not answer, or ``None``."""
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await check()
-    except (ExporterError, SQLAlchemyError, TimeoutError) as error:
-        return str(error) or repr(error)
-    return None
 
 
 class QueueMetrics:
@@ -105,7 +59,7 @@ class QueueMetrics:
     async def paused(self) -> list[str]:
         """Return the scopes of the pauses of claims, read at most once per second; none during an outage."""
         if time.monotonic() >= self._paused_until:
-            self._paused_until = time.monotonic() + READINESS_CACHE_SECONDS
+            self._paused_until = time.monotonic() + PAUSES_CACHE_SECONDS
             with suppress(Retryable, SQLAlchemyError):
                 self._paused = anonymous(pause.scope for pause in await PauseStore(self._engine).all())
         return self._paused
