@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from api import audit_log, pagination
 from api.auth.authenticator import CurrentUser, User
@@ -16,6 +16,7 @@ from api.errors import RETRY_SECONDS, Problem, not_found, problem_responses
 from api.exact_bodies import ExactRoute
 from api.jobs.cancellation import cancel_job
 from api.jobs.estimates import estimate
+from api.jobs.list_parameters import JobListParameters
 from api.jobs.rerun import rerun_job
 from api.jobs.schemas import (
     JOB_ENDED,
@@ -36,7 +37,6 @@ from api.time_limits import since_moment, until_moment
 from stream_app.jobs.job_queries import JobSearch
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
-from streaming_exporter.events import Word
 
 router = APIRouter(prefix="/exports/jobs", tags=["jobs"], route_class=ExactRoute)
 
@@ -176,92 +176,52 @@ async def list_exports(
     request: Request,
     services: InjectedServices,
     user: CurrentUser,
-    status: Annotated[Status | None, Query(description="Only jobs with this status")] = None,
-    export_type: Annotated[Word | None, Query(description="Only jobs of this dataset")] = None,
-    user_id: Annotated[
-        str | None,
-        Query(
-            max_length=255,
-            description="Only jobs of this user. Other users need the role exports:admin or exports:operate",
-        ),
-    ] = None,
-    since: Annotated[
-        str | None,
-        Query(
-            max_length=100,
-            description="Only jobs requested since then: a time, a date (a day of UTC, or of the zone that "
-            "it names, as `2026-10-31[Europe/Berlin]`), or a relative time such as `today` or `now-7d`",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        Query(
-            max_length=100, description="Only jobs requested before this time, or on this day at the latest"
-        ),
-    ] = None,
-    code: Annotated[
-        str | None, Query(max_length=100, description="Only jobs with this error code, such as `timeout`")
-    ] = None,
-    q: Annotated[
-        str | None,
-        Query(
-            max_length=200,
-            description="Only jobs with each of these words in their name, or in a name of their dataset",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        Query(max_length=200, description="Only jobs with this name; of other users: needs exports:admin"),
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[
-        str | None, Query(max_length=200, description="`next_cursor` of the page before")
-    ] = None,
+    wanted: Annotated[JobListParameters, Depends()],
 ) -> Response:
     """The role `exports:admin` lists the jobs of all users, and `exports:operate` the same without data."""
-    owner = _listed_owner(user, user_id, name)
+    owner = _listed_owner(user, wanted.user_id, wanted.name)
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
     now = services.clock.now()
     listed = services.job_searches.list_newest(
         owner,
-        status=status,
-        export_type=export_type,
-        code=code,
-        name=name,
-        search=_search(services, user, owner, q) if q else None,
-        since=since_moment(since, now),
-        until=until_moment(until, now),
-        before=pagination.decode(cursor) if cursor else None,
-        limit=limit + 1,
+        status=wanted.status,
+        export_type=wanted.export_type,
+        code=wanted.code,
+        name=wanted.name,
+        search=_search(services, user, owner, wanted.q) if wanted.q else None,
+        since=since_moment(wanted.since, now),
+        until=until_moment(wanted.until, now),
+        before=pagination.decode(wanted.cursor) if wanted.cursor else None,
+        limit=wanted.limit + 1,
         now=now,
     )
     jobs = await cancel_on_disconnect(request, _in_time(listed, of_all=owner is None))
-    shown, following = pagination.page_of(jobs, limit)
+    shown, following = pagination.page_of(jobs, wanted.limit)
     page = JobPage.model_construct(
         jobs=[view_for(services, user, job, now) for job in shown], next_cursor=following
     )
     return Response(page.model_dump_json(), media_type="application/json")
 
 
-def _listed_owner(user: User, wanted: str | None, name: str | None) -> str | None:
+def _listed_owner(user: User, requested_owner: str | None, name: str | None) -> str | None:
     """Return whose jobs ``user`` lists; ``None`` stands for all users.
 
     Args:
         user: who lists them.
-        wanted: the user whose jobs are wanted.
+        requested_owner: the user whose jobs the call lists, if it names one.
         name: the name that the jobs must have.
 
     Raises:
         Problem: 403, the user lacks a role.
     """
-    if wanted is not None and wanted != user.id and not user.is_operator:
+    if requested_owner is not None and requested_owner != user.id and not user.is_operator:
         raise Problem(
             403,
             "role_missing",
             "Listing the jobs of other users needs the role exports:admin or exports:operate",
             field="user_id",
         )
-    owner = user.status_owner if wanted is None else wanted
+    owner = user.status_owner if requested_owner is None else requested_owner
     if name is not None and owner != user.id and not user.is_admin:
         raise Problem(
             403, "role_missing", "The names of other users' jobs need the role exports:admin", field="name"
