@@ -5,6 +5,7 @@ of libpq at each connection, which looks as if the database were unavailable. So
 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS) either works here, or is
 refused by its name before anything starts. Settings of the server, such as ``search_path``, are passed on to
 the server. Settings that the service itself sets in its connections or transactions have no effect.
+Parameters of other libraries are refused by their names.
 """
 
 import re
@@ -12,6 +13,9 @@ import ssl
 from dataclasses import dataclass
 from difflib import get_close_matches
 from urllib.parse import parse_qsl, urlencode
+
+from stream_app.foreign_parameters import FOREIGN
+from streaming_exporter.setting_types import is_port
 
 CONNECT_SECONDS = 10
 """Time-out of connecting to a database, in seconds."""
@@ -55,12 +59,18 @@ ONLY: dict[str, tuple[str, ...]] = {
     "load_balance_hosts": ("disable",),
     "max_protocol_version": ("3.0",),
     "min_protocol_version": ("3.0",),
+    "pgbouncer": ("true", "false"),
     "requiressl": ("0",),
     "sslcertmode": ("allow",),
     "sslcompression": ("0",),
     "sslsni": ("1",),
+    "uselibpqcompat": ("true",),
 }
-"""Parameters that are accepted only with these values, which request what the driver does anyway."""
+"""Parameters that are accepted only with these values, which request what the service does anyway.
+
+Two are not of libpq: ``pgbouncer`` of Prisma, because the service works behind poolers anyway, and
+``uselibpqcompat`` of node-postgres.
+"""
 
 NOT_HERE = frozenset(
     {
@@ -96,6 +106,20 @@ _SETTING = re.compile(r"(?!_pq_)[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*", re.IGN
 """The form of a setting's name. Names of extensions' settings have dots."""
 
 SESSIONS = ("any", "primary", "standby", "prefer-standby", "read-write", "read-only")
+_TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "gsslib": ("gssapi", "sspi"),
+    "ssl_max_protocol_version": _TLS_VERSIONS,
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": SESSIONS,
+}
+"""Values of parameters that the driver reads. It refuses other values at each connection."""
+
+_MEANT = {"no-verify": "require"}
+"""Values of other libraries, and those that mean the same here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +156,19 @@ class DatabaseUrl:
                         f"its parameter {name}={value} cannot be honoured; allowed: "
                         f"{', '.join(ONLY[name])}, or leave it out"
                     )
+            elif name.lower() in FOREIGN:
+                raise ValueError(
+                    f"its parameter {name} is one of another library and does not work here; "
+                    f"{FOREIGN[name.lower()]}"
+                )
             elif name not in ANY:
                 _check_setting(name)
                 kept[name] = value
+        if kept.get("sslnegotiation") == "direct" and kept.get("sslmode") in VALUES["sslmode"][:3]:
+            raise ValueError(
+                f"its parameter sslnegotiation=direct does not work with sslmode={kept['sslmode']}; "
+                f"allowed: {', '.join(VALUES['sslmode'][3:])}"
+            )
         return cls(base + ("?" + urlencode(kept) if kept else ""))
 
 
@@ -164,10 +198,23 @@ def _check_setting(name: str) -> None:
 
 
 def _for_driver(name: str, value: str, *, reads_only: bool) -> str:
-    if name == "target_session_attrs":
-        if value not in SESSIONS:
-            raise ValueError(f"its parameter {name}={value} is unknown; allowed: {', '.join(SESSIONS)}")
-        return "primary" if reads_only and value == "read-write" else value
+    """Check the value of a parameter that asyncpg reads, and return the value for it. It ignores empty ones.
+
+    Raises:
+        ValueError: the driver would refuse the value.
+    """
+    allowed = VALUES.get(name)
+    # The driver also takes names with another separator, such as verify_full and TLSv1_2.
+    if value and allowed and not {value, value.replace("_", "-"), value.replace("_", ".")} & set(allowed):
+        meant = _MEANT.get(value) or next((item for item in allowed if item.lower() == value.lower()), "")
+        raise ValueError(
+            f"its parameter {name}={value} is unknown; {f'did you mean {meant}? ' if meant else ''}"
+            f"allowed: {', '.join(allowed)}"
+        )
+    if name == "port" and not all(map(is_port, filter(None, value.split(",")))):
+        raise ValueError("its parameter port is not valid; allowed: numbers from 1 to 65535")
+    if name == "target_session_attrs" and reads_only and value == "read-write":
+        return "primary"
     if name == "sslrootcert" and value == "system":
         paths = ssl.get_default_verify_paths()
         if paths.cafile is None:

@@ -83,7 +83,12 @@ def create_engine(
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await connect_to(settings, application=application, command_timeout=command_timeout)
+        try:
+            return await connect_to(settings, application=application, command_timeout=command_timeout)
+        except asyncpg.PostgresError as error:
+            if _states_value_error(error):  # of a setting in the URL, and not of a message
+                raise Retryable(f"state database: {error}") from error
+            raise
 
     options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
     if autocommit:

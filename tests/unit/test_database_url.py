@@ -2,7 +2,8 @@
 
 import pytest
 
-from stream_app.database_url import ANY, BY_DRIVER, NOT_HERE, ONLY, SESSIONS, DatabaseUrl
+from stream_app.database_url import ANY, BY_DRIVER, NOT_HERE, ONLY, SESSIONS, VALUES, DatabaseUrl
+from stream_app.foreign_parameters import FOREIGN
 from stream_app.settings import Settings
 
 BASE = "postgresql://u:p@a:5432,b:5433/shop"
@@ -23,7 +24,7 @@ oauth_client_secret oauth_scope
 def test_each_parameter_of_libpq_works_or_is_refused_by_name(name: str) -> None:
     """P4: no parameter of libpq is sent to the server as a setting."""
     try:
-        parsed = DatabaseUrl.parse(f"{BASE}?{name}=require")
+        parsed = DatabaseUrl.parse(f"{BASE}?{name}={VALUES.get(name, ['5432'])[0]}")
     except ValueError as error:
         assert f"parameter {name}" in str(error)
     else:
@@ -64,6 +65,38 @@ def test_a_misspelt_parameter_is_refused(name: str, meant: str) -> None:
     ) as error:
         DatabaseUrl.parse(f"{BASE}?{name}=1")
     assert f"options=-c%20{name}%3Dvalue" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        *((f"{name}=x", f"{name}=x is unknown; allowed: {items[0]}, ") for name, items in VALUES.items()),
+        ("sslmode=no-verify", "did you mean require[?] allowed"),
+        ("sslmode=REQUIRE", "did you mean require[?] allowed"),
+        ("ssl_min_protocol_version=tlsv1.2", "did you mean TLSv1.2[?] allowed"),
+        ("sslnegotiation=direct&sslmode=prefer", "does not work with sslmode=prefer; allowed: require"),
+        ("port=5432,x", "port is not valid"),
+        ("schema=public", "parameter schema is one of another library .*; use search_path"),
+        ("ssl=true", "parameter ssl is one of another library .*; use sslmode"),
+        ("pgbouncer=1", "allowed: true, false"),
+        *((f"{name}=1", f"parameter {name} is one of another library") for name in FOREIGN),
+        ("prepareThreshold=0", "parameter prepareThreshold is one of another library .*; leave it out"),
+    ],
+)
+def test_a_value_or_a_name_of_another_library_is_refused(query: str, said: str) -> None:
+    """P4: the driver or the server would refuse it at each connection, which looks like an outage."""
+    with pytest.raises(ValueError, match=said):
+        DatabaseUrl.parse(f"{BASE}?{query}")
+
+
+def test_each_value_that_the_driver_takes_is_accepted() -> None:
+    for name, values in VALUES.items():
+        for value in ("", *values, *(item.replace("-", "_").replace(".", "_") for item in values)):
+            if name not in ("target_session_attrs", "sslnegotiation"):
+                url = f"{BASE}?{name}={value}"
+                assert DatabaseUrl.parse(url).dsn == url
+    both = f"{BASE}?sslmode=require&sslnegotiation=direct"
+    assert DatabaseUrl.parse(both).dsn == both
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "a.", ".a", "_pq_.x", "ä"])

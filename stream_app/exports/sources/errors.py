@@ -43,7 +43,7 @@ KINDS: dict[str, str] = {
 }
 """By class of SQLSTATE: the reason that users read."""
 
-MISCONFIGURED = frozenset({"22023", "42704"})
+MISCONFIGURED = frozenset({"22023", "42601", "42704", "55P02"})
 """SQLSTATEs with which a server refuses a parameter of a connection."""
 
 

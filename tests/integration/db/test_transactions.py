@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -15,11 +16,12 @@ from stream_app.db.engine import (
     UNANSWERED_SECONDS,
     autocommitting,
     connect_to,
+    create_engine,
     driver_connection,
     transaction,
 )
 from stream_app.settings import Settings
-from streaming_exporter.errors import InDoubt, Locked
+from streaming_exporter.errors import InDoubt, Locked, Retryable
 from streaming_exporter.events import cancel_event
 from tests.integration.jobs.jobs import Jobs, Requests, completed, ids, request
 from tests.waiting import until_async
@@ -96,6 +98,22 @@ async def test_connections_notice_a_lost_peer(own_settings: Settings) -> None:
         assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_SECONDS
         assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == UNANSWERED_SECONDS * 1_000
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    "setting", ["work_mem=x", "role=nobody_at_all", "no_such_setting=1", "shared_buffers=1"]
+)
+async def test_a_setting_that_the_server_refuses_loses_no_message(
+    own_settings: Settings, setting: str
+) -> None:
+    """P4: it is not a value of a statement, whose message would become a dead letter."""
+    url = own_settings.database_url.get_secret_value()
+    changed = own_settings.model_copy(update={"database_url": SecretStr(f"{url}?{setting}")})
+    own = create_engine(changed, application="test", autocommit=True)
+    with pytest.raises(Retryable, match=r"state database: .*" + setting.partition("=")[0]):
+        async with transaction(own):
+            pass
+    await own.dispose()
 
 
 async def test_a_locked_row_blocks_neither_admissions_nor_cancellations(

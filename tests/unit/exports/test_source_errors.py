@@ -66,6 +66,13 @@ async def test_a_source_to_which_no_connection_is_possible_is_away(
     assert source.away_since is not None
 
 
+@pytest.mark.parametrize("code", ["22023", "42601", "42704", "55P02"])
+def test_a_setting_that_the_server_refuses_is_no_outage(code: str) -> None:
+    """P4: it cannot pass. 55P02: a setting of the whole server, such as ``shared_buffers``."""
+    error = connection_error(KINDS[code](SECRET))
+    assert (type(error), error.code) == (Rejected, "source_misconfigured")
+
+
 def test_the_reason_of_a_lost_connection_counts() -> None:
     """R11: the driver reports only the lost connection, although the server had sent the reason."""
     lost = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
