@@ -37,11 +37,11 @@ KIND_OF_TYPE: dict[str, Kind] = {
     "jsonb": Kind.JSON,
     "bytea": Kind.BYTES,
 }
-"""Kinds by ``pg_type.typname`` of the base type. A domain has the kind of its base type."""
+"""Kinds by the name of the base type. A domain has the kind of its base type."""
 
 
 def kind_of(name: str, category: bytes) -> Kind:
-    """Return the kind of a type that is not an array, by its ``typname`` and ``typtype``."""
+    """Return the kind of a type that is not an array, by its name and ``typtype``."""
     return Kind.ENUM if category == b"e" else KIND_OF_TYPE.get(name, Kind.OTHER)
 
 
@@ -50,7 +50,8 @@ class DataType:
     """A type below any domains, with the types of its parts.
 
     Attributes:
-        name: its ``pg_type.typname``.
+        name: its ``pg_type.typname``. A type that only has the name of a built-in one has its schema before
+            it: ``billing.money``.
         element: type of an array's elements.
         fields: names and types of a composite type's fields.
         bounds: type of the bounds of a range or multirange.
@@ -92,7 +93,8 @@ class Column:
 
     Attributes:
         type: the declared type as PostgreSQL writes it, such as ``numeric(18,6)``.
-        base: name of the type below any domain, such as ``numeric``; for an array, of its elements' type.
+        base: name of the type below any domain, such as ``numeric``; for an array, of its elements' type. It
+            is that of :attr:`DataType.name`.
         labels: values of an enum.
         cast: type that filter values are cast to (default: ``type``). It has no length or precision, so no
             value is cut or rounded to fit.

@@ -46,6 +46,19 @@ _BASE = """base (oid, below, modifier) AS (
 )"""
 """The types below domains, with their length or precision."""
 
+_NAME = """CASE WHEN {type}.typnamespace <> 'pg_catalog'::regnamespace AND CASE
+               -- Not every server has these, and no user creates base types.
+               WHEN {type}.typname IN ('citext', 'hstore', 'regcollation', 'regdatabase')
+               THEN {type}.typtype <> 'b'
+               ELSE EXISTS (
+                   SELECT FROM pg_type AS known
+                   WHERE known.typname = {type}.typname AND known.typnamespace = 'pg_catalog'::regnamespace
+               ) END
+           THEN (SELECT nspname FROM pg_namespace WHERE oid = {type}.typnamespace) || '.' || {type}.typname
+           ELSE {type}.typname::text END"""
+"""The name of the type ``{type}``: its ``typname``. If a user's type has the name of a type that the service
+knows by its name, its schema comes first, as in ``billing.money``."""
+
 _READS = """reads (oid, role) AS (
     {tables}
     UNION
@@ -81,7 +94,8 @@ _BASE_TYPE = """JOIN LATERAL (
                SELECT casttarget FROM pg_cast
                WHERE castsource = t.oid AND castmethod = 'b' AND castcontext = 'i'
                UNION ALL
-               SELECT oid FROM pg_type WHERE typname = CASE t.typtype
+               SELECT oid FROM pg_type
+               WHERE typnamespace = 'pg_catalog'::regnamespace AND typname = CASE t.typtype
                    WHEN 'e' THEN 'anyenum' WHEN 'r' THEN 'anyrange'
                    WHEN 'm' THEN 'anymultirange' WHEN 'c' THEN 'record'
                END
@@ -131,7 +145,7 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name,
            SELECT FROM pg_constraint AS filled WHERE filled.conrelid = c.oid AND filled.contype = 'n'
            AND NOT filled.convalidated AND filled.conkey = ARRAY[a.attnum]
        ) AS nullable,
-       format_type(a.atttypid, a.atttypmod) AS type, b.typname AS base, b.typtype AS category,
+       format_type(a.atttypid, a.atttypmod) AS type, {_NAME.format(type="b")} AS base, b.typtype AS category,
        home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
        format_type(b.oid, CASE b.modifier WHEN -1 THEN a.atttypmod ELSE b.modifier END) AS declared,
        a.atttypid AS type_oid, a.attgenerated = 'v' AS is_virtual,
@@ -169,8 +183,8 @@ class TypedColumn:
 
     Attributes:
         type: the declared type as PostgreSQL writes it.
-        base, category, home, cast, declared: the type below any domains: ``typname``, ``typtype``, schema,
-            name with schema, and text with its length or precision.
+        base, category, home, cast, declared: the type below any domains: its name (:data:`_NAME`),
+            ``typtype``, schema, name with schema, and text with its length or precision.
         type_oid: OID of the declared type.
         deterministic: whether the collation takes only identical texts for equal.
         equality, ordering: whether values of the type can be compared.
@@ -230,7 +244,7 @@ RESULT_COLUMNS = f"""
 WITH RECURSIVE
 {_BASE}
 SELECT d.name, true AS nullable, format_type(d.type_oid, d.modifier) AS type,
-       b.typname AS base, b.typtype AS category,
+       {_NAME.format(type="b")} AS base, b.typtype AS category,
        home.nspname AS home, format('%I.%I', home.nspname, b.typname) AS cast,
        format_type(b.oid, CASE b.modifier WHEN -1 THEN d.modifier ELSE b.modifier END) AS declared,
        d.type_oid,
@@ -280,7 +294,7 @@ _TYPES = """
                 WHERE t.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
         ) part
     )
-    SELECT t.oid, t.typname AS name, t.typtype AS category, t.typbasetype AS base,
+    SELECT t.oid, {name} AS name, t.typtype AS category, t.typbasetype AS base,
            CASE WHEN t.typlen = -1 THEN t.typelem ELSE 0 END AS element,
            (
                SELECT r.rngsubtype FROM pg_range r
@@ -303,12 +317,13 @@ _TYPES = """
 """
 
 TYPES = _TYPES.format(
+    name=_NAME.format(type="t"),
     start="""SELECT atttypid FROM pg_attribute
-        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"""
+        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped""",
 )
 """All types of a table's columns with the types of their parts. PostgreSQL 14 added ``rngmultitypid``."""
 
-TYPES_BY_OID = _TYPES.format(start="SELECT pg_catalog.unnest($1::oid[])")
+TYPES_BY_OID = _TYPES.format(name=_NAME.format(type="t"), start="SELECT pg_catalog.unnest($1::oid[])")
 """The same for types that are given by their OIDs."""
 
 
@@ -317,7 +332,7 @@ class TypeRow:
     """A row of :data:`TYPES`. Other types are given by their OIDs: 0 or ``None`` if there is none.
 
     Attributes:
-        name, category: ``typname`` and ``typtype``.
+        name, category: its name (:data:`_NAME`) and ``typtype``.
         base: the base type of a domain.
         element: type of an array's elements.
         bounds: type of a range's bounds.

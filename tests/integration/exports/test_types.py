@@ -13,7 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
 
+from stream_app.datasets.models import Dataset
+from stream_app.exports.columns import KIND_OF_TYPE
+from stream_app.exports.filters.conditions import operators
+from stream_app.exports.sources.source import Source
 from tests.integration.exports.conftest import Export
+from tests.integration.exports.selecting import described
 
 FORMATS = ("csv", "ndjson", "excel", "parquet")
 
@@ -157,3 +162,40 @@ async def test_bytes_are_base64_at_every_depth(
     assert row["a"] == ["AP8=", None]
     assert json.loads(row["p"]) == expected["p"]
     assert [json.loads(item) for item in row["ps"]] == expected["ps"]
+
+
+OWN_TYPES = {
+    "enum": ("AS ENUM ('a', 'b')", "'b'"),
+    "composite": ("AS (n int, note text)", '\'(3,"two ""T""")\''),
+    "range": ('AS RANGE (subtype = text, multirange_type_name = "several {name}")', "'[-a,b c)'"),
+}
+"""By kind: the definition of a type, and a value."""
+
+
+@pytest.mark.parametrize("kind", OWN_TYPES)
+async def test_an_own_type_can_have_the_name_of_a_built_in_one(
+    export: Export, database: asyncpg.Connection, schema: str, source: Source, kind: str
+) -> None:
+    """V2, V16, V20: of any type of the server. It is written and filtered as with any other name."""
+    definition, value = OWN_TYPES[kind]
+    found = await database.fetch(
+        """SELECT typname FROM pg_type WHERE typtype IN ('b', 'r', 'm') AND typname !~ '^_'
+        AND typnamespace = 'pg_catalog'::regnamespace"""
+    )
+    names = sorted({row["typname"] for row in found} | {"citext", "hstore", "regcollation", "regdatabase"})
+    assert KIND_OF_TYPE.keys() <= set(names)
+    for name in ("unlike others", *names):
+        await database.execute(f'CREATE TYPE "{schema}"."{name}" {definition.format(name=name)}')
+    for table, chosen in (("every", ["unlike others", *names]), ("alone", ["interval"])):
+        values = ", ".join(f'{value}::"{schema}"."{name}" AS "{name}"' for name in chosen)
+        await database.execute(f"CREATE TABLE {table} AS SELECT {values}")
+    columns = (await described(source, Dataset(name="t", table=f"{schema}.every"))).columns
+    assert {(item.kind, item.labels, operators(item)) for item in columns} == {
+        (columns[0].kind, columns[0].labels, operators(columns[0]))
+    }
+    for file_format in FORMATS:
+        row = first_row(file_format, (await export(f"{schema}.every", file_format)).content)
+        usual = row["unlike others"]
+        assert row == dict.fromkeys(["unlike others", *names], usual), file_format
+        alone = await export(f"{schema}.alone", file_format)
+        assert first_row(file_format, alone.content) == {"interval": usual}
