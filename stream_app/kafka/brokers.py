@@ -4,6 +4,7 @@ The knowledge of the worker's own consumer can be wrong.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,10 +14,10 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import BrokerResponseError, GroupIdNotFound, KafkaError, for_code
-from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
+from stream_app.kafka.group_errors import NOT_YET, raise_group_errors
 from stream_app.kafka.topic_ids import TopicIdsRequest, ids_of
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
@@ -26,10 +27,10 @@ Partition = tuple[str, int]
 """A topic and the number of a partition."""
 
 ATTEMPTS = 3
-"""How often a query is tried: in a cluster with a broker down, the next try can reach another broker."""
+"""How often the connections of a query are opened: with a broker down, the next try can reach another one."""
 
 RETRY_SECONDS = 0.1
-"""The time in seconds before a query is repeated that a broker cannot answer yet."""
+"""The time in seconds before a query is repeated that a group coordinator cannot answer yet."""
 
 RETENTION_MS = "retention.ms"
 """The setting of a topic that says how long messages are kept. -1 stands for ever."""
@@ -228,6 +229,8 @@ class Brokers:
         self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
     ) -> Answer:
         last: Exception | None = None
+        # Before the caller's time-out: it learns the coordinator's answer, and the next query need not wait.
+        give_up_at = time.monotonic() + self._timeout / 2
         try:
             async with asyncio.timeout(QUERY_SECONDS):
                 attempts = ATTEMPTS
@@ -236,12 +239,13 @@ class Brokers:
                         return await question(*await self._connected())
                     except NOT_ALLOWED as error:
                         raise NotAllowed(f"Kafka: this principal lacks a right ({error})") from error
+                    except NOT_YET as error:
+                        last = error
+                        if time.monotonic() >= give_up_at:
+                            break
+                        await asyncio.sleep(RETRY_SECONDS)
                     except (TimeoutError, KafkaError, OSError) as error:
                         last = error
-                        if isinstance(error, BrokerResponseError) and error.retriable:
-                            # A coordinator that has just started loads its groups; coordinators move.
-                            await asyncio.sleep(RETRY_SECONDS)
-                            continue
                         attempts -= 1
                         # Connect again: a client in a wrong state must not look like brokers that are away.
                         await self._disconnect()
@@ -252,7 +256,9 @@ class Brokers:
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         if self._admin is None:
-            self._admin = await _started(AIOKafkaAdminClient(**self._options), AIOKafkaAdminClient.close)
+            admin = AIOKafkaAdminClient(**self._options)
+            raise_group_errors(admin._client)
+            self._admin = await _started(admin, AIOKafkaAdminClient.close)
         if self._reader is None:
             self._reader = await _started(AIOKafkaConsumer(**self._options), AIOKafkaConsumer.stop)
         return self._admin, self._reader
@@ -318,32 +324,12 @@ async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:
     coordinator = await admin.find_coordinator(name)
     (answer,) = await admin.describe_consumer_groups([name], coordinator)
     (code, _, state, _, _, members, *_) = answer.groups[0]
-    _check(code, but_for=GroupIdNotFound)
+    error = for_code(code)
+    if code and error is not GroupIdNotFound:
+        raise error()
+    offsets = await admin.list_consumer_group_offsets(name, coordinator)
     return Group(
         state,
         frozenset(str(client_id) for _, client_id, *_ in members or ()),
-        await _committed(admin, name, coordinator),
+        {(place.topic, place.partition): item.offset for place, item in offsets.items()},
     )
-
-
-async def _committed(admin: AIOKafkaAdminClient, group: str, coordinator: int) -> dict[Partition, int]:
-    """Return the committed offsets of a group.
-
-    ``list_consumer_group_offsets`` of the client does not read the error of the whole answer: a coordinator
-    that loads its groups or has moved would look like a group without offsets.
-    """
-    answer = await admin._send_request(OffsetFetchRequest(group, None), coordinator)
-    _check(answer.error_code)
-    committed: dict[Partition, int] = {}
-    for topic, partitions in answer.topics:
-        for number, offset, _, code in partitions:
-            _check(code)
-            committed[topic, number] = offset
-    return committed
-
-
-def _check(code: int, *, but_for: type[KafkaError] | None = None) -> None:
-    """Raise the error that a broker answered with, unless it is ``but_for``."""
-    error = for_code(code)
-    if code and error is not but_for:
-        raise error()

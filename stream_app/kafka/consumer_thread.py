@@ -11,6 +11,7 @@ from faust.types import TP
 from mode.threads import WorkerThread
 
 from stream_app.kafka.brokers import NO_LEADER
+from stream_app.kafka.group_errors import raise_group_errors
 from streaming_exporter.kafka_connection import bootstrap_on_failure
 
 FETCH_BYTES = 8 * 2**20
@@ -74,6 +75,7 @@ class ConsumerThread(AIOKafkaConsumerThread):
         client = super()._create_worker_consumer(transport)
         client._fetch_max_bytes = FETCH_BYTES  # Faust has no setting for it
         bootstrap_on_failure(client._client)
+        raise_group_errors(client._client)
         return client
 
 

@@ -6,29 +6,32 @@ import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     BrokerResponseError,
     GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
     InvalidConfigurationError,
     KafkaError,
     NoError,
-    NotCoordinatorForGroupError,
     PolicyViolationError,
+    RequestTimedOutError,
     TopicAlreadyExistsError,
 )
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
 from stream_app.kafka import brokers as module
 from stream_app.kafka.brokers import Brokers
+from stream_app.kafka.consumer_thread import ConsumerThread, _seek_to_committed
+from stream_app.kafka.group_errors import NOT_YET
 from stream_app.settings import Settings
 from stream_app.worker.health import BROKER_TIMEOUT, CHECK_TIMEOUT
 from streaming_exporter import kafka_connection
@@ -115,64 +118,124 @@ async def test_an_address_that_does_not_answer_leaves_time_for_another_one(
             await brokers.close()
 
 
-def with_error(response: Any, error: type[BrokerResponseError]) -> Any:
-    """Return a response of a broker that says ``error`` in the place that its kind has for it."""
-    if groups := getattr(response, "groups", None):
-        response.groups = [(error.errno, *groups[0][1:])]
-    else:
-        response.error_code = error.errno
-    return response
+GROUP_REQUESTS = [FindCoordinatorRequest, DescribeGroupsRequest, OffsetFetchRequest]
 
 
-@pytest.mark.parametrize("request_type", [FindCoordinatorRequest, DescribeGroupsRequest, OffsetFetchRequest])
-@pytest.mark.parametrize(
-    "error", [GroupLoadInProgressError, GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError]
-)
+@pytest.fixture
+async def committed(settings: Settings) -> TopicPartition:
+    """Return a partition with the committed offset 7."""
+    await ensure_topics(settings)
+    place = TopicPartition(settings.topic(Topic.TICKS), 0)
+    reader = AIOKafkaConsumer(**client_options(settings), group_id=settings.group, enable_auto_commit=False)
+    await reader.start()
+    try:
+        reader.assign([place])
+        await reader.commit({place: 7})
+    finally:
+        await reader.stop()
+    return place
+
+
+class Coordinator:
+    """Answers some requests of a kind with an error, in the place that their answers have for it."""
+
+    def __init__(self, request_type: type, error: type[BrokerResponseError], refusals: int) -> None:
+        self.request_type, self.error, self.refusals = request_type, error, refusals
+        self.answers = 0
+        self._send = AIOKafkaClient.send
+
+    async def answer(self, client: AIOKafkaClient, node: Any, request: Any, **options: Any) -> Any:
+        response = await self._send(client, node, request, **options)
+        if isinstance(request, self.request_type):
+            self.answers += 1
+            if self.answers <= self.refusals:
+                if groups := getattr(response, "groups", None):
+                    response.groups = [(self.error.errno, *groups[0][1:])]
+                else:
+                    response.error_code = self.error.errno
+                    response.topics = []
+        return response
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put it before the brokers."""
+        monkeypatch.setattr(AIOKafkaClient, "send", lambda *given, **named: self.answer(*given, **named))
+
+
+@pytest.mark.parametrize("request_type", GROUP_REQUESTS)
+@pytest.mark.parametrize("error", NOT_YET)
 async def test_a_group_is_queried_again_while_its_coordinator_cannot_answer(
     settings: Settings,
+    committed: TopicPartition,
     monkeypatch: pytest.MonkeyPatch,
     request_type: type,
     error: type[BrokerResponseError],
 ) -> None:
     """After a restart of the brokers; a group without committed offsets would be a wrong answer."""
-    await ensure_topics(settings)
-    place = (settings.topic(Topic.TICKS), 0)
-    reader = AIOKafkaConsumer(**client_options(settings), group_id=settings.group)
-    await reader.start()
-    reader.assign([TopicPartition(*place)])
-    await reader.commit({TopicPartition(*place): 7})
-    await reader.stop()
-    answers = 0
-    send = AIOKafkaAdminClient._send_request
-
-    async def refuse_five_times(admin: Any, request: Any, *node: Any) -> Any:
-        nonlocal answers
-        response = await send(admin, request, *node)
-        if isinstance(request, request_type):
-            answers += 1
-            if answers <= 5:
-                return with_error(response, error)
-        return response
-
-    monkeypatch.setattr(AIOKafkaAdminClient, "_send_request", refuse_five_times)
+    coordinator = Coordinator(request_type, error, refusals=2)
+    coordinator.install(monkeypatch)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     brokers = Brokers(settings, client_id="test", timeout=patient(5))
     try:
-        assert (await brokers.group()).committed[place] == 7
-        assert answers == 6
+        assert (await brokers.group()).committed[committed] == 7
+        assert coordinator.answers == 3
     finally:
         await brokers.close()
 
 
-async def test_a_query_that_no_coordinator_answers_ends_as_an_outage(
+@pytest.mark.parametrize("request_type", GROUP_REQUESTS)
+async def test_a_coordinator_that_refuses_for_good_is_named_before_the_time_out(
+    settings: Settings, committed: TopicPartition, monkeypatch: pytest.MonkeyPatch, request_type: type
+) -> None:
+    """And the next query need not wait until this one is over."""
+    coordinator = Coordinator(request_type, GroupCoordinatorNotAvailableError, refusals=1_000)
+    coordinator.install(monkeypatch)
+    brokers = Brokers(settings, client_id="test", timeout=patient(2))
+    try:
+        with pytest.raises(Outage, match="GroupCoordinatorNotAvailableError"):
+            await brokers.group()
+        assert brokers._query is None
+        assert await brokers.partitions([Topic.TICKS])
+    finally:
+        await brokers.close()
+
+
+async def test_a_connection_that_is_silent_is_opened_again(
     brokers: Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "QUERY_SECONDS", 0.5)
+    """The client has an error for it that brokers answer with, too."""
+    questions: list[object] = []
 
-    async def question(*_: object) -> None:
-        raise GroupLoadInProgressError
+    async def question(admin: object, _: object) -> None:
+        questions.append(admin)
+        raise RequestTimedOutError
 
-    with pytest.raises(Outage, match="GroupLoadInProgressError"):
+    with pytest.raises(Outage, match="RequestTimedOutError"):
         await brokers._ask(question)
+    assert len(set(questions)) == module.ATTEMPTS
+
+
+@pytest.mark.parametrize("error", NOT_YET)
+async def test_a_consumer_seeks_to_its_offset_although_the_coordinator_cannot_answer_at_first(
+    settings: Settings,
+    committed: TopicPartition,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BrokerResponseError],
+) -> None:
+    """Otherwise it would read again whatever the topic has, from the beginning."""
+    coordinator = Coordinator(OffsetFetchRequest, error, refusals=2)
+    coordinator.install(monkeypatch)
+    client = AIOKafkaConsumer(
+        **client_options(settings), group_id=settings.group, enable_auto_commit=False, retry_backoff_ms=10
+    )
+    monkeypatch.setattr(AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: client)
+    ConsumerThread._create_worker_consumer(object.__new__(ConsumerThread), cast(Any, None))
+    await client.start()
+    try:
+        client.assign([committed])
+        assert await _seek_to_committed(client) == {committed: 7}
+        assert coordinator.answers == 3
+    finally:
+        await client.stop()
 
 
 async def test_queries_of_several_callers_run_one_after_another(brokers: Brokers) -> None:
