@@ -165,7 +165,7 @@ class PartPlanner:
             return
         source = self.sources.of(dataset)
         # One connection holds the snapshot, another one tests it.
-        if source.free_connections < (1 if task.request.consistency == "part" else 2):
+        if source.pool.free_connections < (1 if task.request.consistency == "part" else 2):
             yield None
             return
         async with AsyncExitStack() as stack:

@@ -51,7 +51,7 @@ class SourceSlots:
         used = self._used(running)
         limit, full, away = free, set(), set()
         for source in self._sources.each():
-            if source.away_since is not None:
+            if source.pool.unavailable_since is not None:
                 away.add(source.name)
             room = self._room(source, used[source.name])
             if room > 0:
@@ -67,7 +67,7 @@ class SourceSlots:
         need what :meth:`claimable` decides.
         """
         if name not in self._datasets or any(
-            source.away_since is not None for source in self._sources.each()
+            source.pool.unavailable_since is not None for source in self._sources.each()
         ):
             return False
         used = self._used(running)
@@ -91,7 +91,7 @@ class SourceSlots:
         )
 
     def _room(self, source: Source, used: int) -> int:
-        if source.away_since is None:
+        if source.pool.unavailable_since is None:
             self._trials.pop(source.name, None)
             return min(self._slots, source.export_limit or self._slots) - used
         now = time.monotonic()

@@ -109,7 +109,7 @@ class RowReader:
         return await reader.run(snapshot, sink)
 
     async def _ranges(self, snapshot: Snapshot) -> Sequence[RowRange]:
-        is_alone = self.reading.streams < 2 or not self.source.free_connections
+        is_alone = self.reading.streams < 2 or not self.source.pool.free_connections
         if is_alone or not self.source.can_share_snapshots or self.output.own_process:
             return ()
         return await plan_ranges(

@@ -59,10 +59,10 @@ class SourceMonitor:
 
     def _state(self, source: Source) -> str:
         failed_at = self._failed_at.get(source.name)
-        has_failed = failed_at is not None and time.monotonic() - failed_at < source.silent_seconds
-        if source.away_since is not None or has_failed:
+        has_failed = failed_at is not None and time.monotonic() - failed_at < source.pool.silent_seconds
+        if source.pool.unavailable_since is not None or has_failed:
             return UNAVAILABLE
-        return UNKNOWN if source.silent_seconds == math.inf else OK
+        return UNKNOWN if source.pool.silent_seconds == math.inf else OK
 
     async def _look(self) -> None:
         for name, source in self._sources.items():
@@ -71,16 +71,16 @@ class SourceMonitor:
                 self._asking[name] = asyncio.create_task(self._ask(source))
         states = self.states()
         metrics.set_sources(
-            {name: (state != UNAVAILABLE, self._sources[name].wanted) for name, state in states.items()}
+            {name: (state != UNAVAILABLE, self._sources[name].pool.demand) for name, state in states.items()}
         )
 
     def _is_due(self, source: Source) -> bool:
         if self._state(source) == UNAVAILABLE:
             pause = AWAY_SECONDS
         else:
-            pause = STARTING_SECONDS if source.starting else IDLE_SECONDS
+            pause = STARTING_SECONDS if source.pool.starting else IDLE_SECONDS
         probed = time.monotonic() - self._probed_at.get(source.name, -math.inf)
-        return min(probed, source.silent_seconds) >= pause
+        return min(probed, source.pool.silent_seconds) >= pause
 
     async def _ask(self, source: Source) -> None:
         try:

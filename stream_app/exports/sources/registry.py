@@ -136,7 +136,7 @@ class Sources(Mapping[str, Source]):
         self._found, self._urls = dict(content.sources), urls
         for name, source in old.items():
             if kept.get(name) is not source:
-                source.retire()
+                source.pool.retire()
 
     def _open(self, item: SourceSettings, url: SecretStr) -> Source:
         connections = self._size.of(item.connections)

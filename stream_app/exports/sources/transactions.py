@@ -1,4 +1,4 @@
-"""What follows the start of a transaction on a source: its settings, and what the server says about it."""
+"""Takes the snapshot of a transaction that has just begun, and reads facts about its server."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ OLDEST_POSTGRES = 12
 """The oldest supported major version of PostgreSQL."""
 
 BEGIN_SECONDS = 30.0
-"""Time limit for the begin of a transaction. A pooler can let it wait for a connection to the server."""
+"""Time limit for the start of a transaction. A pooler can let it wait for a connection to the server."""
 
 _SERVER_FACTS = f"""
 SELECT pg_catalog.transaction_timestamp(), pg_catalog.current_setting('server_version_num'),
@@ -56,7 +56,7 @@ class _ServerState:
     initial_value: str
 
 
-async def begun(
+async def new_snapshot(
     connection: "PoolConnectionProxy[asyncpg.Record]",
     script: str,
     timeout: float,
@@ -127,7 +127,7 @@ async def _set_values(connection: "PoolConnectionProxy[asyncpg.Record]", session
         await connection.execute(SET_VALUES, list(session), list(session.values()), timeout=BEGIN_SECONDS)
 
 
-async def joined(
+async def joined_snapshot(
     connection: "PoolConnectionProxy[asyncpg.Record]",
     timeout: float,
     initial_sql: str | None,

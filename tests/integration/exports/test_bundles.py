@@ -24,7 +24,7 @@ from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
-from stream_app.exports.sources.transactions import begun
+from stream_app.exports.sources.transactions import new_snapshot
 from stream_app.exports.task import ExportLimits
 from stream_app.storage import parts
 from stream_app.storage.object_store import ObjectStore
@@ -48,11 +48,11 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives all snapshots one time, which some formats write into their files."""
 
     async def begun_at(*arguments: Any) -> Any:
-        snapshot = await begun(*arguments)
+        snapshot = await new_snapshot(*arguments)
         snapshot.as_of = AS_OF
         return snapshot
 
-    monkeypatch.setattr("stream_app.exports.sources.source.begun", begun_at)
+    monkeypatch.setattr("stream_app.exports.sources.source.new_snapshot", begun_at)
 
 
 def comparable(name: str, content: bytes) -> object:

@@ -213,7 +213,7 @@ async def test_ten_exports_at_once_share_few_connections(
         await source.close()
     assert {one.row_count for one in done} == {100_000}
     assert len({one.sha256 for one in done}) == 1
-    assert source.free_connections == connections
+    assert source.pool.free_connections == connections
 
 
 @pytest.fixture
@@ -255,11 +255,11 @@ async def test_a_source_without_a_connection_left_is_away_only_for_those_who_hav
             await limited.check(5)
         await monitor._ask(limited)
         assert monitor.states() == {limited.name: "ok"}
-        assert limited.away_since is None
-        other = Source(settings, connections=1, dsn=limited._dsn)
+        assert limited.pool.unavailable_since is None
+        other = Source(settings, connections=1, dsn=limited.pool._dsn)
         with pytest.raises(Outage):
             await other.check(5)
-        assert other.away_since is not None
+        assert other.pool.unavailable_since is not None
         await other.close()
 
 
@@ -357,7 +357,7 @@ async def test_a_cancellation_reaches_every_stream_in_two_seconds(
         with pytest.raises(asyncio.CancelledError):
             await running
         await until_async(lambda: _has_sessions(database, 0))
-    assert many.free_connections == 8
+    assert many.pool.free_connections == 8
 
 
 async def _has_sessions(database: asyncpg.Connection, count: int) -> bool:
@@ -379,7 +379,7 @@ async def test_a_lost_stream_ends_the_export_as_a_lost_connection_does(
     with pytest.raises(Outage):
         await running
     await until_async(lambda: _has_sessions(database, 0))
-    assert many.free_connections == 8
+    assert many.pool.free_connections == 8
 
 
 async def test_streams_wait_for_a_slow_upload(
@@ -417,7 +417,7 @@ async def test_a_row_that_is_too_large_is_named(
     exporter = exporter_of(dataset, sources=many, reading=LARGE)
     with pytest.raises(Rejected, match="the row whose id is '99999'"):
         await exporter.run(task_for(_everything("csv")), ExportProgress())
-    assert many.free_connections == 8
+    assert many.pool.free_connections == 8
 
 
 @pytest.mark.parametrize("kind", POOLERS)

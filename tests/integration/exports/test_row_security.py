@@ -274,7 +274,7 @@ def test_every_snapshot_gets_the_settings() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
-            if node.func.attr not in ("snapshot", "_transaction") or not node.args:
+            if node.func.attr != "snapshot" or not node.args:
                 continue
             name = node.args[0]
             if isinstance(name, ast.Constant) and name.value in READS_NO_ROWS:

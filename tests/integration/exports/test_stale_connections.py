@@ -32,7 +32,7 @@ async def test_a_transaction_begins_on_a_new_connection(behind: tuple[TcpProxy, 
     proxy.break_on_use()
     for _ in range(CONNECTIONS):
         assert await source.fetch("SELECT 7") == [(7,)]
-    assert source.away_since is None
+    assert source.pool.unavailable_since is None
 
 
 async def test_a_transaction_that_shares_a_snapshot_begins_on_a_new_connection(
@@ -52,14 +52,14 @@ async def test_a_server_that_cannot_be_reached_again_is_an_outage(behind: tuple[
     proxy.refuses = True
     with pytest.raises(Outage):
         await source.fetch("SELECT 7")
-    assert source.away_since is not None
+    assert source.pool.unavailable_since is not None
 
 
 async def test_a_connection_that_is_always_lost_is_an_outage(
     behind: tuple[TcpProxy, Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy, source = behind
-    connect = source._connect
+    connect = source.pool._connect
     opened = 0
 
     async def connect_and_break(*arguments: object, **options: object) -> object:
@@ -69,8 +69,8 @@ async def test_a_connection_that_is_always_lost_is_an_outage(
         opened += 1
         return connection
 
-    assert source._pool is not None
-    monkeypatch.setattr(source._pool, "_connect", connect_and_break)
+    assert source.pool._pool is not None
+    monkeypatch.setattr(source.pool._pool, "_connect", connect_and_break)
     proxy.break_on_use()
     with pytest.raises(Outage, match="cannot begin"):
         await source.fetch("SELECT 7")

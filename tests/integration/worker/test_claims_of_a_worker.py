@@ -205,7 +205,7 @@ async def test_a_new_job_is_left_to_a_claim_where_only_a_claim_can_decide(
         case "paused":
             monkeypatch.setattr(dispatcher, "_paused", lambda: PausedClaims(frozenset({"user:other"})))
         case "source away":
-            cast(Source, worker.exports.sources)._failed()
+            cast(Source, worker.exports.sources).pool.note_outage()
         case "dataset unknown":
             worker.exports.datasets.clear()
         case "claiming":

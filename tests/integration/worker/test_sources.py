@@ -167,11 +167,12 @@ async def test_a_source_that_is_away_holds_up_only_its_own_jobs(
     if way == "refused":
         await service.proxy.drop()
     far = await service.request("far")
-    await until_async(lambda: service.sources["crm"].wanted or service.sources["crm"].away_since)
+    crm = service.sources["crm"].pool
+    await until_async(lambda: crm.demand or crm.unavailable_since)
     near = await service.request("near")
     seconds = await service.ended(near)
     assert seconds < alone + HELD_UP_SECONDS, "the slots of slow exports are free after half a second"
-    assert service.sources["default"].away_since is None
+    assert service.sources["default"].pool.unavailable_since is None
     again = await service.ended(await service.request("near"))
     assert again < alone + HELD_UP_SECONDS
     await until_async(lambda: service.monitor.states()["crm"] == "unavailable", within=20)
@@ -193,7 +194,7 @@ async def test_a_slow_source_holds_up_only_its_own_jobs(service: Service) -> Non
     worker = service.dispatcher
     # One runs, because the source has connections for one. It has given its slot away.
     await until_async(lambda: (worker.running, worker.slots_in_use) == (1, 0), within=20)
-    assert service.sources["crm"].away_since is None
+    assert service.sources["crm"].pool.unavailable_since is None
     async with service.jobs.engine.connect() as connection:
         found = await connection.scalars(
             text("SELECT status FROM export_jobs WHERE id = ANY (:ids)"), {"ids": slow}

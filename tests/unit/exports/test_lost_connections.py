@@ -6,10 +6,9 @@ from unittest.mock import MagicMock
 import asyncpg
 import pytest
 
+from stream_app.exports.sources.connection_pool import ConnectionPool
 from stream_app.exports.sources.errors import is_lost_connection
 from stream_app.exports.sources.snapshot import Snapshot
-from stream_app.exports.sources.source import Source
-from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
 
 
@@ -72,17 +71,25 @@ class OnePool:
 )
 @pytest.mark.parametrize("is_optional", [False, True])
 async def test_a_connection_that_is_lost_before_there_is_a_snapshot_is_an_outage(
-    is_optional: bool, error: Exception, tries: int, raises: type[Exception]
+    monkeypatch: pytest.MonkeyPatch,
+    is_optional: bool,
+    error: Exception,
+    tries: int,
+    raises: type[Exception],
 ) -> None:
     """No statement of an export has run by then. So its attempt must not count."""
     pool = OnePool()
 
-    async def begin(_: object) -> Snapshot:
+    async def start(_: object) -> Snapshot:
         raise error
 
-    source = Source(Settings(), connections=1)
+    async def open_pool() -> Any:
+        return pool
+
+    connections = ConnectionPool("default", 1, lambda: "")
+    monkeypatch.setattr(connections, "_pool_of_driver", open_pool)
     with pytest.raises(raises):
-        async with source._begun(cast(Any, pool), begin, is_optional=is_optional):
+        async with connections.open(start, is_optional=is_optional):
             raise AssertionError
-    assert (source.away_since is not None) is (raises is Outage and not is_optional)
+    assert (connections.unavailable_since is not None) is (raises is Outage and not is_optional)
     assert (pool.acquired, pool.expired) == (tries, tries - 1)

@@ -63,7 +63,7 @@ async def test_a_source_to_which_no_connection_is_possible_is_away(
     source = Source(Settings(_env_file=None), connections=1)
     with pytest.raises(Outage):
         await source.fetch("SELECT 1")
-    assert source.away_since is not None
+    assert source.pool.unavailable_since is not None
 
 
 @pytest.mark.parametrize("code", ["22023", "42601", "42704", "55P02"])

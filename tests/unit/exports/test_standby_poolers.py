@@ -9,7 +9,7 @@ import pytest
 
 from stream_app.exports.sources.session import REPLAY_TIME_QUERY
 from stream_app.exports.sources.snapshot import Snapshot
-from stream_app.exports.sources.transactions import REPLAY_READS, begun
+from stream_app.exports.sources.transactions import REPLAY_READS, new_snapshot
 from streaming_exporter.errors import Retryable
 
 FINGERPRINT = "fingerprint_of('t')"
@@ -61,7 +61,7 @@ class Pooler:
 
     async def begin(self) -> Snapshot:
         await self.execute("BEGIN")
-        return await begun(cast(Any, self), "BEGIN", 60, FINGERPRINT, {})
+        return await new_snapshot(cast(Any, self), "BEGIN", 60, FINGERPRINT, {})
 
 
 async def test_a_standby_is_asked_between_two_transactions() -> None:

@@ -62,10 +62,10 @@ def test_one_job_has_room_where_a_claim_could_take_it(two: Two, slots: SourceSlo
     assert slots.have_room("c", ["c"])
     assert not slots.have_room("c", ["c", "d"])
     assert not slots.have_room("unknown", [])
-    two.crm._failed()
+    two.crm.pool.note_outage()
     assert not slots.have_room("a", []), "only a claim decides about a trial"
     assert "crm" not in slots._trials
-    two.crm._answered()
+    two.crm.pool.note_answer()
     assert slots.have_room("a", [])
 
 
@@ -79,7 +79,7 @@ def test_a_source_that_is_away_is_tried_now_and_then(
 ) -> None:
     now = [time.monotonic()]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    two.crm._failed()
+    two.crm.pool.note_outage()
     away = ("c", "d")
     held = Claimable(4, away, away)
     assert slots.claimable(4, []) == held
@@ -88,7 +88,7 @@ def test_a_source_that_is_away_is_tried_now_and_then(
     assert slots.claimable(4, []) == held
     now[0] += source_slots.TRIAL_SECONDS
     assert slots.claimable(3, ["c"]) == Claimable(3, away, away), "one trial at a time"
-    two.crm._answered()
+    two.crm.pool.note_answer()
     assert slots.claimable(4, []) == Claimable(2)
 
 
