@@ -10,6 +10,7 @@ from typing import Any
 from stream_app.exports.task import ExportProgress
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.part_claim import PartClaim
+from stream_app.observability import tracing
 from stream_app.retries import retry_delay
 
 FIRST_RETRY_DELAY = timedelta(seconds=5)
@@ -104,6 +105,14 @@ class PartAttempt(RunningAttempt):
     """An attempt at a part of a job."""
 
     part: PartClaim
+
+
+def trace_end(attempt: RunningAttempt) -> None:
+    """Note in the current span why an export ended without a result: its stop, or its error."""
+    if attempt.stop is not None:
+        tracing.current_span().set_attributes({"exporter.stopped": attempt.stop.value})
+    elif isinstance(attempt.error, Exception):
+        tracing.current_span().record_error(attempt.error)
 
 
 def attempt_delay(tries: int) -> timedelta:

@@ -1,4 +1,4 @@
-"""Runs one attempt at a job, until its outcome is sealed and published, or the job is released."""
+"""Runs one attempt at a job, until its outcome is stored and published, or the job is released."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from stream_app.jobs.summary import SECONDS
 from stream_app.observability import metrics, tracing
 from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
-from stream_app.worker.attempt import Attempt, Slot, StopReason, attempt_delay
+from stream_app.worker.attempt import Attempt, Slot, StopReason, attempt_delay, trace_end
 from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
 from stream_app.worker.part_coordinator import PartCoordinator
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
@@ -27,8 +27,7 @@ from streaming_exporter.events import EventType, FileData, JobError, LifecycleDa
 log = structlog.get_logger(__name__)
 
 OPERATOR_WAIT = timedelta(days=1)
-"""How long a job waits for an operator to repair the part that refuses the service."""
-
+"""How long a job waits for an operator to repair what refuses the service."""
 
 MAX_LISTED_FILES = 1_000
 """Limit of files in an event, which must fit into a message of 1 MB."""
@@ -171,73 +170,85 @@ class JobRunner:
 
     async def _decide(self, attempt: Attempt) -> LifecycleData | None:
         """Return the outcome of a finished export, or ``None`` if it was released or its lease is lost."""
-        claim, export = attempt.claim, attempt.export
-        error = None if export.cancelled() else export.exception()
-        if not export.cancelled() and error is None:
-            outcome: LifecycleData = export.result()
+        claim, error = attempt.claim, attempt.error
+        if error is None and not attempt.export.cancelled():
+            outcome: LifecycleData = attempt.export.result()
             return outcome
+        trace_end(attempt)
         if attempt.stop is not None:
-            tracing.current_span().set_attributes({"exporter.stopped": attempt.stop.value})
-        elif isinstance(error, Exception):
-            tracing.current_span().record_error(error)
-        match attempt.stop:
+            return await self._after_stop(claim, attempt.stop)
+        if isinstance(error, Rejected):
+            return _failure(claim, error.code, str(error))
+        if isinstance(error, NeedsOperator):  # before Outage, whose subclass it is
+            return await self._wait_for_operator(claim, error)
+        if isinstance(error, Outage):
+            return await self._wait_for_dependency(claim, error)
+        return await self._count_failure(claim, error)
+
+    async def _after_stop(self, claim: Claim, reason: StopReason) -> LifecycleData | None:
+        """Return the outcome of a cancelled job, or ``None`` if it was released or its lease is lost."""
+        match reason:
             case StopReason.CANCELLED:
                 return claim.lifecycle(Status.CANCELLED, completed_at=claim.now)
             case StopReason.LEASE_LOST:
                 log.warning("job.lease_lost")
                 metrics.LEASES_LOST.inc()
-                return None
             case StopReason.DRAINED:
                 await self._release(claim, delay=timedelta(0), failed=False)
                 log.info("job.released")
                 metrics.RETRIES.labels("drain").inc()
-                return None
-        if isinstance(error, Rejected):
-            return _failure(claim, error.code, str(error))
-        if isinstance(error, NeedsOperator):
-            if self._has_waited(claim, OPERATOR_WAIT):
-                return _failure(
-                    claim,
-                    error.code,
-                    f"the export has waited too long for an operator: {error.reason}; "
-                    "give the id of this job to the operators",
-                )
-            log.error("job.operator_required", error=str(error))
-            error_for_user = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
-            await self._release(
-                claim, delay=attempt_delay(claim.attempt - 1), failed=False, waits_for=error_for_user
+        return None
+
+    async def _wait_for_operator(self, claim: Claim, error: NeedsOperator) -> LifecycleData | None:
+        """Release the job until an operator has acted; return its failure if it has waited too long."""
+        if self._age(claim) > min(OPERATOR_WAIT, self._retention):
+            message = (
+                f"the export has waited too long for an operator: {error.reason}; "
+                "give the id of this job to the operators"
             )
-            metrics.RETRIES.labels("outage").inc()
-            return None
-        if isinstance(error, Outage):
-            if self._has_waited(claim, timedelta(days=self.settings.retention_days)):
-                return _failure(
-                    claim,
-                    error.code,
-                    "a part of the service was unavailable for too long; request the export again",
-                )
-            log.warning("job.postponed", error=str(error))
-            await self._release(claim, delay=attempt_delay(claim.attempt - 1), failed=False)
-            metrics.RETRIES.labels("outage").inc()
-            return None
+            return _failure(claim, error.code, message)
+        log.error("job.operator_required", error=str(error))
+        waits_for = JobError(code=error.code, message=f"waits for an operator: {error.reason}")
+        await self._postpone(claim, waits_for=waits_for)
+        return None
+
+    async def _wait_for_dependency(self, claim: Claim, error: Outage) -> LifecycleData | None:
+        """Release the job until a dependency answers; return its failure if it has waited too long."""
+        if self._age(claim) > self._retention:
+            message = "a part of the service was unavailable for too long; request the export again"
+            return _failure(claim, error.code, message)
+        log.warning("job.postponed", error=str(error))
+        await self._postpone(claim)
+        return None
+
+    async def _postpone(self, claim: Claim, *, waits_for: JobError | None = None) -> None:
+        """Release the job during an outage, which counts no failure."""
+        await self._release(claim, delay=attempt_delay(claim.attempt - 1), failed=False, waits_for=waits_for)
+        metrics.RETRIES.labels("outage").inc()
+
+    async def _count_failure(self, claim: Claim, error: BaseException | None) -> LifecycleData | None:
+        """Release the job for another attempt; return its failure if this was the last one."""
         expected = isinstance(error, ExporterError)
         log.warning("job.attempt_failed", error=str(error), exc_info=None if expected else error)
         code = error.code if isinstance(error, ExporterError) else "internal_error"
-        if claim.failures + 1 >= self.settings.max_attempts:
-            return _failure(
-                claim,
-                code,
-                f"the export failed {claim.failures + 1} times ({code}); request it again later. "
-                "If it fails again, give the id of this job to the operators",
+        tries = claim.failures + 1
+        if tries >= self.settings.max_attempts:
+            message = (
+                f"the export failed {tries} times ({code}); request it again later. "
+                "If it fails again, give the id of this job to the operators"
             )
+            return _failure(claim, code, message)
         await self._release(claim, delay=attempt_delay(claim.failures), failed=True)
         metrics.RETRIES.labels("fault").inc()
         return None
 
-    def _has_waited(self, claim: Claim, longest: timedelta) -> bool:
-        """Return whether the job is older than ``longest`` or than the retention of files."""
-        age = claim.now - (claim.requested_at or claim.started_at)
-        return age > min(longest, timedelta(days=self.settings.retention_days))
+    def _age(self, claim: Claim) -> timedelta:
+        """Return for how long the job has waited since its request."""
+        return claim.now - (claim.requested_at or claim.started_at)
+
+    @property
+    def _retention(self) -> timedelta:
+        return timedelta(days=self.settings.retention_days)
 
 
 def _listed(files: Sequence[ExportedFile]) -> list[FileData] | None:

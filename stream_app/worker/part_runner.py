@@ -17,7 +17,7 @@ from stream_app.observability import metrics, tracing
 from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject, part_of_key, part_prefix
-from stream_app.worker.attempt import PartAttempt, StopReason, attempt_delay
+from stream_app.worker.attempt import PartAttempt, StopReason, attempt_delay, trace_end
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 from streaming_exporter.events import JobError
 
@@ -107,23 +107,10 @@ class PartRunner:
     async def _settle(self, attempt: PartAttempt) -> None:
         """Release a part whose export did not succeed, or let it fail."""
         claim, error = attempt.part, attempt.error
+        trace_end(attempt)
         if attempt.stop is not None:
-            tracing.current_span().set_attributes({"exporter.stopped": attempt.stop.value})
-        elif isinstance(error, Exception):
-            tracing.current_span().record_error(error)
-        match attempt.stop:
-            case StopReason.CANCELLED:
-                return  # the holder of the job deletes its parts
-            case StopReason.LEASE_LOST:
-                log.warning("part.lease_lost")
-                metrics.LEASES_LOST.inc()
-                return
-            case StopReason.DRAINED:
-                await self._release(claim, delay=timedelta(0), failed=False)
-                log.info("part.released")
-                metrics.RETRIES.labels("drain").inc()
-                return
-        if isinstance(error, Rejected | TableLocked) or (
+            await self._after_stop(claim, attempt.stop)
+        elif isinstance(error, Rejected | TableLocked) or (
             isinstance(error, TableBeingChanged) and claim.snapshot is not None
         ):
             # A part cannot have the lock before the holder of the job has ended its transaction, and in the
@@ -138,12 +125,25 @@ class PartRunner:
             await self._release(claim, delay=delay, failed=False, waits_for=waits_for)
             metrics.RETRIES.labels("outage").inc()
         else:
-            expected = isinstance(error, ExporterError)
-            log.warning("part.attempt_failed", error=str(error), exc_info=None if expected else error)
-            code = error.code if isinstance(error, ExporterError) else "internal_error"
-            await self._count_failure(claim, code)
+            await self._count_failure(claim, error)
 
-    async def _count_failure(self, claim: PartClaim, code: str) -> None:
+    async def _after_stop(self, claim: PartClaim, reason: StopReason) -> None:
+        match reason:
+            case StopReason.CANCELLED:
+                pass  # the holder of the job deletes its parts
+            case StopReason.LEASE_LOST:
+                log.warning("part.lease_lost")
+                metrics.LEASES_LOST.inc()
+            case StopReason.DRAINED:
+                await self._release(claim, delay=timedelta(0), failed=False)
+                log.info("part.released")
+                metrics.RETRIES.labels("drain").inc()
+
+    async def _count_failure(self, claim: PartClaim, error: BaseException | None) -> None:
+        """Release the part for another attempt, or let it fail if this was the last one."""
+        expected = isinstance(error, ExporterError)
+        log.warning("part.attempt_failed", error=str(error), exc_info=None if expected else error)
+        code = error.code if isinstance(error, ExporterError) else "internal_error"
         tries = claim.failures + 1
         if tries < self.settings.max_attempts:
             await self._release(claim, delay=attempt_delay(claim.failures), failed=True)
