@@ -11,7 +11,8 @@ from api.auth.authenticator import User
 from api.auth.callers import claims_for, kept_claims
 from api.error_meanings import meaning_of
 from api.errors import Problem
-from api.jobs.service import check_against_table, dataset_for, event_of, record_job
+from api.jobs.submission import record_job
+from api.jobs.validation import check_against_table, dataset_for, event_of
 from api.services import ApiServices
 from stream_app.datasets.rights import ALL
 from stream_app.jobs.erasure import is_forgotten

@@ -29,7 +29,8 @@ from api.jobs.schemas import (
     Order,
     Prefer,
 )
-from api.jobs.service import dataset_for, require_scope, submit_request, validated_event
+from api.jobs.submission import submit_request
+from api.jobs.validation import dataset_for, require_scope, validated_event
 from api.jobs.waiting import Waited, preferred_wait
 from api.middleware.disconnect import cancel_on_disconnect, until_disconnect
 from api.services import ApiServices, InjectedServices

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.auth.authenticator import User
-from api.jobs.service import dataset_for, validated_event
+from api.jobs.validation import dataset_for, validated_event
 from api.schedules.grants import claims_of, granted
 from api.schedules.schemas import ScheduleOrder
 from api.services import ApiServices

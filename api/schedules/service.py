@@ -11,12 +11,8 @@ from sqlalchemy import text
 
 from api.auth.authenticator import User
 from api.errors import RETRY_SECONDS, Problem
-from api.jobs.service import (
-    check_against_table,
-    in_doubt,
-    refuse_large,
-    too_many,
-)
+from api.jobs.submission import in_doubt, too_many
+from api.jobs.validation import check_against_table, refuse_large
 from api.schedules.given import given_by
 from api.schedules.grants import end_lost_grants, renewed
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
@@ -80,7 +76,7 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder, key: s
     if key is not None:
         current = await services.schedules.get(schedule_id, user_id=user.id)
         if current is not None:
-            return await _same(services, user, current, order)
+            return await _require_same_schedule(services, user, current, order)
     values = await checked_values(services, user, user.id, order, None)
     new = {"id": schedule_id, "user_id": user.id, **values}
     try:
@@ -94,10 +90,14 @@ async def create(services: ApiServices, user: User, order: ScheduleOrder, key: s
             f"You have reached the limit of {limit} schedules. Delete or change one",
         )
     row, is_new = found
-    return row if is_new else await _same(services, user, row, order)  # another call was first
+    return (
+        row if is_new else await _require_same_schedule(services, user, row, order)
+    )  # another call was first
 
 
-async def _same(services: ApiServices, user: User, current: Schedule, order: ScheduleOrder) -> Schedule:
+async def _require_same_schedule(
+    services: ApiServices, user: User, current: Schedule, order: ScheduleOrder
+) -> Schedule:
     """Return the schedule of an earlier call with the same key, if that call asked for the same.
 
     Raises:

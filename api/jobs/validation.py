@@ -1,18 +1,16 @@
-"""Submits jobs of requests over HTTP: commits the record, then publishes its event."""
+"""Validates requests over HTTP: whether they are allowed, and whether they fit the dataset and its table."""
 
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-import structlog
 from pydantic_core import PydanticSerializationError
 
 from api.auth.authenticator import User
-from api.auth.callers import RequestClaims, claims_for
-from api.errors import RETRY_SECONDS, Problem
+from api.auth.callers import RequestClaims
+from api.errors import Problem
 from api.jobs.schemas import Order
 from api.services import SOURCE, ApiServices
 from stream_app.datasets.bundles import Bundle
@@ -28,110 +26,13 @@ from stream_app.exports.queries.row_query import row_query
 from stream_app.exports.queries.windows import with_window
 from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import use_all_visible, use_visible
-from stream_app.jobs.models import ExportJob
-from stream_app.jobs.states import Status
-from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job
 from stream_app.observability import tracing
-from streaming_exporter.errors import InDoubt, Rejected, TooLarge, Unreadable
+from streaming_exporter.errors import Rejected, TooLarge, Unreadable
 from streaming_exporter.events import Event, ExportRequest, decode, request_event
 from streaming_exporter.outbox.entries import MAX_EVENT_BYTES
 
-log = structlog.get_logger(__name__)
-
 IDEMPOTENCY = UUID("6f0a5a0e-6f2c-4c3b-9a43-2f1c0f0b7a51")
 """Namespace of the ids of jobs of requests with an ``Idempotency-Key``."""
-BUSY_SECONDS = 30
-
-
-async def submit_request(
-    services: ApiServices, user: User, order: Order, key: str | None
-) -> tuple[UUID, Status]:
-    """Submit a job and start to publish its event. The same ``key`` is the same job.
-
-    Raises:
-        Rejected: the request is invalid; the text names the field.
-        Problem: the request is not allowed, a limit is reached, or it is not known whether it was recorded.
-        Retryable: a part is unavailable. There is no record, unless an earlier call has made one.
-    """
-    require_scope(user, order)
-    dataset = dataset_for(services, user, order.export_type)
-    claims = claims_for(user, dataset, services.datasets.destination(order.destination))
-    event, request = validated_event(services, user.id, order, key, claims=claims)
-    job = new_job(event, request, now=services.clock.now())
-    if key is not None and (known := await services.job_queries.get(event.job_id)) is not None:
-        return _same(known, job)  # the table can have changed since then, so it is not checked again
-    await check_against_table(services, request)
-    if await record_job(services, event, job):
-        return event.job_id, Status.PENDING
-    known = await services.job_queries.get(event.job_id)
-    return (event.job_id, Status.PENDING) if known is None else _same(known, job)
-
-
-async def record_job(services: ApiServices, event: Event, job: NewJob) -> bool:
-    """Commit the job's row and start to publish its event; return whether the row is new.
-
-    Raises:
-        Problem: the user's limit is reached, or it is not known whether the row was committed.
-        Retryable: a part is unavailable. There is no row.
-    """
-    result = await _record(services, job)
-    if result is SubmitResult.TOO_MANY:
-        raise too_many(services)
-    if result is SubmitResult.KNOWN:
-        return False
-    with tracing.send_span(event) as span:
-        services.relay.soon(tracing.with_trace_context(event, span))
-    facts = {} if job.rerun_of is None else {"rerun_of": str(job.rerun_of)}
-    log.info(
-        "job.requested",
-        job_id=str(job.id),
-        user_id=job.user_id,
-        dataset=job.export_type,
-        format=job.format,
-        **facts,
-    )
-    return True
-
-
-async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
-    """Commit the job's row. If the answer of the database was lost, check whether the row exists.
-
-    Raises:
-        Problem: it is not known whether the row exists.
-        Retryable: there is no row.
-    """
-    try:
-        return await services.store.submit(job, user_limit=services.settings.user_pending_limit)
-    except InDoubt as error:
-        log.warning("job.in_doubt", job_id=str(job.id), error=str(error))
-        with suppress(Exception):  # whatever it is, the row possibly exists
-            if await services.job_queries.get(job.id) is not None:
-                return SubmitResult.NEW
-        raise in_doubt(job.id) from error
-
-
-def too_many(services: ApiServices) -> Problem:
-    """Return the problem of a user who has reached the limit of unfinished jobs."""
-    limit = services.settings.user_pending_limit
-    return Problem(
-        429,
-        "too_many_jobs",
-        f"You have reached the limit of {limit} unfinished jobs. Wait for one to finish or cancel one",
-        headers={"Retry-After": str(BUSY_SECONDS)},
-    )
-
-
-def in_doubt(job_id: UUID) -> Problem:
-    """Return the problem of a request of which it is not known whether its job was recorded."""
-    return Problem(
-        503,
-        InDoubt.code,
-        f"The state database did not confirm the request, so it is not known whether job {job_id} was "
-        f"recorded. Read /exports/jobs/{job_id} before you repeat the request, or repeat it with the same "
-        "Idempotency-Key",
-        headers={"Retry-After": str(RETRY_SECONDS), "Location": f"/exports/jobs/{job_id}"},
-        export_job_id=job_id,
-    )
 
 
 def dataset_for(services: ApiServices, user: User, name: str) -> Dataset:
@@ -183,7 +84,7 @@ def validated_event(
     """
     job_id = uuid4() if key is None else uuid5(IDEMPOTENCY, f"{len(user_id)}:{user_id}:{key}")
     for field in ("filters", "parameters"):
-        _check_numbers(field, getattr(order, field))
+        _refuse_non_finite(field, getattr(order, field))
     data = {"user_id": user_id, **order.model_dump(mode="json", exclude_unset=True)}
     if claims:
         data["claims"] = claims
@@ -229,7 +130,7 @@ def refuse_large(encoded: bytes) -> None:
         )
 
 
-def _check_numbers(field: str, values: object) -> None:
+def _refuse_non_finite(field: str, values: object) -> None:
     """Refuse NaN and infinity, also as numbers such as 1e400: the event would have null in their place.
 
     Raises:
@@ -290,15 +191,3 @@ async def _check_members(
         await asyncio.to_thread(check)
 
     await use_all_visible(services.catalog, bundle.members, Caller.of(request), check_tables)
-
-
-def _same(known: ExportJob, job: NewJob) -> tuple[UUID, Status]:
-    # The claims are not compared: they are facts about the user, not what was asked for.
-    if any(getattr(known, name) != getattr(job, name) for name in REQUEST_COLUMNS if name != "claims"):
-        raise Problem(
-            422,
-            "idempotency_key_reused",
-            "This Idempotency-Key was used for another request. Send a new key with a new request",
-            field="Idempotency-Key",
-        )
-    return known.id, Status(known.status)
