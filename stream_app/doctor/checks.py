@@ -1,7 +1,10 @@
 """All checks of ``exporter doctor``, part by part."""
 
-from collections.abc import AsyncIterator
-from itertools import chain
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import autocommitting, create_engine, outages_are_retryable
 from stream_app.doctor.bucket import check_bucket
@@ -19,12 +22,36 @@ from stream_app.doctor.topics import check_topics
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.exports.formats.registry import FORMAT_PLUGINS
 from stream_app.exports.masks.registry import MASK_PLUGINS
+from stream_app.exports.sources.registry import Sources
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError
 
 TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Systems:
+    """The clients of the checked systems.
+
+    Attributes:
+        settings: the settings.
+        engine: the state database.
+        autocommit: the same without transactions. None is open during a call of another system.
+        storage: the object store.
+        brokers: Kafka.
+        sources: the source databases.
+        faults: what is wrong with the settings of sources.
+    """
+
+    settings: Settings
+    engine: AsyncEngine
+    autocommit: AsyncEngine
+    storage: ObjectStore
+    brokers: Brokers
+    sources: Sources
+    faults: Sequence[Finding]
 
 
 async def run_checks(
@@ -37,73 +64,92 @@ async def run_checks(
         full: check every file and job, not a sample.
         part: the part of the service that has these settings. What it never uses is not checked.
     """
-    plugins = (*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins)
-    own = (
-        *(check_settings(settings, part), check_datasets(settings), check_destinations(settings)),
-        *(check_plugins(plugins), check_temporary_folder(settings) if part.writes_files else ()),
-    )
-    for finding in chain(*own):
+    for finding in _check_own(settings, part):
         yield finding
-    engine = create_engine(settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS)
-    # No transaction is open during a call of the object store.
-    autocommit = autocommitting(engine)
-    storage = ObjectStore(
-        settings, connections=20, timeout_seconds=TIMEOUT_SECONDS, retry_seconds=TIMEOUT_SECONDS
-    )
-    brokers = Brokers(settings, client_id="exporter-doctor", timeout=TIMEOUT_SECONDS)
-    sources, faults = open_sources(settings)
-    for finding in faults:
-        yield finding
-
-    async def database() -> AsyncIterator[Finding]:
-        with outages_are_retryable():
-            async with engine.connect() as connection:
-                async for finding in check_state_database(connection, settings):
-                    yield finding
-
-    async def bucket() -> AsyncIterator[Finding]:
-        with outages_are_retryable():
-            async with autocommit.connect() as connection:
-                async for finding in check_bucket(connection, storage, settings, full=full, part=part):
-                    yield finding
-
-    async def clocks() -> AsyncIterator[Finding]:
-        with outages_are_retryable():
-            async with autocommit.connect() as connection:
-                async for finding in check_clocks(connection, storage):
-                    yield finding
-
-    async def kafka() -> AsyncIterator[Finding]:
-        async for finding in check_topics(brokers, settings):
+    async with _open_systems(settings) as systems:
+        for finding in systems.faults:
             yield finding
-        with outages_are_retryable():
-            async with autocommit.connect() as connection:
-                yield await check_dead_letters(connection, brokers, settings)
+        seen = Causes()
+        async for finding in _check_systems(systems, full=full, part=part):
+            if (shown := seen.first(finding)) is not None:
+                yield shown
 
-    parts = {
-        "database": database(),
+
+def _check_own(settings: Settings, part: Part) -> Iterator[Finding]:
+    """Check what needs no other system."""
+    yield from check_settings(settings, part)
+    yield from check_datasets(settings)
+    yield from check_destinations(settings)
+    yield from check_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
+    if part.writes_files:
+        yield from check_temporary_folder(settings)
+
+
+@asynccontextmanager
+async def _open_systems(settings: Settings) -> AsyncIterator[_Systems]:
+    """Make the clients. They connect on first use, and all are closed at the end."""
+    async with AsyncExitStack() as stack:
+        engine = create_engine(
+            settings, application="exporter doctor", pool_size=1, pool_timeout=TIMEOUT_SECONDS
+        )
+        stack.push_async_callback(engine.dispose)
+        sources, faults = open_sources(settings)
+        stack.push_async_callback(sources.close)
+        brokers = Brokers(settings, client_id="exporter-doctor", timeout=TIMEOUT_SECONDS)
+        stack.push_async_callback(brokers.close)
+        storage = ObjectStore(
+            settings, connections=20, timeout_seconds=TIMEOUT_SECONDS, retry_seconds=TIMEOUT_SECONDS
+        )
+        stack.callback(storage.close)
+        yield _Systems(settings, engine, autocommitting(engine), storage, brokers, sources, faults)
+
+
+async def _check_systems(systems: _Systems, *, full: bool, part: Part) -> AsyncIterator[Finding]:
+    """Check one system after the other."""
+    areas = {
+        "database": _check_database(systems),
         **{
-            area_of(name): check_source(settings, source, sources.limit_of(name))
-            for name, source in sources.items()
+            area_of(name): check_source(systems.settings, source, systems.sources.limit_of(name))
+            for name, source in systems.sources.items()
         },
-        "datasets": check_tables(settings),
-        "kafka": kafka(),
-        "bucket": bucket(),
-        "clocks": clocks(),
+        "datasets": check_tables(systems.settings),
+        "kafka": _check_kafka(systems),
+        "bucket": _check_bucket(systems, full=full, part=part),
+        "clocks": _check_clocks(systems),
     }
-    seen = Causes()
-    try:
-        for name, findings in parts.items():
-            try:
-                async for finding in findings:
-                    if (one := seen.first(finding)) is not None:
-                        yield one
-            except ExporterError as error:
-                found = FindingFactory(name).problem_of(error)
-                if (one := seen.first(found)) is not None:
-                    yield one
-    finally:
-        storage.close()
-        await brokers.close()
-        await sources.close()
-        await engine.dispose()
+    for area, findings in areas.items():
+        try:
+            async for finding in findings:
+                yield finding
+        except ExporterError as error:
+            yield FindingFactory(area).problem_of(error)
+
+
+async def _check_database(systems: _Systems) -> AsyncIterator[Finding]:
+    with outages_are_retryable():
+        async with systems.engine.connect() as connection:
+            async for finding in check_state_database(connection, systems.settings):
+                yield finding
+
+
+async def _check_kafka(systems: _Systems) -> AsyncIterator[Finding]:
+    async for finding in check_topics(systems.brokers, systems.settings):
+        yield finding
+    with outages_are_retryable():
+        async with systems.autocommit.connect() as connection:
+            yield await check_dead_letters(connection, systems.brokers, systems.settings)
+
+
+async def _check_bucket(systems: _Systems, *, full: bool, part: Part) -> AsyncIterator[Finding]:
+    storage, settings = systems.storage, systems.settings
+    with outages_are_retryable():
+        async with systems.autocommit.connect() as connection:
+            async for finding in check_bucket(connection, storage, settings, full=full, part=part):
+                yield finding
+
+
+async def _check_clocks(systems: _Systems) -> AsyncIterator[Finding]:
+    with outages_are_retryable():
+        async with systems.autocommit.connect() as connection:
+            async for finding in check_clocks(connection, systems.storage):
+                yield finding
