@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import structlog
 
@@ -15,7 +16,7 @@ from stream_app.datasets.registry import Datasets
 from stream_app.destinations.delivery_claim import CLAIM_LOST, DeliveryClaim
 from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
 from stream_app.destinations.placement import facts_of, further_paths, manifest_of, outgoing_files
-from stream_app.destinations.progress import DeliveryProgress, files_left
+from stream_app.destinations.progress import DeliveryProgress, elsewhere, files_at, text_of_left
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.job_files import JobFiles
@@ -124,17 +125,6 @@ class DestinationClient:
             located = replace(progress, path=transfer.path, writing=notification.attempt, removed=False)
             return transfer.noted(located)
 
-        def recorder(write: Callable[[DeliveryProgress], Awaitable[bool]]) -> Callable[[], None]:
-            async def written() -> bool:
-                async with transfer.recording:
-                    return await write(known())
-
-            def record() -> None:
-                if not asyncio.run_coroutine_threadsafe(written(), loop).result():
-                    raise TransferInterrupted(CLAIM_LOST)
-
-            return record
-
         def begin_manifest() -> bool:
             begun = asyncio.run_coroutine_threadsafe(claim.begin_manifest(transfer, known()), loop)
             return begun.result()
@@ -154,15 +144,32 @@ class DestinationClient:
             tag=notification.delivery_id.hex[:12],
             attempt=notification.attempt,
             done=min(progress.files, len(files)),
-            record=recorder(claim.renew),
-            record_look=recorder(claim.record_start),  # afterwards the same paths have new files
+            most=min(progress.sent_files, len(files)),
+            is_begun=progress.is_begun,
             begin_manifest=begin_manifest,
             further=partial(further_paths, destination, facts, files),
             largest_set=largest_set,
             upload=progress.upload,
         )
-        transfer.earlier = progress.earlier_files(transfer.path)
+        transfer.earlier = progress.earlier_files(transfer.path, len(files))
+        transfer.record = self._recorder(transfer, lambda: claim.renew(known()))
+        # Afterwards the same paths have new files, so without a record nothing is written.
+        transfer.record_look = self._recorder(transfer, lambda: claim.record_start(known()))
         return transfer
+
+    def _recorder(self, transfer: Transfer, write: Callable[[], Awaitable[bool]]) -> Callable[[], None]:
+        """Return a function for the thread of the transfer, which records its progress with ``write``."""
+        loop = asyncio.get_running_loop()
+
+        async def written() -> bool:
+            async with transfer.recording:
+                return await write()
+
+        def record() -> None:
+            if not asyncio.run_coroutine_threadsafe(written(), loop).result():
+                raise TransferInterrupted(CLAIM_LOST)
+
+        return record
 
     async def _run(
         self,
@@ -181,7 +188,7 @@ class DestinationClient:
             raise DeliveryFailed(STOPPED, host_called=False)
         self._running.add(transfer)
         try:
-            progress = replace(progress, files=transfer.done, path=transfer.path)
+            before = progress = replace(progress, files=transfer.done, path=transfer.path)
             begun = await self._claim(notification).begin(transfer, progress)
             if begun is None:
                 left = await self._discard(notification, transfer, progress)
@@ -194,6 +201,9 @@ class DestinationClient:
             if error.is_permanent:
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
+            if transfer.is_untouched and not before.is_begun:
+                # Else the place would count as one with files when the destination is moved.
+                await self._claim(notification).renew(transfer.settled(before))
             raise DeliveryFailed(
                 f"{error}; operators: run `exporter destinations test {transfer.destination.name}`",
                 host_unreachable=error.affects_all,
@@ -268,9 +278,10 @@ class DestinationClient:
         requested, destination = notification.requested, self._datasets.destination(notification.address)
         if not notification.progress:
             return None  # no attempt has begun to send
-        sent = notification.progress.get("files", 0)
         if requested is None or destination is None:
-            return _left(sent, files_left(notification.progress))
+            stored = notification.progress
+            sent = 0 if stored.get("removed") else files_at(stored)
+            return text_of_left(sent, elsewhere(stored.get("left", ())))
         progress = DeliveryProgress.of(notification, requested, destination)
         return await self._remove_sent(notification, requested, destination, progress)
 
@@ -282,12 +293,12 @@ class DestinationClient:
         progress: DeliveryProgress,
     ) -> str | None:
         """Remove what the attempts have sent; return a text on what is left of it."""
-        if not progress.writing or progress.removed:
-            return _left(0, progress.files_left)
+        if not progress.is_begun and not progress.left:
+            return None
         try:
             transfer = await self._transfer(notification, requested, destination, progress)
         except (DeliveryFailed, DeliveryRefused):
-            return _left(progress.files, progress.files_left)
+            return text_of_left(progress.sent_files, progress.elsewhere)
         return await self._discard(notification, transfer, progress)
 
     async def _discard(
@@ -296,15 +307,17 @@ class DestinationClient:
         """Remove the files that were sent, so that no part of the job is left. Errors are only logged.
 
         Before it removes a file, it records that no file is complete. So a repeated delivery sends all. Files
-        of other jobs at shared paths stay, even with the same content. Nothing is removed for a delivery that
-        has not begun to write. Afterwards it records that all was removed.
+        of other jobs at shared paths stay, even with the same content. For a delivery that has not begun to
+        write, files are only removed that are found here after its destination got another name. Afterwards
+        it records that all was removed.
 
         Returns:
             A text for the owner of the job if complete files are left, else ``None``.
         """
         progress = transfer.settled(progress)
-        if not progress.writing or progress.removed:
-            return _left(0, progress.files_left)
+        transfer.is_begun = progress.is_begun
+        if not progress.is_begun and not transfer.can_find_earlier:
+            return text_of_left(0, progress.elsewhere)
         claim = self._claim(notification)
         self._running.discard(transfer)  # a worker that stops ends transfers, but no removal
         transfer.stopped.clear()
@@ -313,9 +326,14 @@ class DestinationClient:
         if none is None:
             return None  # another worker has the delivery
 
-        async def renew() -> bool:
-            return await self._outbox.record(notification, none)
+        def reached() -> dict[str, Any]:
+            return none | {"left": list(transfer.settled(progress).left)}
 
+        async def renew() -> bool:
+            async with transfer.recording:
+                return await self._outbox.record(notification, reached())
+
+        transfer.record_look = self._recorder(transfer, lambda: claim.record(reached()))
         # Without a claim, another worker would send the files while they are removed.
         try:
             async with claim.renewed(transfer, renew):
@@ -328,10 +346,9 @@ class DestinationClient:
                 files=transfer.left,
                 error=detail,
             )
-            return _left(transfer.left, transfer.settled(progress).files_left)
-        progress = transfer.settled(progress)
-        await claim.record(none | {"removed": True, "left": list(progress.left)})
-        return _left(0, progress.files_left)
+            return text_of_left(transfer.left, transfer.settled(progress).elsewhere)
+        await claim.record(reached() | {"removed": True})
+        return text_of_left(0, transfer.settled(progress).elsewhere)
 
     async def _in_thread(self, function: Callable[[], None]) -> None:
         run = partial(copy_context().run, function)
@@ -352,26 +369,6 @@ class DestinationClient:
         while page := await self._files.list(job, after=files[-1].number if files else 0, limit=PAGE):
             files += page
         return files
-
-
-def _left(files: int, elsewhere: int) -> str | None:
-    """Return what is left at the destination, and at its earlier places, for the owner of the job."""
-    texts = []
-    if files:
-        texts.append(
-            f"{_were(files)} sent before could not be removed from the destination, "
-            "and the set is not complete"
-        )
-    if elsewhere:
-        texts.append(
-            f"{_were(elsewhere)} sent before the destination was moved could not be removed from its "
-            "earlier place"
-        )
-    return "; ".join(texts) or None
-
-
-def _were(files: int) -> str:
-    return "1 file that was" if files == 1 else f"{files:,} files that were"
 
 
 def _joined(reason: str, left: str | None) -> str:

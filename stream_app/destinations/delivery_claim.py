@@ -133,7 +133,8 @@ class DeliveryClaim:
         Returns:
             What is on record now; ``None`` if another worker has the delivery.
         """
-        none = replace(progress, files=0, sent=0, path=transfer.path).as_json()
+        emptied = replace(progress, files=0, sent=0, sent_files=transfer.most, path=transfer.path)
+        none = emptied.as_json()
         if transfer.shares_paths:
             others = await retry_until_possible(
                 self.outbox.begin_at_path, self.notification, none, is_removal=True
@@ -142,6 +143,7 @@ class DeliveryClaim:
             none |= {} if others.is_writing else {"writing": self.notification.attempt}
             is_held = others.is_held
         else:
+            none |= {"writing": self.notification.attempt}
             is_held = await self.record(none)
         if is_held and transfer.shares_manifest:
             none |= {"manifest": transfer.manifest_path}

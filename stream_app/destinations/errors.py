@@ -28,6 +28,11 @@ class DestinationError(ExporterError):
         self.is_permanent = is_permanent
         self.is_busy = is_busy
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the destination has certainly refused a file, so that nothing of it was stored."""
+        return str(self) in _REFUSALS
+
 
 class TransferInterrupted(ExporterError):
     """A transfer ends because the worker stops, or because the claim of its delivery is lost."""
@@ -56,3 +61,5 @@ FAILED = "the destination did not take the file"
 NEVER = "the destination never takes such a file"
 OTHER_AT_PATH = "the destination has something else at the path of the file"
 RENAME_REFUSED = "the destination refuses to rename the file"
+
+_REFUSALS = (FULL, SIGN_IN_REFUSED, NOT_PERMITTED, NOT_ENCRYPTED, NEVER)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from stream_app.datasets.destinations import Destination, S3Destination
 from stream_app.notifications.notification import Notification, Requested
 
-_KEPT = ("place", "zone", "schedule", "files", "path")
-"""What is kept of the progress at an earlier place."""
+_KEPT = ("place", "zone", "schedule", "path")
+"""What is kept of the progress at an earlier place, besides the number of its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,9 @@ class DeliveryProgress:
         zone: the time zone of dates in paths, and ``schedule`` the schedule's name. They are kept, because
             both can change, and all attempts must use the same paths.
         files: the number of files that are complete.
-        sent: bytes of these files and of the file that is being sent.
+        sent_files: the largest number of files that were complete since all were removed. A removal that has
+            begun, and a destination that was moved back, do not count as empty.
+        sent: bytes of the complete files and of the file that is being sent.
         path: where the first file is stored, with the prefix of the destination.
         upload: the unfinished upload of a file in S3, where other jobs have the same path.
         writing: the last attempt that has begun to write or to remove files; 0 if none has.
@@ -31,10 +33,12 @@ class DeliveryProgress:
             to write or to remove the list.
         removed: whether all that was sent was removed again, after the last attempt that has begun to write.
         alone: whether the attempt has removed what larger sets of other jobs had at its paths.
-        left: earlier places with files that were sent before the destination was moved. The service cannot
-            remove them, because it does not know any more how to sign in there. ``looked`` says that their
-            files were looked for at the same path of the new place, before anything was written there, and
-            ``found`` that they were there: it is the same place, or the files were copied to another one.
+        left: earlier places that possibly have files, because an attempt has begun to write there and not all
+            was removed. The service cannot remove them, because it does not know any more how to sign in
+            there. ``files`` is how many are known to be there, 0 if none is: the worker died before it could
+            record one, or its connection was lost. ``looked`` says that they were looked for at the same path
+            of the new place, before anything was written there, and ``found`` that they were there: it is the
+            same place, or the files were copied to another one.
     """
 
     place: str
@@ -42,6 +46,7 @@ class DeliveryProgress:
     schedule: str | None
     files: int = 0
     sent: int = 0
+    sent_files: int = 0
     path: str | None = None
     upload: str | None = None
     writing: int = 0
@@ -62,6 +67,7 @@ class DeliveryProgress:
                 known.get("schedule"),
                 known.get("files", 0),
                 known.get("bytes", 0),
+                0 if known.get("removed") else files_at(known),
                 known.get("path"),
                 known.get("upload"),
                 known.get("writing", 1),  # versions before did not record it
@@ -82,6 +88,7 @@ class DeliveryProgress:
             "schedule": self.schedule,
             "files": self.files,
             "bytes": self.sent,
+            "sent_files": max(self.sent_files, self.files),
             "path": self.path,
             "upload": self.upload,
             "writing": self.writing,
@@ -91,9 +98,15 @@ class DeliveryProgress:
             **({"left": list(self.left)} if self.left else {}),
         }
 
-    def earlier_files(self, path: str) -> int:
-        """Return how many files are possibly at ``path``, sent with other settings of the same place."""
-        return sum(earlier.get("files", 0) for earlier in self.left if _is_in_doubt(earlier, path))
+    @property
+    def is_begun(self) -> bool:
+        """Whether files of the delivery are possibly at the place."""
+        return bool(self.writing) and not self.removed
+
+    def earlier_files(self, path: str, total: int) -> int:
+        """Return how many of all files are possibly at ``path``, sent with other settings of the place."""
+        doubtful = (earlier for earlier in self.left if _is_in_doubt(earlier, path))
+        return max((min(files_at(earlier), total) or total for earlier in doubtful), default=0)
 
     def told(self, path: str) -> tuple[Mapping[str, Any], ...]:
         """Return the earlier places that are other ones than that of ``path``, as far as is known."""
@@ -112,14 +125,42 @@ class DeliveryProgress:
         return replace(self, left=left)
 
     @property
-    def files_left(self) -> int:
-        """How many files are at earlier places that are other ones, as far as is known."""
-        return files_left(self.as_json())
+    def elsewhere(self) -> tuple[Mapping[str, Any], ...]:
+        """The earlier places that are other ones, as far as is known."""
+        return elsewhere(self.left)
 
 
-def files_left(progress: Mapping[str, Any]) -> int:
-    """Return how many files are at other places where the destination was, by the stored progress."""
-    return sum(earlier.get("files", 0) for earlier in progress.get("left", ()) if not earlier.get("found"))
+def elsewhere(left: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the earlier places whose files were not found after the destination was moved."""
+    return tuple(earlier for earlier in left if not earlier.get("found"))
+
+
+def files_at(stored: Mapping[str, Any]) -> int:
+    """Return how many files are known to have been at a place, by the stored progress; 0 if none is known."""
+    return max(stored.get("files") or 0, stored.get("sent_files") or 0)
+
+
+def text_of_left(files: int, places: Sequence[Mapping[str, Any]] = ()) -> str | None:
+    """Return what is left at the destination, and at its earlier places, for the owner of the job."""
+    texts = []
+    if files:
+        texts.append(
+            f"{_were(files)} sent before could not be removed from the destination, "
+            "and the set is not complete"
+        )
+    if places:
+        known = [files_at(earlier) for earlier in places]
+        were = _were(sum(known)) if any(known) else "files that were possibly"
+        at_least = "at least " if any(known) and not all(known) else ""
+        texts.append(
+            f"{at_least}{were} sent before the destination was moved could not be removed from its "
+            "earlier place"
+        )
+    return "; ".join(texts) or None
+
+
+def _were(files: int) -> str:
+    return "1 file that was" if files == 1 else f"{files:,} files that were"
 
 
 def _is_in_doubt(earlier: Mapping[str, Any], path: str) -> bool:
@@ -129,20 +170,20 @@ def _is_in_doubt(earlier: Mapping[str, Any], path: str) -> bool:
 def _at_place(
     known: Mapping[str, Any], place: str
 ) -> tuple[Mapping[str, Any], tuple[Mapping[str, Any], ...]]:
-    """Return the progress at a place, and the earlier places with files.
+    """Return the progress at a place, and the earlier places that possibly have files.
 
-    A destination that is moved back continues there. If its files were found elsewhere, that is possibly the
-    same place, where they were removed since, so all are sent again.
+    A destination that is moved back has the same paths, and all files are sent again: people were told that
+    files are left there, or they were found elsewhere, so they are possibly removed by now.
     """
     left = list(known.get("left", ()))
     if known.get("place") == place:
         return known, tuple(left)
-    if known.get("files") and known.get("writing", 1) and not known.get("removed"):
-        left.append({name: known.get(name) for name in _KEPT})
-    none: Mapping[str, Any] = {}
-    here = next((earlier for earlier in left if earlier["place"] == place), none)
-    if here.get("found"):
-        here = {**here, "files": 0}
+    if (known.get("path") or files_at(known)) and known.get("writing", 1) and not known.get("removed"):
+        left.append({name: known.get(name) for name in _KEPT} | {"files": files_at(known)})
+    here: Mapping[str, Any] = {}
+    for earlier in left:
+        if earlier["place"] == place:
+            here = {**earlier, "files": 0, "sent_files": files_at(earlier)}
     return here, tuple(earlier for earlier in left if earlier["place"] != place)
 
 

@@ -26,6 +26,9 @@ BUSY_ATTEMPTS = 10
 """Attempts, in about half an hour, after which a delivery no longer waits until others close old files."""
 
 
+UNREADABLE = "the file cannot be read from the object store at the moment"
+
+
 @dataclass(eq=False)
 class Transfer:
     """The transfer of the files of one job.
@@ -34,10 +37,14 @@ class Transfer:
         job_id: the id of the job.
         done: files that are complete at the destination.
         sent: bytes of these files, and of the file that is being sent.
+        most: how many files possibly were complete there, also before a removal that was not completed.
+        is_begun: whether an attempt has begun to write at the place. :meth:`discard` removes nothing else,
+            unless it finds files there that were sent with other settings.
+        is_untouched: whether the attempt has certainly written nothing.
         earlier: how many files an attempt has sent to the same path before the destination was changed.
         is_same_place: whether one of them was found, so that the place is the same, or has a copy; ``None``
             if they were not looked for.
-        record_look: called after they were looked for, before anything is written.
+        record_look: called after they were looked for, before anything is written or removed.
         record: called after each complete file, and after an upload has begun that must be recorded.
         begin_manifest: called before the manifest is written at a path that other jobs have too. It returns
             whether to write it: that of a newer job must stay.
@@ -54,7 +61,7 @@ class Transfer:
         manifest_begun: the path of the manifest, once it is begun at a path that other jobs have too.
         recording: held in the event loop while progress is recorded, so that no older progress, which waits
             for the database, replaces newer one.
-        removed: how many of the ``done`` files :meth:`discard` has removed.
+        removed: how many of the ``most`` files :meth:`discard` has removed.
         held_until: the time of ``time.monotonic()`` from which another worker can have the delivery. A worker
             that was frozen must not replace the files of that worker.
     """
@@ -69,7 +76,7 @@ class Transfer:
     tag: str
     attempt: int
     done: int
-    record: Callable[[], None]
+    record: Callable[[], None] = lambda: None
     record_look: Callable[[], None] = lambda: None
     begin_manifest: Callable[[], bool] = lambda: True
     further: Callable[[int], Sequence[str]] = lambda _: ()
@@ -77,6 +84,9 @@ class Transfer:
     surplus: int = 0
     surplus_error: str | None = None
     alone: bool = False
+    most: int = 0
+    is_begun: bool = True
+    is_untouched: bool = False
     earlier: int = 0
     is_same_place: bool | None = None
     upload: str | None = None
@@ -90,6 +100,9 @@ class Transfer:
     held_until: float = math.inf
     recording: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def __post_init__(self) -> None:
+        self.most = max(self.most, self.done)
+
     def run(self) -> None:
         """Send the files that are not complete, and the manifest last.
 
@@ -100,6 +113,14 @@ class Transfer:
         """
         self._count_sent()
         options = self._options()
+        self.is_untouched = True
+        try:
+            self._send(options)
+        except DestinationError as error:
+            self.is_untouched = self.is_untouched or (not self.done and error.is_refusal)
+            raise
+
+    def _send(self, options: SessionOptions) -> None:
         with open_session(self.destination, self.settings, options) as session:
             if self._look(session, options):
                 self.record_look()
@@ -112,10 +133,12 @@ class Transfer:
                 options.check()
                 self._remove_leftovers(session, outgoing)
                 before = self.sent
+                self.is_untouched = False
                 if not session.copy(outgoing, self.storage.bucket, file.key):
                     session.put(outgoing, self._content(file, options))
                 self.sent = before + outgoing.size
                 self.done += 1
+                self.most = max(self.most, self.done)
                 self.upload = None
                 self.record()
             self._remove_surplus(session, options)
@@ -124,6 +147,7 @@ class Transfer:
                 outgoing, content = self.manifest
                 if not self.shares_manifest or self.begin_manifest():
                     self._remove_leftovers(session, outgoing)
+                    self.is_untouched = False
                     session.put(outgoing, iter([content]))
 
     def _remove_surplus(self, session: Session, options: SessionOptions) -> None:
@@ -181,6 +205,7 @@ class Transfer:
         return replace(
             self.settled(progress),
             files=self.done,
+            sent_files=self.most,
             sent=self.sent,
             upload=self.upload,
             manifest=self.manifest_begun,
@@ -208,7 +233,14 @@ class Transfer:
             options.check()
             found = found or (self._is_own(file.path) and _answer(partial(session.has, file)) is True)
         self.is_same_place = found
+        if found:
+            self.most = max(self.most, self.earlier)
         return True
+
+    @property
+    def can_find_earlier(self) -> bool:
+        """Whether a look can find files that were sent with other settings."""
+        return self.earlier > 0 and self.is_same_place is None and not self.shares_paths
 
     def _count_sent(self) -> None:
         self.sent = sum(file.size for file in self.outgoing[: self.done])
@@ -253,7 +285,10 @@ class Transfer:
         files = [*self.outgoing, *([self.manifest[0]] if self.manifest is not None else [])]
         options, unreadable = self._options(), 0
         with open_session(self.destination, self.settings, options) as session:
-            self._look(session, options)
+            if self._look(session, options):
+                self.record_look()  # the next attempt would not find what is removed now
+            if not self.is_begun and not self.is_same_place:
+                return
             for number, file in reversed(list(enumerate(files))):
                 options.check()
                 self._remove_leftovers(session, file)
@@ -266,7 +301,7 @@ class Transfer:
                 if is_ours:
                     options.check()  # to compare the content can take long
                     session.remove(file.path)
-                if number < self.done:
+                if number < self.most:
                     self.removed += 1
         if unreadable:
             raise DestinationError(
@@ -275,8 +310,8 @@ class Transfer:
 
     @property
     def left(self) -> int:
-        """How many complete files are at the destination."""
-        return self.done - self.removed
+        """How many complete files are possibly at the destination."""
+        return self.most - self.removed
 
     def _is_ours(self, session: Session, file: OutgoingFile) -> bool | None:
         """Return whether a file, if it is there, is one of this job; ``None`` if it is not readable."""
@@ -316,11 +351,10 @@ class Transfer:
                 size += len(chunk)
                 self.sent += len(chunk)
                 yield chunk
-        except Rejected as error:
-            raise FileUnavailable("the file does not exist any more", detail=str(error), lost=True) from error
-        except Retryable as error:
-            text = "the file cannot be read from the object store at the moment"
-            raise FileUnavailable(text, detail=str(error), lost=False) from error
+        except (Rejected, Retryable) as error:
+            lost = error.code == "no_file"  # a store that refuses to read has not lost the file
+            text = "the file does not exist any more" if lost else UNREADABLE
+            raise FileUnavailable(text, detail=str(error), lost=lost) from error
         if (size, digest.hexdigest()) != (file.file_size, file.sha256):
             detail = f"{file.key} has {size} bytes with sha256 {digest.hexdigest()}, not those of the record"
             raise FileUnavailable("the file is not complete in the object store", detail=detail, lost=False)

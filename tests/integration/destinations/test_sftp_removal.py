@@ -25,9 +25,13 @@ async def test_the_next_attempt_removes_the_temporary_file_of_a_dead_worker(
     assert sorted(names(sftp.files(), job)) == ["ledger.csv", "other.part"]
 
 
-@pytest.mark.parametrize("removable", [True, False], ids=["removable", "not removable"])
+@pytest.mark.parametrize(
+    ("removable", "moved"),
+    [(True, False), (False, False), (False, True)],
+    ids=["removable", "not removable", "not removable, then moved"],
+)
 async def test_a_set_that_is_given_up_is_removed_or_told_and_can_be_sent_again(
-    depot: Depot, sftp: SftpServer, removable: bool
+    depot: Depot, sftp: SftpServer, removable: bool, moved: bool
 ) -> None:
     depot.use(on_sftp(sftp))
     sftp.faults(largest_file=100 * 1024)
@@ -48,9 +52,16 @@ async def test_a_set_that_is_given_up_is_removed_or_told_and_can_be_sent_again(
     if removable:
         assert sftp.files() == {}
     sftp.faults()
+    if moved:
+        depot.use(on_sftp(sftp, prefix="new"))
     assert await Outbox(depot.engine).resend(job) == ["acme"]
     row = await depot.sent(job)
     assert (row.status, row.reason) == ("sent", None)
+    left = [(item["files"], item["path"]) for item in row.progress.get("left", ())]
+    if moved:
+        assert left == [(1, f"in/ledger/date=2026-11-26/{job}/ledger-00001.csv")]
+        return
+    assert left == []
     assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
 
 
@@ -77,29 +88,56 @@ async def test_a_set_at_an_earlier_place_is_told_if_the_delivery_is_given_up(
     assert names(sftp.files(), job) == ["ledger-00001.csv"]
 
 
-@pytest.mark.parametrize("writes", [True, False], ids=["writes", "cannot write"])
+@pytest.mark.parametrize("begins", ["writes", "cannot write", "does not begin", "cannot remove"])
 async def test_a_set_that_is_given_up_after_its_host_got_another_name_is_removed(
-    depot: Depot, sftp: SftpServer, writes: bool
+    depot: Depot, sftp: SftpServer, begins: str
 ) -> None:
     depot.use(on_sftp(sftp))
     sftp.faults(largest_file=100 * 1024)
     job = await depot.job("acme", b"small", b"x" * 300_000)
     async with depot.working():
         assert (await depot.tried(job)).progress["files"] == 1
-        key = sftp.folder / ("user_key" if writes else "nothing")
-        depot.use(on_sftp(sftp, host="localhost", private_key_file=key))
-        await depot.hurry()
-        assert (await depot.tried(job, 2)).status == "pending"
+        if begins in ("writes", "cannot write"):
+            key = sftp.folder / ("user_key" if begins == "writes" else "nothing")
+            depot.use(on_sftp(sftp, host="localhost", private_key_file=key))
+            await depot.hurry()
+            assert (await depot.tried(job, 2)).status == "pending"
         depot.use(on_sftp(sftp, host="localhost"))
+        sftp.faults(refused="remove" if begins == "cannot remove" else "")
         await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=job)
         await depot.hurry()
         row = await depot.ended(job)
+        assert row.status == "failed"
+        if begins == "cannot remove":  # the next attempt knows what this one has found
+            assert "1 file that was sent before could not be removed from the destination" in row.reason
+            assert (row.progress["removed"], row.progress["left"][0]["found"]) == (False, True)
+            sftp.faults()
+            assert await Outbox(depot.engine).resend(job) == ["acme"]
+            row = await depot.ended(job)
     assert (row.status, row.progress["removed"]) == ("failed", True)
     assert "could not be removed" not in row.reason
     assert sftp.files() == {}
 
 
-async def test_a_destination_that_is_moved_back_continues_there(depot: Depot, sftp: SftpServer) -> None:
+@pytest.mark.parametrize("refused", ["sign in", "write"])
+async def test_a_place_that_has_refused_the_service_counts_as_empty_when_the_destination_is_moved(
+    depot: Depot, sftp: SftpServer, refused: str
+) -> None:
+    key = sftp.folder / ("user_key" if refused == "write" else "nothing")
+    depot.use(on_sftp(sftp, private_key_file=key))
+    sftp.faults(refused="open" if refused == "write" else "")
+    job = await depot.job("acme", b"a")
+    async with depot.working():
+        assert (await depot.tried(job)).progress["writing"] == 0
+        sftp.faults()
+        depot.use(on_sftp(sftp, prefix="new"))
+        await depot.hurry()
+        row = await depot.ended(job)
+    assert (row.status, row.progress.get("left")) == ("sent", None)
+
+
+async def test_a_destination_that_is_moved_back_gets_the_whole_set(depot: Depot, sftp: SftpServer) -> None:
+    """People were told that files are left there, so they have possibly removed or changed them."""
     sftp.faults(largest_file=100 * 1024)
     depot.use(on_sftp(sftp))
     job = await depot.job("acme", b"small", b"x" * 300_000)
@@ -109,7 +147,7 @@ async def test_a_destination_that_is_moved_back_continues_there(depot: Depot, sf
         await depot.hurry()
         second = await depot.tried(job, 2)
         depot.use(on_sftp(sftp))
-        (sftp.root / first.progress["path"]).write_bytes(b"as it was")
+        (sftp.root / first.progress["path"]).write_bytes(b"changed")
         sftp.faults()
         await depot.hurry()
         third = await depot.ended(job)
@@ -117,7 +155,7 @@ async def test_a_destination_that_is_moved_back_continues_there(depot: Depot, sf
     assert [item["path"] for item in second.progress["left"]] == [first.progress["path"]]
     assert [item["path"] for item in third.progress["left"]] == [second.progress["path"]]
     assert third.status == "sent"
-    assert sftp.files()[first.progress["path"]] == b"as it was", "it is not sent once more"
+    assert sftp.files()[first.progress["path"]] == b"small"
     assert set(names(sftp.files(), job)) == {
         "ledger-00001.csv",
         "ledger-00002.csv",

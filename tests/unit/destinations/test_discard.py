@@ -13,13 +13,27 @@ from urllib3 import BaseHTTPResponse, HTTPResponse
 
 from stream_app.datasets.destinations import Destination
 from stream_app.destinations import transfer as transfers
-from stream_app.destinations.errors import DestinationError, TransferInterrupted
+from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
 from stream_app.destinations.s3 import S3Session
 from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import Transfer
+from stream_app.exports.task import ExportedFile
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
+from streaming_exporter.errors import NeedsOperator, Rejected, Retryable
+
+
+class Store:
+    """The service's own store, which cannot give a file."""
+
+    bucket = "own"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def chunks(self, *_: object) -> Iterator[bytes]:
+        raise self.error
 
 
 class Place:
@@ -32,6 +46,12 @@ class Place:
 
     def remove_leftovers(self, path: str) -> None:
         pass
+
+    def copy(self, *_: object) -> bool:
+        return False
+
+    def put(self, _: OutgoingFile, content: Iterator[bytes]) -> None:
+        list(content)
 
     def has(self, file: OutgoingFile) -> bool | None:
         self.compared.append(file.path)
@@ -63,7 +83,7 @@ def discarded(monkeypatch: pytest.MonkeyPatch) -> Any:
             destination=cast(Destination, None),
             settings=cast(Settings, None),
             storage=cast(ObjectStore, None),
-            files=(),
+            files=[cast(ExportedFile, SimpleNamespace(key="k")) for _ in place.found],
             outgoing=[file(path) for path in place.found],
             manifest=(file("j1/manifest.json"), b"{}"),
             tag="t",
@@ -90,6 +110,46 @@ def test_files_that_were_removed_before_an_error_are_not_counted_as_left(discard
         transfer.discard()
     assert place.removed == ["j1/manifest.json", "d", "c"]
     assert transfer.left == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (Rejected("gone", code="no_file"), True),
+        (Rejected("no reads now", code="store_refused"), False),
+        (NeedsOperator("no rights", reason="no rights"), False),
+        (Retryable("away"), False),
+    ],
+    ids=str,
+)
+def test_a_set_is_given_up_for_a_lost_file_only_if_the_store_does_not_have_it(
+    discarded: Any, error: Exception, lost: bool
+) -> None:
+    transfer = discarded(Place({"j1/a": False}), 0)
+    transfer.storage = Store(error)
+    with pytest.raises(FileUnavailable) as caught:
+        transfer.run()
+    assert caught.value.lost is lost
+
+
+def test_the_result_of_a_look_is_recorded_before_what_was_found_is_removed(discarded: Any) -> None:
+    """The next attempt would find nothing, and report the removed files as left at an earlier place."""
+    place, recorded = Place({"j1/a": True, "j1/b": True}), []
+    transfer = discarded(place, 0)
+    transfer.earlier, transfer.is_begun = 2, False
+    transfer.record_look = lambda: recorded.append((transfer.is_same_place, list(place.removed)))
+    transfer.discard()
+    assert recorded == [(True, [])]
+    assert place.removed == ["j1/manifest.json", "j1/b", "j1/a"]
+    assert (transfer.most, transfer.left) == (2, 0)
+
+
+def test_nothing_is_removed_where_nothing_was_begun_and_nothing_is_found(discarded: Any) -> None:
+    place = Place({"j1/a": False})
+    transfer = discarded(place, 0)
+    transfer.earlier, transfer.is_begun = 1, False
+    transfer.discard()
+    assert (transfer.is_same_place, place.removed) == (False, [])
 
 
 def test_paths_that_cannot_be_read_keep_their_files_and_the_rest_is_removed(discarded: Any) -> None:

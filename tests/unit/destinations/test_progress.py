@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from stream_app.datasets.destinations import SftpDestination
-from stream_app.destinations.progress import DeliveryProgress
+from stream_app.destinations.progress import DeliveryProgress, text_of_left
 from stream_app.notifications.notification import Requested
 from tests.unit.notifications.notifications import notification
 
@@ -25,13 +25,46 @@ def attempt(host: str, before: DeliveryProgress | None = None) -> DeliveryProgre
     return DeliveryProgress.of(about, cast(Requested, SimpleNamespace(schedule_id=None)), on(host))
 
 
-@pytest.mark.parametrize("found", [True, False])
-def test_a_destination_that_is_moved_back_continues_unless_its_files_were_possibly_removed(
-    found: bool,
+FIRST = {"files": 2, "path": PATH, "writing": 1, "zone": "Europe/Berlin"}
+
+LEFT = "files that were {}sent before the destination was moved could not be removed from its earlier place"
+
+
+@pytest.mark.parametrize(
+    ("first", "files", "text"),
+    [
+        ({}, 2, "2 " + LEFT.format("")),
+        ({"files": 0, "sent_files": 2, "writing": 2}, 2, "2 " + LEFT.format("")),  # a removal has begun
+        ({"files": 0}, 0, LEFT.format("possibly ")),  # the worker died before it could record a file
+        ({"files": 0, "removed": True}, None, None),
+        ({"files": 0, "writing": 0}, None, None),
+    ],
+    ids=["sent", "partly removed", "begun", "removed", "not begun"],
+)
+def test_a_place_that_possibly_has_files_is_kept_when_the_destination_is_moved(
+    first: dict[str, Any], files: int | None, text: str | None
 ) -> None:
-    """What was found under another name of the host was removed there with the rest of the set."""
-    first = replace(attempt("a.test"), files=1, path=PATH, writing=1, zone="Europe/Berlin")
+    moved = attempt("b.test", replace(attempt("a.test"), **FIRST | first))
+    assert [item["files"] for item in moved.left] == ([] if files is None else [files])
+    assert moved.earlier_files(PATH, 3) == (0 if files is None else files or 3)
+    assert moved.earlier_files("in/other/1.csv", 3) == 0
+    assert text_of_left(0, moved.elsewhere) == text
+    again = attempt("c.test", replace(moved, path=PATH, writing=2))
+    assert [item["files"] for item in again.left] == [item["files"] for item in moved.left] + [0]
+    at_least = "at least " if files else ""
+    assert text_of_left(0, again.elsewhere) == at_least + (text or LEFT.format("possibly "))
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_destination_that_is_moved_back_gets_all_files_again_at_the_same_paths(found: bool) -> None:
+    """People were told what is left there, or it was found under another name: it is possibly removed."""
+    first = replace(attempt("a.test"), **FIRST)
     moved = replace(attempt("b.test", first), path=PATH).looked(PATH, found)
-    assert (len(moved.left), moved.files_left, len(moved.told(PATH))) == ((1, 0, 0) if found else (1, 1, 1))
+    assert (len(moved.left), len(moved.elsewhere), len(moved.told(PATH))) == (
+        (1, 0, 0) if found else (1, 1, 1)
+    )
     back = attempt("a.test", replace(moved, writing=2, removed=True))
-    assert (back.files, back.path, back.zone, back.left) == (0 if found else 1, PATH, "Europe/Berlin", ())
+    assert (back.files, back.path, back.zone, back.left) == (0, PATH, "Europe/Berlin", ())
+    assert (back.is_begun, back.sent_files) == (True, 2), "they are removed with the rest"
+    away = attempt("c.test", replace(back, writing=3))
+    assert [(item["files"], item["path"]) for item in away.left] == [(2, PATH)]
