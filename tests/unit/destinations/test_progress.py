@@ -25,7 +25,7 @@ def attempt(host: str, before: DeliveryProgress | None = None) -> DeliveryProgre
     return DeliveryProgress.of(about, cast(Requested, SimpleNamespace(schedule_id=None)), on(host))
 
 
-FIRST = {"files": 2, "path": PATH, "writing": 1, "zone": "Europe/Berlin"}
+FIRST: dict[str, Any] = {"files": 2, "path": PATH, "writing": 1, "zone": "Europe/Berlin"}
 
 LEFT = "files that were {}sent before the destination was moved could not be removed from its earlier place"
 
