@@ -40,7 +40,7 @@ from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.job_statistics import JobStatistics
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.submission import RequestValidator
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.keyed_hashes import AddressHash
 from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.outbox import Outbox

@@ -36,7 +36,7 @@ from stream_app.exports.task import ExportLimits
 from stream_app.garbage_collection import exclude_started_objects
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.submission import RequestValidator
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.worker_registry import WorkerRegistry
 from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.brokers import Brokers

@@ -17,8 +17,8 @@ from api.services import ApiServices
 from stream_app.datasets.rights import ALL
 from stream_app.jobs.erasure import is_forgotten
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.new_job import new_job, request_event_of
 from stream_app.jobs.states import Status
-from stream_app.jobs.submission import new_job, request_event_of
 from stream_app.schedules.grants import SchedulePermissions
 from streaming_exporter.errors import Rejected
 

@@ -12,8 +12,9 @@ from api.jobs.schemas import Order
 from api.jobs.validation import check_against_table, dataset_for, require_scope, validated_event
 from api.services import ApiServices
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.new_job import REQUEST_COLUMNS, NewJob, new_job
 from stream_app.jobs.states import Status
-from stream_app.jobs.submission import REQUEST_COLUMNS, NewJob, SubmitResult, new_job
+from stream_app.jobs.submission import SubmitResult
 from stream_app.observability import tracing
 from streaming_exporter.errors import InDoubt
 from streaming_exporter.events import Event

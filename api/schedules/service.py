@@ -21,14 +21,8 @@ from api.services import ApiServices
 from stream_app.chat_addresses import whole_addresses
 from stream_app.datasets.caller import Caller
 from stream_app.exports.format_options import kept_options
-from stream_app.jobs.submission import (
-    REQUEST_COLUMNS,
-    NewJob,
-    SubmitResult,
-    request_event_of,
-    submit_lock,
-    submit_within_limit,
-)
+from stream_app.jobs.new_job import REQUEST_COLUMNS, NewJob, request_event_of
+from stream_app.jobs.submission import SubmitResult, submit_lock_sql, submit_within_limit
 from stream_app.observability import tracing
 from stream_app.schedules.calendar import PERIODS
 from stream_app.schedules.due_runs import Run, earliest_start
@@ -304,7 +298,7 @@ async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: 
         run, job = _planned(services, schedule, now, job_id)
         job = replace(job, traceparent=tracing.current_span().traceparent)
         refuse_large(request_event_of(job).encode())
-        await connection.execute(text(submit_lock(schedule.user_id)))
+        await connection.execute(text(submit_lock_sql(schedule.user_id)))
         limit = services.settings.user_pending_limit
         result = await submit_within_limit(connection, job, user_limit=limit)
         if result is SubmitResult.TOO_MANY:

@@ -22,6 +22,7 @@ from stream_app.jobs.admission_claim import ADMISSION_CLAIM_SETTINGS, admit_and_
 from stream_app.jobs.claim import AttemptProgress, Claim, run_day_of
 from stream_app.jobs.job_files import has_lost_list
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.new_job import COLUMNS, PUBLISH_TIMEOUT, NewJob, request_event_of
 from stream_app.jobs.part_claim import PartClaim
 from stream_app.jobs.queue_sql import (
     CLAIM,
@@ -37,14 +38,10 @@ from stream_app.jobs.queue_sql import (
 )
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import (
-    COLUMNS,
-    PUBLISH_TIMEOUT,
-    NewJob,
     SubmitResult,
-    accepted_row,
-    request_event_of,
+    accepted_data_of_row,
     submit,
-    submit_lock,
+    submit_lock_sql,
     submit_within_limit,
 )
 from stream_app.jobs.unheld_jobs import UnheldJobs
@@ -156,7 +153,7 @@ class JobQueue:
             InDoubt: it is not known whether the job was inserted.
             Retryable: the job was not inserted.
         """
-        async with self.transaction(submit_lock(job.user_id)) as connection:
+        async with self.transaction(submit_lock_sql(job.user_id)) as connection:
             return await submit_within_limit(connection, job, user_limit=user_limit)
 
     async def look_up(self, jobs: Sequence[NewJob]) -> dict[UUID, RecordState]:
@@ -202,7 +199,7 @@ class JobQueue:
         async with self.transaction(ADMISSION_CLAIM_SETTINGS) as connection:
             rows = await _ADMIT_AND_CLAIM.fetch(connection, values)
         claims = await self._read_claims(worker, [row for row in rows if row.status == Status.PROCESSING])
-        return AdmittedJob([accepted_row(row) for row in rows], claims)
+        return AdmittedJob([accepted_data_of_row(row) for row in rows], claims)
 
     async def take_unadmitted(self, limit: int = 100, max_bytes: int = MAX_UNADMITTED_BYTES) -> list[Event]:
         """Return the request events of jobs that were not admitted in time, and set when they are due again.

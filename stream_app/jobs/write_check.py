@@ -9,8 +9,9 @@ from sqlalchemy import delete
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.projector import apply_events
 from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import RequestValidator, submit
+from stream_app.jobs.submission import submit
 from streaming_exporter.events import RequestIdentity, lifecycle_event, request_event
 
 TRIAL_REQUEST = RequestIdentity(user_id="exporter", export_type="trial", format="none")

@@ -15,7 +15,8 @@ from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
 from stream_app.exports.filters.relative_dates import resolve_filters, resolve_parameters
 from stream_app.exports.filters.whole_days import day_zone, with_zone
-from stream_app.jobs.submission import NewJob, RequestValidator
+from stream_app.jobs.new_job import NewJob
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.schedules.calendar import Calendar
 from stream_app.schedules.due_runs import CatchUp, Run, earliest_start, plan_due_runs
 from stream_app.schedules.grants import SchedulePermissions, dataset_of

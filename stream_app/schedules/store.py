@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stream_app.db.engine import autocommit_connection, autocommitting, transaction
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.states import UNFINISHED, Status
-from stream_app.jobs.submission import submit_lock
+from stream_app.jobs.submission import submit_lock_sql
 from stream_app.schedules.models import Schedule, ScheduledExport, ScheduleGap
 
 SCHEDULES = ScheduledExport.__table__
@@ -44,7 +44,7 @@ class ScheduleStore:
         Raises:
             InDoubt: it is not known whether the schedule was inserted.
         """
-        async with self.transaction(submit_lock(values["user_id"])) as connection:
+        async with self.transaction(submit_lock_sql(values["user_id"])) as connection:
             known = await self._find(connection, select(SCHEDULES), values["id"], values["user_id"])
             if known is not None:
                 return known, False

@@ -17,10 +17,10 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.jobs.lost_claims import LostClaims
+from stream_app.jobs.new_job import NewJob
 from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.submission import NewJob
 from stream_app.observability import metrics, tracing
 from stream_app.periodic import repeat
 from stream_app.settings import Settings

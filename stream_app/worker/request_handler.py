@@ -8,9 +8,11 @@ from uuid import UUID
 import structlog
 from faust.types import EventT
 
+from stream_app.jobs.new_job import NewJob, with_creation_order
 from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import NewJob, RequestValidator, accepted_data, in_order
+from stream_app.jobs.submission import accepted_data_of_event
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import metrics, tracing
 from stream_app.worker.batches import decode_all
@@ -80,7 +82,7 @@ class RequestHandler:
         validated = [
             replace(self.validator.job(event, now=now), admitted_at=now) for event in events_by_job.values()
         ]
-        jobs = dict(zip(events_by_job, in_order(validated), strict=True))
+        jobs = dict(zip(events_by_job, with_creation_order(validated), strict=True))
         known = await self.store.look_up(list(jobs.values()))
         forgotten = [job_id for job_id in old if not known[job_id].is_known]
         wanted = [
@@ -94,7 +96,10 @@ class RequestHandler:
             if known[job_id].is_cancelled or job_id in cancelled:
                 jobs[job_id] = jobs[job_id].cancelled()
         await self.emit.publish_all(
-            [lifecycle_event(EventType.ACCEPTED, accepted_data(events_by_job[job_id])) for job_id in wanted]
+            [
+                lifecycle_event(EventType.ACCEPTED, accepted_data_of_event(events_by_job[job_id]))
+                for job_id in wanted
+            ]
         )
         admitted, held = await self._commit([jobs[job_id] for job_id in wanted])
         cancelled.difference_update(data.job_id for data in admitted)

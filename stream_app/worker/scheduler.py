@@ -18,8 +18,9 @@ from sqlalchemy import ColumnElement, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from stream_app.db.engine import autocommit_connection, transaction
+from stream_app.jobs.new_job import NewJob, with_creation_order
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import NewJob, in_order, mark_admitted, submit
+from stream_app.jobs.submission import mark_admitted, submit
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.observability import tracing
 from stream_app.schedules.models import DueSchedule, Gap, ScheduledExport
@@ -184,7 +185,7 @@ class Scheduler:
             # The latest window comes last, so that no earlier one replaces its file at a shared path.
             jobs = [job for item in planned for job in item.gap_jobs if job.id in closed]
             jobs += sorted((job for item in planned for job in item.jobs), key=_run_at)
-            accepted, outcomes = await _submit(connection, in_order(jobs))
+            accepted, outcomes = await _submit(connection, with_creation_order(jobs))
             await self.advance(connection, [item.state for item in planned if item.state])
         for item in planned:
             _log_left_out(item)

@@ -13,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.new_job import NewJob
 from stream_app.jobs.projector import apply_events
 from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.states import EVENT_OF, Status
-from stream_app.jobs.submission import NewJob, RequestValidator, submit
+from stream_app.jobs.submission import submit
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.worker.request_handler import RequestHandler
 from streaming_exporter.errors import Unreadable

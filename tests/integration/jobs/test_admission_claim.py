@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import driver_connection
 from stream_app.db.listener import WAKE_CHANNEL
+from stream_app.jobs.new_job import NewJob
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import AdmittedJob
 from stream_app.jobs.queue_sql import CLAIMS
-from stream_app.jobs.submission import NewJob
 from streaming_exporter.errors import Locked
 from tests.integration.jobs.jobs import Jobs, completed, ids, new_job
 from tests.integration.jobs.parts import part_claims, plan

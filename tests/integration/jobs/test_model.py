@@ -27,9 +27,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.models import ExportJob
+from stream_app.jobs.new_job import NewJob
 from stream_app.jobs.projector import apply_events
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, TRANSITIONS, UNFINISHED, Status
-from stream_app.jobs.submission import NewJob
 from streaming_exporter.events import Event, JobError, LifecycleData, cancel_event, decode, lifecycle_event
 from tests.integration.jobs.jobs import Jobs, Requests, request
 

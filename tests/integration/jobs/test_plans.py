@@ -21,8 +21,9 @@ from dev.stack import Stack
 from stream_app.jobs.claim import AttemptProgress
 from stream_app.jobs.job_queries import JobQueries, JobSearch, read_backlog
 from stream_app.jobs.queue import USERS_PER_CLAIM
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.states import Status
-from stream_app.jobs.submission import RequestValidator, SubmitResult
+from stream_app.jobs.submission import SubmitResult
 from stream_app.notifications.outbox import insert_deliveries
 from stream_app.schedules.store import ScheduleStore
 from stream_app.settings import Settings

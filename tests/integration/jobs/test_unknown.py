@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs import queue, queue_sql
-from stream_app.jobs.submission import RequestValidator, submit
+from stream_app.jobs.request_validator import RequestValidator
+from stream_app.jobs.submission import submit
 from streaming_exporter.events import Split
 from tests.datasets import datasets_of
 from tests.integration.jobs.jobs import Jobs, Requests, completed, ids, request

@@ -19,8 +19,8 @@ from stream_app.db.engine import autocommitting
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.states import Status
-from stream_app.jobs.submission import RequestValidator
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.schedules.models import Schedule, ScheduledExport
 from stream_app.schedules.outcomes import apply_run_outcomes

@@ -21,7 +21,7 @@ from stream_app.db.engine import create_engine
 from stream_app.db.table_check import check_tables
 from stream_app.jobs.models import Base
 from stream_app.jobs.queue import JobQueue
-from stream_app.jobs.submission import RequestValidator
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.refusals import Refusal, Refusals

@@ -26,7 +26,8 @@ from stream_app.exports.sources.monitor import SourceMonitor
 from stream_app.exports.sources.registry import Sources, export_pools
 from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits
-from stream_app.jobs.submission import RequestValidator, submit
+from stream_app.jobs.request_validator import RequestValidator
+from stream_app.jobs.submission import submit
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker import attempt, source_slots

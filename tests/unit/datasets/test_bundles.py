@@ -19,7 +19,7 @@ from stream_app.datasets.registry import Datasets
 from stream_app.datasets.retention import retention_of
 from stream_app.datasets.rights import find_dataset, named_claims, named_roles, usable_scopes
 from stream_app.jobs.claim_pauses import PausedClaims
-from stream_app.jobs.submission import RequestValidator
+from stream_app.jobs.request_validator import RequestValidator
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

@@ -9,9 +9,11 @@ from uuid import uuid4
 import pytest
 
 from stream_app.jobs.claim import Claim
+from stream_app.jobs.new_job import new_job, request_event_of
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.saved_names import MAX_BYTES, saved_name
 from stream_app.jobs.states import Status
-from stream_app.jobs.submission import RequestValidator, accepted_data, new_job, request_event_of
+from stream_app.jobs.submission import accepted_data_of_event
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Event, EventType, ExportRequest
 from tests.datasets import datasets_of
@@ -60,7 +62,7 @@ def test_a_job_with_another_name_fails_and_keeps_none(name: object) -> None:
     assert job.outcome is not None
     assert job.outcome.error is not None
     assert job.outcome.error.message.startswith("name: ")
-    assert (job.name, job.outcome.name, accepted_data(event).name) == (None, None, None)
+    assert (job.name, job.outcome.name, accepted_data_of_event(event).name) == (None, None, None)
 
 
 def test_every_event_of_a_job_has_its_name() -> None:
@@ -73,7 +75,7 @@ def test_every_event_of_a_job_has_its_name() -> None:
     cancelled, failed = job.cancelled().outcome, job.failed(Rejected("no")).outcome
     assert cancelled is not None
     assert failed is not None
-    datas = [accepted_data(event), cancelled, failed, *map(claim.lifecycle, Status)]
+    datas = [accepted_data_of_event(event), cancelled, failed, *map(claim.lifecycle, Status)]
     assert {data.name for data in datas} == {"Ledger October"}
 
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from stream_app.addresses import AddressRules
-from stream_app.jobs.submission import NewJob, RequestValidator
+from stream_app.jobs.new_job import NewJob
+from stream_app.jobs.request_validator import RequestValidator
 from streaming_exporter.events import Event, EventType
 from tests.datasets import datasets_of
 

@@ -9,7 +9,8 @@ import pytest
 
 from stream_app.datasets.bundles import Bundle, BundleSettings
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope
-from stream_app.jobs.submission import NewJob, RequestValidator
+from stream_app.jobs.new_job import NewJob
+from stream_app.jobs.request_validator import RequestValidator
 from stream_app.schedules.grants import SchedulePermissions, granted_until
 from stream_app.schedules.models import DueSchedule
 from stream_app.schedules.run_planner import RunPlanner

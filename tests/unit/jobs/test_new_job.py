@@ -1,4 +1,4 @@
-"""Submission: from an event to a row."""
+"""From a request event to the record of its job, and back."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,8 +7,9 @@ from uuid import uuid4
 import pytest
 
 from stream_app.datasets.models import Dataset
+from stream_app.jobs.new_job import NewJob, request_event_of
 from stream_app.jobs.queue_sql import PRIORITIES
-from stream_app.jobs.submission import NewJob, RequestValidator, request_event_of
+from stream_app.jobs.request_validator import RequestValidator
 from streaming_exporter.events import SCHEDULES, Event, EventType, decode
 from tests.datasets import datasets_of
 
