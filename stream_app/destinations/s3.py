@@ -9,12 +9,12 @@ from contextlib import suppress
 from threading import Event
 from typing import Literal
 from urllib.parse import quote, urlsplit
-from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import urllib3
 from minio.credentials.providers import Provider
 from minio.datatypes import Object
-from minio.error import MinioException, S3Error
+from minio.error import S3Error
 from pydantic import SecretStr
 
 from stream_app.datasets.destinations import S3Destination
@@ -136,8 +136,7 @@ class S3Session:
                         "x-amz-metadata-directive": "REPLACE",
                         **self._headers(file),
                     }
-                    answer = self._client._execute("PUT", self._bucket, target, headers=headers)
-                    _raise_error_of(answer.data)
+                    self._client._execute("PUT", self._bucket, target, headers=headers)
                 else:
                     self._copy_parts(file, source, target)
             except S3Error as error:
@@ -167,7 +166,7 @@ class S3Session:
                 part = SubElement(document, "Part")
                 SubElement(part, "PartNumber").text = str(number)
                 SubElement(part, "ETag").text = f'"{tag}"'
-            answer = self._client._execute(
+            self._client._execute(
                 "POST",
                 self._bucket,
                 target,
@@ -175,7 +174,6 @@ class S3Session:
                 headers={"Content-Type": "application/xml"},
                 query_params={"uploadId": upload},
             )
-            _raise_error_of(answer.data)
         except BaseException:
             client = self._client.with_retries(None, within=CLEAN_UP_SECONDS)
             with suppress(*STORE_ERRORS, ExporterError):
@@ -302,10 +300,3 @@ def _encryption_of(destination: S3Destination) -> Headers:
     key = destination.sse_kms_key
     named: Headers = {"x-amz-server-side-encryption-aws-kms-key-id": key} if key else {}
     return {"x-amz-server-side-encryption": "aws:kms", **named}
-
-
-def _raise_error_of(answer: bytes) -> None:
-    """Raise the error that S3 can send after the status 200."""
-    if b"<Error" in answer:
-        code = fromstring(answer.decode()).findtext("{*}Code") or ""  # noqa: S314 - the operators' own server
-        raise MinioException(f"the object could not be completed: {code}")

@@ -19,6 +19,10 @@ from stream_app.observability import metrics
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 
 
+class ForeignAnswer(MinioException):
+    """An answer that is not one of S3, such as the page of a proxy. The call can have been done or not."""
+
+
 class ErrorKind(StrEnum):
     """The action of the service after an error."""
 
@@ -88,6 +92,9 @@ KIND_BY_CODE: Mapping[str, ErrorKind] = MappingProxyType(
 STORE_ERRORS = (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError)
 """All errors that a call of the client library raises."""
 
+_NOT_OF_S3 = (ForeignAnswer, InvalidResponseError, ServerError, ParseError, urllib3.exceptions.HTTPError)
+"""Errors of the connection, and of answers that a proxy or a sign-in page in front of the store gives."""
+
 _POOL = re.compile(r"HTTPS?Connection(?:Pool)?\(host='([^']*)', port=(\d+)\):")
 """How urllib3 names the address of a connection."""
 
@@ -118,10 +125,7 @@ def is_retryable(error: Exception) -> bool:
     """Return whether the same call can succeed soon."""
     if isinstance(error, S3Error):
         return kind_of(error.code, error.response.status) is ErrorKind.PASSES
-    # Errors of a proxy, of the connection or of the credentials, and answers that are not of S3.
-    return isinstance(
-        error, (ServerError, InvalidResponseError, ParseError, urllib3.exceptions.HTTPError, NeedsOperator)
-    )
+    return isinstance(error, (*_NOT_OF_S3, NeedsOperator))  # the credentials can be there soon
 
 
 @contextmanager
@@ -146,8 +150,7 @@ def exception_for(error: Exception) -> ExporterError:
     if isinstance(error, S3Error):
         return _exception_for_answer(error)
     text = f"object store: {_words_of(error)}"
-    # A response that is not of S3 comes from a proxy or a login page in front of the store.
-    if isinstance(error, InvalidResponseError | ServerError | ParseError | urllib3.exceptions.HTTPError):
+    if isinstance(error, _NOT_OF_S3):
         return Outage(text)
     return Retryable(text)
 

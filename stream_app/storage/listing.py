@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from uuid import UUID
 
-from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 
 from stream_app.settings import Settings
 from stream_app.storage.errors import store_errors
+from stream_app.storage.s3_client import S3Client
 from streaming_exporter.errors import ExporterError, Outage
 
 ATTEMPTS_PREFIX = "jobs"
@@ -97,7 +97,7 @@ def attempts_prefix(settings: Settings) -> str:
 class ObjectListing:
     """Lists and removes the objects of attempts. It ignores all other objects in the bucket."""
 
-    def __init__(self, client: Minio, bucket: str, prefix: str = ATTEMPTS_PREFIX) -> None:
+    def __init__(self, client: S3Client, bucket: str, prefix: str = ATTEMPTS_PREFIX) -> None:
         self._client = client
         self._bucket = bucket
         self._prefix = prefix

@@ -1,4 +1,4 @@
-"""The client of the object store. It retries each call after a temporary error of the store."""
+"""The client of the object store. It retries calls after temporary errors, and refuses answers not of S3."""
 
 import copy
 import time
@@ -12,9 +12,11 @@ import structlog
 import urllib3
 from minio import Minio
 from minio.credentials.credentials import Credentials
+from minio.error import S3Error
 
 from stream_app.retries import JITTER
 from stream_app.settings import Settings
+from stream_app.storage.answers import checked_answer, readable_answer
 from stream_app.storage.call_body import CallBody, call_body
 from stream_app.storage.credentials import credentials_of
 from stream_app.storage.errors import is_retryable
@@ -24,6 +26,9 @@ log = structlog.get_logger(__name__)
 FIRST_DELAY, MAX_DELAY = 0.2, 5.0
 """First and longest delay between two tries of a call, in seconds. The delay doubles each time."""
 
+GONE = ("NoSuchKey", "NoSuchVersion")
+"""The codes for an object that does not exist."""
+
 CONTENT_SHA256 = "x-amz-content-sha256"
 """The header with the SHA-256 of the body, by which a signature covers the body where there is no TLS."""
 
@@ -32,7 +37,7 @@ class S3Client(Minio):
     """Retries calls for ``retry_seconds`` after their first error, with growing delays.
 
     If ``within`` is set, calls are retried for that many seconds after their start instead. It stops when
-    ``stopped`` is set.
+    ``stopped`` is set. An answer that is not one of S3 is an error.
 
     All calls of the library pass one method, which is overridden here. All calls of the service are
     idempotent.
@@ -98,16 +103,21 @@ class S3Client(Minio):
         pause = FIRST_DELAY
         while True:
             try:
-                return super()._url_open(
-                    method,
-                    region,
-                    bucket_name,
-                    object_name,
-                    sent,  # type: ignore[arg-type] # the HTTP client takes what can be iterated, too
-                    dict(headers or {}),  # the library writes into it
-                    query_params,
-                    preload_content,
-                    no_body_trace,
+                sent_headers = dict(headers or {})  # the library writes into it
+                with readable_answer(method):
+                    answer = super()._url_open(
+                        method,
+                        region,
+                        bucket_name,
+                        object_name,
+                        sent,  # type: ignore[arg-type] # the HTTP client takes what can be iterated, too
+                        sent_headers,
+                        query_params,
+                        preload_content,
+                        no_body_trace,
+                    )
+                return checked_answer(
+                    answer, method, object_name, query_params or {}, sent_headers, has_body=preload_content
                 )
             except Exception as error:
                 now = time.monotonic()
@@ -121,6 +131,14 @@ class S3Client(Minio):
                 if self.stopped.wait(pause * JITTER.uniform(0.5, 1)):
                     raise
                 pause = min(2 * pause, MAX_DELAY)
+
+    def remove_object(self, bucket_name: str, object_name: str, version_id: str | None = None) -> None:
+        """Remove an object. It is no error if it does not exist, also where the store answers with 404."""
+        try:
+            super().remove_object(bucket_name, object_name, version_id)
+        except S3Error as error:
+            if error.code not in GONE:
+                raise
 
 
 def s3_client(

@@ -48,6 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append((body, self.headers["Transfer-Encoding"]))
         self.send_response(503 if len(self.server.bodies) == 1 else 200)
         self.send_header("Content-Length", "0")
+        self.send_header("ETag", '"1"')
         self.end_headers()
 
 

@@ -14,7 +14,14 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 
 from stream_app.storage import parts
 from stream_app.storage.checksums import HashedStream
-from stream_app.storage.errors import KIND_BY_CODE, ErrorKind, is_retryable, kind_of, store_errors
+from stream_app.storage.errors import (
+    KIND_BY_CODE,
+    ErrorKind,
+    ForeignAnswer,
+    is_retryable,
+    kind_of,
+    store_errors,
+)
 from stream_app.storage.listing import new_key_suffix, object_key
 from stream_app.storage.parts import (
     MAX_PARTS,
@@ -95,6 +102,7 @@ def test_users_do_not_see_the_stores_message() -> None:
     [
         ServerError("502", 502),
         InvalidResponseError(200, "text/html", "<html>"),
+        ForeignAnswer("a page"),
         urllib3.exceptions.ReadTimeoutError(None, "/", "late"),  # type: ignore[arg-type]
         urllib3.exceptions.ProtocolError("reset"),
     ],

@@ -1,0 +1,260 @@
+"""Answers with a status of success that are not those of S3, and those that the library cannot read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+import urllib3
+
+from stream_app.datasets.destinations import S3Destination
+from stream_app.destinations import s3
+from stream_app.destinations.errors import AWAY, DestinationError
+from stream_app.destinations.session import OutgoingFile, SessionOptions
+from stream_app.storage.listing import ListedObject
+from stream_app.storage.object_store import ObjectStore
+from stream_app.storage.parts import PART_SIZE
+from streaming_exporter.errors import ExporterError, NeedsOperator, Outage
+from tests.unit.storage.test_s3_client import OF_CONTENT, SETTINGS
+
+JOB = uuid4()
+KEYS = [f"jobs/{JOB}/1-0123456789abcdef/{number}.csv" for number in range(5)]
+NAMESPACE = b" xmlns='http://s3.amazonaws.com/doc/2006-03-01/'"
+LISTING = b"<ListBucketResult%s><Name>exports</Name></ListBucketResult>" % NAMESPACE
+UPLOADS = b"<ListMultipartUploadsResult%s/>" % NAMESPACE
+OPENED = (
+    b"<InitiateMultipartUploadResult%s><UploadId>u</UploadId></InitiateMultipartUploadResult>" % NAMESPACE
+)
+DELETED = b"<DeleteResult%s/>" % NAMESPACE
+COPIED = b"<CopyObjectResult%s><ETag>&quot;t&quot;</ETag></CopyObjectResult>" % NAMESPACE
+COMPLETED = b"<CompleteMultipartUploadResult%s/>" % NAMESPACE
+TAG = {"ETag": '"t"'}
+
+
+def error_document(code: str) -> bytes:
+    return f"<?xml version='1.0'?>\n<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+
+
+@dataclass
+class Answer:
+    """What a server sends."""
+
+    body: bytes = b""
+    status: int = 200
+    kind: str = "application/xml"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self, method: str, preload_content: bool) -> urllib3.HTTPResponse:
+        headers = {"Content-Type": self.kind, **self.headers}
+        body = BytesIO(b"" if method == "HEAD" else self.body)
+        return urllib3.HTTPResponse(body, headers, self.status, preload_content=preload_content)
+
+
+class Network:
+    """Gives the answers of a store, and another answer to the calls with a method and a word in the query."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self._other: tuple[str, str, Answer] | None = None
+
+    def replace(self, method: str, word: str, other: Answer) -> None:
+        """Give ``other`` as the answer to such calls."""
+        self._other = (method, word, other)
+
+    def urlopen(self, method: str, url: str, **options: Any) -> urllib3.HTTPResponse:
+        """Replace the method of the HTTP client."""
+        self.calls.append(method)
+        query = urlsplit(url).query
+        made = _of_s3(method, query, is_copy="x-amz-copy-source" in options["headers"])
+        if self._other is not None and method == self._other[0] and self._other[1] in query:
+            made = self._other[2]
+        return made.response(method, options["preload_content"])
+
+
+def _of_s3(method: str, query: str, *, is_copy: bool) -> Answer:
+    match method:
+        case "GET" if "uploads" in query:
+            return Answer(UPLOADS)
+        case "GET" if "prefix" in query:
+            return Answer(LISTING)
+        case "GET":
+            return Answer(b"content", headers=TAG)
+        case "POST":
+            return Answer(OPENED if "uploads" in query else DELETED if "delete" in query else COMPLETED)
+        case "PUT":
+            return Answer(COPIED) if is_copy else Answer(headers=TAG)
+        case "DELETE":
+            return Answer(status=204)
+        case _:
+            return Answer(status=404)
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
+    made = Network()
+    monkeypatch.setattr(urllib3.PoolManager, "urlopen", made.urlopen)
+    return made
+
+
+def storage(retry_seconds: float = 0) -> ObjectStore:
+    return ObjectStore(SETTINGS, retry_seconds=retry_seconds)
+
+
+def session() -> s3.S3Session:
+    destination = S3Destination(name="acme", kind="s3", bucket="bucket", path="{file_name}")
+    made = s3.S3Session(destination, SETTINGS, SessionOptions("tag", 1, lambda: False))
+    made._client.retry_seconds = 0
+    return made
+
+
+def put(size: int) -> None:
+    content = bytes(size)
+    storage().put("key", iter([content]), content_type="text/plain", file_name="f", metadata=dict)
+
+
+def put_small() -> None:
+    put(7)
+
+
+def put_large() -> None:
+    put(PART_SIZE)
+
+
+def copy(size: int) -> bool:
+    return session().copy(OutgoingFile("f", "f", "text/plain", size, OF_CONTENT), "exports", "key")
+
+
+def copy_small() -> bool:
+    return copy(7)
+
+
+def copy_large() -> bool:
+    return copy(s3.COPY_PART + 1)
+
+
+CALLS: dict[str, tuple[str, str, Callable[[], object]]] = {
+    "check": ("GET", "list-type", lambda: storage().check()),
+    "put": ("PUT", "", put_small),
+    "open": ("POST", "uploads", put_large),
+    "part": ("PUT", "partNumber", put_large),
+    "complete": ("POST", "uploadId", put_large),
+    "list": ("GET", "list-type", lambda: list(storage().listing.keys_in("folder"))),
+    "uploads": ("GET", "uploads", lambda: storage().open_uploads()),
+    "remove": ("DELETE", "", lambda: storage().remove("key")),
+    "remove many": ("POST", "delete", lambda: storage().remove_all(KEYS)),
+    "read": ("GET", "", lambda: storage().read("key")),
+    "copy": ("PUT", "", copy_small),
+    "copy parts": ("PUT", "partNumber", copy_large),
+    "complete a copy": ("POST", "uploadId", copy_large),
+}
+"""Calls by name, each with the method and the beginning of the query of the call that gets another answer."""
+
+
+def kind_of_error(call: Callable[[], object]) -> str:
+    """Return the name of the error that a call raises; for one of a destination, its text."""
+    try:
+        call()
+    except DestinationError as error:
+        return str(error)
+    except ExporterError as error:
+        return type(error).__name__
+    return "none"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_answers_of_s3_are_taken(network: Network, name: str) -> None:
+    _, _, call = CALLS[name]
+    assert call() in (None, True, [], b"content")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        Answer(b"<!doctype html><title>Please sign in</title><p>Your session has ended", kind="text/html"),
+        Answer(b"<html xmlns='http://www.w3.org/1999/xhtml'><body>Please sign in</body></html>"),
+        Answer(b'{"blocked": true}', kind="application/json"),
+        Answer("<p>Zugang gesperrt für heute".encode("latin-1"), 502, "text/html"),
+    ],
+    ids=["html", "xhtml", "json", "latin-1"],
+)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_page_is_an_outage(network: Network, name: str, page: Answer) -> None:
+    method, word, call = CALLS[name]
+    network.replace(method, word, page)
+    assert kind_of_error(call) == (AWAY if "copy" in name else "Outage")
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "read"])
+def test_an_error_after_the_status_200_has_the_kind_of_its_code(network: Network, name: str) -> None:
+    """The content of a file is not read for it."""
+    method, word, call = CALLS[name]
+    network.replace(method, word, Answer(error_document("SlowDown"), headers=TAG))
+    assert kind_of_error(call) == (AWAY if "copy" in name else "Outage")
+    network.replace(method, word, Answer(error_document("AccessDenied"), headers=TAG))
+    if "copy" in name:
+        assert call() is False, "the file is uploaded instead"
+    else:
+        assert kind_of_error(call) == "NeedsOperator"
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("put", Answer()),
+        ("part", Answer(headers={"ETag": ""})),
+        ("open", Answer(OPENED.replace(b"UploadId", b"Id"))),
+        ("list", Answer(LISTING.replace(b"Name", b"Prefix"))),
+        ("check", Answer()),
+        ("uploads", Answer(b"<Blocked/>")),
+        ("remove many", Answer()),
+        ("copy", Answer(b"<CopyObjectResult/>", headers=TAG)),
+        ("copy parts", Answer(headers=TAG)),
+    ],
+)
+def test_an_answer_has_what_the_call_asked_for(network: Network, name: str, other: Answer) -> None:
+    method, word, call = CALLS[name]
+    network.replace(method, word, other)
+    assert kind_of_error(call) == (AWAY if "copy" in name else "Outage")
+
+
+def test_a_call_is_repeated_after_a_page(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pause(_: float) -> bool:
+        network.replace("PUT", "", Answer(headers=TAG))
+        return False
+
+    network.replace("PUT", "", Answer(b"<html/>"))
+    client = storage(retry_seconds=60)._client
+    monkeypatch.setattr(client.stopped, "wait", pause)
+    client._put_object("bucket", "key", b"content")
+    assert network.calls == ["PUT", "PUT"]
+
+
+def test_an_object_behind_a_proxy_without_entity_tags_is_read(network: Network) -> None:
+    network.replace("GET", "", Answer(b"content", headers={"X-Amz-Request-Id": "1"}))
+    assert storage().read("key") == b"content"
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchVersion"])
+def test_an_object_that_does_not_exist_can_be_removed(network: Network, code: str) -> None:
+    """Some stores answer with 404."""
+    network.replace("DELETE", "", Answer(error_document(code), 404))
+    store = storage()
+    store.remove(KEYS[0])
+    store.remove_all(KEYS[:2])
+    store.listing.remove(ListedObject(KEYS[0], JOB, 1, datetime.now(UTC)))
+    session().remove("f")
+    assert network.calls == ["DELETE"] * 5
+    network.replace("DELETE", "", Answer(error_document("NoSuchBucket"), 404))
+    with pytest.raises(NeedsOperator):
+        store.remove(KEYS[0])
+
+
+def test_a_conflict_of_a_head_is_an_outage(network: Network) -> None:
+    """The client library cannot read this answer."""
+    network.replace("HEAD", "", Answer(status=409))
+    with pytest.raises(Outage):
+        storage().exists("key")
