@@ -88,7 +88,7 @@ class KnownStates:
     by_letter: dict[tuple[str, datetime], str] = field(default_factory=dict)
     are_complete: bool = True
 
-    def of(self, letter: Any) -> str | None:
+    def state_of(self, letter: Any) -> str | None:
         """Return the state of a letter, or ``None`` if it is not known."""
         return self.by_letter.get((letter.name, letter.at))
 

@@ -1,7 +1,7 @@
 """The commands ``exporter dead-letters``: list, show, redrive and discard messages that cannot be read."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -121,32 +121,15 @@ def list_(
 
     The API knows which were redriven or discarded. Without an API the state is not shown.
     """
-    import asyncio
-
-    from producers import dead_letter_topic as letters
     from stream_app.setting_errors import load_settings
-    from streaming_exporter.errors import ApiError
 
     with exit_on_error():
         settings = load_settings()
         selection = _selection(settings, since, until, error, topic)
-        states = KnownStates()
-        if state is not None:
-            states = states_of(settings, api_url, token, selection, state.value)
-
-        def is_listed(letter: Any) -> bool:
-            return state is None or states.of(letter) == state.value
-
-        found, number = asyncio.run(letters.newest(settings, selection, limit, is_listed))
-        if state is None and found:
-            shown = replace(selection, since=found[0].at, until=found[-1].at + MILLISECOND)
-            try:
-                states = states_of(settings, api_url, token, shown)
-            except (ApiError, UsageError) as problem:
-                typer.secho(f"It is not known what was done with them: {problem}", fg="yellow", err=True)
+        found, number, states = _list_letters(settings, api_url, token, selection, state, limit)
         for letter in found:
-            document = {**letter.as_json(), "state": states.of(letter)}
-            typer.echo(json.dumps(document) if as_json else _line(letter, states.of(letter)))
+            document = {**letter.as_json(), "state": states.state_of(letter)}
+            typer.echo(json.dumps(document) if as_json else _line(letter, states.state_of(letter)))
         left = number - len(found)
         typer.echo(
             ("" if state is None or states.are_complete else "at least ")
@@ -204,7 +187,7 @@ def redrive(
 ) -> None:
     """Publish dead letters again where they came from.
 
-    They are unchanged, so their reason must have been mended first.
+    They are unchanged, so their reason must have been fixed first.
     The API marks each as redriven and refuses it the next time. If no API answers, only letters that are
     given by their ids, or with --again, are published, without a mark. The id of a request names its job, so
     publishing it twice starts one job. Dead letters stay. --dry-run reads the marks, and refuses what would
@@ -316,6 +299,40 @@ def _selection(
         error=error,
         topic=topic,
     )
+
+
+def _list_letters(
+    settings: Any,
+    api_url: str | None,
+    token: str | None,
+    selection: Any,
+    state: LetterState | None,
+    limit: int,
+) -> tuple[Sequence[Any], int, KnownStates]:
+    """Return the newest letters of ``selection`` in ``state``, the number of all these, and their states.
+
+    Without ``state`` the states are not known if no API says them; then a warning is printed.
+    """
+    import asyncio
+
+    from producers import dead_letter_topic as letters
+    from streaming_exporter.errors import ApiError
+
+    states = KnownStates()
+    if state is not None:
+        states = states_of(settings, api_url, token, selection, state.value)
+
+    def is_listed(letter: Any) -> bool:
+        return state is None or states.state_of(letter) == state.value
+
+    found, number = asyncio.run(letters.newest(settings, selection, limit, is_listed))
+    if state is None and found:
+        shown = replace(selection, since=found[0].at, until=found[-1].at + MILLISECOND)
+        try:
+            states = states_of(settings, api_url, token, shown)
+        except (ApiError, UsageError) as problem:
+            typer.secho(f"It is not known what was done with them: {problem}", fg="yellow", err=True)
+    return found, number, states
 
 
 def _line(letter: Any, state: str | None) -> str:

@@ -31,9 +31,11 @@ from streaming_exporter.file_warnings import warning_texts
 from streaming_exporter.publisher import Publisher
 
 INTERVAL = 0.25
+"""Seconds between two polls of a job."""
 ADMISSION_SECONDS = 30.0
 """Time-out of the admission: the API does not know a request until a worker has admitted it."""
 OUTAGE_SECONDS = 15.0
+"""Time after which an outage of the API ends the command."""
 MAX_PAUSE_SECONDS = 60.0
 """The longest pause that an answer with ``Retry-After`` makes."""
 EXISTENCE_SECONDS = 3.0

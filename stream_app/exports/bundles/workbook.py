@@ -44,23 +44,7 @@ def bundle_workbook(
     style = TextStyle.of(facts.request.options.timezone, facts.request.options.locale)
 
     def lines(titles: Sequence[Sequence[str]]) -> list[list[Any]]:
-        """Return the lines of the overview. Those of datasets that are not written yet have no numbers."""
-        found: list[list[Any]] = []
-        for number, (document, sheets) in enumerate(zip(documents, titles, strict=True)):
-            item = written[number] if number < len(written) else None
-            document = item.member.document if item else document
-            found.append(
-                [
-                    document.title or document.dataset,
-                    ", ".join(sheets),
-                    item.member.row_count if item else 0,
-                    len(document.columns),
-                    style.moment(document.as_of),
-                    document.options.timezone or "UTC",
-                    "; ".join(extent(facts, item)) if item else "",
-                ]
-            )
-        return found
+        return _overview_lines(titles, documents, written, style, facts)
 
     book = SectionedWorkbook(
         documents,
@@ -81,3 +65,29 @@ def bundle_workbook(
         warnings = member.warnings(tally.warnings - before)
         written.append(WrittenMember(member, warnings, sheets=tuple(book.sections[number].titles)))
     yield from book.rest(archive)
+
+
+def _overview_lines(
+    titles: Sequence[Sequence[str]],
+    documents: Sequence[Document],
+    written: Sequence[WrittenMember],
+    style: TextStyle,
+    facts: BundleFacts,
+) -> list[list[Any]]:
+    """Return the lines of the overview. Those of datasets that are not written yet have no numbers."""
+    lines: list[list[Any]] = []
+    for number, (document, sheets) in enumerate(zip(documents, titles, strict=True)):
+        item = written[number] if number < len(written) else None
+        document = item.member.document if item else document
+        lines.append(
+            [
+                document.title or document.dataset,
+                ", ".join(sheets),
+                item.member.row_count if item else 0,
+                len(document.columns),
+                style.moment(document.as_of),
+                document.options.timezone or "UTC",
+                "; ".join(extent(facts, item)) if item else "",
+            ]
+        )
+    return lines
