@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal, lit
 from sqlalchemy.types import UserDefinedType
 
 from stream_app.exports.columns import Column, Kind
+from stream_app.exports.formats.ascii_marks import marked_rules, texts_of, unmarked
 from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally, cell, line_starts
 from stream_app.exports.formats.localized import local_text
 from stream_app.exports.formats.rendering import as_text, is_json_text
@@ -251,7 +252,7 @@ class CsvFormat(Format):
         empty text, which COPY quotes. If NULL is written as a text, all other values are quoted.
         """
         copy: dict[str, Any] = {"format": "csv", "delimiter": options.delimiter, "null": options.null}
-        rules = find_locale(options.locale) if options.locale else None
+        rules = marked_rules(find_locale(options.locale)) if options.locale else None
         cells = [
             _guarded(item) if options.guard_formulas and _is_textual(item) else local_text(item, rules)
             for item in columns
@@ -274,6 +275,8 @@ class CsvFormat(Format):
         head = _head(document, guard)
         if head:
             yield head
+        if options.locale:
+            chunks = unmarked(chunks, texts_of(find_locale(options.locale)))
         for chunk in chunks:
             if not options.guard_formulas:
                 tally.rows += chunk.count(b"\n")

@@ -30,6 +30,10 @@ types COPY saves nothing, and it doubles their backslashes.
 """
 
 
+MAX_NAME_BYTES = 63
+"""Bytes of a name in PostgreSQL."""
+
+
 class NdjsonFormat(Format):
     """The format ``ndjson``."""
 
@@ -96,7 +100,16 @@ class JsonFormat(NdjsonFormat):
 
 def is_flat(columns: Sequence[Column]) -> bool:
     """Return whether PostgreSQL writes plain text, and :class:`.ObjectWriter` makes the objects."""
-    return sum(map(_is_json, columns)) * FLAT <= len(columns)
+    return sum(map(_is_json, columns)) * FLAT <= len(columns) or not all(map(_is_alias, columns))
+
+
+def _is_alias(item: Column) -> bool:
+    """Return whether the title can be a name in SQL.
+
+    PostgreSQL cuts longer names, and refuses a statement with characters that the encoding of its database
+    lacks. It has the column's own name.
+    """
+    return item.title == item.name or (item.title.isascii() and len(item.title) <= MAX_NAME_BYTES)
 
 
 def _writer(

@@ -1,7 +1,8 @@
 """Names the value of a filter that PostgreSQL refuses.
 
 The service itself checks values of the usual types. Those of other types, such as ``inet``, ranges or types
-of extensions, only PostgreSQL can read. Its message stays in the log, so further queries find the value.
+of extensions, only PostgreSQL can read, and only it knows whether its encoding has all characters of a text.
+Its message stays in the log, so further queries find the value.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -22,6 +23,9 @@ MAX_TRIED = 100
 
 _TRIED_KINDS = (Kind.OTHER, Kind.INTERVAL)
 """Kinds whose values only PostgreSQL can read."""
+
+_TEXTS = (Kind.TEXT, Kind.ENUM)
+"""Kinds whose values can have characters that the encoding of the database lacks."""
 
 
 @asynccontextmanager
@@ -48,21 +52,27 @@ async def naming_refused_value(
 
 async def _refused_value(source: Source, table: SourceTable, filters: Mapping[str, Any]) -> Rejected | None:
     for field, column, value in islice(_values(table, filters), MAX_TRIED):
+        wanted, target = f"a value of type {column.type}", column.cast or column.type
+        if column.kind in _TEXTS:
+            wanted = "only characters that the encoding of the source database has"
+            target = "pg_catalog.text"
         try:
-            await source.fetch(f"SELECT CAST($1::pg_catalog.text AS {column.cast or column.type})", value)
+            await source.fetch(f"SELECT CAST($1::pg_catalog.text AS {target})", value)
         except Rejected:
-            return value_mismatch(field, value, f"a value of type {column.type}")
+            return value_mismatch(field, value, wanted)
     return None
 
 
 def _values(table: SourceTable, filters: Mapping[str, Any]) -> Iterator[tuple[str, Column, str]]:
-    """Yield the values that only PostgreSQL can read, with their places."""
+    """Yield the values that only PostgreSQL can read or convert to its encoding, with their places."""
     for name, wanted in filters.items():
         column = table.filterable.get(name)
-        if column is None or column.kind not in _TRIED_KINDS:
+        if column is None or column.kind not in (*_TRIED_KINDS, *_TEXTS):
             continue
         for operator, value in (wanted if isinstance(wanted, dict) else {"eq": wanted}).items():
             field = f"filters.{name}.{operator}" if isinstance(wanted, dict) else f"filters.{name}"
             for item in value if isinstance(value, list) else (value,):
-                if operator not in TEXTUAL and isinstance(item, str):
+                if not isinstance(item, str):
+                    continue
+                if not item.isascii() if column.kind in _TEXTS else operator not in TEXTUAL:
                     yield field, column, item

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -12,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
 from pydantic import SecretStr
+from pypdf import PdfReader
 
-from stream_app.datasets.models import Dataset
+from stream_app.datasets.models import ColumnSettings, Dataset
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
@@ -57,7 +59,9 @@ async def table_of(encoding: str, text: str, source_dsn: str, settings: Settings
     try:
         inside = await asyncpg.connect(f"{server}/{name}")
         await inside.execute(
-            "CREATE TABLE things (id int PRIMARY KEY, v text); GRANT SELECT ON things TO PUBLIC"
+            "CREATE TABLE things (id int PRIMARY KEY, v text, n numeric DEFAULT 1234567.5,"
+            " d date DEFAULT '2026-01-31', b boolean DEFAULT true, j jsonb DEFAULT '{}');"
+            "GRANT SELECT ON things TO PUBLIC"
         )
         await inside.execute(f"INSERT INTO things VALUES (1, {text})")
         await inside.close()
@@ -96,3 +100,34 @@ async def test_bytes_that_are_no_utf_8_are_refused(
         for name in READERS:
             with pytest.raises(Rejected, match="cannot be calculated or converted"):
                 await exported_by(exporter, storage, DATASET, name)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1251", "EUC_JP"])
+async def test_what_the_service_writes_itself_needs_no_character_of_the_encoding(
+    encoding: str,
+    source_dsn: str,
+    settings: Settings,
+    storage: ObjectStore,
+    exporter_of: Callable[..., Exporter],
+) -> None:
+    """P6: separators, dates, truth values and labels, none of which the encoding has completely."""
+    # The second label is longer than a name in PostgreSQL.
+    labels = {"j": ColumnSettings(label="Łódź 中文"), "v": ColumnSettings(label="x" * 99)}
+    dataset = Dataset(name="things", table="things", column_settings=labels)
+    async with table_of(encoding, "'plain'", source_dsn, settings) as source:
+        exporter = exporter_of(dataset, sources=source, catalog=Catalog(source))
+
+        async def export(output: str, *columns: str, **options: Any) -> bytes:
+            wanted = {"options": options, "columns": list(columns)}
+            return (await exported_by(exporter, storage, dataset, output, **wanted)).content
+
+        printed = await export("pdf", "n", "d", "b", locale="fr-FR", language="ru")
+        shown = PdfReader(io.BytesIO(printed)).pages[0].extract_text()
+        assert {"1\u202f234\u202f567,5", "31/01/2026", "да"} <= set(shown.splitlines())
+        written = await export("csv", "n", "d", locale="bg")
+        assert written.decode().splitlines()[1] == "1234567,5;31.01.2026\u202fг."
+        (keyed,) = json.loads(await export("json", "j", "v", headers="labels"))
+        assert keyed == {"Łódź 中文": {}, "x" * 99: "plain"}
+        for test in ("eq", "contains"):
+            with pytest.raises(Rejected, match=rf"filters.v.{test}: expected only characters .* '😀'"):
+                await exported_by(exporter, storage, dataset, "csv", filters={"v": {test: "😀"}})

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import select
 
 from stream_app.exports.columns import Column
+from stream_app.exports.formats.ascii_marks import marked, marked_rules, texts_of, unmarked
 from stream_app.exports.formats.base import ROWS, CopySelect, Document, Format, Tally
 from stream_app.exports.formats.file_words import FileWords
 from stream_app.exports.formats.localized import printed_text
@@ -35,9 +36,9 @@ class PdfFormat(Format):
 
     def copy_select(self, columns: Sequence[Column], options: Options) -> CopySelect:
         """Return a SELECT for COPY's text format, which escapes tabs and line feeds in values."""
-        rules = find_locale(options.locale) if options.locale else None
-        words = FileWords.of(options)
-        cells = (printed_text(item, rules, (words.yes, words.no)) for item in columns)
+        rules = marked_rules(find_locale(options.locale)) if options.locale else None
+        yes, no = map(marked, FileWords.of(options).booleans)
+        cells = (printed_text(item, rules, (yes, no)) for item in columns)
         return CopySelect(select(*cells).select_from(ROWS), {"format": "text"})
 
     def frame(self, chunks: Iterator[bytes], document: Document, tally: Tally) -> Iterator[bytes]:
@@ -45,4 +46,8 @@ class PdfFormat(Format):
         # Fonts are large, and the API only lists the formats.
         from stream_app.exports.formats.pdf.report import report
 
-        yield from report(chunks, document, tally)
+        options = document.options
+        texts = [*FileWords.of(options).booleans]
+        if options.locale:
+            texts += texts_of(find_locale(options.locale))
+        yield from report(unmarked(chunks, texts), document, tally)
