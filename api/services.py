@@ -230,7 +230,7 @@ async def _open_relay(stack: AsyncExitStack, store: JobQueue, publisher: Publish
     async def publish(events: Sequence[Event]) -> None:
         await asyncio.gather(*map(publisher.publish, events))
 
-    return await stack.enter_async_context(RequestRelay(store, publish))
+    return await stack.enter_async_context(RequestRelay(store.admission, publish))
 
 
 async def _open_keys(stack: AsyncExitStack, settings: Settings) -> Keys:

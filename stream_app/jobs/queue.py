@@ -1,13 +1,12 @@
-"""The job queue: every statement that changes ``export_jobs``, except the projector's."""
+"""The job queue: workers claim jobs from it, renew their leases, release jobs and store their outcomes."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import timedelta
 from typing import Self
 from uuid import UUID
 
-import structlog
 from pydantic_core import to_json
 from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -15,51 +14,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stream_app.db.clock import DatabaseClock
 from stream_app.db.engine import Connections, autocommit_connection, autocommitting, transaction
 from stream_app.db.listener import WAKE_CHANNEL
-from stream_app.db.rows import each_readable
-from stream_app.db.statements import Record
 from stream_app.exports.task import ExportResult
-from stream_app.jobs.admission_claim import ADMISSION_CLAIM_SETTINGS, admit_and_claim
-from stream_app.jobs.claim import AttemptProgress, Claim, run_day_of
+from stream_app.jobs.admission import Admission
+from stream_app.jobs.claim import AttemptProgress, Claim
+from stream_app.jobs.claim_reader import ClaimReader
 from stream_app.jobs.job_files import has_lost_list
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.new_job import COLUMNS, PUBLISH_TIMEOUT, NewJob, request_event_of
-from stream_app.jobs.part_claim import PartClaim
 from stream_app.jobs.queue_sql import (
     CLAIM,
     CLAIM_SETTINGS,
     FORGET_FILES,
     LOCK_HELD,
-    LOOK_UP,
     RECORD_FILES,
-    RELEASE_UNREADABLE,
     RENEW,
     SEAL,
-    UNADMITTED,
 )
 from stream_app.jobs.states import Status
-from stream_app.jobs.submission import (
-    SubmitResult,
-    accepted_data_of_row,
-    submit,
-    submit_lock_sql,
-    submit_within_limit,
-)
 from stream_app.jobs.unheld_jobs import UnheldJobs
 from stream_app.settings import Settings
-from streaming_exporter.errors import Retryable
-from streaming_exporter.events import Event, ExportRequest, JobError, LifecycleData
-
-log = structlog.get_logger(__name__)
-
-UNREADABLE_KEPT = timedelta(days=7)
-"""How long a job waits for a worker of a version that can read it."""
-
-UNREADABLE_ERROR = JobError(
-    code="unknown_request",
-    message="No worker understood the request within 7 days; operators: a newer version admitted it",
-).model_dump()
-
-_ADMIT_AND_CLAIM = admit_and_claim(COLUMNS)
+from streaming_exporter.events import JobError, LifecycleData
 
 USERS_PER_CLAIM = 200
 """How many users, and how many of the oldest jobs, one claim reads at most."""
@@ -67,43 +40,15 @@ USERS_PER_CLAIM = 200
 USERS_PER_SLOT = 50
 """How many of them it reads for each job that it claims: a worker under load claims one or two at a time."""
 
-MAX_PUBLISH_TIMEOUT = timedelta(minutes=2)
-"""Longest time after which the request of an unadmitted job is published again."""
-
-MAX_UNADMITTED_BYTES = 4 * 1024 * 1024
-"""Bytes of unadmitted jobs that are read together: one row can have almost 1 MB."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordState:
-    """What the table has about a job that is submitted.
-
-    Attributes:
-        is_known: the job is on record.
-        is_admissible: the job is to be admitted: it is new, or on record and unadmitted.
-        is_cancelled: the job was cancelled before its request came.
-    """
-
-    is_known: bool
-    is_admissible: bool
-    is_cancelled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AdmittedJob:
-    """The result of :meth:`JobQueue.admit_and_claim`.
-
-    Attributes:
-        accepted: the ``export.accepted`` data of the job; empty if it was admitted before.
-        claims: its claim; empty if it was not claimed.
-    """
-
-    accepted: list[LifecycleData]
-    claims: list[Claim]
-
 
 class JobQueue:
-    """Admits, claims, renews, releases and seals jobs. Its attribute ``unheld`` ends jobs without an attempt.
+    """Claims, renews, releases and seals jobs.
+
+    Attributes:
+        admission: inserts and admits jobs.
+        unheld: ends jobs without an attempt.
+        is_work_left: whether jobs or parts can wait that the last claim did not take, because a limit of
+            slots was reached or they were excluded.
 
     Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
     """
@@ -123,6 +68,10 @@ class JobQueue:
         self.lease = lease
         self.max_attempts = max_attempts
         self._user_slots = user_slots
+        self.is_work_left = True
+        self._claim_after_user = ""
+        self._claims = ClaimReader(self._connections)
+        self.admission = Admission(self._connections, self._claims, lease=lease, user_slots=user_slots)
         self.unheld = UnheldJobs(self._connections, lease=lease, max_attempts=max_attempts)
 
     @classmethod
@@ -145,85 +94,6 @@ class JobQueue:
         """Open a connection whose every statement is a transaction: one round trip instead of three."""
         async with autocommit_connection(self._connections) as connection:
             yield connection
-
-    async def submit(self, job: NewJob, *, user_limit: int) -> SubmitResult:
-        """Insert an unadmitted job, unless its user has ``user_limit`` unfinished jobs.
-
-        Raises:
-            InDoubt: it is not known whether the job was inserted.
-            Retryable: the job was not inserted.
-        """
-        async with self.transaction(submit_lock_sql(job.user_id)) as connection:
-            return await submit_within_limit(connection, job, user_limit=user_limit)
-
-    async def look_up(self, jobs: Sequence[NewJob]) -> dict[UUID, RecordState]:
-        """Return what the table has about each job. Nothing is changed.
-
-        A value that cannot be stored raises the same error here as when it is inserted.
-        """
-        if not jobs:
-            return {}
-        async with self.statement() as connection:
-            found = await LOOK_UP.fetch(connection, {"jobs": to_json([job.row() for job in jobs]).decode()})
-            return {row.id: RecordState(row.known, row.admissible, row.cancelled) for row in found}
-
-    async def admit(self, jobs: Sequence[NewJob]) -> list[LifecycleData]:
-        """Submit admitted jobs in a transaction of their own, in one round trip.
-
-        Returns:
-            The ``export.accepted`` data of the jobs that were inserted or admitted.
-
-        Raises:
-            Locked: another transaction holds the record of one of the jobs. None was admitted.
-        """
-        async with self.statement() as connection:
-            return await submit(connection, jobs)
-
-    async def admit_and_claim(self, worker: str, job: NewJob) -> AdmittedJob:
-        """Submit one admitted job, and claim it in the same step if a claim would take it now.
-
-        It must be due, without ``split`` and without an outcome. What waits or runs decides, exactly as in
-        :meth:`claim`. A job that is not claimed is pending, as after :meth:`admit`.
-
-        Raises:
-            Locked: another transaction holds the record of the job. It was not admitted.
-        """
-        values = {
-            "jobs": to_json([job.row()]).decode(),
-            "id": job.id,
-            "user_id": job.user_id,
-            "user_slots": self._user_slots,
-            "worker": worker,
-            "lease": self.lease,
-        }
-        async with self.transaction(ADMISSION_CLAIM_SETTINGS) as connection:
-            rows = await _ADMIT_AND_CLAIM.fetch(connection, values)
-        claims = await self._read_claims(worker, [row for row in rows if row.status == Status.PROCESSING])
-        return AdmittedJob([accepted_data_of_row(row) for row in rows], claims)
-
-    async def take_unadmitted(self, limit: int = 100, max_bytes: int = MAX_UNADMITTED_BYTES) -> list[Event]:
-        """Return the request events of jobs that were not admitted in time, and set when they are due again.
-
-        The events are built from the rows. A row that a newer version wrote, and this one cannot read, is
-        skipped.
-
-        Args:
-            limit: how many events.
-            max_bytes: how many bytes of rows. The row that reaches this number is the last one.
-        """
-        values = {
-            "limit": limit,
-            "bytes": max_bytes,
-            "shortest": PUBLISH_TIMEOUT,
-            "longest": MAX_PUBLISH_TIMEOUT,
-        }
-        async with self.statement() as connection:
-            rows = (await connection.execute(UNADMITTED, values)).all()
-        return list(each_readable(rows, request_event_of))
-
-    _last_user = ""
-    is_work_left = True
-    """Whether the last claim has possibly left work that can be claimed once other work has ended."""
 
     async def claim(
         self,
@@ -256,7 +126,7 @@ class JobQueue:
             The claims. Those of parts are :class:`~stream_app.jobs.part_claim.PartClaim`.
         """
         values = {
-            "after": self._last_user,
+            "after": self._claim_after_user,
             "window": min(USERS_PER_CLAIM, USERS_PER_SLOT * limit),
             "worker": worker,
             "limit": limit,
@@ -273,35 +143,10 @@ class JobQueue:
         self.is_work_left = True  # what ends during this claim can make room for what this claim does not see
         async with self.transaction(CLAIM_SETTINGS) as connection:
             rows = await CLAIM.fetch(connection, values)
-        self._last_user = rows[0].after
+        self._claim_after_user = rows[0].after
         are_held_back = bool(held_back or paused or paused_users or only_parts)
         self.is_work_left = rows[0].is_left or bool(rows[0].after) or are_held_back or not with_split
-        return await self._read_claims(worker, [row for row in rows if row.id is not None])
-
-    async def _read_claims(self, worker: str, rows: Sequence[Record]) -> list[Claim]:
-        """Return the claims of claimed rows. Those that this version cannot read are released."""
-        claims, unknown = [], []
-        for row in rows:
-            part = row.get("part")
-            try:
-                claims.append(_claim_of(row, worker) if part is None else _part_claim_of(row, worker))
-            except Exception as error:  # a newer version wrote it; other jobs are claimed as well
-                log.warning("job.request_unreadable", job_id=str(row.id), error=str(error))
-                if part is None:  # the lease of a part expires, and another worker claims it
-                    unknown.append(row.id)
-        if unknown:
-            await self._release_unreadable(worker, unknown)
-        return claims
-
-    async def _release_unreadable(self, worker: str, ids: Sequence[UUID]) -> None:
-        """Release jobs that this version cannot read, without a failure. After some days they fail."""
-        error = to_json(UNREADABLE_ERROR).decode()
-        values = {"worker": worker, "ids": list(ids), "kept_for": UNREADABLE_KEPT, "error": error}
-        try:
-            async with self.statement() as connection:
-                await connection.execute(RELEASE_UNREADABLE, values)
-        except Retryable as error:  # their leases will expire. The other claimed jobs must run
-            log.warning("job.release_failed", jobs=len(ids), error=str(error))
+        return await self._claims.read(worker, [row for row in rows if row.id is not None])
 
     async def renew(self, worker: str, progress: Sequence[AttemptProgress]) -> tuple[set[UUID], set[UUID]]:
         """Renew the leases of running attempts and store their progress.
@@ -442,50 +287,3 @@ class JobQueue:
         needed = case((or_(ExportJob.consistency == "part", has_lost_list()), 0), else_=ExportJob.attempt)
         async with self.statement() as connection:
             return await connection.scalar(select(needed).where(ExportJob.id == job_id, completed))
-
-
-def _claim_of(row: Record, worker: str) -> Claim:
-    """Return the claim of a claimed row.
-
-    Raises:
-        Rejected: this version cannot read the request.
-    """
-    return Claim(
-        job_id=row.id,
-        attempt=row.attempt,
-        worker=worker,
-        failures=row.failures,
-        request=ExportRequest.parse(dict(row) | {"priority": None}),
-        started_at=row.started_at,
-        traceparent=row.traceparent,
-        requested_at=row.created_at,
-        window=row.window,
-        run_day=run_day_of(row.run_at, row.run_zone, row.window),
-    )
-
-
-def _part_claim_of(row: Record, worker: str) -> PartClaim:
-    """Return the claim of a claimed part.
-
-    Raises:
-        Rejected: this version cannot read the request.
-    """
-    part = row.part
-    return PartClaim(
-        job_id=row.id,
-        attempt=part["attempt"],
-        worker=worker,
-        failures=part["failures"],
-        request=ExportRequest.parse(dict(row) | {"priority": None}),
-        started_at=row.now,
-        traceparent=row.traceparent,
-        requested_at=row.created_at,
-        window=row.window,
-        run_day=run_day_of(row.run_at, row.run_zone, row.window),
-        number=part["number"],
-        part_attempt=part["part_attempt"],
-        range=part["range"],
-        folder=part["folder"],
-        snapshot=part["snapshot"],
-        as_of=part["as_of"] and datetime.fromisoformat(part["as_of"]),
-    )

@@ -211,7 +211,7 @@ class Dispatcher:
                 return None
             try:
                 with self._lost.noticed():
-                    admitted = await self._store.admit_and_claim(self.worker, job)
+                    admitted = await self._store.admission.admit_and_claim(self.worker, job)
             except Locked:
                 return None
             except InDoubt:

@@ -83,7 +83,7 @@ class RequestHandler:
             replace(self.validator.job(event, now=now), admitted_at=now) for event in events_by_job.values()
         ]
         jobs = dict(zip(events_by_job, with_creation_order(validated), strict=True))
-        known = await self.store.look_up(list(jobs.values()))
+        known = await self.store.admission.look_up(list(jobs.values()))
         forgotten = [job_id for job_id in old if not known[job_id].is_known]
         wanted = [
             job_id for job_id in events_by_job if known[job_id].is_admissible and job_id not in forgotten
@@ -123,14 +123,14 @@ class RequestHandler:
             if started is not None:
                 return started, []
         try:
-            return await self.store.admit(jobs), []
+            return await self.store.admission.admit(jobs), []
         except Locked:
             log.warning("jobs.locked", jobs=len(jobs))
         admitted: list[LifecycleData] = []
         held: list[UUID] = []
         for job in jobs:
             try:
-                admitted += await self.store.admit([job])
+                admitted += await self.store.admission.admit([job])
             except Locked:
                 held.append(job.id)
         return admitted, held

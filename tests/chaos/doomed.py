@@ -26,6 +26,7 @@ from stream_app.destinations.transfer import Transfer
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.reading.pipe import BytePipe
 from stream_app.exports.task import ExportTask
+from stream_app.jobs.admission import Admission
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
@@ -190,7 +191,7 @@ POINTS: dict[str, Point] = {
 }
 
 OTHER_WAYS: dict[str, Point] = {
-    "claimed": Point(JobQueue, "admit_and_claim", lambda call: [item.job_id for item in call.result.claims]),
+    "claimed": Point(Admission, "admit_and_claim", lambda call: [item.job_id for item in call.result.claims]),
 }
 """Calls that also reach a point above: the admission of a job can claim it."""
 

@@ -12,7 +12,7 @@ from typing import Self
 
 import structlog
 
-from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.admission import Admission
 from stream_app.periodic import repeat
 from streaming_exporter.errors import ExporterError
 from streaming_exporter.events import Event
@@ -39,9 +39,9 @@ Publish = Callable[[Sequence[Event]], Awaitable[None]]
 class RequestRelay:
     """Publishes the requests of committed jobs. Any number of relays can work at the same time."""
 
-    def __init__(self, store: JobQueue, publish: Publish) -> None:
+    def __init__(self, admission: Admission, publish: Publish) -> None:
         """``publish`` returns once all events are confirmed; otherwise it raises ``ExporterError``."""
-        self._store = store
+        self._admission = admission
         self._publish = publish
         self._publishing: set[asyncio.Task[None]] = set()
         self._waiting_bytes = 0
@@ -91,7 +91,7 @@ class RequestRelay:
             Retryable: the database or Kafka is away; the requests are published again later.
         """
         published = 0
-        while events := await self._store.take_unadmitted(BATCH):
+        while events := await self._admission.take_unadmitted(BATCH):
             await self._send(events)
             log.info("request.republished", jobs=len(events))
             published += len(events)

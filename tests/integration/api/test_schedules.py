@@ -345,9 +345,9 @@ async def test_a_run_now_has_the_day_of_its_zone_however_it_is_claimed(api: Harn
         now = datetime.now(UTC)
         job = replace(services.validator.job(event, now=now), admitted_at=now)
         if at_once:
-            claims = (await queue.admit_and_claim("w", job)).claims
+            claims = (await queue.admission.admit_and_claim("w", job)).claims
         else:
-            await queue.admit([job])
+            await queue.admission.admit([job])
             claims = await queue.claim("w", 10)
         (claim,) = claims
         known = await api.queries.get(job_id)

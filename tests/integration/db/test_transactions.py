@@ -139,7 +139,7 @@ async def test_a_locked_row_blocks_neither_admissions_nor_cancellations(
     await requests.handle(request(uncommitted))
     assert ids(await jobs.store.claim("w", 100)) == [uncommitted]
     await jobs.expire_leases()
-    assert [event.job_id for event in await jobs.store.take_unadmitted()] == [placed]
+    assert [event.job_id for event in await jobs.store.admission.take_unadmitted()] == [placed]
 
 
 async def test_a_locked_row_blocks_no_other_outcome(jobs: Jobs) -> None:
@@ -182,7 +182,7 @@ async def test_requests_are_published_less_and_less_often(jobs: Jobs) -> None:
                 text("UPDATE export_jobs SET created_at = now() - CAST(:a AS interval), lease_until = now()"),
                 {"a": timedelta(seconds=age)},
             )
-        assert [event.job_id for event in await jobs.store.take_unadmitted()] == [job_id]
+        assert [event.job_id for event in await jobs.store.admission.take_unadmitted()] == [job_id]
         async with jobs.store.statement() as connection:
             left = await connection.scalar(text("SELECT lease_until - now() FROM export_jobs"))
         assert timedelta(seconds=pause - 2) < left < timedelta(seconds=pause + 2)

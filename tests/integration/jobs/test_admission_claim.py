@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import driver_connection
 from stream_app.db.listener import WAKE_CHANNEL
+from stream_app.jobs.admission import AdmittedJob
 from stream_app.jobs.new_job import NewJob
 from stream_app.jobs.parts import PartStore
-from stream_app.jobs.queue import AdmittedJob
 from stream_app.jobs.queue_sql import CLAIMS
 from streaming_exporter.errors import Locked
 from tests.integration.jobs.jobs import Jobs, completed, ids, new_job
@@ -43,7 +43,7 @@ async def row_of(jobs: Jobs, job_id: UUID) -> Any:
 
 
 async def start(jobs: Jobs, job: NewJob, worker: str = "w") -> AdmittedJob:
-    return await jobs.store.admit_and_claim(worker, job)
+    return await jobs.store.admission.admit_and_claim(worker, job)
 
 
 async def test_a_job_is_claimed_as_by_a_claim(jobs: Jobs) -> None:

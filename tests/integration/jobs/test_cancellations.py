@@ -64,14 +64,14 @@ async def test_a_job_is_not_claimed_between_its_request_and_a_cancellation_of_th
 ) -> None:
     """Otherwise it could complete, and its file would expire at once."""
     job_id = uuid4()
-    admit, claimed = jobs.store.admit, []
+    admit, claimed = jobs.store.admission.admit, []
 
     async def admit_and_claim(*arguments: Any) -> Any:
         admitted = await admit(*arguments)
         claimed.extend(await jobs.store.claim("w", 100))
         return admitted
 
-    monkeypatch.setattr(jobs.store, "admit", admit_and_claim)
+    monkeypatch.setattr(jobs.store.admission, "admit", admit_and_claim)
     await requests.handle(cancel_event(job_id, source="/t"), request(job_id))
     assert claimed == []
     await assert_cancelled(jobs, requests, job_id)

@@ -83,7 +83,7 @@ class Life(RuleBasedStateMachine):
         async def start(job: NewJob) -> list[LifecycleData] | None:
             if job.outcome is not None:
                 return None
-            admitted = await self.store.admit_and_claim(worker, job)
+            admitted = await self.store.admission.admit_and_claim(worker, job)
             claimed.extend(admitted.claims)
             return admitted.accepted
 

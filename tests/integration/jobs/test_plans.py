@@ -185,7 +185,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "claim, renew, release": hand_one_back,
         "admit, cancel": cancel,
         "unpublished": store.unheld.take_unpublished,
-        "unadmitted": store.take_unadmitted,
+        "unadmitted": store.admission.take_unadmitted,
         "exhausted": store.unheld.seal_exhausted,
         "expired": store.unheld.seal_expired,
         "early cancellations": store.unheld.apply_early_cancellations,
@@ -258,7 +258,7 @@ async def test_runs_that_wait_for_late_rows_delay_no_job_of_their_user(
 
     async def submitted(limit: int, priority: int = 1) -> SubmitResult:
         job = validator.job(request(uuid4(), user_id="user-7"), now=datetime.now(UTC))
-        return await queue.submit(replace(job, priority=priority), user_limit=limit)
+        return await queue.admission.submit(replace(job, priority=priority), user_limit=limit)
 
     for analyzed in (False, True):
         if analyzed:
@@ -320,7 +320,7 @@ async def test_jobs_that_have_ended_delay_no_job_of_their_user(engine: AsyncEngi
 
     async def submitted(limit: int) -> SubmitResult:
         job = validator.job(request(uuid4(), user_id="old"), now=datetime.now(UTC))
-        return await queue.submit(job, user_limit=limit)
+        return await queue.admission.submit(job, user_limit=limit)
 
     await plans.take()
     for _ in range(TIMES):

@@ -148,9 +148,9 @@ async def test_jobs_that_are_not_admitted_are_taken_in_turn(jobs: Jobs) -> None:
                 text("UPDATE export_jobs SET lease_until = now() - CAST(:late AS interval) WHERE id = :id"),
                 {"late": timedelta(seconds=60 - rank), "id": job_id},
             )
-    taken = [event.job_id for _ in placed for event in await jobs.store.take_unadmitted(1)]
+    taken = [event.job_id for _ in placed for event in await jobs.store.admission.take_unadmitted(1)]
     assert taken == placed[::-1]
-    assert await jobs.store.take_unadmitted() == []
+    assert await jobs.store.admission.take_unadmitted() == []
 
 
 async def test_large_jobs_that_are_not_admitted_are_taken_a_few_at_a_time(jobs: Jobs) -> None:
@@ -166,7 +166,7 @@ async def test_large_jobs_that_are_not_admitted_are_taken_a_few_at_a_time(jobs: 
             {"ids": placed},
         )
     numbers = []
-    while taken := await jobs.store.take_unadmitted(max_bytes=150_000):
+    while taken := await jobs.store.admission.take_unadmitted(max_bytes=150_000):
         numbers.append(len(taken))
     assert numbers == [2, 2, 1]
 

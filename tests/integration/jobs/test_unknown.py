@@ -82,7 +82,7 @@ async def test_an_unreadable_job_does_not_block_the_events_of_others(jobs: Jobs,
     await execute(jobs, f"UPDATE export_jobs SET {spoilt} WHERE id = :id", id=one)
     found: list[UUID] = []
     if ending == "unadmitted":
-        found = [event.job_id for event in await jobs.store.take_unadmitted()]
+        found = [event.job_id for event in await jobs.store.admission.take_unadmitted()]
     else:
         seal = jobs.store.unheld.seal_exhausted if ending == "exhausted" else jobs.store.unheld.seal_expired
         found = [outcome.job_id for outcome in await seal()]

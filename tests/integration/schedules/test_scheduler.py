@@ -78,10 +78,10 @@ async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_unadmitted(sch
     assert await schedules.queue.claim("w", 10) == []
     assert (await schedules.get(made)).next_run == START + timedelta(days=1)
     assert await scheduler.run_due(START) == 0
-    assert await schedules.queue.take_unadmitted() == []
+    assert await schedules.queue.admission.take_unadmitted() == []
     async with schedules.engine.begin() as connection:
         await connection.execute(text("UPDATE export_jobs SET lease_until = now() - interval '1 s'"))
-    (event,) = await schedules.queue.take_unadmitted()
+    (event,) = await schedules.queue.admission.take_unadmitted()
     assert (event.job_id, event.source) == (job.id, f"/exporter/schedules/{made}")
 
 
@@ -340,7 +340,7 @@ async def test_runs_that_wait_for_late_rows_do_not_count_for_the_limit_of_their_
     async def submitted() -> SubmitResult:
         event = Event(id=str(uuid4()), source="/test", type=EventType.REQUESTED, data=data)
         job = scheduler.planner.validator.job(event, now=datetime.now(UTC))
-        return await schedules.queue.submit(job, user_limit=2)
+        return await schedules.queue.admission.submit(job, user_limit=2)
 
     assert await submitted() is SubmitResult.NEW
     async with schedules.engine.begin() as connection:

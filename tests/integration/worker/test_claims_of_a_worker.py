@@ -226,7 +226,7 @@ async def test_a_claimed_job_starts_although_its_admission_is_cancelled(
 ) -> None:
     """A rebalance or a stop can cancel the agent. The export does not end with it, and a drain waits."""
     is_claimed, go_on = asyncio.Event(), asyncio.Event()
-    claim = worker.jobs.store.admit_and_claim
+    claim = worker.jobs.store.admission.admit_and_claim
 
     async def slow(*arguments: Any) -> Any:
         claimed = await claim(*arguments)
@@ -234,7 +234,7 @@ async def test_a_claimed_job_starts_although_its_admission_is_cancelled(
         await go_on.wait()
         return claimed
 
-    monkeypatch.setattr(worker.jobs.store, "admit_and_claim", slow)
+    monkeypatch.setattr(worker.jobs.store.admission, "admit_and_claim", slow)
     admission = asyncio.create_task(worker.dispatcher.admit(new_job("a")))
     await is_claimed.wait()
     admission.cancel()

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from stream_app.jobs.queue import JobQueue
+from stream_app.jobs.admission import Admission
 from stream_app.worker.maintenance import request_relay
 from stream_app.worker.maintenance.request_relay import RequestRelay
 from streaming_exporter.errors import PublishError
@@ -27,7 +27,7 @@ def _event(size: int) -> Event:
     )
 
 
-class _Store:
+class _Admission:
     """Returns each batch once."""
 
     def __init__(self, *batches: list[Event]) -> None:
@@ -49,7 +49,7 @@ async def test_events_that_wait_for_kafka_have_a_limit_of_bytes(
         await confirm.wait()
         published.extend(events)
 
-    relay = RequestRelay(cast(JobQueue, _Store()), publish)
+    relay = RequestRelay(cast(Admission, _Admission()), publish)
     for _ in range(20):
         relay.soon(_event(size))
     confirm.set()
@@ -70,7 +70,7 @@ async def test_all_requests_that_are_due_are_published_after_a_failure(fails: bo
             raise PublishError("away")
 
     relay = RequestRelay(
-        cast(JobQueue, _Store([_event(1)] * 100, [_event(1)] * 100, [_event(1)] * 7)), publish
+        cast(Admission, _Admission([_event(1)] * 100, [_event(1)] * 100, [_event(1)] * 7)), publish
     )
     relay.soon(_event(1))
     await relay.settle()
