@@ -60,6 +60,7 @@ class BoundedProtocol(H11Protocol):
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the time-out of the headers. Beyond the limit, close another connection or this one."""
         super().connection_made(transport)
         if len(self.connections) > self.limit and not self._make_room():
             transport.write(BUSY)
@@ -68,6 +69,7 @@ class BoundedProtocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
+        """Handle the next bytes of a request, and start or end its time-outs."""
         before = self.conn.their_state
         super().data_received(data)
         if before is h11.SEND_BODY and self.conn.their_state is h11.IDLE:
@@ -90,6 +92,7 @@ class BoundedProtocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the time-outs of a connection that is closed."""
         self._stop_waiting()
         self._stop_read_timer()
         super().connection_lost(exc)

@@ -24,7 +24,7 @@ class AppProcess(ManagedProcess):
         self._env = {**env, "EXPORTER_READY_FILE": str(self._ready_file)}
 
     def start(self) -> None:
-        """See :meth:`ManagedProcess.start`."""
+        """Start the process and wait until it is ready."""
         self._ready_file.unlink(missing_ok=True)
         self.wait_ready(Child(self.name, self._argv, self.log, env=self._env, cwd=_ROOT), _START_TIMEOUT)
 

@@ -56,7 +56,7 @@ class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
         env_prefix="EXPORTER_", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    MAY_BE_EMPTY: ClassVar[frozenset[str]] = frozenset({"schedule_all_users"})
+    CAN_BE_EMPTY: ClassVar[frozenset[str]] = frozenset({"schedule_all_users"})
     """Settings whose empty value has a meaning of its own. Here: no user."""
 
     kafka_group: Text = Field("exporter", description="Consumer group of the workers")
@@ -263,9 +263,9 @@ class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
         has_dotenv = bool(getattr(dotenv_settings, "env_vars", None))
         return (
             init_settings,
-            Variables(settings_cls, environment_variables(), cls.MAY_BE_EMPTY),
+            Variables(settings_cls, environment_variables(), cls.CAN_BE_EMPTY),
             *((dotenv_settings,) if has_dotenv else ()),
-            Variables(settings_cls, file_variables(), cls.MAY_BE_EMPTY),
+            Variables(settings_cls, file_variables(), cls.CAN_BE_EMPTY),
         )
 
     @model_validator(mode="before")
@@ -277,7 +277,7 @@ class Settings(BaseSettings, DeliverySettings, SignInSettings, KafkaSettings):
         kept = {}
         for name, value in values.items():
             if isinstance(value, str):
-                if not value.strip() and name not in cls.MAY_BE_EMPTY:
+                if not value.strip() and name not in cls.CAN_BE_EMPTY:
                     continue
                 field = cls.model_fields.get(name)
                 as_it_is = field is not None and is_secret(field) and not name.endswith("_url")

@@ -30,7 +30,7 @@ class Following:
         admission: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin.
+        """Begin to follow a job.
 
         Args:
             job_id: the job.

@@ -97,6 +97,11 @@ def _server(text: str) -> str:
 
 
 def parse_web_url(text: str) -> SplitResult:
+    """Split an http or https URL; scheme and host become lower case.
+
+    Raises:
+        ValueError: it has another scheme, or is not valid; see :func:`parse_url`.
+    """
     parts = parse_url(text, WEB_URL)
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"it does not begin with http:// or https://; allowed: {WEB_URL}")
@@ -125,6 +130,7 @@ def parse_url(text: str, allowed: str) -> SplitResult:
 
 
 def is_host(text: str) -> bool:
+    """Return whether a text is a host name, an IPv4 address, or an IPv6 address with or without brackets."""
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" in inner:
         try:
@@ -136,6 +142,7 @@ def is_host(text: str) -> bool:
 
 
 def is_port(text: str) -> bool:
+    """Return whether a text is a port number from 1 to 65535."""
     return text.isascii() and text.isdecimal() and int(text) in _PORTS
 
 

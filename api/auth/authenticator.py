@@ -88,7 +88,8 @@ class Authenticator:
     """Checks tokens: signature with a pinned algorithm, kind, expiry, audience, issuer."""
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
-        """
+        """Read the rules for tokens from the settings.
+
         Raises:
             UnsafeSettings: the settings accept the tokens of other applications of the identity provider.
         """

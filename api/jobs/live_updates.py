@@ -120,7 +120,7 @@ class LiveUpdates:
     """Reads changed jobs and gives them to the subscriptions. Without subscriptions it reads nothing."""
 
     def __init__(self, job_queries: JobQueries, now: Callable[[], datetime]) -> None:
-        """Create it. ``now`` returns the time by the database's clock."""
+        """Create the live updates. ``now`` returns the time by the database's clock."""
         self._job_queries = job_queries
         self._now = now
         self._of_job: dict[UUID, set[Subscription]] = {}
@@ -198,7 +198,8 @@ class LiveUpdates:
             await asyncio.sleep(min(GATHER_SECONDS, READ_SHARE * (time.monotonic() - started)))
 
     async def check(self) -> None:
-        """
+        """Check that the last read of changed jobs succeeded.
+
         Raises:
             Retryable: the last read ended with an unexpected error.
         """

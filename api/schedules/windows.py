@@ -94,7 +94,8 @@ async def change_gaps(
         connection: in the transaction that has locked and changed the schedule.
         current: the schedule before the change.
         changed: the schedule after it.
-        window_from: where the next window begins, if the call says so. It has what the gaps behind have.
+        window_from: the start of the next window, if the call sets it. That window then contains all later
+            gaps.
 
     Raises:
         Problem: a run whose window is of days of the old zone has not ended, or a gap of days and times

@@ -61,12 +61,15 @@ class FindingFactory:
     name: str
 
     def ok(self, check: str, what: str) -> Finding:
+        """Return a finding without a fault."""
         return Finding(self.name, check, State.OK, what)
 
     def warning(self, check: str, code: str, **values: Value) -> Finding:
+        """Return a warning with the texts of ``code``. ``values`` are put into them."""
         return self._bad(State.WARNING, check, code, values)
 
     def problem(self, check: str, code: str, **values: Value) -> Finding:
+        """Return a problem with the texts of ``code``. ``values`` are put into them."""
         return self._bad(State.PROBLEM, check, code, values)
 
     def problem_if(self, wrong: bool, check: str, good: str, code: str, **values: Value) -> Finding:

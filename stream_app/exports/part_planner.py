@@ -158,7 +158,7 @@ class PartPlanner:
         """
         dataset = self.exporter.datasets.get(task.request.export_type)
         if dataset is None or task.request.format not in self.exporter.formats:
-            yield None  # the exporter knows what that means
+            yield None  # Exporter.run raises the error for it
             return
         if isinstance(dataset, Bundle) or has_deletions(dataset, task.window):
             yield None  # a bundle has no table of its own, and deletions are no part of the rows

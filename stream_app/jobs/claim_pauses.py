@@ -91,7 +91,7 @@ def check_scope(scope: str, datasets: Mapping[str, Dataset], sources: Iterable[s
 class PauseStore:
     """Reads and writes the pauses.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

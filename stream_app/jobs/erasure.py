@@ -108,7 +108,7 @@ _UNFINISHED = text(
 )
 
 _LOWER = "ARRAY(SELECT lower(known) FROM unnest(CAST(:addresses AS text[])) AS known)"
-"""All spellings of an address. The case of none of them matters."""
+"""All spellings of an address, compared without case."""
 
 _OF_ADDRESS = """
     UPDATE {table} AS item SET

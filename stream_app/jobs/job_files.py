@@ -40,7 +40,7 @@ def has_lost_list() -> ColumnElement[bool]:
 class JobFiles:
     """Reads the files of completed jobs.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is away.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
 
     Attributes:
         engine: of the state database.

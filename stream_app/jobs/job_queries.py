@@ -93,7 +93,7 @@ def is_in_state(status: str, now: datetime | None = None) -> ColumnElement[bool]
 class JobQueries:
     """Reads ``export_jobs``.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is away.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

@@ -115,7 +115,8 @@ class QueuePosition:
 class JobStatistics:
     """Reads statistics of jobs.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` if the database is away or too slow.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` if the database is unavailable or too
+    slow.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

@@ -1,4 +1,4 @@
-"""What a worker has claimed without knowing it: the answer to the commit of its claim was lost."""
+"""Releases the jobs and parts of a claim whose commit was not confirmed."""
 
 import asyncio
 import time
@@ -68,7 +68,9 @@ _HAND_BACK = Statement(
 
 @dataclass(slots=True)
 class LostClaims:
-    """Hands back what was claimed without the worker knowing it. No failure is counted: nothing has run.
+    """Releases the jobs and parts of claims whose commits were not confirmed.
+
+    The worker does not know that it has claimed them. No failure is counted: nothing has run.
 
     Attributes:
         queue: the queue of the claims.

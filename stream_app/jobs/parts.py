@@ -37,7 +37,7 @@ class KeptPlan:
 class PartStore:
     """Plans, renews, completes, releases and deletes parts.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
     """
 
     queue: JobQueue
@@ -147,7 +147,7 @@ class PartStore:
             return await connection.scalar(part_sql.IS_COMPLETED, own) is not None
 
     async def listed_keys(self, job_id: UUID, keys: Sequence[str]) -> set[str]:
-        """Return those of ``keys`` that the list of the job's files has.
+        """Return the ``keys`` that are in the list of the job's files.
 
         The list is written before the job ends, and its parts are deleted after that. So a part that was
         completed, and is not on record any more, has its files in the list.

@@ -194,8 +194,9 @@ async def apply_events(
 
 
 def _rounds(events: Sequence[Event]) -> Iterator[dict[UUID, Event]]:
-    """Split the events into rounds with at most one event of each job, because a statement can change a row
-    only once.
+    """Group the events into rounds with at most one event per job.
+
+    One statement can change a row only once.
     """
     while events:
         once: dict[UUID, Event] = {}

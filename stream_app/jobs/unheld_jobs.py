@@ -64,7 +64,10 @@ class LockedJob:
 
 @dataclass(frozen=True, slots=True)
 class CancelResult:
-    """The cancellation of a job. ``has_ended``: no worker ran it, so it has ended as cancelled."""
+    """The cancellation of a job.
+
+    ``has_ended``: the job has ended as cancelled. Otherwise a worker runs it and stops it soon.
+    """
 
     has_ended: bool
 
@@ -72,7 +75,7 @@ class CancelResult:
 class UnheldJobs:
     """Cancels jobs, and seals those whose lease or whose file has expired.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
     """
 
     def __init__(self, connections: Connections, *, lease: timedelta, max_attempts: int) -> None:

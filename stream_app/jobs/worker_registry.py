@@ -35,7 +35,7 @@ _LEAVE = text("DELETE FROM workers WHERE name = :name")
 class WorkerRegistry:
     """Reads and writes the list of workers.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

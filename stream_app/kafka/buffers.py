@@ -15,7 +15,7 @@ class MessageBuffer:
     """A bounded queue that also knows the partitions of the messages that are being handled."""
 
     def __init__(self, limit: int) -> None:
-        """``limit`` is the number of messages that can wait."""
+        """Create an empty buffer. ``limit`` is the number of messages that can wait."""
         self._waiting: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=limit)
         self._unhandled: Counter[Partition] = Counter()
 

@@ -37,7 +37,7 @@ class EventProducer:
     """Publishes events with the worker's producer. Every call returns once Kafka has confirmed them."""
 
     def __init__(self, app: faust.App, prefix: str = "") -> None:
-        """``prefix`` is the prefix of topic names in the cluster."""
+        """Create the producer. ``prefix`` is the prefix of topic names in the cluster."""
         self._app = app
         self._prefix = prefix
 

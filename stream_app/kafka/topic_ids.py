@@ -28,10 +28,12 @@ class Uuid(AbstractType[UUID]):  # type: ignore[misc]
 
     @classmethod
     def encode(cls, value: UUID) -> bytes:
+        """Return the bytes of an id."""
         return value.bytes
 
     @classmethod
     def decode(cls, data: BytesIO) -> UUID:
+        """Read the next id."""
         return UUID(bytes=data.read(16))
 
 
@@ -111,6 +113,7 @@ class TopicIdsRequest(Request[TopicIdsRequest_v10]):  # type: ignore[misc]
         self._names = names
 
     def build(self, request_struct_class: type[TopicIdsRequest_v10]) -> TopicIdsRequest_v10:
+        """Return the request for the ids of the topics. It creates no topic."""
         topics: list[tuple[UUID, str, dict[int, bytes]]] = [(UUID(int=0), name, {}) for name in self._names]
         return request_struct_class(topics, False, False, False, {})
 

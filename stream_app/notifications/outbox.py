@@ -5,7 +5,7 @@ and then records the result. If it dies in between, it is not known whether the 
 or a chat message becomes ``ambiguous`` and is not sent again. A webhook is sent again, because its receiver
 can drop repetitions by their id, and so are files to a destination, because they replace themselves.
 
-Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
 """
 
 import time
@@ -81,7 +81,8 @@ class Outbox:
     def __init__(self, engine: AsyncEngine, *, worker: str = "", lease: timedelta = timedelta(0)) -> None:
         self._autocommit = autocommitting(engine)
         self.lease = lease
-        # Each claim has a name of its own: the process that had the name of the worker before has other ones.
+        # Each claim has its own name, which contains a random part: an earlier process can have had the same
+        # worker name.
         process = f"{worker}/{token_hex(4)}"
         self._claims = (f"{process}/{number}" for number in count(1))
         self._last: dict[Channel, str] = {}
@@ -99,7 +100,7 @@ class Outbox:
         All workers together send at most ``user_slots`` deliveries of one user and ``host_slots`` to one host
         at a time. Two workers that claim at the same moment can exceed that by one claim.
 
-        What an earlier claim has taken whose answer was lost is due again before.
+        First it releases the deliveries of earlier claims whose answers were lost.
         """
         await self.return_unbegun()
         after = self._after.get(channel, FIRST_PAIR)
@@ -150,7 +151,7 @@ class Outbox:
         self._unbegun[self._last[channel]] = time.monotonic() + self.lease.total_seconds()
 
     async def return_unbegun(self) -> None:
-        """Make due again what claims have taken of which nothing was begun.
+        """Release deliveries that were claimed and not started.
 
         A mail would be ambiguous otherwise, although nothing was sent. It is repeated for a while, because
         the server can commit a claim after its connection was lost.

@@ -52,6 +52,7 @@ HOST_SLOTS = 4
 """Webhooks and chat messages to one host, and jobs to one destination, that all workers together send."""
 
 POLL_SECONDS = 1.0
+"""Seconds between two looks for due deliveries."""
 
 SETTLE_SECONDS = 5.0
 """Time to record the results after the time-out of the last delivery, when the worker stops."""

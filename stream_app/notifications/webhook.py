@@ -30,7 +30,7 @@ class WebhookClient:
         self._post = PublicPost(settings)
 
     async def send(self, notification: Notification) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        """Call one webhook. The errors are those of :meth:`.DeliveryClient.send`."""
         body = json.dumps(self.payload(notification), separators=(",", ":")).encode()
         headers = {
             "Content-Type": "application/json",
@@ -51,7 +51,7 @@ class WebhookClient:
         return own + (masters if self._settings.webhook_shared_signature else [])
 
     async def close_idle(self) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        """Close the idle connections."""
 
     def payload(self, notification: Notification) -> dict[str, Any]:
         """Return the body of the call."""

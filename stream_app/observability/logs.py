@@ -30,6 +30,7 @@ class RepeatedLines(logging.Filter):
         self._written: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is written: not if the same one was, within :data:`REPEATED_SECONDS`."""
         if not isinstance(record.msg, str) or record.levelno >= logging.CRITICAL:
             return True  # structlog gives a mapping
         text, now = record.getMessage(), time.monotonic()

@@ -1,6 +1,6 @@
 """Reads and writes schedules for their owners, and the jobs of a schedule.
 
-Every method raises :class:`~streaming_exporter.errors.Retryable` while the database cannot be reached.
+Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
 """
 
 from collections.abc import Callable, Sequence

@@ -104,8 +104,8 @@ class Dispatcher:
         self._draining = False
         self.is_claiming = False
         """Whether the worker claims what waits. It begins once the bucket and the outcomes were read."""
-        self._left_out = False
-        """Whether the last claim was left out. Then it is not known whether work waits."""
+        self._claim_skipped = False
+        """Whether the last claim was skipped, so the worker does not know whether jobs wait."""
         self._has_backlog = False
         """Whether the last claim has found work for each free slot, and has left some."""
         self._renewed_at = time.monotonic()
@@ -148,7 +148,7 @@ class Dispatcher:
             self._wake.clear()
             await self._hand_back_lost()
             free = self._settings.worker_slots - self.slots_in_use
-            self._left_out = free <= 0
+            self._claim_skipped = free <= 0
             if free <= 0 or not await self._claim(free):
                 await _wait(self._wake, POLL_SECONDS)
 
@@ -158,7 +158,7 @@ class Dispatcher:
             paused = self._paused()
             # While a claim is in doubt, nothing is claimed: only what never ran must be handed back.
             if self._draining or paused is None or self._lost.are_possible:
-                self._left_out = True
+                self._claim_skipped = True
                 return False
             claimable = self._sources.claimable(free, self._exporting())
             try:
@@ -341,7 +341,7 @@ class Dispatcher:
     def _note_end(self) -> None:
         """Claim again, if work can be left, after an export or an attempt has ended."""
         metrics.SLOTS_RUNNING.set(self.slots_in_use)
-        if self._left_out or self._store.is_work_left:
+        if self._claim_skipped or self._store.is_work_left:
             self._wake.set()
 
     def _begin(self, claim: Claim) -> tuple[RunningAttempt, Coroutine[Any, Any, None], Callable[[], None]]:

@@ -148,9 +148,18 @@ class WorkerHealth(Service):
         exit_seconds: float,
         ready_file: Path | None,
     ) -> None:
-        """``worker`` is the app's client id, ``exit_seconds`` how long it can take to stop.
+        """Create the service.
 
-        ``prefix`` is the prefix of topic names in the cluster. Metrics leave it out.
+        Args:
+            app: the worker's app.
+            worker: the app's client id.
+            prefix: the prefix of topic names in the cluster. Metrics leave it out.
+            brokers: answers queries about partitions.
+            checks: the checks of parts, by the name of the part.
+            watchdog: decides on the state of the worker.
+            exit_timer: ends the process if the checks do not return.
+            exit_seconds: how long the worker can take to stop.
+            ready_file: the file that exists while the worker is ready.
         """
         super().__init__(loop=app.loop)
         self._app = app
@@ -174,6 +183,7 @@ class WorkerHealth(Service):
         self._pause = START_INTERVAL
 
     async def on_started(self) -> None:
+        """Start the checks, once the app runs."""
         self._exit_timer.start()
         for check in self._checks:
             self.add_future(check.run())
@@ -181,6 +191,7 @@ class WorkerHealth(Service):
         self.add_future(metrics.measure_loop_lag())
 
     async def on_shutdown(self) -> None:
+        """Report that the worker is not ready, and close the connections."""
         self._set_ready(False)
         await self._brokers.close()
 

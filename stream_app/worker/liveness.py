@@ -16,7 +16,10 @@ class ExitTimer(threading.Thread):
     """Ends the process if :meth:`reset` is not called for some time."""
 
     def __init__(self, limit: float, leave: Callable[[int], object] = os._exit) -> None:
-        """``limit`` is in seconds. Time in which the process is suspended does not count."""
+        """Create the timer.
+
+        ``limit`` is in seconds. Time in which the process is suspended does not count.
+        """
         super().__init__(name="exit_timer", daemon=True)
         self._limit = limit
         self._leave = leave

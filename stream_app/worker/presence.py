@@ -17,7 +17,7 @@ from streaming_exporter.errors import Retryable
 log = structlog.get_logger(__name__)
 
 INTERVAL = 2.0
-"""Seconds between two reports: so long a pause takes until all workers know it."""
+"""Seconds between two reports. All workers know a new pause after this time."""
 
 LEAVE_SECONDS = 2.0
 

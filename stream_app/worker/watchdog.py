@@ -117,7 +117,7 @@ class Watchdog:
     """While one of these parts is away, no problem counts: the worker cannot make progress."""
 
     def __init__(self, limit: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """``limit`` is how long a problem can last, in seconds."""
+        """Create the watchdog. ``limit`` is how long a problem can last, in seconds."""
         self._limit = limit
         self._clock = clock
         self._since: dict[str, float] = {}

@@ -65,7 +65,7 @@ class RowFeed:
     """The rows of an export, which its files take one after the other. It holds one chunk at most."""
 
     def __init__(self, chunks: Iterator[bytes], ends: RowEnds) -> None:
-        """``chunks`` have whole rows."""
+        """Create the feed. Each of the ``chunks`` has whole rows."""
         self._chunks = chunks
         self._ends = ends
         self._chunk = b""

@@ -112,18 +112,18 @@ class ZipEncryption:
     media_type: str = ZIP_TYPE
 
     def apply(self, chunks: Iterator[bytes], *, name: str, time: datetime) -> Iterator[bytes]:
-        """See :meth:`Encryption.apply`. The names of files in a zip archive are not encrypted."""
+        """Yield the archive with the file. The names of files in a zip archive are not encrypted."""
         from stream_zip import ZIP_64, stream_zip  # a large library that few processes need
 
         members = [(name, time, OWNER_ONLY, ZIP_64, chunks)]
         yield from stream_zip(members, chunk_size=PIECE, get_compressobj=_deflate, password=self.password)
 
     def room(self, limit: int) -> int:
-        """See :meth:`Encryption.room`."""
+        """Return how many bytes the file can have so that its archive is no larger than ``limit``."""
         return max(1, int((limit - ZIP_FRAME) / ZIP_GROWTH))
 
     def described(self) -> dict[str, object]:
-        """See :meth:`Encryption.described`."""
+        """Return the encryption for the manifest."""
         return {"zip_password": True}
 
 
@@ -141,16 +141,16 @@ class AgeEncryption:
     media_type: str = AGE_TYPE
 
     def apply(self, chunks: Iterator[bytes], *, name: str, time: datetime) -> Iterator[bytes]:
-        """See :meth:`Encryption.apply`."""
+        """Yield the encrypted file."""
         return _pulled(lambda write: _encrypt(chunks, write, self.keys))
 
     def room(self, limit: int) -> int:
-        """See :meth:`Encryption.room`."""
+        """Return how many bytes a file can have so that it is no larger than ``limit`` when encrypted."""
         content = limit - AGE_HEADER - AGE_STANZA * len(self.keys) - AGE_TAG
         return max(1, content * AGE_CHUNK // (AGE_CHUNK + AGE_TAG))
 
     def described(self) -> dict[str, object]:
-        """See :meth:`Encryption.described`."""
+        """Return the encryption for the manifest, with the public keys."""
         return {"age": list(self.names)}
 
 

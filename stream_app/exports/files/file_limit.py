@@ -22,7 +22,7 @@ NEARLY_FULL = 64
 """A file that is written row by row ends when less than this part of its limit is left, as 1/64."""
 
 NEARLY_FULL_HELD = 16
-"""The same for formats that hold rows back."""
+"""A file of a format that holds rows back ends when less than this part of its limit is left, as 1/16."""
 
 FIRST_RATIO = 2.0
 """Bytes of the file for each byte of rows, before any rows are written, for formats that hold rows back."""

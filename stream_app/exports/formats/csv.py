@@ -89,7 +89,7 @@ class FormulaGuard:
     def __init__(
         self, textual: Sequence[bool], delimiter: str, marker: bytes, *, json: Sequence[bool] = ()
     ) -> None:
-        """Prepare the search.
+        """Prepare the guard of the texts of a file.
 
         Args:
             textual: whether the values of each column are texts, which are guarded.

@@ -15,7 +15,7 @@ LAST_WORDS = frozenset(
 """A whole number whose column's name ends with one of these words is an identifier."""
 
 _ENDINGS = ("number", "nummer", "year", "jahr")
-"""The same for parts of a word, as in ``ordernumber``."""
+"""A whole number is also an identifier if the last word of its name ends so, as in ``ordernumber``."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 

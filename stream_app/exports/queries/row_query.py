@@ -54,7 +54,7 @@ _CANONICAL: dict[Kind, str] = {
 _LIMITS = {"int2": 2**15, "int4": 2**31, "int8": 2**63, "oid": 2**32}
 
 
-def ownership_conditions(
+def equals_text_conditions(
     column: Column, target: ColumnElement[Any], user_id: str
 ) -> list[ColumnElement[bool]]:
     """Return the conditions for the rows of the user: ``target::text = user_id``, byte for byte.
@@ -213,8 +213,8 @@ def scope_conditions(
 ) -> list[ColumnElement[bool]]:
     """Return the conditions for the rows whose ``target``, as text, is one of ``values``."""
     if len(values) == 1:
-        return ownership_conditions(column, target, values[0])
-    return [or_(*(and_(*ownership_conditions(column, target, value)) for value in dict.fromkeys(values)))]
+        return equals_text_conditions(column, target, values[0])
+    return [or_(*(and_(*equals_text_conditions(column, target, value)) for value in dict.fromkeys(values)))]
 
 
 def _chosen(source: SourceTable, request: ExportRequest) -> tuple[Column, ...]:

@@ -35,7 +35,7 @@ JoinSnapshot = Callable[[str, int], AbstractAsyncContextManager[Snapshot]]
 
 @dataclass(slots=True)
 class _Stream:
-    """The buffer of one stream."""
+    """The buffer of one stream. ``capacity`` and ``size`` are bytes."""
 
     capacity: int
     size: int = 0
@@ -95,7 +95,7 @@ class ParallelReader(Generic[Range]):
         streams: int,
         buffer_bytes: int,
     ) -> None:
-        """Prepare to read.
+        """Prepare to read ranges over several connections.
 
         Args:
             ranges: the ranges in the order of their rows.

@@ -45,8 +45,11 @@ PAGES_OF_A_RANGE = 8
 """Pages that are read to find one value to cut at."""
 
 PAGES_AT_LEAST = 3
-"""The same for very many values. Values of one page are near to each other: with fewer pages than values,
-some ranges would be tiny and others large."""
+"""Pages that are read to find one of very many values to cut at.
+
+Values of one page are near to each other: with fewer pages than values, some ranges would be tiny and
+others large.
+"""
 
 PAGES_OF_FILTERED_ROWS = 4_096
 """The most pages of a range of filtered rows, unless fewer ranges would do for all rows of the table."""

@@ -49,7 +49,7 @@ PINNED_ON_LINUX: dict[str, str] = {
     # It would end an export to a slow object store: for TCP a full receive buffer is no answer.
     "tcp_user_timeout": "0",
 }
-"""The same for a server on Linux. Servers on other systems can refuse them."""
+"""Further settings of a server on Linux. Servers on other systems can refuse them."""
 
 IDLE_SECONDS = 60
 """The server ends a transaction after this time without a statement: its client has stopped working."""

@@ -58,6 +58,8 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 class Snapshot:
     """One transaction on the source: all its queries see the data of one moment.
 
+    Its methods raise errors of asyncpg, which :meth:`.Source.snapshot` turns into errors of the service.
+
     Attributes:
         as_of: the snapshot has everything that was committed before this time, also on a standby that lags.
         started_at: start of the transaction by the server's clock.

@@ -172,7 +172,7 @@ class SourceTable:
 
     @property
     def visible_order(self) -> tuple[str, ...]:
-        """The same for users: it ends before the first column that the dataset hides."""
+        """The order that users see: it ends before the first column that the dataset hides."""
         names = {item.name for item in self.columns}
         return tuple(takewhile(names.__contains__, self.order_columns))
 
@@ -225,7 +225,10 @@ class Catalog:
     async def use_all(
         self, datasets: Sequence[Dataset], work: Callable[[Sequence[SourceTable]], Awaitable[Result]]
     ) -> Result:
-        """Do as :meth:`use`, with the tables of several datasets, which are read again together."""
+        """Call ``work`` with the tables of several datasets and return its result, as :meth:`use` does.
+
+        Cached descriptions are read again together.
+        """
         known = [self._known_of(dataset) for dataset in datasets]
         tables = [await self.table(dataset) for dataset in datasets]
         try:

@@ -324,7 +324,7 @@ TYPES = _TYPES.format(
 """All types of a table's columns with the types of their parts. PostgreSQL 14 added ``rngmultitypid``."""
 
 TYPES_BY_OID = _TYPES.format(name=_NAME.format(type="t"), start="SELECT pg_catalog.unnest($1::oid[])")
-"""The same for types that are given by their OIDs."""
+"""The types with some OIDs, with the types of their parts."""
 
 
 @dataclass(frozen=True, slots=True)

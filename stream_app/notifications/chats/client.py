@@ -34,7 +34,7 @@ class ChatClient:
         self._post = post
 
     async def send(self, notification: Notification) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        """Post one message. The errors are those of :meth:`.DeliveryClient.send`."""
         address = ChatAddress.of(notification.address)
         if address is None or address.chat is not self._chat:
             raise DeliveryRefused(f"the address is not one of {self._chat}")
@@ -51,7 +51,7 @@ class ChatClient:
         self._check(answer)
 
     async def close_idle(self) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        """Close the idle connections."""
 
     def body(self, notification: Notification) -> bytes:
         """Return the body of the call."""

@@ -131,7 +131,7 @@ class MailClient:
         self._stopping = asyncio.Event()
 
     async def send(self, notification: Notification) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`.
+        """Send one mail. The errors are those of :meth:`.DeliveryClient.send`.
 
         If the server does not take the mail with its file, the recipient gets the mail without the file. That
         has a time-out of its own, as far as the claim of the delivery reaches.
@@ -226,11 +226,11 @@ class MailClient:
         )
 
     def interrupt(self) -> None:
-        """See :class:`~stream_app.notifications.channel.Interruptible`. What is being sent has a time-out."""
+        """End waits soon, because the worker stops. What is being sent has a time-out."""
         self._stopping.set()
 
     async def close_idle(self) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        """Close the idle connections to the mail server."""
         while self._idle:
             client = self._idle.pop()
             try:

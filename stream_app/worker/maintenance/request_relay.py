@@ -40,7 +40,10 @@ class RequestRelay:
     """Publishes the requests of committed jobs. Any number of relays can work at the same time."""
 
     def __init__(self, admission: Admission, publish: Publish) -> None:
-        """``publish`` returns once all events are confirmed; otherwise it raises ``ExporterError``."""
+        """Create the relay.
+
+        ``publish`` returns once all events are confirmed; otherwise it raises ``ExporterError``.
+        """
         self._admission = admission
         self._publish = publish
         self._publishing: set[asyncio.Task[None]] = set()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.queries.row_query import ownership_conditions, reference, row_query
+from stream_app.exports.queries.row_query import equals_text_conditions, reference, row_query
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import SourceTable
@@ -153,7 +153,7 @@ async def test_owners_are_compared_byte_by_byte(
 def test_no_user_id_causes_an_error_in_the_statement(user: str) -> None:
     """S4: an id that is no value of the type owns no rows, and is never cast to the type."""
     column = Column("owner", "integer", "int4", Kind.INTEGER, cast="pg_catalog.int4")
-    (condition,) = ownership_conditions(column, reference("owner"), user)
+    (condition,) = equals_text_conditions(column, reference("owner"), user)
     assert str(condition) == "false" or str(int(user)) == user
 
 

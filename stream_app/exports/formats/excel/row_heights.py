@@ -53,7 +53,7 @@ class RowHeights:
     """Finds the heights of rows from the lengths of their texts."""
 
     def __init__(self, widths: Sequence[tuple[int, float]], cells_per_row: int) -> None:
-        """Create it.
+        """Prepare the search for heights.
 
         Args:
             widths: positions of the wrapped columns among the values of a row, and their widths.

@@ -60,9 +60,11 @@ class WrappedRows:
 
     @classmethod
     def of(cls, columns: int) -> "WrappedRows":
+        """Return no rows, for a number of columns."""
         return cls([[] for _ in range(columns)])
 
     def extend(self, more: "WrappedRows") -> None:
+        """Add rows at the end."""
         for column, added in zip(self.cells, more.cells, strict=True):
             column.extend(added)
         self.heights.extend(more.heights)
@@ -70,6 +72,7 @@ class WrappedRows:
         self.shades.extend(more.shades)
 
     def slice(self, start: int, end: int) -> "WrappedRows":
+        """Return the rows from ``start`` up to ``end``, which is left out."""
         return WrappedRows(
             [column[start:end] for column in self.cells],
             self.heights[start:end],
@@ -79,7 +82,7 @@ class WrappedRows:
 
 
 class PagePainter:
-    """Draws pages into a file. ``room`` is the height for rows on the next page."""
+    """Draws pages into a file."""
 
     def __init__(self, file: PdfFile, fonts: Fonts, grid: Grid, words: PageTexts, style: TextStyle) -> None:
         self._file, self._fonts, self._grid, self._words, self._style = file, fonts, grid, words, style
@@ -97,6 +100,7 @@ class PagePainter:
 
     @property
     def room(self) -> float:
+        """The height in points that rows can have on the next page."""
         return self._top() - self._head_height - MARGIN - FOOT
 
     @property
