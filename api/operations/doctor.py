@@ -45,7 +45,8 @@ class Doctor:
                 from stream_app.doctor.datasets import check_datasets, check_destinations
                 from stream_app.doctor.unwise_settings import check_settings
 
-                findings = [*check_settings(self.settings), *check_datasets(self.settings)]
+                findings = [*check_settings(self.settings)]
+                findings += await asyncio.to_thread(lambda: [*check_datasets(self.settings)])
                 findings += check_destinations(self.settings)
                 findings += await _within("database", self._database())
                 findings += await _within("kafka", self._kafka())

@@ -1,5 +1,6 @@
 """Excel templates: checks whether a template fits its dataset, and finds its captions."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,10 @@ from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet.worksheet import Worksheet
 
 from stream_app.datasets.template_error import TemplateError
+
+# They are about parts that openpyxl does not keep, which template_losses names. The filter is for the whole
+# process, because one for a call is not safe with threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"openpyxl\.")
 
 HOW_TO_NAME = "name the row of its captions with template_header in the datasets file"
 

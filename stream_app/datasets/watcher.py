@@ -12,6 +12,7 @@ import structlog
 from stream_app.datasets.file import DatasetsFile, DatasetsFileError, datasets_files, load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
+from stream_app.datasets.template_losses import log_template_losses
 from stream_app.observability import metrics
 from stream_app.periodic import repeat
 
@@ -87,6 +88,7 @@ class DatasetsWatcher:
             content = await asyncio.to_thread(load_datasets, path)
             if content != self._datasets.content:
                 self._take(content)
+                await asyncio.to_thread(log_template_losses, content.datasets.values())
         except DatasetsFileError as error:
             self._failed = seen, time.monotonic() + RETRY_SECONDS
             self._note(str(error))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from stream_app.datasets.faults import dotted
 from stream_app.datasets.file import DatasetsFileError, load_datasets
 from stream_app.datasets.presence import missing_datasets
+from stream_app.datasets.template_losses import template_losses
 from stream_app.destinations.secrets import missing_secrets
 from stream_app.doctor.datasets_check import check_datasets_file
 from stream_app.doctor.findings import Finding, FindingFactory, State
@@ -14,7 +15,7 @@ AREA = FindingFactory("datasets")
 
 
 def check_datasets(settings: Settings) -> Iterator[Finding]:
-    """Yield a problem if the datasets file cannot be used or has no dataset."""
+    """Yield a problem if the datasets file cannot be used or has no dataset, and what templates lose."""
     try:
         content = load_datasets(settings.datasets_file)
     except DatasetsFileError as error:
@@ -23,6 +24,9 @@ def check_datasets(settings: Settings) -> Iterator[Finding]:
     reason = missing_datasets(content.datasets, settings.datasets_file)
     names = ", ".join(content.requestable)
     yield AREA.problem_if(reason is not None, "file", names, "no_datasets", reason=reason or "")
+    for dataset, parts in template_losses(content.datasets.values()):
+        place = dotted(("datasets", dataset.name, "template"))
+        yield AREA.warning(place, "template_parts_lost", parts="; ".join(parts))
 
 
 def check_destinations(settings: Settings) -> Iterator[Finding]:
@@ -45,10 +49,15 @@ def check_destinations(settings: Settings) -> Iterator[Finding]:
 async def check_tables(settings: Settings) -> AsyncIterator[Finding]:
     """Compare the datasets with their tables: a finding for each problem, and one about all warnings.
 
-    What ``exporter datasets check`` says about the file and the sources is left to other checks.
+    What ``exporter datasets check`` says about the file, templates and sources is left to other checks.
     """
     remarks = await check_datasets_file(settings)
-    tables = [remark for remark in remarks if remark.fault.place[:1] in (("datasets",), ("bundles",))]
+    tables = [
+        remark
+        for remark in remarks
+        if remark.fault.place[:1] in (("datasets",), ("bundles",))
+        and not (remark.state is State.WARNING and remark.fault.place[2:] == ("template",))
+    ]
     problems = [remark for remark in tables if remark.state is State.PROBLEM]
     for remark in problems:
         yield AREA.problem(dotted(remark.fault.place), "unfit_dataset", reason=str(remark.fault.text))

@@ -12,6 +12,7 @@ from stream_app.datasets.format_choice import unknown_formats
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset
 from stream_app.datasets.presence import missing_datasets
 from stream_app.datasets.source_urls import url_or_fault
+from stream_app.datasets.template_losses import template_losses
 from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.destinations.secrets import is_plain_http, missing_secrets
 from stream_app.doctor.bundles_check import check_bundles, check_filters
@@ -70,6 +71,9 @@ async def check_datasets_file(settings: Settings) -> list[Remark]:
     if not faults and (reason := missing_datasets(content.datasets, settings.datasets_file)):
         remarks.append(Remark(State.PROBLEM, Fault(None, None, (), reason)))
     remarks += check_bundles(content)
+    for dataset, parts in template_losses(content.datasets.values()):
+        text = f"files do not have these parts of the template: {'; '.join(parts)}"
+        remarks.append(Remark(State.WARNING, content.fault(("datasets", dataset.name, "template"), text)))
     for destination in content.destinations.values():
         for key, text in missing_secrets(destination):
             remarks.append(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.presence import log_missing_datasets
 from stream_app.datasets.registry import Datasets
+from stream_app.datasets.template_losses import log_template_losses
 from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.masks.registry import MASK_PLUGINS
@@ -15,7 +16,7 @@ from stream_app.settings import Settings
 
 
 def open_datasets(settings: Settings) -> Datasets:
-    """Read the datasets file, and log what can be exported: the plugins, or that there are no datasets.
+    """Read the datasets file, and log the plugins, that there are no datasets, and what templates lose.
 
     Raises:
         DatasetsFileError: the file is unusable.
@@ -23,6 +24,7 @@ def open_datasets(settings: Settings) -> Datasets:
     log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
     datasets = Datasets(load_datasets(settings.datasets_file))
     log_missing_datasets(datasets, settings.datasets_file)
+    log_template_losses(datasets.content.datasets.values())
     metrics.set_known_labels(datasets=datasets, formats=FORMATS)
     return datasets
 

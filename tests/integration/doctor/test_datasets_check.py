@@ -5,10 +5,14 @@ import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from openpyxl import Workbook
+from openpyxl.cell.rich_text import CellRichText, TextBlock
+from openpyxl.cell.text import InlineFont
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -16,6 +20,7 @@ from dev.stack import Stack
 from stream_app.datasets.caller import Caller
 from stream_app.doctor import datasets_command
 from stream_app.doctor.dataset_view import view_dataset
+from stream_app.doctor.datasets import check_tables
 from stream_app.doctor.datasets_check import check_datasets_file
 from stream_app.doctor.findings import State
 from stream_app.doctor.remarks import as_json, worst_of
@@ -200,8 +205,12 @@ mask = "hash"
 
 
 async def test_what_is_unwise_is_a_warning(schema: str, settings: Settings, tmp_path: Path) -> None:
+    book: Any = Workbook()
+    book.active["A1"] = CellRichText("a ", TextBlock(InlineFont(b=True), "mark"))
+    book.save(tmp_path / "unwise.xlsx")
     text = f"""
 [datasets.unwise]
+template = "unwise.xlsx"
 table = "{schema}.unwise"
 owner = "owner_id"
 time = "at"
@@ -222,6 +231,11 @@ table = "{schema}.tenants"
     found = {(".".join(map(str, item.fault.place)), item.fault.text.split(";")[0]) for item in remarks}
     role = "exporter_reader"
     assert found == {
+        (
+            "datasets.unwise.template",
+            "files do not have these parts of the template: "
+            "sheet 'Sheet': text with more than one format 'A1'",
+        ),
         ("datasets.unwise.table", f"the role {role} can write"),
         ("datasets.unwise.table", "it has no primary key, so errors cannot name a row by its key"),
         ("datasets.unwise.owner", "no index begins with owner_id"),
@@ -233,6 +247,8 @@ table = "{schema}.tenants"
             "no policy of row-level security applies to the service's role, so the settings hide no row",
         ),
     }
+    (finding,) = [finding async for finding in check_tables(with_file(settings, tmp_path, text))]
+    assert finding.values == {"count": len(found) - 1}, "the template is a finding of its own"
 
 
 async def test_a_source_that_is_away_is_one_remark(
