@@ -17,7 +17,7 @@ from stream_app.exports.task import ExportedFile
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.saved_names import saved_name
 from stream_app.storage.manifest import MANIFEST
-from streaming_exporter.errors import Retryable
+from streaming_exporter.errors import Rejected, Retryable
 
 
 def has_several_files(job: ExportJob | Row[Any]) -> bool:
@@ -40,11 +40,12 @@ def has_lost_list() -> ColumnElement[bool]:
 class JobFiles:
     """Reads the files of completed jobs.
 
-    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
+    Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable, and
+    where a manifest cannot be read.
 
     Attributes:
         engine: of the state database.
-        read: returns the content of an object.
+        read: returns the content of an object, as :meth:`~stream_app.storage.object_store.ObjectStore.read`.
     """
 
     engine: AsyncEngine
@@ -91,9 +92,9 @@ class JobFiles:
         """Return the files that the manifest lists; none if it does not exist any more."""
         try:
             content = from_json(await self.read(job.file_path or ""))
-        except Retryable as error:
-            if type(error) is not Retryable:
-                raise
+        except Rejected as error:
+            if error.code != "no_file":  # a store that refuses to read has not lost the manifest
+                raise Retryable(str(error)) from error
             return []
         return [
             ExportedFile(

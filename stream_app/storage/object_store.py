@@ -16,6 +16,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from minio.error import S3Error
+from urllib3 import BaseHTTPResponse
 
 from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumMethod, ChecksumSupport, HashedStream
@@ -316,27 +317,21 @@ class ObjectStore:
         """Return the content of an object, which must be small.
 
         Raises:
-            Retryable: the store failed, or has no such object.
+            Rejected: there is no such object (code ``no_file``), or the store refuses the call.
+            Retryable: the store failed.
         """
-        with store_errors():
-            response = self._client.get_object(self.bucket, key)
-            with response:
-                return response.read()
+        with store_errors(), self._opened(key) as response:
+            return response.read()
 
     def chunks(self, key: str, size: int) -> Iterator[bytes]:
         """Yield the content of an object in chunks of up to ``size`` bytes.
 
         Raises:
-            Rejected: there is no such object.
+            Rejected: there is no such object (code ``no_file``), or the store refuses the call.
             Retryable: the store failed.
         """
         with store_errors():
-            try:
-                response = self._client.get_object(self.bucket, key)
-            except S3Error as error:
-                if error.code == "NoSuchKey":
-                    raise Rejected(f"object store: there is no object {key}", code="no_file") from error
-                raise
+            response = self._opened(key)
         with response:
             while True:
                 with store_errors():
@@ -344,6 +339,14 @@ class ObjectStore:
                 if not chunk:
                     return
                 yield chunk
+
+    def _opened(self, key: str) -> BaseHTTPResponse:
+        try:
+            return self._client.get_object(self.bucket, key)
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                raise Rejected(f"object store: there is no object {key}", code="no_file") from error
+            raise
 
     def exists(self, key: str) -> bool:
         """Return whether the object exists.

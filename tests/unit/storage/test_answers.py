@@ -18,7 +18,7 @@ from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.storage.listing import ListedObject
 from stream_app.storage.object_store import ObjectStore
 from stream_app.storage.parts import PART_SIZE
-from streaming_exporter.errors import ExporterError, NeedsOperator, Outage
+from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 from tests.unit.storage.test_s3_client import OF_CONTENT, SETTINGS
 
 JOB = uuid4()
@@ -236,6 +236,19 @@ def test_a_call_is_repeated_after_a_page(network: Network, monkeypatch: pytest.M
 def test_an_object_behind_a_proxy_without_entity_tags_is_read(network: Network) -> None:
     network.replace("GET", "", Answer(b"content", headers={"X-Amz-Request-Id": "1"}))
     assert storage().read("key") == b"content"
+
+
+@pytest.mark.parametrize("read", [ObjectStore.read, lambda store, key: list(store.chunks(key, 9))])
+def test_only_a_missing_object_is_read_as_no_file(
+    network: Network, read: Callable[[ObjectStore, str], object]
+) -> None:
+    network.replace("GET", "", Answer(error_document("NoSuchKey"), 404))
+    with pytest.raises(Rejected) as raised:
+        read(storage(), "key")
+    assert raised.value.code == "no_file"
+    network.replace("GET", "", Answer(error_document("InvalidRequest"), 400))
+    with pytest.raises(Retryable):
+        read(storage(), "key")
 
 
 @pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchVersion"])
