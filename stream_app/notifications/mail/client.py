@@ -1,6 +1,7 @@
 """Builds mails and sends them over SMTP; classifies the replies of the mail server."""
 
 import asyncio
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -259,8 +260,21 @@ class MailClient:
         if notification.file_path.endswith(f"/{MANIFEST}"):
             return None  # the link leads to the files
         content = await self._read(notification.file_path)
+        self._check(content, notification)
         name = one_line(notification.saved_name or "export", 200)
         return Attachment(name, notification.content_type or "application/octet-stream", content)
+
+    @staticmethod
+    def _check(content: bytes, notification: Notification) -> None:
+        """Compare what was read with the record. A mail cannot be taken back.
+
+        Raises:
+            DeliveryFailed: it is not what the job wrote. A proxy in front of the store can have cut it.
+        """
+        size, digest = len(content), hashlib.sha256(content).hexdigest()
+        if size != notification.file_size or notification.sha256 not in (None, digest):
+            found = f"{notification.file_path} has {size} bytes with sha256 {digest}"
+            raise DeliveryFailed(UNREADABLE, detail=f"{found}, not those of the record")
 
     async def _read(self, key: str) -> bytes:
         """Read a file, for as long as a mail can take to be sent: the claim of the delivery ends later.

@@ -5,6 +5,7 @@ import io
 import re
 import ssl
 from email.message import EmailMessage
+from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -198,7 +199,7 @@ async def test_small_files_are_attached_if_the_setting_allows_it(
         data = await office.job("a@example.com")
         assert data.key is not None
         storage._client.put_object(storage.bucket, data.key, io.BytesIO(content), len(content))
-        await office.end(data.model_copy(update={"file_size": size}))
+        await office.end(data.model_copy(update={"file_size": size, "sha256": sha256(content).hexdigest()}))
         jobs.append(data.job_id)
     async with mail_server() as server, office.working(smtp_port=server.port, mail_attach_max_bytes=1_000):
         await office.settled(*jobs)
@@ -271,8 +272,9 @@ async def with_file(office: Office, storage: ObjectStore, size: int) -> UUID:
     """Complete a job with a file of ``size`` bytes; return its id."""
     data = await office.job("a@example.com")
     assert data.key is not None
-    storage._client.put_object(storage.bucket, data.key, io.BytesIO(b"x" * size), size)
-    await office.end(data.model_copy(update={"file_size": size}))
+    content = b"x" * size
+    storage._client.put_object(storage.bucket, data.key, io.BytesIO(content), size)
+    await office.end(data.model_copy(update={"file_size": size, "sha256": sha256(content).hexdigest()}))
     return data.job_id
 
 

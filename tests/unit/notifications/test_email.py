@@ -1,9 +1,10 @@
 """The content and the format of mails, parsed strictly with the standard library."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
+from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Any, cast
 
@@ -12,7 +13,13 @@ from aiosmtplib import SMTPDataError, SMTPException, SMTPRecipientRefused, SMTPS
 
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused, DeliveryUncertain
 from stream_app.notifications.delivery_links import DeliveryLinks
-from stream_app.notifications.mail.client import Attachment, MailClient, build_mail, delivery_error
+from stream_app.notifications.mail.client import (
+    UNREADABLE,
+    Attachment,
+    MailClient,
+    build_mail,
+    delivery_error,
+)
 from stream_app.notifications.mail.templates import render_mail
 from stream_app.notifications.notification import Notification
 from stream_app.notifications.request_words import one_line
@@ -270,31 +277,56 @@ def test_an_attachment_is_the_file() -> None:
     assert "The file is attached." in bodies(mail)[0]
 
 
+FILE = b"id,kind\n1,proof\n"
+OF_FILE = {"file_size": len(FILE), "sha256": sha256(FILE).hexdigest()}
+
+
+def mail_of(content: bytes, **changes: Any) -> Awaitable[EmailMessage]:
+    """Build the mail of an export whose file is read as ``content``."""
+
+    class Storage:
+        def read(self, key: str) -> bytes:
+            assert key == notification().file_path
+            return content
+
+        async def call(self, work: Callable[[str], bytes], key: str) -> bytes:
+            return work(key)
+
+    settings = Settings(_env_file=None, mail_from="exports@example.com", mail_attach_max_bytes=len(FILE))
+    client = MailClient(settings, DeliveryLinks(settings), cast(ObjectStore, Storage()))
+    return client.mail(notification(**OF_FILE | changes))
+
+
 @pytest.mark.parametrize(
     ("changes", "attached"),
     [
         ({}, True),
-        ({"file_size": 500_000}, True),
-        ({"file_size": 500_001}, False),
+        ({"sha256": None}, True),
+        ({"file_size": len(FILE) + 1}, False),
         ({"file_size": None}, False),
         ({"file_path": None}, False),
         ({"event": "failed"}, False),
     ],
 )
 async def test_a_finished_file_up_to_the_limit_is_attached(changes: dict[str, Any], attached: bool) -> None:
-    class Storage:
-        def read(self, key: str) -> bytes:
-            return key.encode()
+    mail = await mail_of(FILE, **changes)
+    assert [item.get_payload(decode=True) for item in mail.iter_attachments()] == ([FILE] if attached else [])
 
-        async def call(self, work: Callable[[str], bytes], key: str) -> bytes:
-            return work(key)
 
-    settings = Settings(_env_file=None, mail_from="exports@example.com", mail_attach_max_bytes=500_000)
-    client = MailClient(settings, DeliveryLinks(settings), cast(ObjectStore, Storage()))
-    mail = await client.mail(notification(**changes))
-    assert [item.get_content() for item in mail.iter_attachments()] == (
-        [notification().file_path] if attached else []
-    )
+@pytest.mark.parametrize(
+    ("content", "changes"),
+    [
+        (FILE[:-1], {}),
+        (FILE[:-1], {"sha256": None}),
+        (FILE.replace(b"1", b"2"), {}),
+        (b"", {}),
+    ],
+)
+async def test_a_file_that_is_not_the_one_of_the_record_is_not_attached(
+    content: bytes, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(DeliveryFailed, match=UNREADABLE):
+        await mail_of(content, **changes)
 
 
 @pytest.mark.parametrize("code", [421, 450, 452, 550, 551, 552, 553, 554, 556])

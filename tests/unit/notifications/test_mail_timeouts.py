@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,8 @@ from stream_app.notifications.mail.client import SILENT, STOPPED, MailClient
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests.unit.notifications.notifications import notification
+
+FILE = b"x" * 50_000
 
 TIMEOUT = 3_600.0
 """So long that only the moved clock ends it."""
@@ -64,14 +67,14 @@ class Server:
 
 
 class Storage:
-    """Has a file of 50,000 bytes, which takes ``seconds`` to read."""
+    """Has :data:`FILE`, which takes ``seconds`` to read."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self.clock, self.seconds = clock, seconds
 
     async def call(self, *_: object) -> bytes:
         await self.clock.add(self.seconds)
-        return b"x" * 50_000
+        return FILE
 
     def read(self, key: str) -> None:
         raise AssertionError(key)
@@ -120,7 +123,7 @@ class Post:
         return Mail()
 
     async def send(self) -> None:
-        await self.client.send(notification(file_size=50_000))
+        await self.client.send(notification(file_size=50_000, sha256=sha256(FILE).hexdigest()))
 
 
 @pytest.mark.parametrize("read", [0, TIMEOUT * 0.9])
