@@ -104,8 +104,8 @@ class ExportJob(Base):
 
     ``name`` is for people.
 
-    ``outcome`` is the sealed outcome: the data of the lifecycle event, which the holder of the lease stores
-    before the event is published. A sealed job is never claimed again. Its event is published until the
+    ``outcome`` is the data of the lifecycle event, which the holder of the lease stores before the event is
+    published. A job with an outcome is never claimed again. Its event is published until the
     projector has applied it and emptied ``outcome``.
 
     ``encrypt`` is how the files are encrypted. ``password_shown_at`` is when the user was shown the password
@@ -118,6 +118,10 @@ class ExportJob(Base):
 
     ``stages`` is what the last heartbeat of an attempt said: ``attempt``, ``phase``, and the busy seconds of
     ``source``, ``render`` and ``upload``.
+
+    These modules write the table: ``submission``, ``admission``, ``queue``, ``unheld_jobs``, ``lost_claims``,
+    ``job_files``, ``partial_deliveries``, ``projector``, ``erasure`` and ``write_check``. ``job_cleaner``
+    deletes old jobs.
     """
 
     __tablename__ = "export_jobs"

@@ -1,6 +1,7 @@
-"""The parts of large split exports: every statement that changes ``export_parts``, except the claim.
+"""The parts of large split exports: they are planned, renewed, completed, released and deleted.
 
-Parts are claimed by the same statement as jobs, see :mod:`stream_app.jobs.queue_sql`.
+The statement that claims jobs claims parts too, see :mod:`stream_app.jobs.queue_sql`. ``lost_claims`` releases
+parts, and ``erasure`` deletes them.
 """
 
 from collections.abc import Mapping, Sequence
