@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.documented_route import DocumentedRoute
 from streaming_exporter.exact_numbers import exact_number
 
 
@@ -21,7 +21,7 @@ class _ExactRequest(Request):
         return self._content
 
 
-class ExactRoute(APIRoute):
+class ExactRoute(DocumentedRoute):
     """A route that reads a decimal number which a double would round as a text."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

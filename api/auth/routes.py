@@ -7,9 +7,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from api.auth.authenticator import CurrentUser
+from api.documented_route import DocumentedRoute
 from api.errors import problem_responses
 
-router = APIRouter(prefix="/exports", tags=["users"])
+router = APIRouter(prefix="/exports", tags=["users"], route_class=DocumentedRoute)
 
 
 class CurrentUserView(BaseModel):
@@ -23,11 +24,13 @@ class CurrentUserView(BaseModel):
 @router.get(
     "/me",
     operation_id="getCurrentUser",
-    summary="The user and the roles of your token",
     response_model=CurrentUserView,
     responses=problem_responses(401, 429, 500, 503),
 )
 async def get_current_user(user: CurrentUser) -> CurrentUserView:
-    """Use it to check that the identity provider writes the expected claims into its access tokens."""
+    """The user and the roles of your token.
+
+    Use it to check that the identity provider writes the expected claims into its access tokens.
+    """
     ends = None if math.isinf(user.expires) else datetime.fromtimestamp(user.expires, UTC)
     return CurrentUserView(user_id=user.id, roles=sorted(user.roles), expires_at=ends)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from api.auth.authenticator import CurrentUser, User
 from api.auth.callers import caller_for, can_see
 from api.destinations.routes import DestinationView, destinations_for
+from api.documented_route import DocumentedRoute
 from api.errors import problem_responses
 from api.services import ApiServices, InjectedServices
 from stream_app.datasets.bundles import Bundle, has_windows, members_of
@@ -27,7 +28,7 @@ from streaming_exporter.errors import Rejected, Retryable
 CATALOGUE_SECONDS = 2.0
 """Time limit for the description of one dataset. A source that is away must not hold up the others."""
 
-router = APIRouter(prefix="/exports/datasets", tags=["datasets"])
+router = APIRouter(prefix="/exports/datasets", tags=["datasets"], route_class=DocumentedRoute)
 
 
 class ColumnView(BaseModel):
@@ -128,12 +129,13 @@ class Catalogue(BaseModel):
 @router.get(
     "",
     operation_id="listDatasets",
-    summary="List the datasets and bundles, with columns and operators, and the formats",
     response_model=Catalogue,
     responses=problem_responses(401, 500, 503),
 )
 async def list_datasets(services: InjectedServices, user: CurrentUser) -> Catalogue:
-    """Columns and types come from the source databases.
+    """List the datasets and bundles, with columns and operators, and the formats.
+
+    Columns and types come from the source databases.
 
     If a table is missing, or its database does not answer within 2 s, the dataset has an `error`.
     Only datasets and columns that your roles can see are listed, and bundles of which you can see each

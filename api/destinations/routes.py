@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from api import audit_log
 from api.auth.authenticator import CurrentUser, User
+from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.operations.access import Operator
 from api.services import ApiServices, InjectedServices
@@ -15,7 +16,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination, S3Destination
 from stream_app.destinations.probe import ProbeStep, probe
 
-router = APIRouter(prefix="/exports/destinations", tags=["destinations"])
+router = APIRouter(prefix="/exports/destinations", tags=["destinations"], route_class=DocumentedRoute)
 
 
 class DestinationView(BaseModel):
@@ -56,24 +57,28 @@ class DestinationTest(BaseModel):
 @router.get(
     "",
     operation_id="listDestinations",
-    summary="The destinations that you can send finished files to",
     response_model=Destinations,
     responses=problem_responses(401, 500, 503),
 )
 async def list_destinations(services: InjectedServices, user: CurrentUser) -> Destinations:
-    """A request names one in its field `destination`. Operators see all of them."""
+    """The destinations that you can send finished files to.
+
+    A request names one in its field `destination`. Operators see all of them.
+    """
     return Destinations(destinations=destinations_for(services, user, with_all=user.is_operator))
 
 
 @router.post(
     "/{name}:test",
     operation_id="testDestination",
-    summary="Test a destination: sign in, write, read and remove a small file",
     response_model=DestinationTest,
     responses=problem_responses(401, 403, 404, 422, 500, 503),
 )
 async def test_destination(name: str, services: InjectedServices, user: Operator) -> DestinationTest:
-    """The call needs the role `exports:operate` or `exports:admin`."""
+    """Test a destination: sign in, write, read and remove a small file.
+
+    The call needs the role `exports:operate` or `exports:admin`.
+    """
     destination = services.datasets.destination(name)
     if destination is None:
         raise Problem(404, "not_found", "There is no such destination")

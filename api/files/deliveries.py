@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from api import audit_log
 from api.auth.authenticator import CurrentUser
+from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.jobs.routes import find_job_with_data
 from api.services import InjectedServices
@@ -19,7 +20,7 @@ from stream_app.notifications.models import Channel, DeliveryStatus
 from stream_app.notifications.webhook import receiver_key, secret_text
 from streaming_exporter.errors import Rejected
 
-router = APIRouter(prefix="/exports", tags=["deliveries"])
+router = APIRouter(prefix="/exports", tags=["deliveries"], route_class=DocumentedRoute)
 log = structlog.get_logger(__name__)
 
 
@@ -73,12 +74,14 @@ class WebhookSecret(BaseModel):
 @router.get(
     "/jobs/{job_id}/deliveries",
     operation_id="listDeliveries",
-    summary="The mails, chat messages, webhooks and destinations of a job, with their state",
     response_model=Deliveries,
     responses=problem_responses(401, 404, 500, 503),
 )
 async def list_deliveries(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Deliveries:
-    """Deliveries appear here as soon as the job has ended."""
+    """The mails, chat messages, webhooks and destinations of a job, with their state.
+
+    Deliveries appear here as soon as the job has ended.
+    """
     await find_job_with_data(services, user, job_id)
     return Deliveries(
         deliveries=[
@@ -104,7 +107,6 @@ async def list_deliveries(job_id: UUID, services: InjectedServices, user: Curren
 @router.delete(
     "/jobs/{job_id}/links",
     operation_id="revokeLinks",
-    summary="Revoke the links in mails, chat messages and webhooks",
     response_model=Revoked,
     responses=problem_responses(401, 404, 422, 500, 503),
 )
@@ -120,7 +122,9 @@ async def revoke_links(
         ),
     ] = None,
 ) -> Revoked:
-    """The file stays, and its owner can still download it. A revoked link cannot be restored.
+    """Revoke the links in mails, chat messages and webhooks.
+
+    The file stays, and its owner can still download it. A revoked link cannot be restored.
 
     While the job runs, its links are revoked before they exist: the recipients get no messages about it.
     An address that the job does not have is 404 with the code `unknown_recipient`.
@@ -140,7 +144,6 @@ async def revoke_links(
 @router.get(
     "/webhook-secret",
     operation_id="getWebhookSecret",
-    summary="The secret that verifies webhooks to one of your URLs",
     response_model=WebhookSecret,
     responses=problem_responses(401, 422, 500, 503),
 )
@@ -151,7 +154,10 @@ async def get_webhook_secret(
         str, Query(max_length=MAX_URL, description="The URL of the webhook; its query string is ignored")
     ],
 ) -> WebhookSecret:
-    """The secret is valid only for webhooks of your own jobs and schedules to this URL."""
+    """The secret that verifies webhooks to one of your URLs.
+
+    The secret is valid only for webhooks of your own jobs and schedules to this URL.
+    """
     try:
         services.validator.addressing.webhook(url, field="url")
     except Rejected as error:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import audit_log
+from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_of, problem_responses
 from api.files.link_pages import LinkPages, wants_html
 from api.files.routes import (
@@ -30,7 +31,7 @@ from stream_app.notifications.delivery_links import BadLink, Purpose
 from stream_app.notifications.notification import Recipient
 from streaming_exporter.errors import ExporterError
 
-router = APIRouter(prefix="/exports", tags=["links"])
+router = APIRouter(prefix="/exports", tags=["links"], route_class=DocumentedRoute)
 log = structlog.get_logger(__name__)
 
 SHOWN_FILES = 1_000
@@ -53,7 +54,6 @@ Accept = Annotated[
 @router.get(
     "/links/{token}",
     operation_id="followLink",
-    summary="Download the file of a link in a mail",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
@@ -61,7 +61,9 @@ Accept = Annotated[
 async def follow_link(
     token: str, services: InjectedServices, request: Request, accept: Accept = ""
 ) -> Response:
-    """This call needs no token: the link is signed for one recipient of one job. A revoked link is 410.
+    """Download the file of a link in a mail.
+
+    This call needs no token: the link is signed for one recipient of one job. A revoked link is 410.
 
     A job with several files has a page that lists them for `Accept: text/html`, otherwise 409 with the code
     `several_files`: `GET /exports/links/{token}/files` lists them.
@@ -72,7 +74,6 @@ async def follow_link(
 @router.head(
     "/links/{token}",
     operation_id="probeLink",
-    summary="Check whether a link in a mail is still valid",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
@@ -80,7 +81,10 @@ async def follow_link(
 async def probe_link(
     token: str, services: InjectedServices, request: Request, accept: Accept = ""
 ) -> Response:
-    """The same response as GET, with a URL that is signed for HEAD."""
+    """Check whether a link in a mail is still valid.
+
+    The same response as GET, with a URL that is signed for HEAD.
+    """
     return await _followed(services, request, token, accept, method="HEAD")
 
 
@@ -102,14 +106,16 @@ async def _followed(
 @router.get(
     "/links/{token}/files",
     operation_id="listFilesOfLink",
-    summary="The files behind a link in a mail",
     response_model=FilePage,
     responses=problem_responses(404, 409, 410, 422, 500, 503),
 )
 async def list_files_of_link(
     token: str, services: InjectedServices, limit: FileLimit = 100, cursor: FileCursor = None
 ) -> FilePage:
-    """A single file is listed too."""
+    """The files behind a link in a mail.
+
+    A single file is listed too.
+    """
     followed = await _follow(services, token)
     folder = f"/exports/links/{token}/files"
     return await file_page(services, followed.job, folder, limit=limit, cursor=cursor)
@@ -118,13 +124,15 @@ async def list_files_of_link(
 @router.get(
     "/links/{token}/files/{number}",
     operation_id="downloadFileOfLink",
-    summary="Download one of the files behind a link in a mail",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
 )
 async def download_file_of_link(token: str, number: FileNumber, services: InjectedServices) -> Response:
-    """This call needs no token either."""
+    """Download one of the files behind a link in a mail.
+
+    This call needs no token either.
+    """
     followed = await _follow(services, token)
     return await _redirect(services, followed, await file_of(services, followed.job, number))
 
@@ -132,13 +140,15 @@ async def download_file_of_link(token: str, number: FileNumber, services: Inject
 @router.head(
     "/links/{token}/files/{number}",
     operation_id="probeFileOfLink",
-    summary="Check whether one of the files behind a link can be downloaded",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
 )
 async def probe_file_of_link(token: str, number: FileNumber, services: InjectedServices) -> Response:
-    """The same response as GET, with a URL that is signed for HEAD."""
+    """Check whether one of the files behind a link can be downloaded.
+
+    The same response as GET, with a URL that is signed for HEAD.
+    """
     followed = await _follow(services, token, method="HEAD")
     file = await file_of(services, followed.job, number)
     return await _redirect(services, followed, file, method="HEAD")
@@ -195,14 +205,16 @@ async def _redirect(
 @router.get(
     "/unsubscribe/{token}",
     operation_id="confirmUnsubscribe",
-    summary="Show the page that confirms unsubscribing",
     response_class=HTMLResponse,
     responses=problem_responses(404, 500, 503),
 )
 async def confirm_unsubscribe(
     token: str, services: InjectedServices, request: Request, accept: Accept = ""
 ) -> HTMLResponse:
-    """The page has a button, so a program that only follows links does not unsubscribe the recipient."""
+    """Show the page that confirms unsubscribing.
+
+    The page has a button, so a program that only follows links does not unsubscribe the recipient.
+    """
     try:
         recipient = await _unsubscribing(services, token)
         return await asyncio.to_thread(LinkPages.of(request, recipient).question, recipient)
@@ -213,14 +225,16 @@ async def confirm_unsubscribe(
 @router.post(
     "/unsubscribe/{token}",
     operation_id="unsubscribe",
-    summary="Unsubscribe from the mails of a schedule or of a user",
     response_class=HTMLResponse,
     responses=problem_responses(404, 500, 503),
 )
 async def unsubscribe(
     token: str, services: InjectedServices, request: Request, accept: Accept = ""
 ) -> HTMLResponse:
-    """One-click unsubscribing (RFC 8058): mail programs call this themselves. The body is ignored."""
+    """Unsubscribe from the mails of a schedule or of a user.
+
+    One-click unsubscribing (RFC 8058): mail programs call this themselves. The body is ignored.
+    """
     try:
         recipient = await _unsubscribing(services, token)
         audit_log.set_object("job", recipient.job_id, owner=None)

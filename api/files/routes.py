@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api import pagination
 from api.auth.authenticator import CurrentUser, User
+from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.files import passwords
 from api.jobs.routes import POLL_SECONDS, find_job_with_data
@@ -21,7 +22,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.saved_names import saved_name
 from stream_app.jobs.states import UNFINISHED, Status
 
-router = APIRouter(prefix="/exports/jobs", tags=["files"])
+router = APIRouter(prefix="/exports/jobs", tags=["files"], route_class=DocumentedRoute)
 
 
 class DownloadLink(BaseModel):
@@ -84,7 +85,6 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/{job_id}/download",
     operation_id="downloadExport",
-    summary="Download the file",
     status_code=307,
     response_class=Response,
     responses={
@@ -95,7 +95,9 @@ _REDIRECT: dict[int | str, dict[str, Any]] = {
 async def download_export(
     job_id: UUID, services: InjectedServices, user: CurrentUser, request: Request
 ) -> Response:
-    """Redirects to a new presigned URL of the object store. Do not send the token there.
+    """Download the file.
+
+    Redirects to a new presigned URL of the object store. Do not send the token there.
 
     Scripts in browsers cannot read the target of a redirect. If the header is exactly
     `Accept: application/json`, the response is 200 with `{"url": …}`.
@@ -111,13 +113,15 @@ async def download_export(
 @router.head(
     "/{job_id}/download",
     operation_id="probeDownload",
-    summary="Check whether the file can be downloaded",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
 )
 async def probe_download(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Response:
-    """The same response as GET, with a URL that is signed for HEAD."""
+    """Check whether the file can be downloaded.
+
+    The same response as GET, with a URL that is signed for HEAD.
+    """
     job = await _finished(services, user, job_id)
     return await _redirect(services, user, job, await only_file(services, job), method="HEAD")
 
@@ -131,7 +135,6 @@ class FilePassword(BaseModel):
 @router.post(
     "/{job_id}:password",
     operation_id="showPassword",
-    summary="Show the password of the zip archives, once",
     response_model=FilePassword,
     responses={
         200: {"headers": {"Cache-Control": {"description": "no-store", "schema": {"type": "string"}}}},
@@ -141,7 +144,9 @@ class FilePassword(BaseModel):
 async def show_password(
     job_id: UUID, services: InjectedServices, user: CurrentUser, response: Response
 ) -> FilePassword:
-    """The password of a job with `encrypt.zip_password`. It is never mailed, and it is shown once.
+    """Show the password of the zip archives, once.
+
+    The password of a job with `encrypt.zip_password`. It is never mailed, and it is shown once.
 
     Only the user of the job can ask for it. The second call has 410 with the code `password_shown`: who has
     lost the password runs the job again, which makes files with another one. If the service has another
@@ -162,7 +167,6 @@ FileNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="The number of 
 @router.get(
     "/{job_id}/files",
     operation_id="listFiles",
-    summary="The files of a job",
     response_model=FilePage,
     responses=problem_responses(401, 404, 409, 410, 422, 500, 503),
 )
@@ -173,7 +177,10 @@ async def list_files(
     limit: FileLimit = 100,
     cursor: FileCursor = None,
 ) -> FilePage:
-    """The files are complete in themselves, and have the rows in their order. A single file is listed too."""
+    """The files of a job.
+
+    The files are complete in themselves, and have the rows in their order. A single file is listed too.
+    """
     job = await _finished(services, user, job_id)
     return await file_page(services, job, f"/exports/jobs/{job_id}/files", limit=limit, cursor=cursor)
 
@@ -181,7 +188,6 @@ async def list_files(
 @router.get(
     "/{job_id}/files/{number}",
     operation_id="downloadFile",
-    summary="Download one of the files",
     status_code=307,
     response_class=Response,
     responses={
@@ -192,7 +198,10 @@ async def list_files(
 async def download_file(
     job_id: UUID, number: FileNumber, services: InjectedServices, user: CurrentUser, request: Request
 ) -> Response:
-    """Redirects as the download of a single file does. The URL serves ranges of bytes, too."""
+    """Download one of the files.
+
+    Redirects as the download of a single file does. The URL serves ranges of bytes, too.
+    """
     job = await _finished(services, user, job_id)
     answer = await _redirect(services, user, job, await file_of(services, job, number))
     return _for_scripts(answer, request)
@@ -201,7 +210,6 @@ async def download_file(
 @router.head(
     "/{job_id}/files/{number}",
     operation_id="probeFile",
-    summary="Check whether one of the files can be downloaded",
     status_code=307,
     response_class=Response,
     responses=_REDIRECT,
@@ -209,7 +217,10 @@ async def download_file(
 async def probe_file(
     job_id: UUID, number: FileNumber, services: InjectedServices, user: CurrentUser
 ) -> Response:
-    """The same response as GET, with a URL that is signed for HEAD."""
+    """Check whether one of the files can be downloaded.
+
+    The same response as GET, with a URL that is signed for HEAD.
+    """
     job = await _finished(services, user, job_id)
     return await _redirect(services, user, job, await file_of(services, job, number), method="HEAD")
 
@@ -217,12 +228,14 @@ async def probe_file(
 @router.get(
     "/{job_id}/manifest",
     operation_id="getManifest",
-    summary="Rows, bytes, SHA-256 and origin of the file",
     response_model=Manifest,
     responses=problem_responses(401, 404, 409, 410, 500, 503),
 )
 async def get_manifest(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Manifest:
-    """A client verifies the downloaded file with these values."""
+    """Rows, bytes, SHA-256 and origin of the file.
+
+    A client verifies the downloaded file with these values.
+    """
     job = await _finished(services, user, job_id)
     known = {
         "file_name": job.file_name and saved_name(job.file_name, job.export_type, job.name),

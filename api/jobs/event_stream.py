@@ -14,6 +14,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from api.auth.authenticator import CurrentUser, User
+from api.documented_route import DocumentedRoute
 from api.errors import problem_responses
 from api.jobs.live_updates import UNFINISHED_LISTED, version
 from api.jobs.routes import find_job
@@ -22,7 +23,7 @@ from api.middleware.head_requests import IS_HEAD
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import UNFINISHED
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], route_class=DocumentedRoute)
 log = structlog.get_logger(__name__)
 
 PING_SECONDS = 5
@@ -80,7 +81,6 @@ class EventStream(EventSourceResponse):
 @router.get(
     "/exports/jobs/{job_id}/events",
     operation_id="watchExport",
-    summary="Stream the changes of a job until it ends",
     response_class=Response,
     responses={
         200: _STREAM,
@@ -91,7 +91,10 @@ class EventStream(EventSourceResponse):
 async def watch_export(
     job_id: UUID, services: InjectedServices, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
-    """Sends the job at once and after each change. The event with the final status is the last one."""
+    """Stream the changes of a job until it ends.
+
+    Sends the job at once and after each change. The event with the final status is the last one.
+    """
     job = await find_job(services, user, job_id)
     if job.status not in UNFINISHED and last_event_id == version(job):
         return Response(status_code=204)
@@ -102,14 +105,15 @@ async def watch_export(
 @router.get(
     "/exports/events",
     operation_id="watchExports",
-    summary="Stream the changes of all your jobs",
     response_class=Response,
     responses={200: _STREAM, **problem_responses(401, 422, 429, 500, 503)},
 )
 async def watch_exports(
     services: InjectedServices, user: CurrentUser, last_event_id: LastEventId = None
 ) -> Response:
-    """Sends your unfinished jobs (at most the newest 500), then every change of your jobs.
+    """Stream the changes of all your jobs.
+
+    Sends your unfinished jobs (at most the newest 500), then every change of your jobs.
 
     With `Last-Event-ID` it also sends the jobs that have ended since that event.
     """

@@ -91,7 +91,6 @@ def view_for(services: ApiServices, user: User, job: ExportJob, now: datetime | 
 @router.post(
     "",
     operation_id="requestExport",
-    summary="Request an export",
     status_code=202,
     response_model=Accepted,
     responses={
@@ -109,7 +108,9 @@ async def request_export(
     idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Accepted | Response:
-    """The request is checked against the dataset and recorded. The job starts when Kafka has its event.
+    """Request an export.
+
+    The request is checked against the dataset and recorded. The job starts when Kafka has its event.
 
     Roles and claims of the token decide what the export contains. A dataset or a column that is not for you
     does not exist in any response.
@@ -145,14 +146,15 @@ async def request_export(
 @router.post(
     ":estimate",
     operation_id="estimateExport",
-    summary="Estimate the size of an export",
     response_model=Estimate,
     responses=problem_responses(400, 401, 403, 413, 422, 500, 503),
 )
 async def estimate_export(
     request: Request, order: Order, services: InjectedServices, user: CurrentUser
 ) -> Estimate:
-    """Estimates rows and bytes in at most two seconds. It refuses the same requests as POST.
+    """Estimate the size of an export.
+
+    Estimates rows and bytes in at most two seconds. It refuses the same requests as POST.
 
     The estimates of one user run one after the other. One that waits for more than two seconds ends with 503.
 
@@ -169,7 +171,6 @@ async def estimate_export(
 @router.get(
     "",
     operation_id="listExports",
-    summary="Your jobs, newest first",
     response_model=JobPage,
     responses=problem_responses(401, 403, 422, 500, 503),
 )
@@ -179,7 +180,10 @@ async def list_exports(
     user: CurrentUser,
     wanted: Annotated[JobListParameters, Depends()],
 ) -> Response:
-    """The role `exports:admin` lists the jobs of all users, and `exports:operate` the same without data."""
+    """Your jobs, newest first.
+
+    The role `exports:admin` lists the jobs of all users, and `exports:operate` the same without data.
+    """
     owner = _listed_owner(user, wanted.user_id, wanted.name)
     audit_log.set_object("jobs", "all" if owner is None else "of", owner=owner)
     now = services.clock.now()
@@ -271,7 +275,6 @@ def _search(services: ApiServices, user: User, owner: str | None, q: str) -> Job
 @router.get(
     "/{job_id}",
     operation_id="getExport",
-    summary="The status of a job",
     response_model=JobView,
     responses={
         200: {"headers": {"Retry-After": _RETRY_AFTER, "ETag": {"schema": {"type": "string"}}}},
@@ -287,7 +290,10 @@ async def get_export(
     user: CurrentUser,
     request: Request,
 ) -> Response:
-    """The response has `Retry-After` while the job is unfinished. Send `If-None-Match` to poll cheaply."""
+    """The status of a job.
+
+    The response has `Retry-After` while the job is unfinished. Send `If-None-Match` to poll cheaply.
+    """
     job = await find_job(services, user, job_id)
     body = view_for(services, user, job).model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
@@ -303,7 +309,6 @@ async def get_export(
 @router.post(
     "/{job_id}:rerun",
     operation_id="rerunExport",
-    summary="Run a job again",
     status_code=202,
     response_model=Accepted,
     responses={202: JOB_RECORDED, **problem_responses(401, 403, 404, 409, 422, 429, 500, 503)},
@@ -315,7 +320,9 @@ async def rerun_export(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
-    """Makes a new job with the same request and the same user. Its `rerun_of` is the id of this job.
+    """Run a job again.
+
+    Makes a new job with the same request and the same user. Its `rerun_of` is the id of this job.
 
     Relative dates such as `now-7d` count from now on. A run of a schedule keeps its window. The user of the
     job needs the rights for the request now. The roles `exports:operate` and `exports:admin` can run the
@@ -331,7 +338,6 @@ async def rerun_export(
 @router.delete(
     "/{job_id}",
     operation_id="cancelExport",
-    summary="Cancel a job",
     status_code=202,
     response_model=Accepted,
     responses={
@@ -340,7 +346,10 @@ async def rerun_export(
     },
 )
 async def cancel_export(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Accepted:
-    """A running job is stopped. The response has the status before the cancellation."""
+    """Cancel a job.
+
+    A running job is stopped. The response has the status before the cancellation.
+    """
     job = await find_job(services, user, job_id)
     await cancel_job(services, user, job)
     return Accepted(export_job_id=job_id, status=Status(job.status))

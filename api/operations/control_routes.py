@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from api import audit_log
 from api.auth.authenticator import CurrentUser
+from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.jobs.routes import find_job
 from api.operations.access import Operator, require_operator
@@ -30,7 +31,7 @@ from api.time_limits import since_moment, until_moment
 from stream_app.jobs.claim_pauses import check_scope
 from stream_app.jobs.job_statistics import Grouping, Usage
 
-router = APIRouter(prefix="/exports", tags=["operations"])
+router = APIRouter(prefix="/exports", tags=["operations"], route_class=DocumentedRoute)
 
 _PROBLEMS = problem_responses(401, 403, 422, 500, 503)
 
@@ -38,12 +39,14 @@ _PROBLEMS = problem_responses(401, 403, 422, 500, 503)
 @router.get(
     "/jobs/{job_id}/why",
     operation_id="explainExport",
-    summary="Why a job waits, or what it does",
     response_model=Diagnosis,
     responses=problem_responses(401, 403, 404, 500, 503),
 )
 async def explain_export(job_id: UUID, services: InjectedServices, user: CurrentUser) -> Diagnosis:
-    """Needs the role `exports:operate` or `exports:admin`. The text of an error needs `exports:admin`."""
+    """Why a job waits, or what it does.
+
+    Needs the role `exports:operate` or `exports:admin`. The text of an error needs `exports:admin`.
+    """
     job = await find_job(services, user, job_id)
     await require_operator(user)
     return await diagnose(services, job, with_data=user.can_see_data(job.user_id))
@@ -52,7 +55,6 @@ async def explain_export(job_id: UUID, services: InjectedServices, user: Current
 @router.get(
     "/usage",
     operation_id="getUsage",
-    summary="Who uses the service: jobs, rows and bytes by user and dataset",
     response_model=UsageReport,
     responses=_PROBLEMS,
 )
@@ -65,7 +67,9 @@ async def get_usage(
     until: Annotated[str | None, Query(max_length=100, description="Default: now")] = None,
     by: Annotated[Grouping, Query(description="What to group by")] = "both",
 ) -> UsageReport:
-    """Counts the jobs that were requested in this time and are still on record (`EXPORTER_HISTORY_DAYS`).
+    """Who uses the service: jobs, rows and bytes by user and dataset.
+
+    Counts the jobs that were requested in this time and are still on record (`EXPORTER_HISTORY_DAYS`).
 
     Needs the role `exports:operate` or `exports:admin`.
     """
@@ -85,24 +89,27 @@ def _item(usage: Usage) -> UsageItem:
 @router.get(
     "/pauses",
     operation_id="listPauses",
-    summary="What workers do not claim at the moment",
     response_model=PauseList,
     responses=_PROBLEMS,
 )
 async def list_pauses(services: InjectedServices, user: Operator) -> PauseList:
-    """Needs the role `exports:operate` or `exports:admin`."""
+    """What workers do not claim at the moment.
+
+    Needs the role `exports:operate` or `exports:admin`.
+    """
     return PauseList(pauses=[view_of_pause(pause) for pause in await services.pauses.all()])
 
 
 @router.post(
     "/pauses",
     operation_id="pauseClaims",
-    summary="Pause the claims of everything, of a source, of a dataset or of a user",
     response_model=PauseView,
     responses=_PROBLEMS,
 )
 async def pause_claims(order: PauseOrder, services: InjectedServices, user: Operator) -> PauseView:
-    """Workers claim no more such jobs, within two seconds. Running exports go on, also those in parts.
+    """Pause the claims of everything, of a source, of a dataset or of a user.
+
+    Workers claim no more such jobs, within two seconds. Running exports go on, also those in parts.
 
     The pause survives restarts, until it is resumed. Requests are still accepted. Needs the role
     `exports:operate` or `exports:admin`.
@@ -119,7 +126,6 @@ async def pause_claims(order: PauseOrder, services: InjectedServices, user: Oper
 @router.delete(
     "/pauses",
     operation_id="resumeClaims",
-    summary="End a pause",
     status_code=204,
     responses=problem_responses(401, 403, 404, 422, 500, 503),
 )
@@ -128,7 +134,9 @@ async def resume_claims(
     user: Operator,
     scope: Annotated[str, Query(max_length=300, description="The scope of the pause")] = "everything",
 ) -> Response:
-    """Workers claim such jobs again, within two seconds.
+    """End a pause.
+
+    Workers claim such jobs again, within two seconds.
 
     Needs the role `exports:operate` or `exports:admin`.
     """
@@ -141,13 +149,14 @@ async def resume_claims(
 @router.post(
     "/jobs:cancel",
     operation_id="cancelExports",
-    summary="Cancel all unfinished jobs of a user",
     status_code=202,
     response_model=Cancelled,
     responses={202: {"description": "The cancellations are recorded"}, **_PROBLEMS},
 )
 async def cancel_exports(order: CancelOrder, services: InjectedServices, user: Operator) -> Cancelled:
-    """Files of completed jobs stay. Jobs that are requested during the call are possibly not cancelled.
+    """Cancel all unfinished jobs of a user.
+
+    Files of completed jobs stay. Jobs that are requested during the call are possibly not cancelled.
 
     Needs the role `exports:operate` or `exports:admin`.
     """
@@ -158,24 +167,27 @@ async def cancel_exports(order: CancelOrder, services: InjectedServices, user: O
 @router.get(
     "/operations",
     operation_id="getOperations",
-    summary="Workers, queue, schedules and deliveries at a glance",
     response_model=Overview,
     responses=_PROBLEMS,
 )
 async def get_operations(services: InjectedServices, user: Operator) -> Overview:
-    """Needs the role `exports:operate` or `exports:admin`."""
+    """Workers, queue, schedules and deliveries at a glance.
+
+    Needs the role `exports:operate` or `exports:admin`.
+    """
     return await read_overview(services)
 
 
 @router.get(
     "/operations/doctor",
     operation_id="getDoctorReport",
-    summary="The cheap checks of `exporter doctor`",
     response_model=DoctorReport,
     responses=_PROBLEMS,
 )
 async def get_doctor_report(services: InjectedServices, user: Operator) -> DoctorReport:
-    """Checks settings, datasets, the state database and Kafka, at most every ten seconds.
+    """The cheap checks of `exporter doctor`.
+
+    Checks settings, datasets, the state database and Kafka, at most every ten seconds.
 
     Needs the role `exports:operate` or `exports:admin`.
     """

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from api import audit_log
+from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.operations.access import Operator
 from api.operations.schemas import (
@@ -17,7 +18,7 @@ from api.services import InjectedServices
 from api.time_limits import since_moment, until_moment
 from producers.dead_letter_topic import Selection
 
-router = APIRouter(prefix="/exports/dead-letters", tags=["operations"])
+router = APIRouter(prefix="/exports/dead-letters", tags=["operations"], route_class=DocumentedRoute)
 
 _PROBLEMS = problem_responses(401, 403, 422, 500, 503)
 
@@ -25,7 +26,6 @@ _PROBLEMS = problem_responses(401, 403, 422, 500, 503)
 @router.get(
     "",
     operation_id="listDeadLetters",
-    summary="Messages that could not be read, newest first",
     response_model=DeadLetterList,
     responses=_PROBLEMS,
 )
@@ -41,7 +41,9 @@ async def list_dead_letters(
     until: Annotated[str | None, Query(max_length=100, description="A time or a date")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> DeadLetterList:
-    """Reads the dead-letter topic, as far as its retention goes back.
+    """Messages that could not be read, newest first.
+
+    Reads the dead-letter topic, as far as its retention goes back.
 
     Needs the role `exports:operate` or `exports:admin`. Texts that repeat values of a message need
     `exports:admin`, and so does the filter `error`.
@@ -63,12 +65,14 @@ async def list_dead_letters(
 @router.get(
     "/{letter_id}",
     operation_id="getDeadLetter",
-    summary="One message that could not be read",
     response_model=DeadLetterView,
     responses=problem_responses(401, 403, 404, 422, 500, 503),
 )
 async def get_dead_letter(letter_id: str, services: InjectedServices, user: Operator) -> DeadLetterView:
-    """`key`, `headers` and `value` need the role `exports:admin`; text, or `{"hex": …}`."""
+    """One message that could not be read.
+
+    `key`, `headers` and `value` need the role `exports:admin`; text, or `{"hex": …}`.
+    """
     audit_log.set_object("dead_letter", letter_id, owner=None)
     found = await services.dead_letters.find(letter_id)
     if found is None:
@@ -79,14 +83,15 @@ async def get_dead_letter(letter_id: str, services: InjectedServices, user: Oper
 @router.post(
     ":redrive",
     operation_id="redriveDeadLetters",
-    summary="Publish dead letters again, after their reason was fixed",
     response_model=DeadLetterResults,
     responses=_PROBLEMS,
 )
 async def redrive_dead_letters(
     choice: DeadLetterChoice, services: InjectedServices, user: Operator
 ) -> DeadLetterResults:
-    """Publishes each unchanged to its original topic, once: a letter that was handled before is refused.
+    """Publish dead letters again, after their reason was fixed.
+
+    Publishes each unchanged to its original topic, once: a letter that was handled before is refused.
 
     If the answer of Kafka is lost, its state stays `redriving`. `again` then repeats it; the id of a request
     names its job, so a repetition starts no second job.
@@ -98,14 +103,16 @@ async def redrive_dead_letters(
 @router.post(
     ":discard",
     operation_id="discardDeadLetters",
-    summary="Mark dead letters as done, without publishing them",
     response_model=DeadLetterResults,
     responses=_PROBLEMS,
 )
 async def discard_dead_letters(
     choice: DeadLetterChoice, services: InjectedServices, user: Operator
 ) -> DeadLetterResults:
-    """They stay on their topic until its retention ends, but are not `new` any more."""
+    """Mark dead letters as done, without publishing them.
+
+    They stay on their topic until its retention ends, but are not `new` any more.
+    """
     _audit(choice)
     return DeadLetterResults(results=await services.dead_letters.discard(choice, by=user.id))
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from api import audit_log
 from api.auth.authenticator import Authenticator
+from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.operations.readiness import INTERNAL_PARTS, WRITE_CHECK
 from api.services import ApiServices, InjectedServices
@@ -17,7 +18,7 @@ from stream_app.exposure import is_public
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError
 
-router = APIRouter(tags=["probes"])
+router = APIRouter(tags=["probes"], route_class=DocumentedRoute)
 
 NEEDED = ("database", WRITE_CHECK, "kafka", "object_store")
 """Parts that a caller can name as the ones that it needs."""
@@ -49,18 +50,18 @@ class Health(BaseModel):
     paused: list[str] = []
 
 
-@router.get(
-    "/healthz", operation_id="getHealth", summary="Check whether the process is alive", response_model=Health
-)
+@router.get("/healthz", operation_id="getHealth", response_model=Health)
 async def healthz() -> Health:
-    """This call uses no other part of the service, so an outage elsewhere does not restart this process."""
+    """Check whether the process is alive.
+
+    This call uses no other part of the service, so an outage elsewhere does not restart this process.
+    """
     return Health(status="ok")
 
 
 @router.get(
     "/readyz",
     operation_id="getReadiness",
-    summary="Check whether the parts that the API needs are available",
     response_model=Health,
     responses={503: {"model": Health, "description": "A part is unavailable"}},
 )
@@ -78,7 +79,9 @@ async def readyz(
         ),
     ] = None,
 ) -> Health:
-    """The API checks the parts at most once a second.
+    """Check whether the parts that the API needs are available.
+
+    The API checks the parts at most once a second.
 
     Status and lists need only the database, new requests also `database_writes`: that it can be written.
     `/readyz?needs=database` is a probe for a load balancer. `EXPORTER_PROBE_DETAILS` decides who sees which
@@ -121,12 +124,13 @@ async def details(services: ApiServices, status: str, parts: dict[str, str]) -> 
 @router.get(
     "/metrics",
     operation_id="getMetrics",
-    summary="Metrics in the format of Prometheus",
     response_class=PlainTextResponse,
     responses=problem_responses(401, 403),
 )
 async def metrics(services: InjectedServices, request: Request) -> Response:
-    """Metrics of the job queue and of this process. They contain nothing about a user.
+    """Metrics in the format of Prometheus.
+
+    Metrics of the job queue and of this process. They contain nothing about a user.
 
     Everyone can read them while only this machine can reach the API. Otherwise they need the role
     `exports:operate`. `EXPORTER_PROBE_DETAILS` changes this. `EXPORTER_METRICS_PORT` serves the same metrics

@@ -67,7 +67,6 @@ async def _view(services: ApiServices, row: Schedule) -> ScheduleView:
 @router.post(
     "",
     operation_id="createSchedule",
-    summary="Create a schedule",
     status_code=201,
     response_model=ScheduleView,
     responses={
@@ -85,7 +84,9 @@ async def create_schedule(
     response: Response,
     idempotency_key: ScheduleKey = None,
 ) -> ScheduleView:
-    """The request is checked as if the export ran now.
+    """Create a schedule.
+
+    The request is checked as if the export ran now.
 
     Filter values of dates and times can be relative, such as `now-7d`, `today` or `start_of_month-1mo`.
 
@@ -104,14 +105,15 @@ async def create_schedule(
 @router.post(
     ":estimate",
     operation_id="estimateSchedule",
-    summary="Estimate the size of a run of a schedule",
     response_model=ScheduleEstimate,
     responses=problem_responses(400, 401, 403, 413, 422, 500, 503),
 )
 async def estimate_schedule(
     request: Request, order: ScheduleOrder, services: InjectedServices, user: CurrentUser
 ) -> ScheduleEstimate:
-    """Estimates rows and bytes as POST /exports/jobs:estimate does, with the window of the last run that
+    """Estimate the size of a run of a schedule.
+
+    Estimates rows and bytes as POST /exports/jobs:estimate does, with the window of the last run that
     would have taken place. It refuses the same schedules as POST.
     """
     return await cancel_on_disconnect(request, estimate_new(services, user, order))
@@ -120,7 +122,6 @@ async def estimate_schedule(
 @router.get(
     "",
     operation_id="listSchedules",
-    summary="Your schedules, newest first",
     response_model=SchedulePage,
     responses=problem_responses(401, 403, 422, 500, 503),
 )
@@ -139,7 +140,10 @@ async def list_schedules(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> SchedulePage:
-    """The role `exports:admin` lists the schedules of all users."""
+    """Your schedules, newest first.
+
+    The role `exports:admin` lists the schedules of all users.
+    """
     if user_id is not None and user_id != user.id and not user.is_admin:
         raise Problem(
             403, "role_missing", "The schedules of other users need the role exports:admin", field="user_id"
@@ -159,26 +163,29 @@ async def list_schedules(
 @router.get(
     "/{schedule_id}",
     operation_id="getSchedule",
-    summary="A schedule with its next five runs",
     response_model=ScheduleView,
     responses=problem_responses(401, 404, 500, 503),
 )
 async def get_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> ScheduleView:
-    """`paused_reason` explains why the service has paused a schedule, and `paused_code` is the code of it."""
+    """A schedule with its next five runs.
+
+    `paused_reason` explains why the service has paused a schedule, and `paused_code` is the code of it.
+    """
     return await _view(services, await find_schedule(services, user, schedule_id))
 
 
 @router.patch(
     "/{schedule_id}",
     operation_id="changeSchedule",
-    summary="Change, pause or resume a schedule",
     response_model=ScheduleView,
     responses=problem_responses(400, 401, 403, 404, 409, 413, 422, 500, 503),
 )
 async def change_schedule(
     schedule_id: UUID, patch: SchedulePatch, services: InjectedServices, user: CurrentUser
 ) -> ScheduleView:
-    """`{"active": false}` pauses, `{"active": true}` resumes. null sets a field to its default.
+    """Change, pause or resume a schedule.
+
+    `{"active": false}` pauses, `{"active": true}` resumes. null sets a field to its default.
 
     A run that is due takes place, also after a change of the calendar. With `previous_period` the calendar
     cannot be changed while a run is due (409, `run_due`). If the windows are of days, the time zone cannot be
@@ -193,7 +200,6 @@ async def change_schedule(
 @router.post(
     "/{schedule_id}:estimate",
     operation_id="estimateChangedSchedule",
-    summary="Estimate the size of a run after a change of the schedule",
     response_model=ScheduleEstimate,
     responses=problem_responses(400, 401, 403, 404, 413, 422, 500, 503),
 )
@@ -204,7 +210,10 @@ async def estimate_changed_schedule(
     services: InjectedServices,
     user: CurrentUser,
 ) -> ScheduleEstimate:
-    """The rows are those of the schedule's owner. The schedule is not changed."""
+    """Estimate the size of a run after a change of the schedule.
+
+    The rows are those of the schedule's owner. The schedule is not changed.
+    """
     await find_schedule(services, user, schedule_id)  # writes the owner to the audit log
     return await cancel_on_disconnect(request, estimate_changed(services, user, schedule_id, patch))
 
@@ -212,12 +221,14 @@ async def estimate_changed_schedule(
 @router.delete(
     "/{schedule_id}",
     operation_id="deleteSchedule",
-    summary="Delete a schedule",
     status_code=204,
     responses=problem_responses(401, 404, 500, 503),
 )
 async def delete_schedule(schedule_id: UUID, services: InjectedServices, user: CurrentUser) -> None:
-    """Runs that have started continue, and their files are kept until they expire."""
+    """Delete a schedule.
+
+    Runs that have started continue, and their files are kept until they expire.
+    """
     await find_schedule(services, user, schedule_id)  # writes the owner to the audit log
     if not await services.schedules.delete(schedule_id, user_id=user.data_owner):
         raise schedules.not_found()
@@ -226,7 +237,6 @@ async def delete_schedule(schedule_id: UUID, services: InjectedServices, user: C
 @router.post(
     "/{schedule_id}:run",
     operation_id="runSchedule",
-    summary="Run a schedule now",
     status_code=202,
     response_model=Accepted,
     responses={
@@ -241,7 +251,9 @@ async def run_schedule(
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Accepted:
-    """Starts a run in addition to those of the calendar, also while the schedule is paused.
+    """Run a schedule now.
+
+    Starts a run in addition to those of the calendar, also while the schedule is paused.
 
     With the window `previous_period` the run exports the last complete period again. With `since_last_run`
     the window of the next run begins where the window of this run ends.
@@ -256,14 +268,16 @@ async def run_schedule(
 @router.get(
     "/{schedule_id}/runs",
     operation_id="listRuns",
-    summary="List the runs of a schedule, newest first",
     response_model=RunPage,
     responses=problem_responses(401, 404, 422, 500, 503),
 )
 async def list_runs(
     schedule_id: UUID, services: InjectedServices, user: CurrentUser, limit: Limit = 20, cursor: Cursor = None
 ) -> RunPage:
-    """Each run is a job. Its file and its manifest have the paths of every job."""
+    """List the runs of a schedule, newest first.
+
+    Each run is a job. Its file and its manifest have the paths of every job.
+    """
     await find_schedule(services, user, schedule_id)
     before = pagination.decode(cursor) if cursor else None
     rows = await services.schedule_reads.runs(schedule_id, before=before, limit=limit + 1)
