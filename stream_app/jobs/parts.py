@@ -1,7 +1,7 @@
 """The parts of large split exports: they are planned, renewed, completed, released and deleted.
 
-The statement that claims jobs claims parts too, see :mod:`stream_app.jobs.queue_sql`. ``lost_claims`` releases
-parts, and ``erasure`` deletes them.
+The statement that claims jobs claims parts too, see :mod:`stream_app.jobs.queue_sql`. ``lost_claims``
+releases parts, and ``erasure`` deletes them.
 """
 
 from collections.abc import Mapping, Sequence
