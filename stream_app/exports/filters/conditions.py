@@ -24,6 +24,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     not_,
+    null,
     or_,
 )
 from sqlalchemy.types import UserDefinedType
@@ -160,7 +161,7 @@ def _condition(
         wanted = {"eq": True, "ne": False}.get(operator, value)
         if not isinstance(wanted, bool):
             raise value_mismatch(field, value, "true or false")
-        return target.is_(None) if wanted else target.is_not(None)
+        return _is_null(target, column) if wanted else _is_filled(target, column)
     if operator in LISTS:
         if not isinstance(value, list) or not 1 <= len(value) <= MAX_VALUES:
             raise value_mismatch(field, value, f"a list of 1 to {MAX_VALUES} values")
@@ -173,6 +174,16 @@ def _condition(
         return DAY_COMPARISONS[operator](target, _cast(day.start, column), _cast(day.end, column))
     moment = whole_days.without_zone(column.kind, value, field)
     return COMPARISONS[operator](target, _typed(column, moment, field))
+
+
+def _is_null(target: ColumnElement[Any], column: Column) -> ColumnElement[bool]:
+    """Return the condition that the value is NULL. ``IS NULL`` would test the fields of a composite value."""
+    return target.is_not_distinct_from(null()) if column.kind is Kind.OTHER else target.is_(None)
+
+
+def _is_filled(target: ColumnElement[Any], column: Column) -> ColumnElement[bool]:
+    """Return the opposite condition. ``IS NOT NULL`` would be no opposite for a composite value."""
+    return target.is_distinct_from(null()) if column.kind is Kind.OTHER else target.is_not(None)
 
 
 def _textual(target: ColumnElement[Any], column: Column, operator: str, value: str) -> ColumnElement[bool]:
@@ -207,7 +218,7 @@ def _in_list(
     wanted = [item for item in values if item is not None]
     with_null = len(wanted) < len(values)
     if not wanted:
-        return target.is_(None) if operator == "in" else target.is_not(None)
+        return _is_null(target, column) if operator == "in" else _is_filled(target, column)
     days, texts = [], []
     for item in wanted:
         day = whole_days.day_of(column.kind, item, zone, field)
@@ -218,10 +229,10 @@ def _in_list(
     if operator == "in":
         found = [_one_of(target, column, texts)] if texts else []
         found += [_within(target, column, days)] if days else []
-        return or_(*found, target.is_(None)) if with_null else or_(*found)
+        return or_(*found, _is_null(target, column)) if with_null else or_(*found)
     others = [_none_of(target, column, texts)] if texts else []
     others += [not_(_within(target, column, days))] if days else []
-    return and_(*others) if with_null else or_(and_(*others), target.is_(None))
+    return and_(*others) if with_null else or_(and_(*others), _is_null(target, column))
 
 
 MAX_RANGES = 20
@@ -265,7 +276,9 @@ def _one_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) ->
 def _none_of(target: ColumnElement[Any], column: Column, texts: Sequence[str]) -> ColumnElement[bool]:
     """Return the opposite condition, for values that are not NULL. Some types have ``=`` without ``<>``."""
     if column.kind is Kind.OTHER:
-        return and_(target.is_not(None), *(target.is_distinct_from(_cast(text, column)) for text in texts))
+        return and_(
+            _is_filled(target, column), *(target.is_distinct_from(_cast(text, column)) for text in texts)
+        )
     return target != all_(_array(column, texts))
 
 

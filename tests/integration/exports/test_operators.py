@@ -248,13 +248,15 @@ async def test_the_operators_of_a_text_type_agree(
 async def test_null_is_treated_equally_by_all_operators(
     database: asyncpg.Connection, schema: str, source: Source
 ) -> None:
-    """V8: two forms of one filter have one result."""
+    """V8, V16: two forms of one filter have one result, also of values with parts that are NULL."""
     await database.execute(
-        "CREATE TABLE t (id int PRIMARY KEY, note text, n int, ip inet);"
-        "INSERT INTO t VALUES (1, 'n1', 1, '10.0.0.1'), (2, NULL, NULL, NULL), (3, 'n3', 3, '10.0.0.3')"
+        "CREATE TYPE pair AS (n int, t text); CREATE DOMAIN couple AS pair;"
+        "CREATE TABLE t (id int PRIMARY KEY, note text, n int, ip inet, pair pair, couple couple);"
+        "INSERT INTO t VALUES (1, 'n1', 1, '10.0.0.1', '(1,)', '(1,)');"
+        "INSERT INTO t VALUES (2); INSERT INTO t VALUES (3, 'n3', 3, '10.0.0.3', '(,)', '(,)')"
     )
     table = await described(source, Dataset(name="t", table=f"{schema}.t"))
-    for column, value in (("note", "n1"), ("n", 1), ("ip", "10.0.0.1")):
+    for column, value in (("note", "n1"), ("n", 1), ("ip", "10.0.0.1"), ("pair", "(1,)"), ("couple", "(1,)")):
         for tests, rows in (
             ({"eq": value}, [1]),
             ({"in": [value]}, [1]),
