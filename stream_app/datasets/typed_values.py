@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
-from stream_app.datasets.written_times import how_to_write, read_date, read_moment
+from stream_app.datasets.written_times import cut_to_microseconds, how_to_write, read_date, read_moment
 from streaming_exporter.errors import Rejected
 
 
@@ -36,6 +36,9 @@ class Kind(StrEnum):
 
 TEMPORAL = frozenset({Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
 """The kinds of dates and times that can be relative to the current time."""
+
+MICROSECONDS = frozenset({Kind.TIME, Kind.TIMESTAMP, Kind.TIMESTAMPTZ})
+"""The kinds of times. PostgreSQL would round further digits of a second, up to the next day."""
 
 _OFFSET = r"[+-]\d{1,5}(?:s|mo|m|h|d|w|y)"
 RELATIVE = re.compile(
@@ -80,17 +83,6 @@ _EXPECTED = {
     Kind.TIMESTAMPTZ: ("a time such as 2026-01-31T13:30:00Z, a date, or a relative time such as now-7d"),
 }
 
-_DROPPED = {
-    "tsrange": (
-        r":\d\d(\.\d+)?\s*([+-]\d|[A-Za-z])|[T ]\d\d\s*[+-]\d",
-        "without offsets, because its times have no zone",
-    ),
-    "daterange": (r"\d:\d", "of dates, without times of day"),
-}
-"""By type of range: a pattern of what PostgreSQL silently ignores in a bound, and what to write instead."""
-_DROPPED |= {name.replace("range", "multirange"): value for name, value in _DROPPED.items()}
-
-
 _CLOCK = r"\d\d:\d\d(:\d\d(\.\d+)?)?"
 _USUAL_TIME = re.compile(_CLOCK, re.ASCII)
 _USUAL_MOMENT = re.compile(rf"\d{{4}}-\d\d-\d\d[T ]{_CLOCK}(Z|[+-](0\d|1[0-5])(:?[0-5]\d)?)?", re.ASCII)
@@ -110,7 +102,7 @@ _UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def checked_text(column: ValueType, value: Any, field: str) -> str:
-    """Check ``value`` and return it as text that PostgreSQL reads.
+    """Check ``value`` and return it as text that PostgreSQL reads. Of a second it has at most six digits.
 
     Raises:
         Rejected: the type of the column has no such value. The text names ``field`` and what is allowed.
@@ -130,13 +122,13 @@ def checked_text(column: ValueType, value: Any, field: str) -> str:
             raise Rejected(f"the column has no value {value!r}", field=field, allowed=column.labels)
     if not isinstance(value, str):
         raise value_mismatch(field, value, _EXPECTED.get(column.kind, "a text"))
-    if (dropped := _DROPPED.get(column.base)) and re.search(dropped[0], value):
-        raise value_mismatch(field, value, f"a {column.base} {dropped[1]}")
     if column.base == "char" and not _ONE_BYTE.fullmatch(value):
         raise value_mismatch(field, value, "one byte, as a character or as \\ and three octal digits")
     parse = _PARSERS.get(column.kind)
     if parse is None:
         return value
+    if column.kind in MICROSECONDS:
+        value = cut_to_microseconds(value)
     try:
         return parse(value)
     except (ValueError, OverflowError) as error:
@@ -211,13 +203,13 @@ def _moment(value: str) -> datetime:
 
 
 def _rewritten(value: str, parsed: time | datetime) -> str:
-    """Return the time as PostgreSQL reads it, with all digits of its second: Python keeps only six."""
+    """Return the time as PostgreSQL reads it, with the digits of its second as they are written."""
     whole = parsed.replace(microsecond=0, tzinfo=None).isoformat()
     return whole + _fraction(value) + ("" if parsed.tzinfo is None else "+00:00")
 
 
 def _fraction(value: str) -> str:
-    """Return the fraction of a time's second with all its digits: Python keeps only six."""
+    """Return the fraction of a time's second as it is written."""
     found = re.search(r"[.,](\d+)", value)
     return f".{found[1]}" if found else ""
 

@@ -16,6 +16,19 @@ _DAY = re.compile(_DATE, re.ASCII)
 _WITH_OFFSET = re.compile(r"(\d{4}-\d\d-\d\d)\s?(Z|[+-]\d\d(?::?\d\d)?)", re.ASCII | re.IGNORECASE)
 _WEEK = re.compile(r"(\d{4})-?W(\d\d)(?:[^-\d].*)?", re.ASCII | re.DOTALL)
 
+_FURTHER_DIGITS = re.compile(r"([.,][0-9]{6})([0-9]+)")
+
+
+def cut_to_microseconds(text: str) -> str:
+    """Return the time that ``text`` is, without the digits of its second after the sixth."""
+    return _FURTHER_DIGITS.sub(r"\1", text, count=1)
+
+
+def is_between_microseconds(text: str) -> bool:
+    """Return whether the time that ``text`` is differs from the one without these digits."""
+    found = _FURTHER_DIGITS.search(text)
+    return found is not None and found[2].strip("0") != ""
+
 
 def read_date(text: str) -> date:
     """Return the day that ``text`` is.

@@ -20,18 +20,22 @@ from sqlalchemy import (
     and_,
     any_,
     cast,
+    false,
     func,
     literal,
     literal_column,
     not_,
     null,
     or_,
+    true,
 )
 from sqlalchemy.types import UserDefinedType
 
-from stream_app.datasets.typed_values import checked_text, value_mismatch
+from stream_app.datasets.typed_values import MICROSECONDS, checked_text, value_mismatch
+from stream_app.datasets.written_times import is_between_microseconds
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters import whole_days
+from stream_app.exports.filters.value_parts import check_parts
 from streaming_exporter.errors import Rejected
 
 UTC_ZONE = ZoneInfo("UTC")
@@ -59,6 +63,16 @@ DAY_COMPARISONS: dict[str, Callable[[Target, Target, Target], ColumnElement[bool
     "gte": lambda column, start, end: column >= start,
 }
 """By operator: the condition for a column, the start of a day, and its end."""
+
+BETWEEN_MICROSECONDS: dict[str, Callable[[Target, Target], ColumnElement[bool]]] = {
+    "eq": lambda column, before: false(),
+    "ne": lambda column, before: true(),
+    "lt": lambda column, before: column <= before,
+    "lte": lambda column, before: column <= before,
+    "gt": lambda column, before: column > before,
+    "gte": lambda column, before: column > before,
+}
+"""By operator: the condition for a time between two microseconds, which no column can have."""
 
 LISTS = ("in", "not_in")
 TEXTUAL = ("prefix", "contains")
@@ -172,8 +186,10 @@ def _condition(
         return _textual(target, column, operator, value)
     if (day := whole_days.day_of(column.kind, value, zone, field)) is not None:
         return DAY_COMPARISONS[operator](target, _cast(day.start, column), _cast(day.end, column))
-    moment = whole_days.without_zone(column.kind, value, field)
-    return COMPARISONS[operator](target, _typed(column, moment, field))
+    constant = _cast(_checked(column, value, field), column)
+    if _is_no_value(column, value):
+        return BETWEEN_MICROSECONDS[operator](target, constant)
+    return COMPARISONS[operator](target, constant)
 
 
 def _is_null(target: ColumnElement[Any], column: Column) -> ColumnElement[bool]:
@@ -197,9 +213,16 @@ def _textual(target: ColumnElement[Any], column: Column, operator: str, value: s
     return found
 
 
-def _typed(column: Column, value: Any, field: str) -> ColumnElement[Any]:
-    """Check ``value`` and return it, cast to the type of the column."""
-    return _cast(checked_text(column, value, field), column)
+def _checked(column: Column, value: Any, field: str) -> str:
+    """Check ``value`` and return it as text that PostgreSQL reads as this value, or as the one before it."""
+    moment = whole_days.without_zone(column.kind, value, field)
+    check_parts(column, moment, field)
+    return checked_text(column, moment, field)
+
+
+def _is_no_value(column: Column, value: Any) -> bool:
+    """Return whether a checked value has more digits than any value of the column."""
+    return column.kind in MICROSECONDS and is_between_microseconds(value)
 
 
 def _cast(text: str, column: Column, suffix: str = "") -> ColumnElement[Any]:
@@ -222,16 +245,20 @@ def _in_list(
     days, texts = [], []
     for item in wanted:
         day = whole_days.day_of(column.kind, item, zone, field)
-        if day is None:
-            texts.append(checked_text(column, whole_days.without_zone(column.kind, item, field), field))
-        else:
+        if day is not None:
             days.append(day)
+            continue
+        text = _checked(column, item, field)
+        if not _is_no_value(column, item):
+            texts.append(text)
     if operator == "in":
         found = [_one_of(target, column, texts)] if texts else []
         found += [_within(target, column, days)] if days else []
-        return or_(*found, _is_null(target, column)) if with_null else or_(*found)
+        return or_(*found, _is_null(target, column)) if with_null else or_(false(), *found)
     others = [_none_of(target, column, texts)] if texts else []
     others += [not_(_within(target, column, days))] if days else []
+    if not others:
+        return _is_filled(target, column) if with_null else true()
     return and_(*others) if with_null else or_(and_(*others), _is_null(target, column))
 
 

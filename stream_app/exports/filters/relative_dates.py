@@ -17,6 +17,7 @@ from stream_app.datasets.typed_values import RELATIVE, TEMPORAL
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters.local_time import instant, wall_of
 from stream_app.exports.filters.whole_days import BEGINNINGS, day_of, day_zone, without_zone
+from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 
 UTC = ZoneInfo("UTC")
@@ -86,7 +87,7 @@ def resolve_parameters(
     value. Local times that name their zone are converted to UTC.
 
     Raises:
-        Rejected: a value names a time zone that does not exist.
+        Rejected: a value names a time zone that does not exist, or that has another offset than the value.
     """
     kinds = {name: TYPES[parameter.type].kind for name, parameter in parameters.items()}
     defaults = {name: item.default for name, item in parameters.items() if is_relative(item.default)}
@@ -102,7 +103,12 @@ def resolve_parameters(
 def _beginning(kind: Kind, value: Any, zone: ZoneInfo, field: str) -> Any:
     """Return the beginning of a day, or a local time that names its zone, as a time in UTC."""
     day = None if zone.key == "UTC" and "[" not in str(value) else day_of(kind, value, zone, field)
-    return without_zone(kind, value, field) if day is None else day.start
+    try:
+        return without_zone(kind, value, field) if day is None else day.start
+    except Rejected as error:
+        if error.code == "bad_filter_value":
+            error.code = "bad_parameter_value"
+        raise
 
 
 def resolve_filters(

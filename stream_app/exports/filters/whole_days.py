@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from stream_app.datasets.typed_values import value_mismatch
 from stream_app.datasets.written_times import read_date, read_moment
 from stream_app.exports.columns import Kind
 from stream_app.exports.filters.local_time import DAY, instant, start_of
@@ -94,7 +95,7 @@ def without_zone(kind: Kind, value: Any, field: str) -> Any:
     """Return a local time that names its zone as a time in UTC; any other value as it is.
 
     Raises:
-        Rejected: there is no time zone of the name in ``value``.
+        Rejected: there is no time zone of the name in ``value``, or its offset is not that of the zone.
     """
     found = _LOCAL.fullmatch(value) if kind in TIMESTAMPS and isinstance(value, str) else None
     if found is None:
@@ -103,12 +104,23 @@ def without_zone(kind: Kind, value: Any, field: str) -> Any:
     try:
         wall = read_moment(found[1])
         if wall.tzinfo is not None:
-            return found[1]  # the offset and the zone say the same
+            _check_offset(wall, found, field)
+            return found[1]
         moment = instant(wall.replace(microsecond=0), zone)
     except (ValueError, OverflowError):
         return value
     fraction = re.search(r"[.,](\d+)", found[1])
     return f"{moment.replace(tzinfo=None).isoformat()}{'.' + fraction[1] if fraction else ''}+00:00"
+
+
+def _check_offset(moment: datetime, written: re.Match[str], field: str) -> None:
+    """Check that the time zone has the offset of the time. ``Z`` says nothing about it (RFC 9557, 2.2)."""
+    offset = moment.astimezone(ZoneInfo(written[2])).utcoffset()
+    if written[1][-1] not in "Zz" and offset != moment.utcoffset():
+        shown = moment.astimezone(ZoneInfo(written[2])).isoformat()
+        raise value_mismatch(
+            field, written[0], f"an offset that {written[2]} has at this time, such as {shown}[{written[2]}]"
+        )
 
 
 @lru_cache(maxsize=20_000)

@@ -1,6 +1,11 @@
 """Operators: each offered operator works, and those of one type agree."""
 
 from base64 import b64encode
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
+from itertools import product
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 from uuid import UUID
 
@@ -280,14 +285,14 @@ async def test_null_is_treated_equally_by_all_operators(
     [
         ("timestamp", "2026-01-31T02:00:00+02:00", "2026-01-31 00:00"),
         ("timestamp", "2026-01-31T00:00:00Z", "2026-01-31 00:00"),
-        ("timestamp", "2026-01-30T19:00:00.1234567-05:00", "2026-01-31 00:00:00.123457"),
+        ("timestamp", "2026-01-30T19:00:00.1234560-05:00", "2026-01-31 00:00:00.123456"),
         ("timestamp", "2026-W05-6T00:00:00", "2026-01-31 00:00"),
         ("timestamp", "2026-01-31", "2026-01-31 00:00"),
         ("timestamptz", "2026-01-31T02:00:00+02:00", "2026-01-31 00:00+00"),
         ("timestamptz", "2026-01-31T00:00:00,5", "2026-01-31 00:00:00.5+00"),
         ("timestamptz", "2026-01-31", "2026-01-31 00:00+00"),
         ("timestamptz", "2026-01-31T00", "2026-01-31 00:00+00"),
-        ("timestamptz", "2026-01-31T16:30:00.1234567+16:30", "2026-01-31 00:00:00.123457+00"),
+        ("timestamptz", "2026-01-31T16:30:00.1234560+16:30", "2026-01-31 00:00:00.123456+00"),
         ("timestamptz", "2026-01-30T00:01-23:59", "2026-01-31 00:00+00"),
         ("timestamptz", "2026-01-31T00:00:30+00:00:30", "2026-01-31 00:00+00"),
         ("timestamptz", "2026-01-31T00:00:30+00:00:30.5", None),
@@ -324,6 +329,86 @@ async def test_no_part_of_a_time_is_dropped(
             await selected(source, table, filters={"at": value})
     else:
         assert await selected(source, table, filters={"at": value}) == [1]
+
+
+HOLDS: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": eq, "ne": ne, "lt": lt, "lte": le, "gt": gt, "gte": ge,
+    "in": lambda row, values: row in values, "not_in": lambda row, values: row not in values,
+}  # fmt: skip
+
+
+async def test_all_digits_of_a_second_are_compared(
+    database: asyncpg.Connection, schema: str, source: Source
+) -> None:
+    """V4, V8: PostgreSQL rounds a constant to microseconds, and so the end of a day to the next day."""
+    seconds = [Decimal(text) for text in ("59.999998", "59.999999", "60", "60.000001")]
+    await database.execute(
+        "CREATE TABLE t (id int PRIMARY KEY, at timestamp, moment timestamptz, clock time)"
+    )
+    for number, second in enumerate(seconds, 1):
+        at = f"'2026-01-31 23:59'::timestamp + '{second} s'"
+        clock = f"23:59:{second}" if second < 60 else "24:00"
+        await database.execute(f"INSERT INTO t VALUES ({number}, {at}, {at}, '{clock}')")
+    table = await described(source, Dataset(name="t", table=f"{schema}.t", order=("id",)))
+    forms = {
+        "at": ("2026-01-31T23:59:{}", "2026-02-01T01:59:{}+02:00", "2026-02-01T00:59:{}[Europe/Berlin]"),
+        "moment": ("2026-01-31T23:59:{}Z", "2026-02-01T01:59:{}+02", "2026-02-01T00:59:{}[Europe/Berlin]"),
+        "clock": ("23:59:{}", "T23:59:{}"),
+    }
+    for digits in ("59.9999980", "59.9999984", "59.9999989", "59,9999999", "59.999999999"):
+        second = Decimal(digits.replace(",", "."))
+        for column, operator in product(forms, HOLDS):
+            is_list = operator in ("in", "not_in")
+            rows = [
+                n for n, row in enumerate(seconds, 1) if HOLDS[operator](row, [second] if is_list else second)
+            ]
+            for form in forms[column]:
+                value: Any = form.format(digits)
+                tests = {operator: [value] if is_list else value}
+                assert await selected(source, table, filters={column: tests}) == rows, (column, tests)
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        (
+            "timestamp",
+            ["2026-01-31", "20260131", "2026-01-31 10:00", "2026-01-31T10:00:00.5", "20260131T100000"],
+        ),
+        ("date", ["2026-01-31", "20260131"]),
+        ("time", ["10:00", "10:00:00.5", "100000"]),
+    ],
+)
+async def test_what_postgresql_ignores_in_a_part_of_a_value_is_refused(
+    database: asyncpg.Connection, schema: str, source: Source, kind: str, texts: list[str]
+) -> None:
+    """V4: in the bounds of own ranges and multiranges, and in the fields of composite types."""
+    await database.execute(
+        f"CREATE TYPE span AS RANGE (subtype = {kind}, multirange_type_name = spans);"
+        f"CREATE TYPE visit AS (note text, at {kind}, during span);"
+        "CREATE TABLE t (id int PRIMARY KEY, span span, spans spans, visit visit)"
+    )
+    table = await described(source, Dataset(name="t", table=f"{schema}.t"))
+    ends = ["", "+02", "-05:00", " +0530", "Z", " z", " CET", " Europe/Berlin", " UTC", "T10:00"]
+    ends += [] if kind == "time" else [" BC"]
+    refused: dict[str, bool] = {}
+    for text, end in product(texts, ends):
+        with suppress(asyncpg.DataError):
+            whole, plain = [
+                await database.fetchval(f"SELECT '{each}'::{kind}::text") for each in (text + end, text)
+            ]
+            refused[text + end] = end != "" and whole == plain
+    assert sum(refused.values()) > len(texts) * 4
+    for text in refused:
+        for column, value in (
+            ("span", f'["{text}",)'), ("spans", f'{{(,"{text}")}}'), ("visit", f'(" (,","{text}",)'),
+            ("visit", f'(x,,"[,""{text}""]")'),
+        ):  # fmt: skip
+            if refused[text]:
+                with pytest.raises(Rejected, match=rf"^filters\.{column}: expected a .*with"):
+                    await selected(source, table, filters={column: value})
+            else:
+                assert await selected(source, table, filters={column: value}) == []
 
 
 async def test_bytes_are_found_by_the_text_that_files_have(

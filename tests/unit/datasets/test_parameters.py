@@ -45,6 +45,8 @@ VALID: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
     ({"type": "date", "default": "start_of_month"}, {}, "2026-01-01"),
     ({"type": "date", "choices": ["2026-01-31"]}, {"p": "today"}, "2026-01-31"),
     ({"type": "timestamp"}, {"p": "2026-01-31T02:00:00+02:00"}, "2026-01-31T00:00:00"),
+    ({"type": "timestamptz"}, {"p": "2026-01-31T23:59:59.9999999Z"}, "2026-01-31T23:59:59.999999Z"),
+    ({"type": "time"}, {"p": "23:59:59.999999999"}, "23:59:59.999999"),
     ({"type": "text", "default": "today"}, {}, "today"),
 ]
 

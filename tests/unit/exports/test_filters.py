@@ -7,11 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from stream_app.exports.columns import Column, Kind
+from stream_app.exports.columns import Column, DataType, Kind
 from stream_app.exports.filters.conditions import conditions, operators
 from stream_app.exports.queries.row_query import reference
 from stream_app.exports.queries.sql_text import render
 from streaming_exporter.errors import Rejected
+
+LOCAL = DataType("timestamp", Kind.TIMESTAMP)
+DAYS = DataType("datemultirange", bounds=DataType("date", Kind.DATE), is_multirange=True)
+VISIT = DataType(
+    "visit",
+    fields=(
+        ("note", DataType("text", Kind.TEXT)),
+        ("at", LOCAL),
+        ("ended", DataType("timestamptz", Kind.TIMESTAMPTZ)),
+        ("days", DAYS),
+        ("hours", DataType("hours", bounds=DataType("time", Kind.TIME))),
+    ),
+)
+"""A composite type with a range of its own."""
 
 COLUMNS = {
     column.name: column
@@ -28,8 +42,11 @@ COLUMNS = {
         Column("status", "device_status", "device_status", Kind.ENUM, labels=("active", "revoked")),
         Column("tags", "text[]", "text", Kind.ARRAY),
         Column("address", "inet", "inet", Kind.OTHER),
-        Column("shift", "tsrange", "tsrange", Kind.OTHER),
-        Column("days", "datemultirange", "datemultirange", Kind.OTHER),
+        Column("shift", "tsrange", "tsrange", Kind.OTHER, shape=DataType("tsrange", bounds=LOCAL)),
+        Column("days", "datemultirange", "datemultirange", Kind.OTHER, shape=DAYS),
+        Column("visit", "visit", "visit", Kind.OTHER, shape=VISIT),
+        Column("clock", "timetz", "timetz", Kind.OTHER),
+        Column("length", "interval", "interval", Kind.INTERVAL),
     )
 }
 
@@ -129,6 +146,82 @@ def test_every_operator_of_every_column_is_accepted() -> None:
                 where({column.name: {operator: values.get(operator, "x")}})
             except Rejected as error:
                 assert error.code != "unknown_operator"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "refused"),
+    [
+        (
+            "visit",
+            '("10:00+02, ""x""",2026-01-31 10:00,2026-01-31 10:00+02,"{[2026-01-31,)}","[10:00,)")',
+            "",
+        ),
+        ("visit", "(,,,,)", ""),
+        ("visit", "(no composite value", ""),
+        ("visit", "(a,2026-01-31 10:00 BC,2026-01-31 10:00:00.123456000Z,{},empty)", ""),
+        ("visit", "(a,2026-01-31 10:00+02,,,)", "without offsets"),
+        ("visit", "(a,2026-01-31Z,,,)", "without offsets"),
+        ("visit", '(a,"2026-01-31 10:00 Europe/Berlin",,,)', "without offsets"),
+        ("visit", '("a, b","2026-01-31 10:00:00.1234561",,,)', "six digits"),
+        ("visit", "(a,,2026-01-31 10:00:00.1234560001Z,,)", "six digits"),
+        ("visit", '(a,,,"{[2026-01-31,2026-02-01),(2026-02-01 10:00,)}",)', "without times of day"),
+        ("visit", '(a,,,"{[2026-01-31,""2026-02-01 +02"")}",)', "without times of day"),
+        ("visit", '(a,,,,"[10:00,""20:00 +02"")")', "without dates or offsets"),
+        ("visit", "(a,,,,'[10:00\\,20:00\\+02)')", "without dates or offsets"),
+        ("visit", '(a,,,,"[10:00,23:59:59.9999999]")', "six digits"),
+        ("shift", "[2026-01-31,2026-01-31 23:59:59.9999999]", "six digits"),
+        ("shift", "[2026-01-31+02,)", "without offsets"),
+        ("shift", '["2026-01-31 10:00\\+02",)', "without offsets"),
+        ("shift", "[-infinity,2026-01-31T10:00:00.1234560)", ""),
+        ("clock", "23:59:59.9999999+02", "six digits"),
+        ("clock", "23:59:59.999999+02", ""),
+        ("length", "0.9999999 s ago", "six digits"),
+        ("length", "PT0.9999999S", "six digits"),
+        ("length", "P0.1234567D", ""),
+    ],
+)
+def test_a_time_within_a_value_is_not_rounded_and_no_part_of_it_is_ignored(
+    column: str, value: str, refused: str
+) -> None:
+    """V4: PostgreSQL alone reads these values."""
+    for tests in (value, {"lte": value}, {"not_in": ["x", value]}):
+        if refused:
+            with pytest.raises(
+                Rejected, match=rf"^filters\.{column}(\.\w+)?: expected an? .*{refused}.*, got"
+            ):
+                where({column: tests})
+        else:
+            where({column: tests})
+
+
+BEFORE, AFTER = "2026-01-31T23:59:59.999999Z", "2026-01-31T23:59:59.9999999Z"
+
+
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        ({"lte": AFTER}, f"<= CAST('{BEFORE}' AS timestamp with time zone)"),
+        ({"lt": AFTER}, f"<= CAST('{BEFORE}' AS timestamp with time zone)"),
+        ({"gt": AFTER}, f"> CAST('{BEFORE}' AS timestamp with time zone)"),
+        ({"gte": AFTER}, f"> CAST('{BEFORE}' AS timestamp with time zone)"),
+        ({"lt": BEFORE.replace("Z", "000Z")}, f"< CAST('{BEFORE}' AS timestamp with time zone)"),
+        (
+            {"gte": AFTER.replace("Z", "[Asia/Tokyo]")},
+            "> CAST('2026-01-31T14:59:59.999999+00:00' AS timestamp",
+        ),
+        ({"eq": AFTER}, "false"),
+        ({"ne": AFTER}, "true"),
+        ({"in": [AFTER, AFTER]}, "false"),
+        ({"in": [AFTER, None]}, "IS NULL"),
+        ({"not_in": [AFTER]}, "true"),
+        ({"not_in": [AFTER, None]}, "IS NOT NULL"),
+        ({"in": [AFTER, BEFORE]}, f"""= ANY (CAST('{{"{BEFORE}"}}' AS timestamp with time zone[]))"""),
+    ],
+)
+def test_a_time_between_two_microseconds(tests: dict[str, Any], expected: str) -> None:
+    """V4: .NET ends a day with seven digits, Java with nine. PostgreSQL would make it the next day."""
+    found = where({"created_at": tests})
+    assert found.removeprefix('"created_at" ').startswith(expected)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))

@@ -109,6 +109,36 @@ def test_a_local_time_can_name_its_zone(value: Any, expected: Any) -> None:
     assert without_zone(Kind.TIMESTAMPTZ, value, "f") == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ("2026-01-31T12:00+01:00[Europe/Berlin]", True),
+        ("2026-07-31T12:00+02:00[Europe/Berlin]", True),
+        ("2026-10-25T02:30+01:00[Europe/Berlin]", True),
+        ("2026-10-25T02:30+02:00[Europe/Berlin]", True),
+        ("2026-01-31T12:00Z[Europe/Berlin]", True),
+        ("2026-01-31T12:00+05:00[Europe/Berlin]", False),
+        ("2026-07-31T12:00+01:00[Europe/Berlin]", False),
+        ("2026-01-31T12:00+00:00[Europe/Berlin]", False),
+    ],
+)
+def test_an_offset_is_that_of_the_zone(value: str, accepted: bool) -> None:
+    """V4: RFC 9557, section 3.4. Otherwise one of the two would be ignored."""
+    now, parameters = NOW, {"at": Parameter(type="timestamptz")}
+    if accepted:
+        assert without_zone(Kind.TIMESTAMPTZ, value, "f") == value.partition("[")[0]
+        assert resolve_parameters({"at": value}, parameters, now, UTC_ZONE) == {"at": value.partition("[")[0]}
+        return
+    with pytest.raises(
+        Rejected, match=r"^f: expected an offset that Europe/Berlin has at this time"
+    ) as error:
+        without_zone(Kind.TIMESTAMPTZ, value, "f")
+    assert error.value.code == "bad_filter_value"
+    with pytest.raises(Rejected) as error:
+        resolve_parameters({"at": value}, parameters, now, UTC_ZONE)
+    assert error.value.code == "bad_parameter_value"
+
+
 @given(st.lists(st.dates(date(2026, 1, 1), date(2026, 2, 15)), min_size=1))
 def test_joined_days_are_the_same_days(days: list[date]) -> None:
     def as_day(day: date) -> Day:
