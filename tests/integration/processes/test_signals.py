@@ -59,6 +59,35 @@ def stop(process: "subprocess.Popen[str]") -> tuple[int, float]:
     return process.wait(patient(30)), time.monotonic() - began
 
 
+FINALIZERS = {
+    "method": "class Ends:\n    def __del__(self):\n        stop()\nEnds()",
+    "weak reference": "ended = {1}\nreference = weakref.ref(ended, lambda _: stop())\ndel ended",
+    "garbage collection": "gc.callbacks.append(lambda *_: stop())\ngc.collect()",
+}
+"""Parts of a program in which Python ignores exceptions, and in each a signal that arrives just then."""
+
+
+@pytest.mark.parametrize("finalizer", FINALIZERS)
+def test_a_signal_in_a_finalizer_is_not_lost(finalizer: str) -> None:
+    program = f"""
+import gc, os, signal, time, weakref
+from stream_app.termination import exit_on_sigterm
+
+left = [signal.SIGTERM]
+
+def stop():
+    while left:
+        os.kill(os.getpid(), left.pop())
+
+exit_on_sigterm()
+{FINALIZERS[finalizer]}
+assert not left
+time.sleep({patient(10)})
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (EXIT_CODE, "")
+
+
 def test_a_worker_that_waits_for_kafka_ends(stack: Stack, tmp_path: Path) -> None:
     """Its log says why it waits."""
     env = stack.environment() | {"EXPORTER_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_ports(1)[0]}"}
