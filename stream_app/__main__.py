@@ -46,7 +46,8 @@ def worker() -> None:
         import faust
         import uvloop
 
-        from stream_app.app import create_app, create_worker_health
+        from stream_app.composition.health import create_worker_health
+        from stream_app.composition.worker import create_app
         from stream_app.observability import metrics, telemetry
         from stream_app.setting_errors import warn_of_unknown_settings
         from stream_app.worker.health import wait_for_topics

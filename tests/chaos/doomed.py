@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-import stream_app.app
+import stream_app.composition.components
 import stream_app.kafka.faust_app
 from stream_app.destinations.s3 import S3Session
 from stream_app.destinations.sftp import SftpSession
@@ -252,7 +252,7 @@ class HastyStore(ObjectStore):
 def arm() -> None:
     """Shorten the sessions and the retries of the store; if ``DOOMED`` is set, wrap all points."""
     vars(stream_app.kafka.faust_app)["App"] = HastyApp
-    vars(stream_app.app)["ObjectStore"] = HastyStore
+    vars(stream_app.composition.components)["ObjectStore"] = HastyStore
     folder = os.environ.get("DOOMED")
     if folder is None:
         return

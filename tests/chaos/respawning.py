@@ -18,7 +18,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["stream_app.app", "stream_app.__main__", "tests.chaos.doomed"])
+FORKED.set_forkserver_preload(["stream_app.composition.worker", "stream_app.__main__", "tests.chaos.doomed"])
 
 
 def keep_worker(folder: Path, log: Path, environment: Mapping[str, str], cwd: Path) -> BaseProcess:

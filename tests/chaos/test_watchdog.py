@@ -162,7 +162,7 @@ SABOTAGE = {
 SCRIPT = """
 import asyncio
 import os
-import stream_app.app as wiring
+import stream_app.composition.worker as wiring
 create = wiring.create_app
 
 def create_app(settings):

@@ -17,7 +17,7 @@ from faust.types.tuples import ConsumerMessage
 from playwright.sync_api import Browser, Locator, Route, expect
 
 from producers.tokens import sign_token
-from stream_app.app import create_app
+from stream_app.composition.worker import create_app
 from stream_app.doctor.findings import FindingFactory
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings

@@ -18,7 +18,7 @@ from faust.types.tuples import ConsumerMessage
 from api.operations.dead_letters import DeadLetters, without_values
 from producers import dead_letter_marks
 from producers.dead_letter_topic import Selection, newest, parse_id
-from stream_app.app import create_app
+from stream_app.composition.worker import create_app
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Retryable, Unreadable, UsageError

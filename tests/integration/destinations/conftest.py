@@ -17,7 +17,7 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dev.s3 import S3Service
-from stream_app.app import create_sender
+from stream_app.composition.sender import create_sender
 from stream_app.datasets.destinations import Destination, S3Destination, SftpDestination
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.registry import Datasets

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from faust.types import EventT
 
-from stream_app.app import create_app
+from stream_app.composition.worker import create_app
 from stream_app.kafka.event_producer import TRUNCATED_SIZES, EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable

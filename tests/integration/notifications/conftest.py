@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from stream_app.app import create_sender
+from stream_app.composition.sender import create_sender
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status

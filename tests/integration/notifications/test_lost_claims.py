@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from stream_app.app import create_sender
+from stream_app.composition.sender import create_sender
 from stream_app.db.engine import create_engine
 from stream_app.notifications import outbox_sql
 from stream_app.notifications.models import Channel

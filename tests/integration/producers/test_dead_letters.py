@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dev.stack import Stack
 from producers.__main__ import cli
-from stream_app.app import create_app
+from stream_app.composition.worker import create_app
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from stream_app.app import create_sender
+from stream_app.composition.sender import create_sender
 from stream_app.jobs.queue import JobQueue
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.notifications.models import Channel

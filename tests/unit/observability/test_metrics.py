@@ -125,7 +125,7 @@ def test_only_errors_of_a_library_count_for_a_part(error: Exception, kind: str) 
 
 def test_all_temporary_faults_are_failures_of_the_service() -> None:
     """A request cannot avoid them, unlike a refusal."""
-    import_module("stream_app.app")  # which has all parts of a worker
+    import_module("stream_app.composition.worker")  # which has all parts of a worker
     temporary, refused = ({kind.code for kind in family(base)} for base in (Retryable, Rejected))
     assert {"waits_for_operator", "temporary_disk", "snapshot_lost", "no_free_connection"} <= temporary
     assert [code for code in (*temporary, "worker_lost") if not metrics.is_failure_of_service(code)] == []

@@ -1,0 +1,1 @@
+"""Builds a worker: the only place where its components are created and connected."""

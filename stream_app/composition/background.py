@@ -1,0 +1,85 @@
+"""Adds the tasks that run beside the agents of a worker, and says how long a worker needs to stop."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from stream_app.composition.components import WorkerComponents
+from stream_app.composition.sender import create_sender
+from stream_app.db.listener import listen
+from stream_app.exports.live_datasets import datasets_watcher
+from stream_app.exports.sources.monitor import SourceMonitor
+from stream_app.garbage_collection import exclude_started_objects
+from stream_app.kafka.stopping import CLOSE_SECONDS
+from stream_app.notifications.models import Channel
+from stream_app.notifications.sender import REST_SECONDS, SETTLE_SECONDS
+from stream_app.observability import metrics
+from stream_app.retries import retry_until_possible
+from stream_app.settings import Settings
+from stream_app.worker.background_tasks import add_background_tasks
+from stream_app.worker.dispatcher import DRAIN_SECONDS
+from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK_0_1, BucketCleaner
+from stream_app.worker.maintenance.job_cleaner import JobCleaner
+from stream_app.worker.maintenance.request_relay import RequestRelay
+
+SHUTDOWN_SECONDS = CLOSE_SECONDS + 7
+"""Seconds that a worker has to close its connections after its exports have ended.
+
+Beside :data:`CLOSE_SECONDS` it needs 2 to sign off, 2 to end its tasks and 2 to send its last traces."""
+
+
+def create_background_tasks(worker: WorkerComponents) -> None:
+    """Add the tasks that run beside the agents, and what happens when the worker stops."""
+    settings, connections, store = worker.settings, worker.connections, worker.store
+    dispatcher, presence, replay = worker.dispatcher, worker.presence, worker.replay
+    storage, sources, plan_sources = connections.storage, connections.sources, connections.plan_sources
+    sender = create_sender(settings, connections.database, storage, worker.name, datasets=worker.datasets)
+    relay = RequestRelay(store.admission, worker.emit.publish_all)
+    bucket_cleaner = BucketCleaner(store, storage, settings, worker.datasets)
+    job_cleaner = JobCleaner(store, settings.history)
+    monitor = SourceMonitor(sources)
+    watcher = datasets_watcher(
+        settings, worker.datasets, sources, plan_sources, then=metrics.begin_ended_jobs
+    )
+
+    async def work() -> None:
+        """Claim jobs as soon as the bucket exists. Until then requests are only admitted."""
+        await retry_until_possible(storage.call, storage.ensure_bucket)
+        await replay.wait()
+        exclude_started_objects()
+        await dispatcher.work()
+
+    async def rescue() -> None:
+        await replay.wait()
+        await dispatcher.rescue()
+
+    def tasks() -> tuple[Coroutine[Any, Any, None], ...]:
+        return (
+            work(),
+            dispatcher.heartbeat(),
+            presence.run(),
+            replay.run(),
+            rescue(),
+            relay.run(),
+            store.clock.run(),
+            *(sender.run(channel) for channel in Channel),
+            sender.settle_expired(),
+            listen(settings, dispatcher.wake, application=worker.name, shared_lock=CLEANING_LOCK_0_1),
+            bucket_cleaner.run(),
+            job_cleaner.run(),
+            monitor.run(),
+            watcher.run(),
+        )
+
+    async def drain() -> None:
+        await asyncio.gather(dispatcher.drain(settings.drain_seconds), sender.drain())
+        await presence.leave()
+
+    add_background_tasks(worker.app, tasks, drain=drain, close=connections.close)
+
+
+def stop_timeout(settings: Settings) -> float:
+    """Return the seconds that a worker has to stop: the longest drain, and closing its connections."""
+    exports = settings.drain_seconds + DRAIN_SECONDS
+    deliveries = settings.delivery_timeout_seconds + SETTLE_SECONDS + REST_SECONDS
+    return max(exports, deliveries) + SHUTDOWN_SECONDS
