@@ -49,7 +49,7 @@ def create_app(settings: Settings, *, host: str | None = None) -> FastAPI:
         with telemetry.exporting_spans("exporter-api", f"{socket.gethostname()}-{os.getpid()}"):
             async with open_services(settings) as services:
                 app.state.services = services
-                async with metrics_server.served(services):
+                async with metrics_server.serve_metrics(services):
                     yield {STOP: services.job_waits.stop}
 
     app = FastAPI(

@@ -16,7 +16,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import find_dataset, of_member
 from stream_app.exports.bundles.archive import member_compression
-from stream_app.exports.bundles.requests import settled_member
+from stream_app.exports.bundles.requests import resolve_member
 from stream_app.exports.files.compression import CompressedFile, Compression, compression_for
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.plugins import ordinary_errors
@@ -117,7 +117,7 @@ async def _estimate_bundle(
 
     async def estimate_member(member: Dataset, table: SourceTable) -> Estimate | None:
         try:
-            wanted = await asyncio.to_thread(settled_member, bundle, member, table, request, now)
+            wanted = await asyncio.to_thread(resolve_member, bundle, member, table, request, now)
             return await _estimate(services, table, wanted, compression)
         except EstimateTimedOut:
             return None

@@ -34,7 +34,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(services: ApiServices) -> AsyncIterator[None]:
+async def serve_metrics(services: ApiServices) -> AsyncIterator[None]:
     """Serve the metrics, the liveness and the readiness on a port of their own until the end of the block.
 
     Without ``EXPORTER_METRICS_PORT`` it serves nothing. If the port cannot be opened, this is logged, and the

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.auth.authenticator import User
 from api.jobs.validation import dataset_for, validated_event
-from api.schedules.grants import claims_of, granted
+from api.schedules.grants import claims_of, grant_columns
 from api.schedules.schemas import ScheduleOrder
 from api.services import ApiServices
 from stream_app.schedules.calendar import Calendar
@@ -48,7 +48,7 @@ def given_by(
     if user.id == owner:
         dataset_for(services, user, order.export_type)
     claims = claims_of(services, user, owner, order, current)
-    grants = granted(services, user, owner, order, current, claims)
+    grants = grant_columns(services, user, owner, order, current, claims)
     _, request = validated_event(services, owner, order, claims=claims)
     columns = {
         **{

@@ -56,7 +56,7 @@ def claims_of(
     return dict((current.claims if current is not None else None) or {})
 
 
-def granted(
+def grant_columns(
     services: ApiServices,
     user: User,
     owner: str,
@@ -85,7 +85,7 @@ def granted(
     return {**values, "all_rows_until": now + rights.grant}
 
 
-async def renewed(
+async def renew_grants(
     services: ApiServices, user: User, schedule: Schedule, now: datetime, connection: AsyncConnection
 ) -> Schedule:
     """Return the schedule for a run that ``user`` starts, with the grants renewed if they are its owner.

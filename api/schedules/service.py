@@ -14,7 +14,7 @@ from api.errors import RETRY_SECONDS, Problem
 from api.jobs.submission import in_doubt, too_many
 from api.jobs.validation import check_against_table, refuse_large
 from api.schedules.given import given_by
-from api.schedules.grants import end_lost_grants, renewed
+from api.schedules.grants import end_lost_grants, renew_grants
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from api.schedules.windows import change_gaps, column_kinds, is_due, next_window_start
 from api.services import ApiServices
@@ -294,7 +294,7 @@ async def _record(services: ApiServices, user: User, schedule_id: UUID, job_id: 
         schedule = await services.schedules.lock(connection, schedule_id, user_id=user.data_owner)
         if schedule is None:
             raise not_found()
-        schedule = await renewed(services, user, schedule, now, connection)
+        schedule = await renew_grants(services, user, schedule, now, connection)
         run, job = _planned(services, schedule, now, job_id)
         job = replace(job, traceparent=tracing.current_span().traceparent)
         refuse_large(request_event_of(job).encode())

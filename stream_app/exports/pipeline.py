@@ -29,19 +29,19 @@ from stream_app.exports.files.file_limit import FileLimit
 from stream_app.exports.files.file_writer import FileKind, FileWriter, WrittenFiles
 from stream_app.exports.files.passwords import FilePasswords
 from stream_app.exports.formats.base import Format
-from stream_app.exports.preparation import document_of, prepared
+from stream_app.exports.preparation import document_of, prepare_statement
 from stream_app.exports.queries.deletions import (
     deletions_request,
     has_deletions,
     live_request,
     require_visible,
 )
-from stream_app.exports.queries.presentation import settled_options
+from stream_app.exports.queries.presentation import resolve_options
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery
 from stream_app.exports.queries.windows import check_window_columns, with_window
 from stream_app.exports.reading.largest_row import too_large_row
 from stream_app.exports.reading.refused_values import naming_refused_value
-from stream_app.exports.reading.row_estimate import estimating
+from stream_app.exports.reading.row_estimate import estimate_while_running
 from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.reading.row_reader import ParallelReading, RowReader
 from stream_app.exports.reading.row_transfer import RowStream, RowTransfer
@@ -180,7 +180,7 @@ class _DatasetExport:
         task, table, part = self.task, self.table, self.task.part
         requests = await self._requests()
         row_range = None if part is None else RowRange.from_json(part.range)
-        rows, statement = await prepared(table, requests.rows, self.output, requests.zone, row_range)
+        rows, statement = await prepare_statement(table, requests.rows, self.output, requests.zone, row_range)
         async with self.source.snapshot(
             f"exporter {task.name}",
             search_path=table.search_path,
@@ -226,7 +226,7 @@ class _DatasetExport:
         """
         table, window = self.table, self.task.window
         request = table.resolve(with_window(table, self.task.request, window), self.task.requested_at)
-        options, zone = await settled_options(request.options, table.dataset, self.source.fetch)
+        options, zone = await resolve_options(request.options, table.dataset, self.source.fetch)
         request = request.model_copy(update={"options": options})
         require_visible(self.dataset, table.dataset, window)
         if window is None:
@@ -283,7 +283,7 @@ class _DatasetExport:
         max_bytes = None if live.writer.limit.is_asked else file_limits.max_bytes
         transfer = RowTransfer(snapshot, self.exporter.threads, max_bytes, self.progress)
         try:
-            async with estimating(self.task, self.source, self.table, rows, self.progress):
+            async with estimate_while_running(self.task, self.source, self.table, rows, self.progress):
                 if requests.deletions is None:
                     return await transfer.run(live)
                 other = await self._deletions(snapshot, live.writer, requests.deletions, requests)
@@ -299,7 +299,7 @@ class _DatasetExport:
     ) -> RowStream:
         """Return how the deletions of a run are read and written. ``writer`` is that of its rows."""
         kind = writer.kind
-        rows, statement = await prepared(self.table, request, self.output, requests.zone)
+        rows, statement = await prepare_statement(self.table, request, self.output, requests.zone)
         await check_row_count(snapshot, rows, self._limits.of_rows(requests.rows))
         document = document_of(self.table, request, rows, kind.document.as_of, writer.limit.bytes)
         # Over one connection: the last of several ends the transaction, which the rows still need.

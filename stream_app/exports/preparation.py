@@ -22,7 +22,7 @@ _known: LRUCache[Any, bool] = LRUCache(50)
 """What was prepared before, so that the SQL of its columns and its format is at hand."""
 
 
-async def prepared(
+async def prepare_statement(
     table: SourceTable,
     request: ExportRequest,
     output: Format,

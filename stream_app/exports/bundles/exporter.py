@@ -24,7 +24,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.parameters import given_parameters
 from stream_app.datasets.rights import check_rows, of_member, visible_dataset
 from stream_app.exports.bundles.members import BundleFacts, Member, MemberFeed
-from stream_app.exports.bundles.requests import settled_member
+from stream_app.exports.bundles.requests import resolve_member
 from stream_app.exports.bundles.writer import BundleWriter
 from stream_app.exports.files.compression import compression_for
 from stream_app.exports.files.encryption import encryption_for
@@ -32,8 +32,8 @@ from stream_app.exports.files.writing_errors import writing_errors
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.excel.format import ExcelFormat
 from stream_app.exports.plugins import ordinary_errors
-from stream_app.exports.preparation import document_of, prepared
-from stream_app.exports.queries.presentation import label_for, settled_options
+from stream_app.exports.preparation import document_of, prepare_statement
+from stream_app.exports.queries.presentation import label_for, resolve_options
 from stream_app.exports.queries.windows import check_window_columns
 from stream_app.exports.reading.largest_row import too_large_row
 from stream_app.exports.reading.pipe import PipeClosed
@@ -41,7 +41,7 @@ from stream_app.exports.reading.refused_values import naming_refused_value
 from stream_app.exports.reading.row_estimate import estimated_rows
 from stream_app.exports.reading.row_reader import ParallelReading, RowReader
 from stream_app.exports.reading.snapshot_checks import check_row_count, check_storage, check_table
-from stream_app.exports.reading.watched_sinks import limited, watched
+from stream_app.exports.reading.watched_sinks import limit_sink, watch_sink
 from stream_app.exports.sources.errors import source_errors, time_limit_exceeded
 from stream_app.exports.sources.message_too_long import MessageTooLong
 from stream_app.exports.sources.snapshot import Snapshot, single_value
@@ -107,10 +107,10 @@ async def _member(
     try:
         if task.window is not None:
             check_window_columns(table, has_deletions=False)
-        request = settled_member(bundle, dataset, table, task.request, task.requested_at, task.window)
-        options, zone = await settled_options(request.options, table.dataset, source.fetch)
+        request = resolve_member(bundle, dataset, table, task.request, task.requested_at, task.window)
+        options, zone = await resolve_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
-        rows, statement = await prepared(table, request, output, zone)
+        rows, statement = await prepare_statement(table, request, output, zone)
     except Rejected as error:
         raise of_member(bundle, dataset, error) from error
     # The name is that of the whole export; the pages of each dataset have that of the dataset.
@@ -307,7 +307,7 @@ class _BundleExport:
         progress.waits_since = None  # what it waits for now is the upload
         pipe = await feed.begin(member)
         max_bytes = exporter.limits.of_file(self.output.name).max_bytes
-        sink = TimedSink(limited(watched(pipe.write, progress), max_bytes, self.output))
+        sink = TimedSink(limit_sink(watch_sink(pipe.write, progress), max_bytes, self.output))
         reader = RowReader(
             member.source,
             member.table,

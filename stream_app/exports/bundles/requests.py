@@ -21,7 +21,7 @@ from streaming_exporter.events import ExportRequest
 log = structlog.get_logger(__name__)
 
 
-def settled_member(
+def resolve_member(
     bundle: Bundle,
     member: Dataset,
     table: SourceTable,
@@ -67,7 +67,7 @@ def shown_member(
         Rejected: the request is wrong for this dataset, whose name the text has.
     """
     try:
-        wanted = settled_member(bundle, member, table, request, now, window)
+        wanted = resolve_member(bundle, member, table, request, now, window)
         rows, options = shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
     except Rejected as error:
         raise of_member(bundle, member, error) from error

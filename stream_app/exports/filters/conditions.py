@@ -274,7 +274,7 @@ def _within(
     Of many days the borders are one array, which PostgreSQL searches by halves: a value within a day has an
     odd number of borders before it. A range from the first day to the last one is there for an index.
     """
-    ranges = whole_days.joined(days)
+    ranges = whole_days.merge_days(days)
     if len(ranges) <= MAX_RANGES:
         return or_(*(_between(target, column, day) for day in ranges))
     base = "timestamptz" if column.kind is Kind.TIMESTAMPTZ else "timestamp"

@@ -138,7 +138,7 @@ def _end(day: date, zone: ZoneInfo, kind: Kind) -> str:
     return _start(day + DAY, zone, kind)
 
 
-def joined(days: Iterable[Day]) -> list[Day]:
+def merge_days(days: Iterable[Day]) -> list[Day]:
     """Return ``days`` in their order, with days that follow each other as one."""
     found: list[Day] = []
     for day in sorted(set(days)):

@@ -55,7 +55,7 @@ def completed_options(options: Options, dataset: Dataset) -> Options:
     return options.model_copy(update=changes) if changes else options
 
 
-async def settled_options(
+async def resolve_options(
     options: Options, dataset: Dataset, fetch: Fetch
 ) -> tuple[Options, TimeZone | None]:
     """Return the options of a file, and its time zone with the data that the source database has of it.
@@ -140,7 +140,7 @@ def shown_rows(
     """Return ``rows`` and ``options`` for a check or an estimate, without asking the source database.
 
     Raises:
-        Rejected: as :func:`settled_options` and :func:`presented`.
+        Rejected: as :func:`resolve_options` and :func:`presented`.
     """
     completed = completed_options(options, dataset)
     zone = None if completed.timezone is None else find_zone(completed.timezone)

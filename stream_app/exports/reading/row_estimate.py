@@ -20,7 +20,7 @@ COUNTED_ROWS = 1_000_000
 
 
 @asynccontextmanager
-async def estimating(
+async def estimate_while_running(
     task: ExportTask, source: Source, table: SourceTable, rows: RowQuery, progress: ExportProgress
 ) -> AsyncIterator[None]:
     """Estimate the rows of the export that runs in the block, if it takes long."""

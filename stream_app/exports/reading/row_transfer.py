@@ -10,7 +10,7 @@ from stream_app.exports.files.writing_errors import writing_errors
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.reading.pipe import BytePipe, PipeClosed
 from stream_app.exports.reading.row_reader import RowReader
-from stream_app.exports.reading.watched_sinks import limited, watched
+from stream_app.exports.reading.watched_sinks import limit_sink, watch_sink
 from stream_app.exports.sources.snapshot import CHUNK_BYTES, Snapshot
 from stream_app.exports.stage_spans import TimedSink, stage_span
 from stream_app.exports.task import ExportProgress
@@ -67,7 +67,7 @@ class RowTransfer:
         try:
             if output.own_process:  # it starts while the source is asked
                 writing = begin()
-            sink = TimedSink(limited(watched(put, self.progress), self.max_bytes, output))
+            sink = TimedSink(limit_sink(watch_sink(put, self.progress), self.max_bytes, output))
             copying = {"db.system.name": "postgresql", "db.operation.name": "COPY"}
             with stage_span("source", sink, copying, self.progress.times):
                 writer.row_count = await reader.read(self.snapshot, sink)

@@ -8,7 +8,7 @@ from stream_app.exports.task import ExportProgress
 from streaming_exporter.errors import Rejected
 
 
-def watched(sink: Sink, progress: ExportProgress) -> Sink:
+def watch_sink(sink: Sink, progress: ExportProgress) -> Sink:
     """Return ``sink``, which notes since when the export waits for its source: not while the sink waits."""
 
     async def take(chunk: bytes) -> None:
@@ -19,7 +19,7 @@ def watched(sink: Sink, progress: ExportProgress) -> Sink:
     return take
 
 
-def limited(sink: Sink, limit: int | None, output: Format) -> Sink:
+def limit_sink(sink: Sink, limit: int | None, output: Format) -> Sink:
     """Return ``sink`` with a limit: it raises :class:`Rejected` after ``limit`` bytes."""
     if limit is None:
         return sink

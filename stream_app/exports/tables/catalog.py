@@ -266,14 +266,14 @@ class Catalog:
                 if newest is not None and newest is not known:
                     return newest.table
                 source = self._sources.of(dataset)
-                table = await _described(source, dataset)
+                table = await _read_description(source, dataset)
                 self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
                 return table
         except TimeoutError as error:
             raise Outage(f"source database {source.name}: no answer within {self._seconds} s") from error
 
 
-async def _described(source: Source, dataset: Dataset) -> SourceTable:
+async def _read_description(source: Source, dataset: Dataset) -> SourceTable:
     """Read the description of a dataset's table or query."""
     if dataset.query is not None:
         async with source.snapshot(

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from api import background
 from api.operations import metrics_server
-from api.operations.metrics_server import served
+from api.operations.metrics_server import serve_metrics
 from api.services import ApiServices
 from dev.process import free_ports, is_free
 from stream_app.settings import Settings
@@ -55,7 +55,7 @@ async def test_a_server_that_ends_is_logged_and_started_again(
     monkeypatch.setattr(metrics_server._Server, "main_loop", loop)
     (port,) = free_ports(1)
     with capture_logs() as lines:
-        async with served(services(port)):
+        async with serve_metrics(services(port)):
             await until_async(lambda: not ends)
             await until_async(lambda: answer(port))
             assert await answer(port) == "exporter_up 1\n"
@@ -65,13 +65,13 @@ async def test_a_server_that_ends_is_logged_and_started_again(
 
 async def test_a_server_whose_port_is_taken_is_logged_and_the_api_runs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, capture_logs() as lines:
-        async with served(services(other.getsockname()[1])):
+        async with serve_metrics(services(other.getsockname()[1])):
             pass
     assert [line["event"] for line in lines] == ["metrics.listen_failed"]
 
 
 async def test_a_server_that_never_ran_leaves_its_port() -> None:
     (port,) = free_ports(1)
-    async with served(services(port)):
+    async with serve_metrics(services(port)):
         pass
     assert is_free(port)

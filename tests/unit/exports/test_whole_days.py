@@ -16,7 +16,7 @@ from stream_app.exports.filters.whole_days import (
     Day,
     day_of,
     day_zone,
-    joined,
+    merge_days,
     with_zone,
     without_zone,
     written_day,
@@ -144,7 +144,7 @@ def test_joined_days_are_the_same_days(days: list[date]) -> None:
     def as_day(day: date) -> Day:
         return Day(day.isoformat(), (day + timedelta(days=1)).isoformat())
 
-    found = joined(map(as_day, days))
+    found = merge_days(map(as_day, days))
     assert found == sorted(found)
     assert all(one.end < other.start for one, other in pairwise(found))
     for day in map(date.fromordinal, range(date(2025, 12, 30).toordinal(), date(2026, 2, 20).toordinal())):
@@ -156,7 +156,7 @@ def test_the_last_day_of_the_calendar_is_not_lost_among_others(zone: ZoneInfo) -
     """9999-12-31 often stands for "without an end"."""
     found = [day_of(Kind.TIMESTAMPTZ, f"9999-12-{day}", zone, "filters.x") for day in (30, 31)]
     first, last = filter(None, found)
-    assert joined([last, first]) == [Day(first.start, last.end)]
+    assert merge_days([last, first]) == [Day(first.start, last.end)]
 
 
 @pytest.mark.parametrize(
