@@ -172,7 +172,7 @@ async def _estimate(
     limit = ExportLimits.of(services.settings).of_dataset(table.dataset).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
-    source = services.estimate_sources.of(table.dataset)
+    source = services.estimate_sources.source_for(table.dataset)
     try:
         async with asyncio.timeout(SECONDS), naming_refused_value(source, table, request.filters):
             async with _snapshot(services, table, rows) as snapshot:
@@ -208,7 +208,7 @@ def _reason(limit: RowLimit) -> str:
 def _snapshot(
     services: ApiServices, table: SourceTable, rows: RowQuery
 ) -> AbstractAsyncContextManager[Snapshot]:
-    return services.estimate_sources.of(table.dataset).snapshot(
+    return services.estimate_sources.source_for(table.dataset).snapshot(
         "exporter estimate",
         search_path=table.search_path,
         seconds=SECONDS,

@@ -60,7 +60,7 @@ async def check_source(settings: Settings, source: Source, limit: int | None) ->
         "superuser" if is_default else "superuser_of_source",
         role=row["rolname"],
     )
-    needed = sum(size.of(limit) for size in export_pools(settings))
+    needed = sum(size.connections_for(limit) for size in export_pools(settings))
     if needed > row["most"]:
         code = "few_connections" if is_default else "few_connections_of_source"
         yield area.warning("connections", code, needed=needed, most=row["most"])

@@ -163,7 +163,7 @@ class PartPlanner:
         if isinstance(dataset, Bundle) or has_deletions(dataset, task.window):
             yield None  # a bundle has no table of its own, and deletions are no part of the rows
             return
-        source = self.sources.of(dataset)
+        source = self.sources.source_for(dataset)
         # One connection holds the snapshot, another one tests it.
         if source.pool.free_connections < (1 if task.request.consistency == "part" else 2):
             yield None
@@ -204,7 +204,7 @@ class PartPlanner:
         rows: RowQuery,
     ) -> OpenPlan | None:
         exporter, has_own = self.exporter, request.consistency == "part"
-        exports = exporter.sources.of(table.dataset)
+        exports = exporter.sources.source_for(table.dataset)
         if not has_own and not exports.can_share_snapshots:
             return None
         await check_table(snapshot, table, task)

@@ -115,7 +115,7 @@ class Exporter:
         # Once: the datasets file can change while the export runs.
         if isinstance(dataset, Bundle):
             return await export_bundle(self, dataset, task, progress)
-        source = self.sources.of(dataset)
+        source = self.sources.source_for(dataset)
 
         async def export(table: SourceTable) -> ExportResult:
             progress.waits_since = time.monotonic()

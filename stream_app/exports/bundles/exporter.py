@@ -103,7 +103,7 @@ async def _member(
     task: ExportTask,
     output: Format,
 ) -> Member:
-    source = exporter.sources.of(dataset)
+    source = exporter.sources.source_for(dataset)
     try:
         if task.window is not None:
             check_window_columns(table, has_deletions=False)

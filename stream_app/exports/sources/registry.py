@@ -22,7 +22,7 @@ from streaming_exporter.errors import Outage
 class SourceFinder(Protocol):
     """Finds the source database of a dataset."""
 
-    def of(self, dataset: Dataset) -> Source:
+    def source_for(self, dataset: Dataset) -> Source:
         """Return the source of ``dataset``."""
 
     def each(self) -> Sequence[Source]:
@@ -41,7 +41,7 @@ class PoolSize:
     usual: int
     share: Callable[[int], int]
 
-    def of(self, limit: int | None) -> int:
+    def connections_for(self, limit: int | None) -> int:
         """Return the connections to a source with this limit."""
         return self.usual if limit is None else min(self.usual, self.share(limit))
 
@@ -93,10 +93,10 @@ class Sources(Mapping[str, Source]):
         self._size = size
         self._urls: dict[str, SecretStr] = {}
         self._found: dict[str, SourceSettings] = {}
-        self._sources = {DEFAULT_SOURCE: Source(settings, connections=size.of(None))}
+        self._sources = {DEFAULT_SOURCE: Source(settings, connections=size.connections_for(None))}
         self.replace(content)
 
-    def of(self, dataset: Dataset) -> Source:
+    def source_for(self, dataset: Dataset) -> Source:
         """Return the source of ``dataset``.
 
         Raises:
@@ -139,7 +139,7 @@ class Sources(Mapping[str, Source]):
                 source.pool.retire()
 
     def _open(self, item: SourceSettings, url: SecretStr) -> Source:
-        connections = self._size.of(item.connections)
+        connections = self._size.connections_for(item.connections)
         return Source(
             self._settings,
             connections=connections,

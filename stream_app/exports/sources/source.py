@@ -77,7 +77,7 @@ class Source:
         self.can_share_snapshots = True
         self.estimating = asyncio.Semaphore(1)
 
-    def of(self, dataset: Dataset) -> "Source":
+    def source_for(self, dataset: Dataset) -> "Source":
         """Return this source: it has all datasets where there is no other."""
         return self
 

@@ -250,7 +250,7 @@ class Catalog:
     def _known_of(self, dataset: Dataset) -> _Known | None:
         """Return what is known, unless the datasets file has changed the dataset or its source since."""
         known = self._known.get(dataset.name)
-        if known is None or known.source is not self._sources.of(dataset):
+        if known is None or known.source is not self._sources.source_for(dataset):
             return None
         return known if known.table.dataset is dataset or known.table.dataset == dataset else None
 
@@ -259,13 +259,13 @@ class Catalog:
 
         The time limit includes the wait for that task: each of many callers waits for one answer at most.
         """
-        source = self._sources.of(dataset)
+        source = self._sources.source_for(dataset)
         try:
             async with asyncio.timeout(self._seconds), self._reading[dataset.name]:
                 newest = self._known_of(dataset)
                 if newest is not None and newest is not known:
                     return newest.table
-                source = self._sources.of(dataset)
+                source = self._sources.source_for(dataset)
                 table = await _read_description(source, dataset)
                 self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
                 return table

@@ -119,7 +119,7 @@ async def test_datasets_of_several_sources_have_a_snapshot_of_each(
     default = Source(settings, connections=2)
 
     class Both:
-        def of(self, dataset: Dataset) -> Source:
+        def source_for(self, dataset: Dataset) -> Source:
             return crm if dataset.source == "crm" else default
 
         def each(self) -> tuple[Source, ...]:

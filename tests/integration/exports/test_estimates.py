@@ -88,4 +88,4 @@ async def test_a_slow_estimate_times_out(
     monkeypatch.setattr(run, "ESTIMATE_SECONDS", 0)
     exporter = exporter_of(slow)
     assert await estimated(exporter) is None
-    assert not exporter.sources.of(slow).estimating.locked()
+    assert not exporter.sources.source_for(slow).estimating.locked()

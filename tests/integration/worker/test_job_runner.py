@@ -90,7 +90,7 @@ async def test_leftovers_never_include_the_file_of_a_completed_job(
 class NoSources:
     """No source is away or slow, because there is none."""
 
-    def of(self, dataset: Dataset) -> Source:
+    def source_for(self, dataset: Dataset) -> Source:
         raise KeyError(dataset.source)
 
     def each(self) -> Sequence[Source]:

@@ -90,8 +90,8 @@ def test_the_example_of_the_document_is_valid(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slots", [1, 4])
 def test_the_pools_of_a_process_stay_within_the_limit_of_a_source(limit: int | None, slots: int) -> None:
     settings = Settings(worker_slots=slots, source_streams=2)
-    exports, plans = (size.of(limit) for size in export_pools(settings))
-    calls, estimates = (size.of(limit) for size in call_pools(calls=4, estimates=2))
+    exports, plans = (size.connections_for(limit) for size in export_pools(settings))
+    calls, estimates = (size.connections_for(limit) for size in call_pools(calls=4, estimates=2))
     assert min(exports, calls, estimates) >= 1
     if limit is None:
         assert (exports, plans, calls, estimates) == (2 * slots + 1, 2 * slots + 1, 4, 2)
@@ -116,10 +116,10 @@ def test_a_replaced_source_is_retired_and_others_stay(monkeypatch: pytest.Monkey
     sources.replace(content(A=4, B=5))
     assert (sources["default"], sources["A"]) == (default, a)
     assert sources["B"] is not b
-    assert sources.of(in_a) is a
+    assert sources.source_for(in_a) is a
     sources.replace(content(B=5))
     with pytest.raises(Outage, match="does not know the source 'A'"):
-        sources.of(in_a)
+        sources.source_for(in_a)
     monkeypatch.delenv("B")
     kept = dict(sources)
     with pytest.raises(DatasetsFileError):

@@ -70,7 +70,7 @@ class FakeSnapshot:
 class FakeSources:
     can_share_snapshots = True
 
-    def of(self, dataset: Dataset) -> "FakeSources":
+    def source_for(self, dataset: Dataset) -> "FakeSources":
         return self
 
 

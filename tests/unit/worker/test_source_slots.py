@@ -27,7 +27,7 @@ class Two:
     default: Source = field(default_factory=lambda: Source(Settings(), connections=9))
     crm: Source = field(default_factory=lambda: Source(Settings(), connections=3, name="crm", export_limit=2))
 
-    def of(self, dataset: Dataset) -> Source:
+    def source_for(self, dataset: Dataset) -> Source:
         return self.crm if dataset.source == "crm" else self.default
 
     def each(self) -> tuple[Source, ...]:
