@@ -58,18 +58,37 @@ LOCK_TIMEOUT = "3s"
 
 LOCK_NOT_AVAILABLE = "55P03"
 
+COMMAND_SECONDS = 60
+"""The client's time-out of a statement, in seconds."""
+
+STATEMENT_TIMEOUT = f"{COMMAND_SECONDS + 5}s"
+"""The server's. It is longer, so it counts only if the client stands still."""
+
+DURABLE = """set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+    WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)"""
+"""Waits for the disk at the commit.
+
+With ``off`` a crash of the server takes back what was committed last, such as requests that are acknowledged
+to Kafka. Other values are the choice of operators with standbys.
+"""
+
 BEGIN = (
-    f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; "
-    f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}';"
+    "BEGIN ISOLATION LEVEL READ COMMITTED; "
+    f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; "
+    f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'; "
+    f"SELECT {DURABLE};"
 )
-"""Begins a transaction with its time-outs. They are local to it, so that they also work behind a pooler."""
+"""Begins a transaction with its settings, whatever the server, the database or the role sets.
+
+They are local to it, so that they also work behind a pooler.
+"""
 
 
 def create_engine(
     settings: Settings,
     *,
     application: str,
-    command_timeout: float | None = 60,
+    command_timeout: float | None = COMMAND_SECONDS,
     autocommit: bool = False,
     **pool: Any,
 ) -> AsyncEngine:

@@ -13,6 +13,12 @@ from stream_app.settings import Settings
 WAKE_CHANNEL = "exporter_jobs"
 """NOTIFY channel: an empty payload means new work, a job's id means to cancel the job."""
 
+_KEEP = """
+SELECT set_config('idle_session_timeout', '0', false)
+WHERE current_setting('idle_session_timeout', true) <> '0'
+"""
+"""The server must not end the session while nothing happens. PostgreSQL 13 does not have the setting."""
+
 _LOCK = "SELECT pg_try_advisory_lock_shared($1)"
 
 log = structlog.get_logger(__name__)
@@ -55,6 +61,7 @@ async def listen(
         lost = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _, lost=lost: lost.set())
+            await connection.execute(_KEEP)
             await connection.add_listener(channel, lambda *args: wake(str(args[3])))
             wake("")
             while shared_lock is not None and not await connection.fetchval(_LOCK, shared_lock):

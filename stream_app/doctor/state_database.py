@@ -7,6 +7,7 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from stream_app.db.engine import COMMAND_SECONDS
 from stream_app.db.migrations import missing
 from stream_app.db.writability import find_write_fault
 from stream_app.doctor.findings import Finding, FindingFactory, State
@@ -58,6 +59,17 @@ _OLD = text(
     """
 )
 
+# What a session begins with. Transactions of the service set other values, but not each statement by itself.
+_INHERITED = text(
+    """
+    SELECT name || ' = ' || reset_val || coalesce(unit, '') FROM pg_settings
+    WHERE name IN ('statement_timeout', 'transaction_timeout') AND reset_val::bigint BETWEEN 1 AND :least
+        OR name = 'synchronous_commit' AND reset_val = 'off'
+        OR name = 'default_transaction_isolation' AND reset_val NOT LIKE 'read %'
+    ORDER BY name
+    """
+)
+
 
 @dataclass(frozen=True, slots=True)
 class JobCounts:
@@ -73,11 +85,12 @@ class JobCounts:
 
 
 async def check_state_database(connection: AsyncConnection, settings: Settings) -> AsyncIterator[Finding]:
-    """Check that it can be written, the migrations, then the jobs.
+    """Check that it can be written, its settings, the migrations, then the jobs.
 
     Without the newest migrations the jobs cannot be checked.
     """
     yield await _check_writes(connection)
+    yield await _check_inherited(connection)
     migrations = await _check_migrations(connection)
     yield migrations
     if migrations.state is not State.OK:
@@ -104,6 +117,13 @@ async def _check_writes(connection: AsyncConnection) -> Finding:
     if fault.code == "full_notifications":
         return AREA.problem("writes", "full_notifications", percent=fault.percent)
     return AREA.problem("writes", "replica" if fault.code == "replica" else "read_only")
+
+
+async def _check_inherited(connection: AsyncConnection) -> Finding:
+    found = (await connection.scalars(_INHERITED, {"least": COMMAND_SECONDS * 1000})).all()
+    if found:
+        return AREA.warning("settings", "inherited_settings", settings=", ".join(found))
+    return AREA.ok("settings", "its sessions begin with usual settings")
 
 
 async def _check_migrations(connection: AsyncConnection) -> Finding:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import text
 
-from stream_app.db.engine import BEGIN
+from stream_app.db.engine import BEGIN, DURABLE
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.statements import Statement
 
@@ -46,8 +46,11 @@ def run_zone(job: str) -> str:
     """
 
 
-LOCK_TIMEOUT = "SELECT set_config('lock_timeout', '2s', true)"
-"""Limits how long one statement by itself waits for a row that another transaction has locked."""
+ADMISSION_SETTINGS = f"SELECT set_config('lock_timeout', '2s', true), {DURABLE}"
+"""Settings of an admission in one statement by itself.
+
+They limit how long it waits for a row that another transaction has locked, and its commit waits for the disk.
+"""
 
 INDEX_ORDER = """
     set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
@@ -127,7 +130,7 @@ def insert_jobs(columns: Iterable[str], *, admitted: bool, limited: bool) -> Sta
     """
     return Statement(
         f"""
-        WITH setting AS MATERIALIZED ({LOCK_TIMEOUT if admitted else "SELECT"})
+        WITH setting AS MATERIALIZED ({ADMISSION_SETTINGS if admitted else "SELECT"})
         INSERT INTO export_jobs AS job ({names})
         SELECT {names} FROM setting
         CROSS JOIN jsonb_populate_recordset(NULL::export_jobs, CAST(:jobs AS jsonb))

@@ -20,6 +20,7 @@ from stream_app.db.engine import (
     driver_connection,
     transaction,
 )
+from stream_app.jobs.queue_sql import ADMISSION_SETTINGS
 from stream_app.settings import Settings
 from streaming_exporter.errors import InDoubt, Locked, Retryable
 from streaming_exporter.events import cancel_event
@@ -74,6 +75,34 @@ async def test_limits_end_with_their_transaction(engine: AsyncEngine, autocommit
     async with (own if autocommit else engine).connect() as connection:
         after = [await connection.scalar(text(f"SHOW {name}")) for name in names]
     assert (within, after) == ([database.IDLE_TIMEOUT, database.LOCK_TIMEOUT], ["0", "0"])
+
+
+async def test_a_transaction_does_not_inherit_its_settings(own_settings: Settings) -> None:
+    """P3: a role, a database or the server can set them. Requests are acknowledged after a commit."""
+    inherited = {
+        "synchronous_commit": ("off", "on"),
+        "statement_timeout": ("500ms", "65s"),
+        "default_transaction_isolation": ("serializable", "serializable"),
+        "transaction_isolation": ("", "read committed"),
+    }
+    query = "&".join(f"{name}={value}" for name, (value, _) in inherited.items() if value)
+    url = own_settings.database_url.get_secret_value()
+    changed = own_settings.model_copy(update={"database_url": SecretStr(f"{url}?{query}")})
+    own = create_engine(changed, application="test", autocommit=True)
+    async with transaction(own) as connection:
+        within = {name: await connection.scalar(text(f"SHOW {name}")) for name in inherited}
+    for value in ("off", "local"):
+        async with autocommitting(own).connect() as connection:
+            await connection.execute(text(f"SET synchronous_commit = {value}"))
+            admission = await connection.scalar(
+                text(
+                    f"WITH setting AS MATERIALIZED ({ADMISSION_SETTINGS})"
+                    " SELECT current_setting('synchronous_commit') FROM setting"
+                )
+            )
+        assert admission == {"off": "on"}.get(value, value), "others are the choice of operators"
+    await own.dispose()
+    assert within == {name: value for name, (_, value) in inherited.items()}
 
 
 async def test_a_failure_leaves_a_connection_that_works_and_nothing_behind(jobs: Jobs) -> None:

@@ -246,15 +246,17 @@ async def test_a_database_that_cannot_be_written_is_a_problem(
     examine: Examine, own: Settings, database: asyncpg.Connection
 ) -> None:
     name = make_url(own.database_url.get_secret_value()).database
-    await database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    for setting, value in (("default_transaction_read_only", "on"), ("synchronous_commit", "off")):
+        await database.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
     try:
         report = await examine()
         engine = create_engine(own, application="t")
         over_http = await Doctor(own, engine).report()
         await engine.dispose()
     finally:
-        await database.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        await database.execute(f"ALTER DATABASE {name} RESET ALL")
     assert report.problems == {"database writes"}
+    assert "synchronous_commit = off" in report.of(State.WARNING)["database settings"]
     assert "its transactions are read only" in report.of(State.PROBLEM)["database writes"]
     assert "read_only" in [finding.code for finding in over_http.findings]
 

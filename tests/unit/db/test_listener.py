@@ -30,6 +30,12 @@ RAISED: list[type[Exception]] = sorted(
 class Opened:
     """A connection that nothing closes."""
 
+    executed = ""
+
+    async def execute(self, sql: str) -> None:
+        """Keep the statement."""
+        self.executed += sql
+
     def add_termination_listener(self, _: object) -> None:
         """Ignore the listener."""
 
@@ -46,12 +52,12 @@ async def test_every_error_of_a_connection_is_followed_by_another_try(
     """During a failover every server that is reached is a replica: TargetServerAttributeNotMatched."""
     assert asyncpg.TargetServerAttributeNotMatched in RAISED
     assert asyncpg.exceptions.ClientConfigurationError in RAISED
-    left, woken = list(RAISED), list[str]()
+    left, woken, opened = list(RAISED), list[str](), Opened()
 
     async def connect(*_: object, **__: object) -> Any:
         if left:
             raise left.pop()("no server")
-        return Opened()
+        return opened
 
     monkeypatch.setattr(listener, "connect_to", connect)
     monkeypatch.setattr(listener, "RETRY_SECONDS", 0)
@@ -61,3 +67,4 @@ async def test_every_error_of_a_connection_is_followed_by_another_try(
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert (left, woken) == ([], [""])
+    assert "set_config('idle_session_timeout', '0', false)" in opened.executed
