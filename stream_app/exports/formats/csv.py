@@ -36,7 +36,10 @@ _SPARSE = 512
 
 _WIDE = b"\xef(?:%b)" % b"|".join(start.encode()[1:] for start in WIDE_STARTS)
 _ENDS = re.escape(_SEPARATORS).encode()
-_FORMULA = b'(?![+-](?:[0-9]+\\.?[0-9]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?:[%b"]|$))[=+@-]' % _ENDS
+_NUMBER = rb"[+-](?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_FORMULA = b'(?!%b[])}>]*(?:[%b"]|$))[=+@-]' % (_NUMBER, _ENDS)
+"""Brackets can close behind a number, as in ``[0.1,-0.3]``: no formula has one that was not opened."""
+
 _FIRST = b"\xef" + ASCII_STARTS.encode()
 """First bytes of the characters that a formula begins with."""
 
@@ -220,10 +223,19 @@ def _fields(record: bytes, delimiter: bytes) -> Iterator[bytes]:
 GUARDED = frozenset({Kind.TEXT, Kind.ENUM, Kind.OTHER})
 """Kinds whose values can begin like a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
 
+GEOMETRIC = frozenset({"point", "lseg", "path", "box", "line", "polygon", "circle"})
+"""Types of :data:`Kind.OTHER` whose texts have only numbers and brackets."""
+
+WITHOUT_TEXT = frozenset(Kind) - GUARDED - {Kind.ARRAY, Kind.JSON, Kind.BYTES}
+"""Kinds of bounds with which a range has no formula: numbers and times."""
+
 CAN_BE_EMPTY = GUARDED | {Kind.BYTES}
 
-SYLK = "ID"
+SYLK = b"ID"
 """Excel takes a file that begins with these letters for a file in SYLK format, and shows an error."""
+
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark U+FEFF. At the start of a file it is no part of the first value for any program."""
 
 MARKER = f"\x01{token_hex(16)}\x01"
 """Marks a guarded value in the rows that PostgreSQL renders. The frame counts and removes the marks.
@@ -290,7 +302,7 @@ class CsvFormat(Format):
                     tally.warnings["guarded_formulas"] += guarded
             if not head:
                 head = chunk
-                chunk = _unlike_sylk(chunk, options)
+                chunk = _with_safe_start(chunk, options)
             yield chunk
 
 
@@ -305,8 +317,11 @@ class _FirstByte(UserDefinedType[Any]):
 
 
 def _is_textual(item: Column) -> bool:
-    """Return whether values could look like formulas at their beginning. JSON, numbers and times cannot."""
-    return item.kind in GUARDED and not is_json_text(item.data_type)
+    """Return whether values can have formulas. JSON, numbers, times and ranges of these cannot."""
+    data_type = item.data_type
+    if data_type.bounds is not None:
+        return data_type.bounds.kind not in WITHOUT_TEXT
+    return item.kind in GUARDED and not is_json_text(data_type) and data_type.name not in GEOMETRIC
 
 
 def _guarded(item: Column) -> ColumnElement[Any]:
@@ -340,13 +355,13 @@ def _head(document: Document, guard: FormulaGuard) -> bytes:
         text = io.StringIO()
         # With this line terminator the writer quotes carriage returns, as COPY does.
         csv.writer(text, delimiter=options.delimiter, lineterminator="\r\n").writerow(names)
-        head = _unlike_sylk(text.getvalue().removesuffix("\r\n").encode(), options) + b"\n"
-    return b"\xef\xbb\xbf" + head if options.bom else head
+        head = _with_safe_start(text.getvalue().removesuffix("\r\n").encode(), options) + b"\n"
+    return BOM + head if options.bom else head
 
 
-def _unlike_sylk(start: bytes, options: Options) -> bytes:
-    """Return the start of a file. Its first value is quoted if Excel would take the file for SYLK."""
-    if not start.startswith(SYLK.encode()):
+def _with_safe_start(start: bytes, options: Options) -> bytes:
+    """Return the start of a file. Its first value is quoted if programs would not take it for a value."""
+    if not start.startswith((SYLK, BOM)):
         return start
     line, _, _ = start.partition(b"\n")
     first, _, _ = line.partition(options.delimiter.encode())

@@ -61,6 +61,38 @@ async def test_formulas_are_guarded_and_numbers_are_not(
     assert plain.warnings == {}
 
 
+NEGATIVE = {
+    "point": "(-1,-0.12)", "lseg": "[(-1,-2),(-3,-4)]", "path": "((-1,-2),(-3,-4))", "box": "(1,-1),(-2,-3)",
+    "line": "{-1,-2,-3}", "polygon": "((0,-1),(1,-1),(2,-1e-20))", "circle": "<(-0.1,-2),3>",
+    "int4range": "[-5,-3)", "int8range": "(,-3)", "numrange": "[-Infinity,-0.5]", "floats": "[-2,-1e-05]",
+    "int4multirange": "{[-5,-3),[-2,-1)}", "int8multirange": "{(,-3)}", "nummultirange": "{[-5,-.5]}",
+    **dict.fromkeys(("daterange", "tsrange", "tstzrange"), "[-infinity,-infinity]"),
+    **dict.fromkeys(("datemultirange", "tsmultirange", "tstzmultirange"), "{[-infinity,-infinity]}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"delimiter": ","}, {"delimiter": "|"}, {"locale": "de-DE"}])
+async def test_ranges_and_geometric_types_have_no_formulas(
+    export: Export, database: asyncpg.Connection, schema: str, options: dict[str, str]
+) -> None:
+    """V7: of all types of the server. Their negative numbers stand behind separators."""
+    known = await database.fetch(
+        "SELECT typname FROM pg_type WHERE typcategory IN ('G', 'R') AND typtype IN ('b', 'r', 'm')"
+        " AND typnamespace = 'pg_catalog'::regnamespace"
+    )
+    assert {row["typname"] for row in known} <= NEGATIVE.keys()
+    values = ", ".join(f"'{value}'::{name} AS {name}" for name, value in NEGATIVE.items())
+    await database.execute(
+        f"CREATE TYPE floats AS RANGE (subtype = float8); CREATE TABLE t AS SELECT {values}"
+    )
+    guarded = await export(f"{schema}.t", "csv", options=options)
+    plain = await export(f"{schema}.t", "csv", options={**options, "guard_formulas": False})
+    assert guarded.content == plain.content
+    assert guarded.warnings == {}
+    _, row = read(guarded.content, "," if options == {"delimiter": ","} else options.get("delimiter", ";"))
+    assert [value for value in row if "'" in value or "-" not in value] == []
+
+
 async def test_null_alone_in_a_record_is_no_empty_line(
     export: Export, database: asyncpg.Connection, schema: str, tmp_path: Path
 ) -> None:

@@ -5,13 +5,17 @@ import io
 import json
 import re
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stream_app.exports.formats.csv import FormulaGuard
+from stream_app.exports.columns import Column, DataType, Kind
+from stream_app.exports.formats.base import Document, Tally
+from stream_app.exports.formats.csv import CsvFormat, FormulaGuard
+from streaming_exporter.events import Options
 
 MARKER = b"\x01marker\x01"
 PLAIN_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -102,6 +106,71 @@ def test_a_value_that_was_counted_before_is_not_counted_again() -> None:
 @pytest.mark.parametrize("name", ["a;=1", "＝a", "x\n@y"])
 def test_names_of_columns(name: str) -> None:
     assert "'" in FormulaGuard([True], ",", MARKER).text(name)
+
+
+NUMBERS = [
+    ("point", "(52.5,-0.12)"),
+    ("lseg", "[(-1,-2),(-3,-4)]"),
+    ("box", "(1,-1),(-2,-3)"),
+    ("line", "{-1,-2,-Infinity}"),
+    ("path", "((-1,-2),(-3,-4e-20))"),
+    ("polygon", "((0,-1),(1,-1),(2,-0.5))"),
+    ("circle", "<(-0.1,-2),3>"),
+    ("numrange", "[-Infinity,-0.5)"),
+    ("nummultirange", "{(,-5],[-Infinity,-.5)}"),
+    ("tsrange", "[-infinity,-infinity]"),
+    ("vector", "[0.1,-0.3]"),
+    ("cube", "(1, -2),(3, -4)"),
+]
+WORDS = [("textrange", '["a;=1",b)'), ("textmultirange", "{[a,-b)}"), ("pair_range", '[,"(1,""|@x"")"]')]
+BOUNDS = {
+    "numrange": Kind.NUMERIC,
+    "nummultirange": Kind.NUMERIC,
+    "tsrange": Kind.TIMESTAMP,
+    "textrange": Kind.TEXT,
+    "textmultirange": Kind.TEXT,
+    "pair_range": Kind.OTHER,
+}
+
+
+def framed(types: list[tuple[str, str]], **options: Any) -> tuple[list[str], int]:
+    """Return the values of one row, whose columns have these types, as the file has them."""
+    columns = []
+    for name, _ in types:
+        bounds = DataType("bound", BOUNDS[name]) if name in BOUNDS else None
+        shape = DataType(name, bounds=bounds, is_multirange="multi" in name)
+        columns.append(Column(name, name, name, Kind.OTHER, shape=shape))
+    chosen = Options(**options)
+    line = chosen.delimiter.join(quoted(value, chosen.delimiter) for _, value in types) + "\n"
+    document, tally = Document("t", tuple(columns), chosen, datetime(2026, 1, 31, tzinfo=UTC)), Tally()
+    content = b"".join(CsvFormat().frame(iter([line.encode()]), document, tally)).decode()
+    _, row = csv.reader(io.StringIO(content, newline=""), delimiter=chosen.delimiter, strict=True)
+    return row, tally.warnings["guarded_formulas"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_numbers_within_a_value_are_no_formulas(delimiter: str) -> None:
+    """V7: geometric types, ranges, vectors. A range of texts has formulas."""
+    assert framed(NUMBERS, delimiter=delimiter) == ([value for _, value in NUMBERS], 0)
+    row, count = framed(WORDS, delimiter=delimiter)
+    for (_, value), found in zip(WORDS, row, strict=True):
+        separators = {";", "\t", "|", ","} - {delimiter}
+        risky = any(f"{separator}{start}" in value for separator in separators for start in "=@-")
+        assert (found.replace("'", "") == value, "'" in found) == (True, risky), (value, found)
+    assert count == sum("'" in found for found in row)
+
+
+@pytest.mark.parametrize("value", ["ID", "ID;P", "\ufeff=1+1", "\ufeffx"])
+@pytest.mark.parametrize("is_header", [False, True])
+def test_the_start_of_a_file_is_a_value(value: str, is_header: bool) -> None:
+    """V6, V19: as Excel and readers of the byte order mark read it."""
+    name, options = value if is_header else "v", Options(header=is_header)
+    column = Column(name, "text", "text", Kind.TEXT)
+    document = Document("t", (column,), options, datetime(2026, 1, 31, tzinfo=UTC))
+    content = b"".join(CsvFormat().frame(iter([f"{value}\n".encode()]), document, Tally()))
+    assert content.startswith(b'"')
+    read = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
+    assert next(csv.reader(read, strict=True)) == [value]
 
 
 TEXTS = st.text(st.sampled_from("ab;,|\t\r\n\"'=+-@＝－1. é"), max_size=12)
