@@ -47,7 +47,7 @@ class TimeZone:
     Attributes:
         name: its name, as the requester wrote it.
         sql_name: the name of the same zone that PostgreSQL's functions understand.
-        changes: the instants from which on an offset is valid, in their order. The first one is the begin of
+        changes: the instants from which on an offset is valid, in their order. The first one is the start of
             :data:`FAST_YEARS`. Empty if the server must look up each value.
         offsets: the offset from each change on, in seconds east of UTC.
         end: the end of the last offset's time. Later values are looked up.

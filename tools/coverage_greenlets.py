@@ -5,7 +5,7 @@ At each call and return of every function Coverage.py asks which greenlet runs, 
 takes twice as long as the rest of the measurement. It also hangs: an entry is removed by a callback in
 Python. When a thread has ended, greenlet destroys the thread's greenlet in a pending call of the main
 thread, and the callback runs there. If another thread ends meanwhile, CPython 3.11 repeats the first
-instruction of the traced callback for ever, because the next pending call cannot begin before the present
+instruction of the traced callback forever, because the next pending call cannot begin before the present
 one has ended.
 
 Here a greenlet is known by its id, which is noted when the thread switches to it, and the dictionary is a

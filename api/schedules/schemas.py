@@ -24,7 +24,7 @@ from streaming_exporter.events import DestinationName, JobError, Name, Scope, Va
 SHOWN_RUNS = 5
 MAX_DELAY = 7 * 24 * 3600
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-"""Limits of a window's begin. At the ends of the calendar a time zone could lead out of it."""
+"""Limits of a window's start. At the ends of the calendar a time zone could lead out of it."""
 
 SCHEDULE_EXAMPLE: dict[str, Any] = {
     "export_type": "ledger",

@@ -117,7 +117,7 @@ async def _require_same_schedule(
 async def _can_begin(services: ApiServices, current: Schedule, window_from: datetime | None) -> bool:
     """Return whether the first window of a schedule can have begun at ``window_from``.
 
-    Each run moves the begin of the next window, and none moves it to a time before the first one. Without
+    Each run moves the start of the next window, and none moves it to a time before the first one. Without
     ``window_from`` the first window begins at the time of the call or before, and each later one too.
     """
     start = current.window_start

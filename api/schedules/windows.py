@@ -1,7 +1,7 @@
 """The windows of schedules that are created or changed: where the next one begins, and what it limits.
 
-Limits of a column of dates are days of the schedule's zone. So where the zone changes, the begin of the next
-window and the gaps move to the begin of the same day in the new zone. Otherwise a day would be in two files,
+Limits of a column of dates are days of the schedule's zone. So where the zone changes, the start of the next
+window and the gaps move to the start of the same day in the new zone. Otherwise a day would be in two files,
 or in none. Windows of days and times cannot be moved, so none must be left where their zone changes.
 """
 
@@ -135,7 +135,7 @@ async def _refuse_gaps(services: ApiServices, connection: AsyncConnection, sched
             "gaps_left",
             "A run of this schedule failed, and its window of days and times of the old time zone is not "
             f"exported yet. It begins at {first.isoformat()}. Change the time zone after a later run has "
-            "exported it, or give a window_from that is not after its begin",
+            "exported it, or give a window_from that is not after its start",
             field="timezone",
         )
 
@@ -156,7 +156,7 @@ def _zones(current: Schedule, timezone: str) -> tuple[ZoneInfo, ZoneInfo] | None
 
 
 def _same_day(moment: datetime, old: ZoneInfo, new: ZoneInfo) -> datetime:
-    """Return the begin in the zone ``new`` of the day that ``moment`` has in the zone ``old``."""
+    """Return the start in the zone ``new`` of the day that ``moment`` has in the zone ``old``."""
     return start_of(wall_of(moment, old).date(), new)
 
 

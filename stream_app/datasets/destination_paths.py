@@ -140,7 +140,7 @@ def check_folder(text: str) -> None:
 
 
 def clean(value: str, longest: int = MAX_VALUE) -> str:
-    """Return a value as part of a path: without slashes, control characters and a dot at its begin."""
+    """Return a value as part of a path: without slashes, control characters and a dot at its start."""
     safe = _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), _storable(value))
     if not safe:
         return "_"

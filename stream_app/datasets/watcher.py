@@ -67,7 +67,7 @@ class DatasetsWatcher:
         metrics.DATASETS_RELOAD_FAILED.set(0)
 
     async def run(self) -> None:
-        """Watch the file, for ever."""
+        """Watch the file, until it is cancelled."""
         await repeat("datasets_file", self.look, self._poll)
 
     async def look(self) -> None:

@@ -72,7 +72,7 @@ LIMIT 1
 """
 """Whether a part waits for a lock behind a session that waits for this transaction.
 
-PostgreSQL does not see this dead-lock, because the holder waits for the parts outside of the server.
+PostgreSQL does not see this deadlock, because the holder waits for the parts outside of the server.
 """
 
 

@@ -70,7 +70,7 @@ def ordinary_errors() -> Iterator[None]:
     """Raise an ordinary error for what the code of another package must not raise in a running process.
 
     ``SystemExit`` would end the process. ``StopIteration`` cannot be the result of a thread: the caller would
-    wait for ever.
+    wait forever.
 
     Raises:
         PluginFailed: one of these was raised.

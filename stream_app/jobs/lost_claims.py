@@ -63,7 +63,7 @@ _HAND_BACK = Statement(
     FROM (SELECT (SELECT count(*) FROM job_back) AS jobs, (SELECT count(*) FROM part_back) AS parts) AS total
     """
 )
-"""Returns how many jobs and parts were handed back. A job to be cancelled is left as an abandoned job."""
+"""Returns how many jobs and parts were released. The lease of a job to be cancelled expires."""
 
 
 @dataclass(slots=True)

@@ -181,8 +181,8 @@ class JobQueue:
     ) -> bool:
         """Set a claimed job back to ``pending``.
 
-        A job that is to be cancelled is left as an abandoned job, which
-        :meth:`.UnheldJobs.seal_exhausted` cancels.
+        If the job is to be cancelled, it stays ``processing`` with an expired lease, and
+        :meth:`.UnheldJobs.seal_exhausted` cancels it.
 
         Args:
             claim: the claim.

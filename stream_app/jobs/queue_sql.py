@@ -78,7 +78,7 @@ Runs that users start in addition have another priority.
 """
 
 _NEWEST = 1000
-"""Jobs of one user that are looked through for those that count, in addition to as many as can count."""
+"""How many more jobs of one user than the limit are read to find those that count."""
 
 # Hundreds of thousands of runs can wait for late rows, and the user's other calls wait for the count. So each
 # part reads an index in its order (see INDEX_ORDER), and ends after some rows. Jobs of the lowest priority do

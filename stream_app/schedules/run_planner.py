@@ -206,10 +206,9 @@ def _calendar(schedule: str, timezone: str, time_of_day: str | None, day: int | 
 def first_window_start(schedule: Schedule) -> datetime | None:
     """Return where the next window of ``schedule`` begins if its next run does not take place, as in a pause.
 
-    Before the first run that is the begin of the period of the run that was due first.
-
     Returns:
-        ``None`` for the begin of the period of the next run: no run was due.
+        The start of the next window. Before the first run it is the start of the period of the run that was
+        due first. ``None``: no run was due, so the next run uses its own period.
     """
     if schedule.window_start is not None or schedule.window != Windowing.PREVIOUS_PERIOD:
         return schedule.window_start

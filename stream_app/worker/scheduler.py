@@ -252,7 +252,7 @@ def _log_left_out(planned: PlannedSchedule) -> None:
 async def _pause(
     connection: AsyncConnection, planned: PlannedSchedule, error: Exception, at: datetime
 ) -> None:
-    """Pause a schedule that cannot be planned. Otherwise it would stay due for ever.
+    """Pause a schedule that cannot be planned. Otherwise it would stay due forever.
 
     A failed run informs its owner of the reason.
     """

@@ -200,7 +200,7 @@ class _BundleExport:
             compression_for(options.compression, self.output),
             encryption_for(request.encrypt, self.task.job, exporter.passwords()),
             [member.document for member in self.members],
-            # The free disk is no limit: a bundle cannot be divided, and the disk is not full for ever.
+            # The free disk is no limit: a bundle cannot be divided, and the disk is not full forever.
             exporter.limits.of_file(self.output.name).file_bytes,
             self.progress,
         )

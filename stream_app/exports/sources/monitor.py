@@ -46,7 +46,7 @@ class SourceMonitor:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Ask the sources, for ever."""
+        """Ask the sources, until it is cancelled."""
         try:
             await repeat("source_check", self._look, POLL_SECONDS, first=0)
         finally:

@@ -33,7 +33,7 @@ from streaming_exporter.errors import Outage
 
 SHARED_LOCK_SECONDS = 10.0
 """Limit of a wait for a lock with a shared snapshot. A session that waits to change the table has to wait for
-the transaction that exported the snapshot, which waits for those that share it: all would wait for ever."""
+the transaction that exported the snapshot, which waits for those that share it: all would wait forever."""
 
 JOIN_SECONDS = 3.0
 """Time limit for the start of a transaction that is not needed: it must not stand before others in a
