@@ -46,7 +46,7 @@ def marker(
 def mark_reader(settings: Any, api_url: str | None, token: str | None) -> Iterator[Any]:
     """Yield a function as :func:`marker` does, which only reads the mark of a letter."""
     from producers import job_commands
-    from producers.dead_letter_topic import NO_LETTER, mark_problem
+    from stream_app.kafka.dead_letter_marks import NO_LETTER, mark_problem
     from streaming_exporter.errors import ApiError
 
     with job_commands.open_api(settings, api_url, token, None, role=job_commands.OPERATE) as api:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from producers.dead_letter_marks import MILLISECOND, NOT_FOUND, KnownStates, mar
 from producers.option_groups import grouped
 from producers.tables import plain
 from producers.tokens import Token
+from stream_app.kafka.dead_letter_marks import LetterState
 from streaming_exporter.errors import UsageError
 
 cli = typer.Typer(
@@ -62,15 +63,15 @@ class DeadLetterOptions:
         Raises:
             UsageError: not exactly one of these is given.
         """
-        from producers import dead_letter_topic as letters
+        from stream_app.kafka.dead_letter_topic import Selection, parse_id
 
-        parsed = tuple(letters.parse_id(text) for text in self.letter_ids or ())
+        parsed = tuple(parse_id(text) for text in self.letter_ids or ())
         filters = (self.since, self.until, self.error, self.topic)
         if sum((bool(parsed), any(filters), self.everything)) != 1:
             raise UsageError(
                 "choose the dead letters: give ids, or some of --since --until --error --topic, or --all"
             )
-        return letters.Selection(ids=parsed) if parsed else _selection(settings, *filters)
+        return Selection(ids=parsed) if parsed else _selection(settings, *filters)
 
     def allow_unmarked(self, error: Exception, *, dry: bool = False) -> None:
         """Say that the letters are published without a mark, because of ``error``; with ``dry`` would be.
@@ -94,15 +95,6 @@ class DeadLetterOptions:
     def marker(self, settings: Any, action: str) -> AbstractContextManager[Any]:
         """Return :func:`marker` for ``action`` at the API of the options."""
         return marker(settings, self.api_url, self.token, action, again=self.again)
-
-
-class LetterState(StrEnum):
-    """What was done with a dead letter."""
-
-    NEW = "new"
-    REDRIVING = "redriving"
-    REDRIVEN = "redriven"
-    DISCARDED = "discarded"
 
 
 @cli.command("list")
@@ -155,13 +147,13 @@ def show(
     """Show one dead letter: its reason, its headers and its bytes."""
     import asyncio
 
-    from producers import dead_letter_topic as letters
+    from stream_app.kafka.dead_letter_topic import Selection, newest_letters, parse_id
     from stream_app.setting_errors import load_settings
     from streaming_exporter.errors import UsageError
 
     with exit_on_error():
-        selection = letters.Selection(ids=(letters.parse_id(letter_id),))
-        found, _ = asyncio.run(letters.newest(load_settings(), selection, 1))
+        selection = Selection(ids=(parse_id(letter_id),))
+        found, _ = asyncio.run(newest_letters(load_settings(), selection, 1))
         if not found:
             raise UsageError(
                 f"there is no dead letter {letter_id}, or it was already deleted; `list` shows all"
@@ -195,13 +187,13 @@ def redrive(
     """
     import asyncio
 
-    from producers import dead_letter_topic as letters
+    from producers.redrive import RedriveResult, redrive_letters
     from stream_app.setting_errors import load_settings
 
     numbers = {"published": 0, "refused": 0}
     seen: list[str] = []
 
-    def report(one: letters.RedriveResult) -> None:
+    def report(one: RedriveResult) -> None:
         done = "refused" if one.problem else "published"
         numbers[done] += 1
         seen.append(one.letter.name)
@@ -225,7 +217,7 @@ def redrive(
             except UsageError as error:  # there is no token for the API here
                 options.allow_unmarked(error, dry=dry)
             tried = mark and _with_fallback(mark, options, dry=dry)
-            asyncio.run(letters.redrive(settings, selection, dry=dry, report=report, mark=tried))
+            asyncio.run(redrive_letters(settings, selection, dry=dry, report=report, mark=tried))
         verb = "to be published" if dry else "published"
         _say_missing(selection.ids, seen)
         typer.echo(f"{numbers['published']} {verb}, {numbers['refused']} refused", err=True)
@@ -242,14 +234,14 @@ def discard(
     """Mark dead letters as done without publishing them. They stay on their topic. Needs the API."""
     import asyncio
 
-    from producers import dead_letter_topic as letters
+    from producers.redrive import mark_all
     from stream_app.setting_errors import load_settings
 
     with exit_on_error():
         settings = load_settings()
         selection = options.selection(settings)
         with options.marker(settings, "discard") as mark:
-            results = asyncio.run(letters.mark_all(settings, selection, mark))
+            results = asyncio.run(mark_all(settings, selection, mark))
         for one in results:
             done = "refused" if one.problem else "discarded"
             document = {**one.letter.as_json(), "done": done, "problem": one.problem}
@@ -268,7 +260,7 @@ NO_API = (None, NOT_FOUND, 405)
 
 def _with_fallback(mark: Any, options: DeadLetterOptions, *, dry: bool) -> Any:
     """Return ``mark``. If no API can mark letters, it says so, or refuses to go on without the marks."""
-    from producers.dead_letter_topic import CannotMark
+    from producers.redrive import CannotMark
     from streaming_exporter.errors import ApiError
 
     def tried(letter: Any) -> str | None:
@@ -288,17 +280,40 @@ def _selection(
     settings: Any, since: str | None, until: str | None, error: str | None, topic: str | None
 ) -> Any:
     """Return the selection of the options. The prefix of a topic's name is optional."""
-    from producers import dead_letter_topic as letters
+    from stream_app.kafka.dead_letter_topic import Selection
 
     prefix = settings.kafka_topic_prefix
     if topic is not None and not topic.startswith(prefix):
         topic = prefix + topic
-    return letters.Selection(
-        since=letters.parse_time(since, "--since"),
-        until=letters.parse_time(until, "--until"),
+    return Selection(
+        since=parse_time(since, "--since"),
+        until=parse_time(until, "--until"),
         error=error,
         topic=topic,
     )
+
+
+def parse_time(text: str | None, option: str) -> datetime | None:
+    """Parse a time in ISO 8601 (UTC if it has no zone), or a duration before now: ``90m``, ``2h``, ``7d``.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    from stream_app.datasets.written_times import read_moment
+
+    if text is None:
+        return None
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    if text[:-1].isdecimal() and text[-1] in units and len(text) <= 6:
+        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+    try:
+        moment = read_moment(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text!r}: expected a time such as 2026-11-24T06:00:00Z or a date, both in UTC if they "
+            "name no offset, or a duration before now such as 90m, 2h, 7d"
+        ) from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _list_letters(
@@ -315,7 +330,7 @@ def _list_letters(
     """
     import asyncio
 
-    from producers import dead_letter_topic as letters
+    from stream_app.kafka.dead_letter_topic import newest_letters
     from streaming_exporter.errors import ApiError
 
     states = KnownStates()
@@ -325,7 +340,7 @@ def _list_letters(
     def is_listed(letter: Any) -> bool:
         return state is None or states.state_of(letter) == state.value
 
-    found, number = asyncio.run(letters.newest(settings, selection, limit, is_listed))
+    found, number = asyncio.run(newest_letters(settings, selection, limit, is_listed))
     if state is None and found:
         shown = replace(selection, since=found[0].at, until=found[-1].at + MILLISECOND)
         try:

@@ -8,15 +8,10 @@ from api import audit_log
 from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.operations.access import Operator
-from api.operations.schemas import (
-    DeadLetterChoice,
-    DeadLetterList,
-    DeadLetterResults,
-    DeadLetterView,
-)
+from api.operations.schemas import DeadLetterChoice, DeadLetterList, DeadLetterResults, DeadLetterView
 from api.services import InjectedServices
 from api.time_limits import since_moment, until_moment
-from producers.dead_letter_topic import Selection
+from stream_app.kafka.dead_letter_topic import Selection
 
 router = APIRouter(prefix="/exports/dead-letters", tags=["operations"], route_class=DocumentedRoute)
 

@@ -17,22 +17,17 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.operations.schemas import DeadLetterChoice, DeadLetterResult, DeadLetterView
-from producers.dead_letter_topic import (
-    DISCARDED,
-    NEW,
-    NO_LETTER,
-    REDRIVEN,
-    REDRIVING,
+from stream_app.db.engine import autocommitting, outages_are_retryable
+from stream_app.kafka.dead_letter_marks import NO_LETTER, LetterState, mark_problem
+from stream_app.kafka.dead_letter_topic import (
     DeadLetter,
     Newest,
     Selection,
-    mark_problem,
     parse_id,
-    read,
+    read_letters,
     redrive_problem,
     redrive_topics,
 )
-from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Rejected, Retryable, UsageError
 from streaming_exporter.publisher import Publisher
@@ -82,7 +77,7 @@ class MarkedLetter:
     @property
     def state(self) -> str:
         """Return the state of the letter."""
-        return self.mark.state if self.mark is not None else NEW
+        return self.mark.state if self.mark is not None else LetterState.NEW
 
     def view(self, *, with_data: bool, whole: bool = False) -> DeadLetterView:
         """Return the view; texts of the message are left out unless ``with_data``."""
@@ -157,10 +152,10 @@ class DeadLetters:
         for letter_id, letter in await self._chosen(choice):
             problem = NO_LETTER if letter is None else redrive_problem(letter, topics)
             if letter is not None and problem is None:
-                problem = await self._mark(letter, REDRIVING, by=by, again=choice.again)
+                problem = await self._mark(letter, LetterState.REDRIVING, by=by, again=choice.again)
             if letter is not None and problem is None:
                 problem = await self._publish(letter)
-            results.append(_result(letter_id, REDRIVEN, problem))
+            results.append(_result(letter_id, LetterState.REDRIVEN, problem))
         return results
 
     async def discard(self, choice: DeadLetterChoice, *, by: str) -> list[DeadLetterResult]:
@@ -175,9 +170,9 @@ class DeadLetters:
             problem = (
                 NO_LETTER
                 if letter is None
-                else await self._mark(letter, DISCARDED, by=by, again=choice.again)
+                else await self._mark(letter, LetterState.DISCARDED, by=by, again=choice.again)
             )
-            results.append(_result(letter_id, DISCARDED, problem))
+            results.append(_result(letter_id, LetterState.DISCARDED, problem))
         return results
 
     async def _chosen(self, choice: DeadLetterChoice) -> list[tuple[str, DeadLetter | None]]:
@@ -199,9 +194,11 @@ class DeadLetters:
         except PublishError as error:
             return f"it is not known whether it was published: {error}"
         try:
-            await self._execute(_FINISH, letter, state=REDRIVEN)
+            await self._execute(_FINISH, letter, state=LetterState.REDRIVEN)
         except Retryable as error:
-            log.warning("dead_letter.not_marked", letter=letter.name, state=REDRIVEN, error=str(error))
+            log.warning(
+                "dead_letter.not_marked", letter=letter.name, state=LetterState.REDRIVEN, error=str(error)
+            )
         return None
 
     async def _mark(self, letter: DeadLetter, state: str, *, by: str, again: bool) -> str | None:
@@ -237,7 +234,7 @@ class DeadLetters:
     async def _read(self, selection: Selection, take: Callable[[DeadLetter], None]) -> None:
         try:
             async with asyncio.timeout(READ_SECONDS), self._reading:
-                async for letter in read(self.settings, selection):
+                async for letter in read_letters(self.settings, selection):
                     take(letter)
         except TimeoutError as error:
             raise Retryable(

@@ -17,8 +17,8 @@ from faust.types.tuples import ConsumerMessage
 
 from api.operations.dead_letters import DeadLetters, without_values
 from producers import dead_letter_marks
-from producers.dead_letter_topic import Selection, newest, parse_id
 from stream_app.composition.worker import create_app
+from stream_app.kafka.dead_letter_topic import Selection, newest_letters, parse_id
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Retryable, Unreadable, UsageError
@@ -195,7 +195,7 @@ async def test_a_read_waits_for_no_later_message(letters: tuple[Harness, EventPr
     await put_aside(harness.settings, emit, b"secret", "not JSON")
     async with at_most(2):
         for _ in range(8):
-            _, number = await newest(harness.settings, Selection(), 1)
+            _, number = await newest_letters(harness.settings, Selection(), 1)
             assert number == 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from api.time_limits import since_moment, until_moment
-from producers.dead_letter_topic import parse_time
+from producers.dead_letters import parse_time
 from stream_app.datasets.parameters import parameter_text
 from stream_app.datasets.written_times import how_to_write, read_date, read_moment
 from stream_app.exports.columns import Column, Kind

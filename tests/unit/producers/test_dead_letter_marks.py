@@ -13,9 +13,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from producers import dead_letter_marks, dead_letter_topic, job_commands
+from producers import dead_letter_marks, job_commands
+from producers import redrive as redriving
 from producers.__main__ import cli
-from producers.dead_letter_topic import DeadLetter, Newest, Selection
+from stream_app.kafka import dead_letter_topic
+from stream_app.kafka.dead_letter_topic import DeadLetter, Newest, Selection
 from streaming_exporter.errors import ApiError
 from streaming_exporter.publisher import Publisher
 from tests.unit.producers.fake_server import FakeServer
@@ -40,7 +42,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     async def publish_raw(_: Publisher, topic: str, *__: Any) -> None:
         topics.append(topic)
 
-    monkeypatch.setattr(dead_letter_topic, "read", read)
+    monkeypatch.setattr(redriving, "read_letters", read)
     monkeypatch.setattr(Publisher, "publish_raw", publish_raw)
     return topics
 
@@ -227,7 +229,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> ScriptedApi:
             if selection.has(letter):
                 yield letter
 
-    monkeypatch.setattr(dead_letter_topic, "read", read)
+    monkeypatch.setattr(dead_letter_topic, "read_letters", read)
     monkeypatch.setattr(dead_letter_marks, "MOST", 3)
     monkeypatch.setattr(job_commands, "open_api", lambda *_, **__: api)
     return api

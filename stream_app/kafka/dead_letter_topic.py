@@ -1,17 +1,14 @@
-"""Reads the dead-letter topic, and publishes its messages again to their original topics."""
+"""Reads the dead-letter topic, and tells which of its messages can be published again."""
 
 import heapq
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from stream_app.datasets.written_times import read_moment
 from stream_app.settings import Settings
 from streaming_exporter.errors import PublishError, Unreadable, UsageError
 from streaming_exporter.events import DEAD_LETTER_HEADERS, TRUNCATED_HEADER, Topic, decode
-from streaming_exporter.publisher import Publisher
 
 ANSWER_SECONDS = 10.0
 """Time-out of one response of Kafka."""
@@ -132,40 +129,40 @@ class Newest(Generic[Kept]):
     number: int = 0
     _heap: list[tuple[datetime, Id, Kept]] = field(default_factory=list)
 
-    def add(self, letter: DeadLetter, kept: Callable[[DeadLetter], Kept]) -> None:
-        """Count a letter. If it is one of the newest, keep what ``kept`` makes of it."""
+    def add(self, letter: DeadLetter, summarize: Callable[[DeadLetter], Kept]) -> None:
+        """Count a letter. If it is one of the newest, keep what ``summarize`` makes of it."""
         self.number += 1
         if len(self._heap) < self.limit:
-            heapq.heappush(self._heap, (letter.at, letter.id, kept(letter)))
+            heapq.heappush(self._heap, (letter.at, letter.id, summarize(letter)))
         elif (letter.at, letter.id) > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, (letter.at, letter.id, kept(letter)))
+            heapq.heapreplace(self._heap, (letter.at, letter.id, summarize(letter)))
 
     def in_order(self) -> list[Kept]:
         """Return what was kept: by time, then by id, the newest last."""
         return [kept for _, _, kept in sorted(self._heap, key=lambda entry: entry[:2])]
 
 
-async def newest(
+async def newest_letters(
     settings: Settings,
     selection: Selection,
     limit: int,
-    chosen: Callable[[DeadLetter], bool] = lambda _: True,
+    condition: Callable[[DeadLetter], bool] = lambda _: True,
 ) -> tuple[list[DeadLetter], int]:
     """Return the newest ``limit`` selected letters, oldest first, and the number of all selected ones.
 
-    ``chosen`` is a further condition.
+    ``condition`` is a further condition.
 
     Raises:
         PublishError: Kafka does not answer.
     """
     found = Newest[DeadLetter](limit)
-    async for letter in read(settings, selection):
-        if chosen(letter):
+    async for letter in read_letters(settings, selection):
+        if condition(letter):
             found.add(letter, lambda itself: itself)
     return found.in_order(), found.number
 
 
-async def read(settings: Settings, selection: Selection) -> AsyncGenerator[DeadLetter, None]:
+async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerator[DeadLetter, None]:
     """Yield the selected letters that exist now, in the order of each partition.
 
     Raises:
@@ -251,77 +248,6 @@ async def _spans(consumer: Any, places: list[Any], selection: Selection) -> dict
     return {place: (begin, end) for place, (begin, end) in spans.items() if begin < end}
 
 
-@dataclass(frozen=True, slots=True)
-class RedriveResult:
-    """The result of a redrive. ``problem`` is why the letter was not published, or ``None``."""
-
-    letter: DeadLetter
-    problem: str | None = None
-
-
-class CannotMark(Exception):
-    """No API that can mark letters answers."""
-
-
-Mark = Callable[[DeadLetter], str | None]
-"""Lets the API redrive or discard a letter; returns why it was refused, or ``None``.
-
-Raises:
-    CannotMark: no API can do it.
-"""
-
-
-async def mark_all(settings: Settings, selection: Selection, mark: Mark) -> list[RedriveResult]:
-    """Call ``mark`` for each letter; return the results.
-
-    Raises:
-        PublishError: Kafka does not answer.
-        ApiError: the API does not answer, or refuses the call.
-    """
-    import asyncio
-
-    async with aclosing(read(settings, selection)) as found:
-        return [RedriveResult(letter, await asyncio.to_thread(mark, letter)) async for letter in found]
-
-
-async def redrive(
-    settings: Settings,
-    selection: Selection,
-    *,
-    dry: bool,
-    report: Callable[[RedriveResult], None],
-    mark: Mark | None = None,
-) -> None:
-    """Publish letters unchanged to their original topics, one after the other, and report each result.
-
-    Repetitions do no harm, because the id of a request names its job. Letters stay on the dead-letter topic.
-    With ``dry`` nothing is published. ``mark`` lets the API publish a letter and mark it, or with ``dry``
-    read its mark. After :class:`CannotMark` this publishes the letters itself, without a mark. Other errors
-    of ``mark`` end it.
-
-    Raises:
-        PublishError: Kafka does not answer; the letters that were reported as published are on their topics.
-    """
-    import asyncio
-
-    topics = redrive_topics(settings)
-    async with (
-        Publisher(settings, client_id="exporter-redrive") as publisher,
-        aclosing(read(settings, selection)) as found,
-    ):
-        async for letter in found:
-            problem = redrive_problem(letter, topics)
-            if problem is None and mark is not None:
-                try:
-                    report(RedriveResult(letter, await asyncio.to_thread(mark, letter)))
-                    continue
-                except CannotMark:
-                    mark = None
-            if problem is None and not dry:
-                await publisher.publish_raw(letter.topic, letter.key, letter.value, letter.headers)
-            report(RedriveResult(letter, problem))
-
-
 def redrive_topics(settings: Settings) -> set[str]:
     """Return the topics to which dead letters can be published again."""
     return {settings.topic(topic) for topic in Topic if topic is not Topic.DEAD_LETTERS}
@@ -338,22 +264,6 @@ def redrive_problem(letter: DeadLetter, topics: set[str]) -> str | None:
     return None
 
 
-NEW, REDRIVING, REDRIVEN, DISCARDED = "new", "redriving", "redriven", "discarded"
-"""What was done with a letter, by its mark."""
-
-
-def mark_problem(state: str, by: str | None, at: datetime | None) -> str | None:
-    """Return why a letter with this mark is not handled again, or ``None`` if it has no mark."""
-    if state == NEW or at is None:
-        return None
-    if state == REDRIVING:
-        return f"{by} redrives it, or the answer of Kafka was lost: repeat it with `again`"
-    return f"it was {state} by {by} at {at:%Y-%m-%d %H:%M:%SZ}"
-
-
-NO_LETTER = "there is no such dead letter"
-
-
 def parse_id(text: str) -> Id:
     """Parse ``OFFSET`` or ``PARTITION:OFFSET``.
 
@@ -368,29 +278,6 @@ def parse_id(text: str) -> Id:
             "PARTITION:OFFSET, as `list` prints them"
         )
     return int(partition or 0), int(offset)
-
-
-def parse_time(text: str | None, option: str) -> datetime | None:
-    """Parse a time in ISO 8601 (UTC if it has no zone), or a duration before now: ``90m``, ``2h``, ``7d``.
-
-    Raises:
-        UsageError: the text is neither.
-    """
-    from datetime import timedelta
-
-    if text is None:
-        return None
-    units = {"m": "minutes", "h": "hours", "d": "days"}
-    if text[:-1].isdecimal() and text[-1] in units and len(text) <= 6:
-        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
-    try:
-        moment = read_moment(text)
-    except ValueError as error:
-        raise UsageError(
-            f"{option} {text!r}: expected a time such as 2026-11-24T06:00:00Z or a date, both in UTC if they "
-            "name no offset, or a duration before now such as 90m, 2h, 7d"
-        ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _shown(content: bytes | None) -> Any:
