@@ -106,6 +106,8 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         raise error
     code = title(error.status_code).lower().replace(" ", "_")
     detail = error.detail
+    if error.status_code == 404:
+        code = "no_such_call"  # not that of a job that does not exist: programs go on after that one
     if error.status_code in (404, 405):
         detail = f"There is no call {request.method} {request.url.path}. /docs lists all calls"
     headers = dict(error.headers or {})

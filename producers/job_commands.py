@@ -55,7 +55,7 @@ def follow(
 
     A refusal that can pass (too many calls, a time-out, an error of the server) is an outage, and so is an
     answer that there is no such job, or that is not of this API, after the job was seen: it comes from a
-    proxy whose API is away.
+    proxy whose API is away. A 404 that is not of this API is an outage before that, too.
     ``Retry-After`` is kept to. The time for which the API asks because of too many calls does not count as an
     outage, and an outage lasts for at least two of the times for which the API asks.
 
@@ -75,8 +75,7 @@ def follow(
         except ApiError as error:
             if error.retry_after is not None:
                 pause = max(interval, min(error.retry_after, MAX_PAUSE_SECONDS))
-            can_pass = error.is_retryable or (is_known and (error.status == 404 or error.is_foreign))
-            if not can_pass or now - reached > max(outage_seconds, 2 * pause):
+            if not _can_pass(error, is_known=is_known) or now - reached > max(outage_seconds, 2 * pause):
                 raise
             if error.status in RETRYABLE_STATUSES:
                 reached += pause
@@ -95,6 +94,12 @@ def follow(
                 if job.finished:
                     return _with_file(job)
         time.sleep(pause)
+
+
+def _can_pass(error: ApiError, *, is_known: bool) -> bool:
+    """Return whether an error is an outage; ``is_known``: the job was seen."""
+    is_404 = error.status == 404
+    return error.is_retryable or (is_404 and error.is_foreign) or (is_known and (is_404 or error.is_foreign))
 
 
 def record_with_delivery(api: Client, job_id: UUID) -> dict[str, Any]:

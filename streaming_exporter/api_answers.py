@@ -29,6 +29,9 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 LINK = 307
 """The status of an answer with a link to a file."""
 
+NO_SUCH_JOB = "not_found"
+"""The code of the API's answer for a job that does not exist, or belongs to another user."""
+
 UNFINISHED = ("pending", "processing")
 """The states in which a job has not ended."""
 
@@ -116,6 +119,11 @@ def read_jobs(document: dict[str, Any], url: str) -> tuple[list[Job], str | None
         return [Job.model_validate(job) for job in document["jobs"]], document["next_cursor"]
     except (ValueError, KeyError, TypeError) as error:
         raise not_the_api(url) from error
+
+
+def is_unknown_job(error: ApiError) -> bool:
+    """Return whether the API has answered that there is no such job. A proxy's 404 has not that code."""
+    return error.status == 404 and error.problem_code == NO_SUCH_JOB
 
 
 def read_list(document: dict[str, Any], name: str, url: str) -> list[dict[str, Any]]:
@@ -268,7 +276,7 @@ def raise_for_problem(
     """Raise :class:`ApiError` for an answer from 300 on; from 400 on with the text of its problem document.
 
     The API redirects only calls for a link (``is_link``). Other redirects come from a proxy or a sign-in,
-    which has not sent the call to the API.
+    which has not sent the call to the API. So does a 404 without a code: all of the API have one.
     """
     if response.status_code < 300 or (is_link and response.status_code < 400):
         return
@@ -281,6 +289,9 @@ def raise_for_problem(
         code = str(content["code"]) if "code" in content else None
     except (ValueError, KeyError, AttributeError):
         text = f"the API answered {response.status_code} {response.reason_phrase}"
+    is_foreign = code is None and response.status_code == 404
+    if is_foreign:
+        text = f"{not_the_api(url)}: {text}"
     if response.status_code == 401:
         text += "; pass a token as --token or EXPORTER_TOKEN (exporter token --user-id … makes one)"
     is_in_doubt = code == "in_doubt"
@@ -295,6 +306,7 @@ def raise_for_problem(
         problem_code=code,
         retry_after=read_retry_after(response.headers.get("retry-after")),
         is_in_doubt=is_in_doubt,
+        is_foreign=is_foreign,
     )
 
 

@@ -19,6 +19,7 @@ from streaming_exporter.api_answers import (
     bytes_to_skip,
     call_timeout,
     file_path,
+    is_unknown_job,
     jobs_path,
     key_headers,
     not_the_api,
@@ -139,13 +140,17 @@ class AsyncExportClient:
         return read_object(answer, "export_job_id", self.url)
 
     async def job(self, job_id: UUID) -> Job | None:
-        """Return the job, or ``None`` if this user has no such job."""
+        """Return the job, or ``None`` if this user has no such job.
+
+        Raises:
+            ApiError: the API does not answer, or refuses the call. A 404 of a proxy is such an error, too.
+        """
         try:
             return read_job(await self.record(job_id), self.url)
         except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+            if not is_unknown_job(error):
+                raise
+            return None
 
     async def manifest(self, job_id: UUID) -> dict[str, Any]:
         """Return rows, bytes and digest of a completed job's file."""

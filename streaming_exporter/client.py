@@ -17,6 +17,7 @@ from streaming_exporter.api_answers import (
     bytes_to_skip,
     call_timeout,
     file_path,
+    is_unknown_job,
     jobs_path,
     key_headers,
     not_the_api,
@@ -138,13 +139,17 @@ class ExportClient:
         return read_object(answer, "export_job_id", self.url)
 
     def job(self, job_id: UUID) -> Job | None:
-        """Return the job, or ``None`` if this user has no such job."""
+        """Return the job, or ``None`` if this user has no such job.
+
+        Raises:
+            ApiError: the API does not answer, or refuses the call. A 404 of a proxy is such an error, too.
+        """
         try:
             return read_job(self.record(job_id), self.url)
         except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+            if not is_unknown_job(error):
+                raise
+            return None
 
     def manifest(self, job_id: UUID) -> dict[str, Any]:
         """Return rows, bytes and digest of a completed job's file."""

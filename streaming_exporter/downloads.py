@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event, Lock
 from uuid import UUID
 
-from streaming_exporter.api_answers import JobFile
+from streaming_exporter.api_answers import JobFile, is_unknown_job
 from streaming_exporter.client import CHUNK_BYTES, Client
 from streaming_exporter.download_parts import Part
 from streaming_exporter.errors import ApiError, DownloadError
@@ -61,7 +61,7 @@ def fetch_all(
     try:
         files = api.files(job_id)
     except ApiError as error:
-        if error.status != 404:
+        if not is_unknown_job(error):
             raise
         return [fetch(api, job_id, folder, progress, overwrite=overwrite)]  # an API of version 0.1
     try:

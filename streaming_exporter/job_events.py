@@ -101,10 +101,10 @@ class Following:
         if not isinstance(error, ApiError):
             return
         can_pass = error.is_retryable
-        if error.is_foreign:
-            can_pass = self._is_known and self._can_come_back()
-        elif error.status == 404:
+        if error.status == 404:
             can_pass = self._can_come_back()
+        elif error.is_foreign:
+            can_pass = self._is_known and self._can_come_back()
         if not can_pass:
             raise error
         asked = min(error.retry_after or 0.0, MAX_ASKED_SECONDS)

@@ -115,6 +115,6 @@ async def file(job_id: UUID, client: Exports) -> RedirectResponse:
     try:
         return RedirectResponse(await client.link(job_id))
     except ApiError as error:
-        status = error.status or 503
-        # An answer below 400 is not one of the API: a proxy or a page for signing in is in front of it.
-        raise HTTPException(status if status >= 400 else 502, str(error)) from error
+        # A foreign answer is not one of the API: a proxy or a page for signing in is in front of it.
+        status = 502 if error.is_foreign else error.status or 503
+        raise HTTPException(status, str(error)) from error

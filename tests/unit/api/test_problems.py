@@ -98,8 +98,8 @@ async def test_a_rejection_names_the_field_and_what_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "arguments", "status", "code", "field"),
     [
-        ("GET", "/nowhere", {}, 404, "not_found", None),
-        ("GET", "/body/", {}, 404, "not_found", None),
+        ("GET", "/nowhere", {}, 404, "no_such_call", None),
+        ("GET", "/body/", {}, 404, "no_such_call", None),
         ("PUT", "/body", {}, 405, "method_not_allowed", None),
         ("POST", "/body", {"content": b"{"}, 400, "invalid_json", None),
         ("POST", "/body", {"content": b"\xff"}, 400, "bad_request", None),

@@ -7,6 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+NOT_FOUND = {"title": "Not Found", "code": "not_found"}
+"""What the API answers for a job that does not exist."""
+
 
 class FakeServer:
     """A server with given responses.
@@ -36,7 +39,7 @@ def fake_server() -> Iterator[FakeServer]:
             fake.seen.append((self.path, dict(self.headers)))
             if length := int(self.headers.get("Content-Length", 0)):
                 fake.bodies.append(json.loads(self.rfile.read(length)))
-            waiting = fake.answers.get(self.path) or [(404, {"title": "Not Found", "detail": "nothing"}, {})]
+            waiting = fake.answers.get(self.path) or [(404, NOT_FOUND | {"detail": "nothing"}, {})]
             status, body, headers = waiting.pop(0) if len(waiting) > 1 else waiting[0]
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)

@@ -86,6 +86,16 @@ def test_all_files_are_fetched_and_verified(
     assert max(steps) == (total, total)
 
 
+def test_a_proxy_that_does_not_find_the_list_of_files_is_an_error(
+    server: FakeServer, api: Client, tmp_path: Path
+) -> None:
+    """An API of version 0.1 has no such list, and its 404 has a code."""
+    server.add(f"{PATH}/files?limit=1000", 404, b"default backend - 404")
+    with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
+        fetch_all(api, JOB, tmp_path)
+    assert len(server.seen) == 1
+
+
 def test_an_interrupted_file_goes_on_where_it_stopped(
     server: FakeServer, api: Client, tmp_path: Path
 ) -> None:

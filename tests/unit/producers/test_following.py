@@ -31,7 +31,7 @@ from streaming_exporter.errors import (
 )
 from streaming_exporter.events import Event, EventType
 from streaming_exporter.publisher import Publisher
-from tests.unit.producers.fake_server import FakeServer
+from tests.unit.producers.fake_server import NOT_FOUND, FakeServer
 
 JOB = uuid4()
 PATH = f"/exports/jobs/{JOB}"
@@ -72,8 +72,13 @@ def watch(api: Client, **limits: float) -> tuple[Job, list[str]]:
     ("answers", "code", "said"),
     [
         ([(200, record("processing"))], 0, f"Cancellation requested: {JOB}\n"),
-        ([(404, {}), (404, {}), (200, record("pending"))], 0, f"Cancellation requested: {JOB}\n"),
-        ([(404, {})], 1, f"there is no job {JOB} on record"),
+        (
+            [(404, NOT_FOUND), (404, NOT_FOUND), (200, record("pending"))],
+            0,
+            f"Cancellation requested: {JOB}\n",
+        ),
+        ([(404, NOT_FOUND)], 1, f"there is no job {JOB} on record"),
+        ([(404, {})], 0, "whether there is such a job is not known"),
         ([(503, {"title": "Service Unavailable"})], 0, "whether there is such a job is not known"),
     ],
 )
@@ -143,7 +148,7 @@ def test_an_error_of_usage_has_the_job_with_json(
 
 
 def test_a_job_is_followed_from_unknown_to_completed(server: FakeServer, api: Client) -> None:
-    server.add(PATH, 404, {"title": "Not Found"})
+    server.add(PATH, 404, NOT_FOUND)
     server.add(PATH, 200, record("pending"))
     server.add(PATH, 503, {"title": "Service Unavailable"})
     server.add(PATH, 200, record("processing", row_count=5, estimated_rows=9))
@@ -186,7 +191,7 @@ def test_a_job_that_was_seen_and_is_unknown_for_a_moment_is_followed_on(
 
 def test_a_job_that_was_seen_and_stays_unknown_is_an_error(server: FakeServer, api: Client) -> None:
     server.add(PATH, 200, record("processing"))
-    server.add(PATH, 404, {"title": "Not Found"})
+    server.add(PATH, 404, NOT_FOUND)
     with pytest.raises(ApiError, match=r"does not know the job .* any more"):
         watch(api, outage_seconds=0.05)
 
@@ -212,6 +217,17 @@ def test_a_foreign_answer_ends_the_watch_only_if_the_job_was_not_seen_or_if_it_s
     with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
         watch(api, outage_seconds=0.05)
     assert len(server.seen) > 6
+
+
+def test_a_proxy_that_does_not_find_the_api_is_an_outage(server: FakeServer, api: Client) -> None:
+    """It is no word on the job, which the service can have admitted."""
+    server.add(PATH, 404, b"default backend - 404")
+    server.add(PATH, 200, record("completed"))
+    assert watch(api, admission_seconds=0)[1] == ["completed"]
+    server.answers.clear()
+    server.add(PATH, 404, b"default backend - 404")
+    with pytest.raises(ApiError, match="does not answer as the exporter's API does"):
+        watch(api, outage_seconds=0.05)
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])

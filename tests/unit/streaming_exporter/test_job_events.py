@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from streaming_exporter import AsyncExportClient, ExportClient
+from streaming_exporter.api_answers import Job
 from streaming_exporter.errors import ApiError
 from streaming_exporter.job_events import MAX_ASKED_SECONDS, UNKNOWN_SECONDS, Following
 
@@ -63,6 +64,15 @@ async def follow(url: str, *, is_async: bool, **limits: Any) -> list[str]:
             return [job.status for job in client.events(JOB, **limits)]
 
     return await asyncio.to_thread(read)
+
+
+async def read(url: str, *, is_async: bool) -> Job | None:
+    """Return the job."""
+    if is_async:
+        async with AsyncExportClient(url, "t") as client:
+            return await client.job(JOB)
+    with ExportClient(url, "t") as client:
+        return await asyncio.to_thread(client.job, JOB)
 
 
 both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -151,6 +161,28 @@ async def test_a_refusal_of_the_job_itself_ends_the_following(is_async: bool, jo
         with pytest.raises(ApiError) as caught:
             await follow(url, is_async=is_async)
     assert caught.value.status == job[0]
+
+
+@both
+@pytest.mark.parametrize(
+    ("body", "is_foreign"),
+    [
+        ('{"title": "Not Found", "code": "not_found"}', None),
+        ('{"title": "Not Found", "code": "no_such_call"}', False),
+        ('{"title": "Not Found"}', True),
+        (PAGE, True),
+    ],
+)
+async def test_only_the_api_says_that_there_is_no_such_job(
+    is_async: bool, body: str, is_foreign: bool | None
+) -> None:
+    async with answering([], job=(404, body)) as (url, _):
+        if is_foreign is None:
+            assert await read(url, is_async=is_async) is None
+            return
+        with pytest.raises(ApiError) as caught:
+            await read(url, is_async=is_async)
+    assert (caught.value.status, caught.value.is_foreign) == (404, is_foreign)
 
 
 @both
