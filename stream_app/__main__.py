@@ -11,7 +11,7 @@ import typer
 
 from stream_app.command_errors import FAILED, USAGE, AsJson, error_fields, exit_with
 from stream_app.destinations.command import cli as destinations
-from stream_app.doctor.datasets_command import cli as datasets
+from stream_app.doctor.datasets_file.cli import cli as datasets
 from stream_app.doctor.part import Part
 from stream_app.termination import exit_on_sigterm
 

@@ -1,4 +1,4 @@
-"""Check the bucket against the table of jobs: files without jobs, and jobs without files."""
+"""Checks the bucket against the table of jobs: files without jobs, and jobs without files."""
 
 import asyncio
 from collections import Counter

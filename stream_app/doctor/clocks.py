@@ -1,4 +1,4 @@
-"""Check that the clocks of this machine, of PostgreSQL and of the object store agree."""
+"""Checks that the clocks of this machine, of PostgreSQL and of the object store agree."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta

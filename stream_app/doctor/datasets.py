@@ -1,4 +1,4 @@
-"""Check that there are datasets, and that they match their tables."""
+"""Checks that there are datasets, and that they match their tables."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -7,7 +7,7 @@ from stream_app.datasets.file import DatasetsFileError, load_datasets
 from stream_app.datasets.presence import missing_datasets
 from stream_app.datasets.template_losses import template_losses
 from stream_app.destinations.secrets import missing_secrets
-from stream_app.doctor.datasets_check import check_datasets_file
+from stream_app.doctor.datasets_file.check import check_datasets_file
 from stream_app.doctor.findings import Finding, FindingFactory, State
 from stream_app.settings import Settings
 

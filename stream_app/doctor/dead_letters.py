@@ -1,4 +1,4 @@
-"""Check whether messages that could not be read wait for an operator."""
+"""Checks whether messages that could not be read wait for an operator."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection

@@ -1,4 +1,4 @@
-"""Check that every installed plug-in is in use."""
+"""Checks that every installed plug-in is in use."""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,4 +1,4 @@
-"""Check the source databases: whether they answer, their roles, and the connections of a worker."""
+"""Checks the source databases: whether they answer, their roles, and the connections of a worker."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Check the state database: its tables, and that a worker takes care of each job."""
+"""Checks the state database: its tables, and that a worker takes care of each job."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass

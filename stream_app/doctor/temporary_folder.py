@@ -1,4 +1,4 @@
-"""Check that the folder for temporary files holds the large parts of the largest files."""
+"""Checks that the folder for temporary files holds the large parts of the largest files."""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Check Kafka: the topics exist, and the workers read them."""
+"""Checks Kafka: the topics exist, and the workers read them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

@@ -1,4 +1,4 @@
-"""Check for settings that are allowed but unwise. The tests list the settings that are always harmless."""
+"""Finds settings that are allowed but unwise. The tests list the settings that are always harmless."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from dev.stack import Stack
 from stream_app.datasets.caller import Caller
-from stream_app.doctor import datasets_command
-from stream_app.doctor.dataset_view import view_dataset
 from stream_app.doctor.datasets import check_tables
-from stream_app.doctor.datasets_check import check_datasets_file
+from stream_app.doctor.datasets_file import cli as datasets_command
+from stream_app.doctor.datasets_file.check import check_datasets_file
+from stream_app.doctor.datasets_file.remarks import as_json, worst_of
+from stream_app.doctor.datasets_file.view import view_dataset
 from stream_app.doctor.findings import State
-from stream_app.doctor.remarks import as_json, worst_of
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 OWN = {
-    "stream_app/doctor/bundles_check.py",
-    "stream_app/doctor/datasets_check.py",
+    "stream_app/doctor/datasets_file/check_bundles.py",
+    "stream_app/doctor/datasets_file/check.py",
     "stream_app/exports/tables/catalog.py",
     "stream_app/exports/tables/rights.py",
 }

@@ -7,8 +7,8 @@ from stream_app.datasets.bundles import SUBJECT_ACCESS, Bundle
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import has_own_rows
+from stream_app.doctor.datasets_file.remarks import Remark
 from stream_app.doctor.findings import State
-from stream_app.doctor.remarks import Remark
 from stream_app.exports.filters.conditions import conditions
 from stream_app.exports.filters.whole_days import day_zone
 from stream_app.exports.queries.row_query import reference

@@ -15,10 +15,10 @@ from stream_app.datasets.source_urls import url_or_fault
 from stream_app.datasets.template_losses import template_losses
 from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.destinations.secrets import is_plain_http, missing_secrets
-from stream_app.doctor.bundles_check import check_bundles, check_filters
+from stream_app.doctor.datasets_file.check_bundles import check_bundles, check_filters
+from stream_app.doctor.datasets_file.remarks import Remark
+from stream_app.doctor.datasets_file.sql_errors import refusal_text
 from stream_app.doctor.findings import State
-from stream_app.doctor.refusals import refusal_text
-from stream_app.doctor.remarks import Remark
 from stream_app.exports.columns import quote_name
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.masks.hash_keys import hash_keys

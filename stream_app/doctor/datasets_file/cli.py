@@ -35,8 +35,8 @@ def check(file: File = None, as_json: AsJson = False) -> None:
 
     from rich.console import Console
 
-    from stream_app.doctor import remarks
-    from stream_app.doctor.datasets_check import check_datasets_file
+    from stream_app.doctor.datasets_file import remarks
+    from stream_app.doctor.datasets_file.check import check_datasets_file
     from stream_app.doctor.findings import State
 
     with exit_on_error(TIMED_OUT):
@@ -81,27 +81,33 @@ def show(
 
     from stream_app.datasets.arguments import parse_claims, parse_parameters
     from stream_app.datasets.caller import Caller
-    from stream_app.doctor import dataset_view
+    from stream_app.doctor.datasets_file.show import (
+        bundle_as_json,
+        dataset_as_json,
+        show_bundle,
+        show_dataset,
+    )
+    from stream_app.doctor.datasets_file.view import find_bundle, view_dataset
 
     with exit_on_error(TIMED_OUT):
         caller = Caller.of_claims(as_user, parse_claims(claim or (), role or ()))
         values, settings = parse_parameters(parameter or ()), _settings(file)
-        bundle = dataset_view.find_bundle(settings, name, caller)
+        bundle = find_bundle(settings, name, caller)
         names = [name] if bundle is None else [member.name for member in bundle.members]
         views = [
-            asyncio.run(dataset_view.view_dataset(settings, each, caller, scope=scope, parameters=values))
+            asyncio.run(view_dataset(settings, each, caller, scope=scope, parameters=values))
             for each in names
         ]
     if as_json:
-        shown = [dataset_view.as_json(view) for view in views]
-        content = shown[0] if bundle is None else dataset_view.bundle_as_json(bundle, shown)
+        shown = [dataset_as_json(view) for view in views]
+        content = shown[0] if bundle is None else bundle_as_json(bundle, shown)
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
         return
     console = Console()
     if bundle is not None:
-        dataset_view.show_bundle(bundle, console)
+        show_bundle(bundle, console)
     for view in views:
-        dataset_view.show(view, console)
+        show_dataset(view, console)
 
 
 def _settings(file: Path | None) -> "Settings":
