@@ -150,7 +150,12 @@ def test_scripts_have_no_texts_of_their_own(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text_of_script",
-    ['say(x, "Tick one")', "button(`Remove ${name}`, act)", 'h("p", {}, "no rows yet")', 'title = "Files"'],
+    [
+        'showMessage(x, "Tick one")',
+        "button(`Remove ${name}`, act)",
+        'element("p", {}, "no rows yet")',
+        'title = "Files"',
+    ],
 )
 def test_texts_in_scripts_are_found(text_of_script: str) -> None:
     assert [found for found in literals(text_of_script) if is_for_people(found)]

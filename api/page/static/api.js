@@ -1,6 +1,6 @@
 // Calls of the API, with the token of this tab.
 
-import { begins, goes } from "./connection.js";
+import { noteOutage, trackCall } from "./connection.js";
 import { problemText, t } from "./messages.js";
 import { compareClocks, session } from "./session.js";
 
@@ -49,8 +49,8 @@ export async function userOf(token) {
 async function send(method, path, { attempts = PAUSES.length + 1, read, ...options } = {}) {
   const most = method === "GET" || options.headers?.["idempotency-key"] ? attempts : 1;
   const own = !("token" in options); // of this session: it has no answer when the session has ended
-  const { turn } = session;
-  const over = () => own && (turn !== session.turn || !session.token);
+  const { generation } = session;
+  const over = () => own && (generation !== session.generation || !session.token);
   let renewed = false;
   for (let attempt = 1; !over(); ) {
     const { token } = session;
@@ -79,7 +79,7 @@ async function once(method, path, read, { body, headers, signal, token, timeout 
   const stop = () => limit.abort();
   const timer = setTimeout(stop, timeout);
   signal?.addEventListener("abort", stop);
-  const done = begins();
+  const done = trackCall();
   let answer;
   let problem;
   try {
@@ -190,6 +190,6 @@ async function heard(reader) {
   });
   const part = await Promise.race([reader.read(), silent]);
   clearTimeout(timer);
-  if (part.silent) goes();
+  if (part.silent) noteOutage();
   return part;
 }

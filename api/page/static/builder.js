@@ -1,17 +1,17 @@
 // The form that builds an export, or a schedule of them.
 
 import { call, unique } from "./api.js";
-import { passing } from "./connection.js";
-import { alert, busy, button, field, h, lead, say, tick } from "./dom.js";
+import { clearOnRecovery } from "./connection.js";
+import { busy, button, checkbox, element, errorMessage, field, focusIfIdle, showMessage } from "./dom.js";
 import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
 import { Filters } from "./filters.js";
-import { destinationOf, fieldsOf, labelOf, learn, membersOf, titleOf } from "./labels.js";
+import { destinationOf, fieldsOf, labelOf, membersOf, rememberLabels, titleOf } from "./labels.js";
 import { has, language, t } from "./messages.js";
 import { Options } from "./options.js";
 import { Parameters } from "./parameters.js";
 import { Repeat } from "./repeat.js";
-import { flat, inDays, format as kind, rows, sentence, size, span } from "./words.js";
+import { asDays, flattenFilters, formatName, rows, sentence, size, windowText } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once
@@ -34,60 +34,60 @@ function nested(filters) {
 }
 
 export class Builder {
-  /** `ordered(job id)` is called after a request, `scheduled(id)` after a change of a schedule. `destination`: a field or null. */
-  constructor(form, user, { ordered, scheduled, destination }) {
+  /** `onRequested(job id)` is called after a request, `onScheduled(id)` after a change of a schedule. `destination`: a field or null. */
+  constructor(form, user, { onRequested, onScheduled, destination }) {
     this.form = form;
     form.noValidate = true; // `send` validates
     this.user = user;
-    this.heard = { ordered, scheduled };
+    this.callbacks = { onRequested, onScheduled };
     this.timer = 0;
     this.changes = 0;
     this.editing = null;
-    this.kept = {}; // what a copy takes over and the form does not have
+    this.copiedFields = {}; // what a copy takes over and the form does not have
     const changed = () => this.changed();
 
-    this.editingText = h("span");
-    this.editingBox = h("p", { class: "editing", role: "status", hidden: true }, this.editingText, button(t("page.form.stop_editing"), () => this.stopEditing()));
-    this.name = h("input", { maxLength: 200, autocomplete: "off", placeholder: t("page.form.name_hint") });
-    this.dataset = h("select", { onchange: () => this.useDataset({}) });
-    this.about = h("p", { class: "hint" });
-    this.format = h("select", { onchange: () => this.useFormat({}) });
-    this.manner = h("p", { class: "hint" });
-    this.columns = h("div", { class: "columns", role: "group", "aria-label": t("page.form.columns") });
-    this.columnsSummary = h("span");
-    this.columnsBox = h(
+    this.editingText = element("span");
+    this.editingBox = element("p", { class: "editing", role: "status", hidden: true }, this.editingText, button(t("page.form.stop_editing"), () => this.stopEditing()));
+    this.name = element("input", { maxLength: 200, autocomplete: "off", placeholder: t("page.form.name_hint") });
+    this.dataset = element("select", { onchange: () => this.useDataset({}) });
+    this.about = element("p", { class: "hint" });
+    this.format = element("select", { onchange: () => this.useFormat({}) });
+    this.formatHint = element("p", { class: "hint" });
+    this.columns = element("div", { class: "columns", role: "group", "aria-label": t("page.form.columns") });
+    this.columnsSummary = element("span");
+    this.columnsBox = element(
       "details",
       {},
-      h("summary", {}, t("page.form.columns"), this.columnsSummary),
-      h("p", { class: "buttons" }, button(t("page.form.all"), () => this.tickAll(true)), button(t("page.form.none"), () => this.tickAll(false))),
+      element("summary", {}, t("page.form.columns"), this.columnsSummary),
+      element("p", { class: "buttons" }, button(t("page.form.all"), () => this.checkAll(true)), button(t("page.form.none"), () => this.checkAll(false))),
       this.columns,
     );
-    this.zone = h("select");
+    this.zone = element("select");
     this.zoneField = field(t("page.form.zone"), this.zone, t("page.form.zone_hint"));
     this.filters = new Filters(changed, () => this.effectiveZone());
     this.parameters = new Parameters(() => this.effectiveZone());
-    this.scope = h("select");
+    this.scope = element("select");
     this.scopeField = field(t("page.form.scope"), this.scope);
     this.options = new Options();
     this.division = new Division();
     this.encryption = new Encryption();
     this.destination = destination;
-    this.mail = h("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
-    this.mailSummary = h("span");
-    this.mailBox = h("details", {}, h("summary", {}, t("page.form.mail"), this.mailSummary), field(t("page.form.mail_to"), this.mail, t("page.form.mail_hint")));
+    this.mail = element("textarea", { rows: 2, spellcheck: false, placeholder: "ada@example.com" });
+    this.mailSummary = element("span");
+    this.mailBox = element("details", {}, element("summary", {}, t("page.form.mail"), this.mailSummary), field(t("page.form.mail_to"), this.mail, t("page.form.mail_hint")));
     this.repeat = new Repeat(changed);
-    this.estimate = h("p", { class: "estimate", role: "status" });
-    this.problem = alert();
-    this.submit = h("button", { class: "primary" });
+    this.estimate = element("p", { class: "estimate", role: "status" });
+    this.problem = errorMessage();
+    this.submit = element("button", { class: "primary" });
     form.replaceChildren(
       this.editingBox,
-      h("div", { class: "pair" }, field(t("page.form.dataset"), this.dataset), field(t("page.form.format"), this.format)),
+      element("div", { class: "pair" }, field(t("page.form.dataset"), this.dataset), field(t("page.form.format"), this.format)),
       this.about,
-      this.manner,
+      this.formatHint,
       field(t("page.form.name"), this.name),
       this.scopeField,
       this.parameters.element,
-      h("div", { class: "part" }, h("h3", {}, t("page.filters.title")), this.filters.element, this.zoneField),
+      element("div", { class: "part" }, element("h3", {}, t("page.filters.title")), this.filters.element, this.zoneField),
       this.columnsBox,
       this.options.element,
       this.division.element,
@@ -95,7 +95,7 @@ export class Builder {
       destination?.element ?? "",
       this.repeat.element,
       this.mailBox,
-      h("div", { class: "send" }, this.estimate, this.problem, this.submit),
+      element("div", { class: "send" }, this.estimate, this.problem, this.submit),
     );
     form.oninput = changed;
     form.onsubmit = (event) => {
@@ -105,71 +105,72 @@ export class Builder {
   }
 
   /** Set the datasets and formats that GET /exports/datasets returns. */
-  use(catalogue) {
-    this.wait = SOON;
-    this.offer(catalogue);
+  setCatalogue(catalogue) {
+    this.retryPause = SOON;
+    this.showCatalogue(catalogue);
     this.useDataset();
   }
 
   /** Set them again, perhaps in another session. What was entered stays; a dataset that could not be exported begins. */
-  renew(catalogue) {
+  updateCatalogue(catalogue) {
     const before = this.dataset.value;
     const broken = this.datasets.get(before)?.error;
-    this.offer(catalogue);
+    this.showCatalogue(catalogue);
     const { value } = this.dataset;
     if ((value !== before || (broken && !this.datasets.get(value).error)) && !this.editing) this.useDataset();
     this.ask();
   }
 
   /** Read the datasets again, until each of them can be exported. */
-  async mend() {
+  async retryCatalogue() {
     if (!this.dataset.isConnected) return; // the user has signed out
     if (document.hidden) {
-      this.later();
+      this.scheduleRetry();
       return;
     }
-    this.wait = Math.min(this.wait * 2, SELDOM);
+    this.retryPause = Math.min(this.retryPause * 2, SELDOM);
     try {
-      this.renew(await call("GET", "exports/datasets", { attempts: 1 }));
+      this.updateCatalogue(await call("GET", "exports/datasets", { attempts: 1 }));
     } catch (failure) {
-      if (failure.away || failure.status >= 500) this.later();
+      if (failure.away || failure.status >= 500) this.scheduleRetry();
     }
   }
 
-  later() {
-    clearTimeout(this.mending);
-    this.mending = setTimeout(() => this.mend(), this.wait);
+  scheduleRetry() {
+    clearTimeout(this.retryTimer);
+    this.retryTimer = setTimeout(() => this.retryCatalogue(), this.retryPause);
   }
 
-  offer({ datasets, formats, destinations = [] }) {
-    clearTimeout(this.mending);
-    if (datasets.some(({ error }) => error)) this.later();
+  showCatalogue({ datasets, formats, destinations = [] }) {
+    clearTimeout(this.retryTimer);
+    if (datasets.some(({ error }) => error)) this.scheduleRetry();
     const text = JSON.stringify([datasets, formats, destinations]);
-    if (text === this.offered) return; // a list that is open stays
-    this.offered = text;
+    if (text === this.shownCatalogue) return; // a list that is open stays
+    this.shownCatalogue = text;
     const before = this.dataset.value;
     this.datasets = new Map(datasets.map((dataset) => [dataset.name, dataset]));
     this.formats = new Map(formats.map((format) => [format.name, format]));
-    const working = (own) => datasets.filter(({ error }) => Boolean(error) !== own);
-    learn(datasets, destinations);
+    const available = datasets.filter(({ error }) => !error);
+    const unavailable = datasets.filter(({ error }) => error);
+    rememberLabels(datasets, destinations);
     this.dataset.replaceChildren(
-      ...working(true).map((dataset) => h("option", { value: dataset.name }, labelOf(dataset))),
-      ...working(false).map((dataset) => h("option", { value: dataset.name, disabled: working(true).length > 0 }, t("page.form.not_available", { dataset: labelOf(dataset) }))),
+      ...available.map((dataset) => element("option", { value: dataset.name }, labelOf(dataset))),
+      ...unavailable.map((dataset) => element("option", { value: dataset.name, disabled: available.length > 0 }, t("page.form.not_available", { dataset: labelOf(dataset) }))),
     );
     if (hasOption(this.dataset, before)) this.dataset.value = before;
-    if (!datasets.length) say(this.about, t("page.form.no_datasets"));
+    if (!datasets.length) showMessage(this.about, t("page.form.no_datasets"));
   }
 
-  useDataset(kept) {
+  useDataset(options) {
     const dataset = this.datasets.get(this.dataset.value);
     if (!dataset) return;
     const limit = dataset.max_rows && t("page.form.row_limit", { rows: rows(dataset.max_rows) });
     const { bundle } = dataset;
     const members = bundle ? membersOf(bundle, this.datasets) : [];
     const parts = bundle && t("page.form.bundle", { datasets: members.map((one) => labelOf(one)).join(", ") });
-    say(this.about, dataset.error ? t("page.form.dataset_not_available") : [dataset.description, parts, limit].filter(Boolean).join(" · "));
+    showMessage(this.about, dataset.error ? t("page.form.dataset_not_available") : [dataset.description, parts, limit].filter(Boolean).join(" · "));
     this.about.classList.toggle("wrong", Boolean(dataset.error));
-    this.columns.replaceChildren(...dataset.columns.map((column) => columnTick(column)));
+    this.columns.replaceChildren(...dataset.columns.map((column) => columnCheckbox(column)));
     this.fields = fieldsOf(dataset, this.datasets);
     this.labelled = bundle ? { ...dataset, columns: members.flatMap((one) => [one, ...one.columns]) } : dataset;
     this.filters.use(this.fields);
@@ -179,32 +180,32 @@ export class Builder {
     this.parameters.use(dataset.parameters);
     this.encryption.use(dataset);
     this.destination?.use(dataset);
-    this.scope.replaceChildren(...dataset.scopes.map((name) => h("option", { value: name }, has(`page.form.scopes.${name}`) ? t(`page.form.scopes.${name}`) : name)));
+    this.scope.replaceChildren(...dataset.scopes.map((name) => element("option", { value: name }, has(`page.form.scopes.${name}`) ? t(`page.form.scopes.${name}`) : name)));
     this.scopeField.hidden = dataset.scopes.length < 2;
     this.repeat.use(dataset.has_time);
     const formats = [...this.formats.values()].filter(({ name }) => dataset.formats.includes(name));
     const before = this.format.value;
-    this.format.replaceChildren(...formats.map(({ name }) => h("option", { value: name }, kind(name))));
+    this.format.replaceChildren(...formats.map(({ name }) => element("option", { value: name }, formatName(name))));
     if (hasOption(this.format, before)) this.format.value = before;
-    this.useFormat(kept);
+    this.useFormat(options);
   }
 
   /** Offer the time zones; the first one is that of the dataset, or else that of the browser. */
   useZones(dataset) {
-    this.ownZone = dataset.timezone ?? "UTC";
-    this.freeZone = dataset.timezone ? null : HERE; // the user has not chosen it
-    const likely = [...new Set([dataset.timezone ?? HERE, this.ownZone, HERE, "UTC"])];
+    this.datasetZone = dataset.timezone ?? "UTC";
+    this.defaultZone = dataset.timezone ? null : HERE; // the user has not chosen it
+    const likely = [...new Set([dataset.timezone ?? HERE, this.datasetZone, HERE, "UTC"])];
     const others = Intl.supportedValuesOf("timeZone").filter((name) => !likely.includes(name));
     this.zone.replaceChildren(
-      ...likely.map((name) => h("option", { value: name }, name)),
-      h("optgroup", { label: t("page.form.all_zones") }, others.map((name) => h("option", { value: name }, name))),
+      ...likely.map((name) => element("option", { value: name }, name)),
+      element("optgroup", { label: t("page.form.all_zones") }, others.map((name) => element("option", { value: name }, name))),
     );
-    this.hasZone = this.fields.some(({ kind: own }) => own === "timestamptz");
+    this.hasZonedTimes = this.fields.some(({ kind: own }) => own === "timestamptz");
   }
 
   /** Whether files have the zone of the schedule. */
   get followsSchedule() {
-    return this.repeat.active && this.zone.value === this.freeZone;
+    return this.repeat.active && this.zone.value === this.defaultZone;
   }
 
   /** The zone of times in the file. */
@@ -214,26 +215,26 @@ export class Builder {
 
   /** The zone of days and times in filters. */
   effectiveZone() {
-    return this.repeat.active && this.fileZone() === this.ownZone ? this.repeat.zone.value : this.fileZone();
+    return this.repeat.active && this.fileZone() === this.datasetZone ? this.repeat.zone.value : this.fileZone();
   }
 
   useZone(name) {
-    if (![...this.zone.options].some((option) => option.value === name)) this.zone.prepend(h("option", { value: name }, name));
+    if (![...this.zone.options].some((option) => option.value === name)) this.zone.prepend(element("option", { value: name }, name));
     this.zone.value = name;
   }
 
-  useFormat(kept) {
+  useFormat(options) {
     const format = this.formats.get(this.format.value);
     if (!format) return;
-    say(this.manner, has(`page.formats.${format.name}`) ? t(`page.formats.${format.name}`) : format.description);
-    this.options.use(format, this.labelled, kept);
+    showMessage(this.formatHint, has(`page.formats.${format.name}`) ? t(`page.formats.${format.name}`) : format.description);
+    this.options.use(format, this.labelled, options);
     this.changed();
   }
 
   /** Empty the form for the next export: nothing of the last one can slip into it. */
   reset() {
-    this.edits(null);
-    this.kept = {};
+    this.setEditing(null);
+    this.copiedFields = {};
     this.name.value = "";
     this.useDataset({ keep: false });
     this.mail.value = "";
@@ -245,7 +246,7 @@ export class Builder {
     this.changed();
   }
 
-  tickAll(on) {
+  checkAll(on) {
     for (const box of this.boxes()) box.checked = on;
     this.changed();
   }
@@ -255,7 +256,7 @@ export class Builder {
   }
 
   /** Change a schedule from now on, or null: make a new export or schedule. */
-  edits(schedule) {
+  setEditing(schedule) {
     this.editing = schedule;
     this.dataset.disabled = Boolean(schedule);
     this.repeat.keep(Boolean(schedule));
@@ -268,7 +269,7 @@ export class Builder {
   edit(schedule) {
     this.fill(schedule, { keepsOwner: true });
     if (this.dataset.value !== schedule.export_type) return; // it is gone, which the form says
-    this.edits(schedule);
+    this.setEditing(schedule);
     this.changed();
     this.name.focus({ preventScroll: true });
   }
@@ -283,7 +284,7 @@ export class Builder {
 
   stopEditing() {
     this.reset();
-    say(this.problem, "");
+    showMessage(this.problem, "");
     this.dataset.focus();
   }
 
@@ -302,9 +303,9 @@ export class Builder {
     const encrypt = this.encryption.read();
     const destination = this.destination?.read();
     const scope = this.scope.value || "own";
-    const { consistency, webhook } = this.kept;
+    const { consistency, webhook } = this.copiedFields;
     const name = this.name.value.trim();
-    if (this.hasZone && this.fileZone() !== this.ownZone) options.timezone = this.fileZone();
+    if (this.hasZonedTimes && this.fileZone() !== this.datasetZone) options.timezone = this.fileZone();
     return {
       ...(name && { name }),
       export_type: this.dataset.value,
@@ -325,7 +326,7 @@ export class Builder {
   /** Return the body that creates a schedule. */
   readSchedule() {
     const addresses = this.addresses();
-    const { delay, catch_up } = this.kept;
+    const { delay, catch_up } = this.copiedFields;
     return { ...this.read(), ...this.repeat.read(), ...(delay && { delay }), ...(catch_up && { catch_up }), ...(addresses.length && { email_recipients: addresses }) };
   }
 
@@ -337,27 +338,27 @@ export class Builder {
 
   /** Show the request of a job or of a schedule, and say whose rows it will have. */
   fill(job, { keepsOwner = false } = {}) {
-    const gone = [];
+    const missing = [];
     this.reset();
     if (this.datasets.has(job.export_type)) this.dataset.value = job.export_type;
-    else gone.push(job.export_type);
+    else missing.push(job.export_type);
     this.useDataset();
     if (hasOption(this.format, job.format)) this.format.value = job.format;
-    else gone.push(job.format);
+    else missing.push(job.format);
     this.useFormat();
     const scope = job.scope ?? "own";
     if (hasOption(this.scope, scope)) this.scope.value = scope;
-    else if (this.scope.options.length) gone.push(scope);
+    else if (this.scope.options.length) missing.push(scope);
     if (job.columns) for (const box of this.boxes()) box.checked = job.columns.includes(box.value);
     if (job.schedule) this.repeat.write(job);
-    const zone = job.window?.timezone ?? job.options?.timezone ?? this.ownZone; // of a run: that of its days
+    const zone = job.window?.timezone ?? job.options?.timezone ?? this.datasetZone; // of a run: that of its days
     this.useZone(zone);
-    if (job.schedule && this.freeZone) this.freeZone = zone === job.timezone ? zone : null;
-    const wanted = Object.entries((this.isBundle ? flat(job.filters) : job.filters) ?? {});
-    const inZone = wanted.map(([name, tests]) => [name, inDays(tests, this.effectiveZone(), this.filters.kindOf(name))]);
-    gone.push(...this.filters.write(Object.fromEntries(inZone)), ...this.parameters.write(job.parameters));
-    if (job.destination && !this.destination?.write(job.destination)) gone.push(destinationOf(job.destination));
-    if (!keepsOwner) this.kept = job.user_id === this.user.id ? job : { ...job, webhook: null };
+    if (job.schedule && this.defaultZone) this.defaultZone = zone === job.timezone ? zone : null;
+    const wanted = Object.entries((this.isBundle ? flattenFilters(job.filters) : job.filters) ?? {});
+    const inZone = wanted.map(([name, tests]) => [name, asDays(tests, this.effectiveZone(), this.filters.kindOf(name))]);
+    missing.push(...this.filters.write(Object.fromEntries(inZone)), ...this.parameters.write(job.parameters));
+    if (job.destination && !this.destination?.write(job.destination)) missing.push(destinationOf(job.destination));
+    if (!keepsOwner) this.copiedFields = job.user_id === this.user.id ? job : { ...job, webhook: null };
     const whose = keepsOwner ? "" : this.keepOwner(job);
     this.name.value = job.name ?? "";
     if (job.schedule) this.mail.value = (job.email_recipients ?? []).join("\n");
@@ -366,9 +367,9 @@ export class Builder {
     this.encryption.write(job.encrypt);
     this.columnsBox.open = Boolean(job.columns);
     this.changed();
-    const all = job.window?.from && t("page.form.without_window", { window: span(job.window) });
-    const texts = [whose, all, gone.length && t("page.form.left_out", { names: gone.join(", ") })];
-    say(this.problem, texts.filter(Boolean).join(". "));
+    const all = job.window?.from && t("page.form.without_window", { window: windowText(job.window) });
+    const texts = [whose, all, missing.length && t("page.form.left_out", { names: missing.join(", ") })];
+    showMessage(this.problem, texts.filter(Boolean).join(". "));
     this.form.parentElement.scrollIntoView({ block: "start" });
     this.dataset.focus({ preventScroll: true });
   }
@@ -387,16 +388,16 @@ export class Builder {
 
   /** What was entered, as far as it is, for `restore`. */
   draft() {
-    return { order: this.read(), mail: this.mail.value, repeat: this.repeat.active ? this.repeat.read() : null, kept: this.kept, editing: this.editing };
+    return { order: this.read(), mail: this.mail.value, repeat: this.repeat.active ? this.repeat.read() : null, kept: this.copiedFields, editing: this.editing };
   }
 
   restore({ order, mail, repeat, kept, editing }) {
     this.fill({ ...order, user_id: this.user.id });
-    this.kept = kept ?? {};
+    this.copiedFields = kept ?? {};
     this.mail.value = mail;
     this.mailBox.open = Boolean(mail);
     if (repeat) this.repeat.write(repeat);
-    if (editing) this.edits(editing);
+    if (editing) this.setEditing(editing);
     this.changed();
   }
 
@@ -431,12 +432,12 @@ export class Builder {
     this.checkAddresses();
     this.filters.mark(null);
     this.parameters.mark(null);
-    this.zoneField.hidden = !this.hasZone || this.followsSchedule;
+    this.zoneField.hidden = !this.hasZonedTimes || this.followsSchedule;
     const ofSchedule = this.repeat.active && this.effectiveZone() === this.repeat.zone.value;
     this.zoneField.querySelector(".hint").textContent = ofSchedule ? t("page.form.zone_of_file") : t("page.form.zone_hint");
-    this.repeat.showZone(this.followsSchedule && this.hasZone ? "zone_hint" : ofSchedule ? "zone_of_filters" : null);
+    this.repeat.showZone(this.followsSchedule && this.hasZonedTimes ? "zone_hint" : ofSchedule ? "zone_of_filters" : null);
     this.summarize();
-    this.allow("");
+    this.setRefusal("");
     clearTimeout(this.timer);
     this.asking?.abort();
     for (const control of this.form.elements) explain(control);
@@ -446,37 +447,37 @@ export class Builder {
   /** Ask for the estimate of what the form has, once for each change. Return whether there was an answer, or an error. */
   ask() {
     clearTimeout(this.timer);
-    if (this.asked?.changes !== this.changes) this.asked = { changes: this.changes, answer: this.estimated() };
+    if (this.asked?.changes !== this.changes) this.asked = { changes: this.changes, answer: this.requestEstimate() };
     return this.asked.answer;
   }
 
   /** Return where an estimate is asked for, and with what. */
-  question() {
+  estimateCall() {
     const { email_recipients: _, ...rows } = this.editing ? this.readChange() : this.readSchedule();
     if (this.editing) return [`exports/schedules/${this.editing.id}:estimate`, rows];
     if (this.repeat.active) return ["exports/schedules:estimate", rows];
     return ["exports/jobs:estimate", this.read()];
   }
 
-  async estimated() {
-    this.allow("");
+  async requestEstimate() {
+    this.setRefusal("");
     this.unknown = false;
     if (!this.form.checkValidity() || this.datasets.get(this.dataset.value)?.error) {
-      this.show("");
+      this.showEstimate("");
       return true;
     }
     const asking = (this.asking = new AbortController());
     try {
-      const [path, body] = this.question();
+      const [path, body] = this.estimateCall();
       const answer = await call("POST", path, { body, signal: asking.signal });
       const precision = answer.exact ? "exact" : answer.at_least ? "at_least" : "about";
       const shown = t(`page.form.${precision}_rows`, { rows: rows(answer.rows) });
       const whole = answer.bytes === null ? shown : t("page.form.size", { rows: shown, size: size(answer.bytes) });
-      const amount = answer.window ? t("page.form.of_window", { estimate: whole, window: span(answer.window) }) : whole;
+      const amount = answer.window ? t("page.form.of_window", { estimate: whole, window: windowText(answer.window) }) : whole;
       const empty = answer.exact && !answer.rows && !this.repeat.active;
       const reason = answer.fits ? (empty ? t("page.form.no_rows") : "") : refusal(answer);
-      this.show(reason ? t("page.form.estimate_and_reason", { estimate: amount, reason }) : amount, Boolean(reason));
-      this.allow(!answer.fits && (answer.exact || answer.at_least) ? reason : "");
+      this.showEstimate(reason ? t("page.form.estimate_and_reason", { estimate: amount, reason }) : amount, Boolean(reason));
+      this.setRefusal(!answer.fits && (answer.exact || answer.at_least) ? reason : "");
     } catch (failure) {
       if (failure.name === "AbortError") {
         if (!asking.signal.aborted) this.asked = null; // the session has ended, and the form waits for the next one
@@ -484,27 +485,27 @@ export class Builder {
       }
       this.unknown = failure.away;
       if (failure.away) this.asked = null; // it is asked for again when the service is back
-      this.point(failure);
-      this.show(failure.message, true);
-      if (failure.away) passing(this.estimate, this.estimate.textContent);
-      if (REFUSED.has(failure.status)) this.allow(failure.message);
+      this.markField(failure);
+      this.showEstimate(failure.message, true);
+      if (failure.away) clearOnRecovery(this.estimate, this.estimate.textContent);
+      if (REFUSED.has(failure.status)) this.setRefusal(failure.message);
     }
     return true;
   }
 
   /** Refuse to send what cannot work, with the reason; an empty text allows it. */
-  allow(reason) {
+  setRefusal(reason) {
     this.refusal = reason;
     this.submit.ariaDisabled = reason ? "true" : null; // not disabled: that would take away the focus
   }
 
-  show(text, wrong = false) {
+  showEstimate(text, wrong = false) {
     this.estimate.textContent = sentence(text);
     this.estimate.classList.toggle("wrong", wrong);
   }
 
   /** Mark the filter, the parameter or the address that an error names. */
-  point(failure) {
+  markField(failure) {
     const [, index] = /^(?:email_)?recipients\.(\d+)/.exec(failure.field ?? "") ?? [];
     if (index) {
       failure.message = t("page.form.bad_address", { address: this.addresses()[index] });
@@ -522,7 +523,7 @@ export class Builder {
     for (const box of [this.columnsBox, this.options.element, this.division.element, this.encryption.element, this.mailBox]) if (box.querySelector(":invalid")) box.open = true;
     if (!this.form.reportValidity()) return;
     if (this.refusal || this.datasets.get(this.dataset.value)?.error) {
-      say(this.problem, this.refusal || t("page.form.dataset_not_available"));
+      showMessage(this.problem, this.refusal || t("page.form.dataset_not_available"));
       return;
     }
     const { changes } = this;
@@ -537,23 +538,23 @@ export class Builder {
         if (this.editing) {
           const { id } = await call("PATCH", `exports/schedules/${this.editing.id}`, { body: this.readChange() });
           done();
-          await this.heard.scheduled(id);
+          await this.callbacks.onScheduled(id);
         } else if (this.repeat.active) {
           const { id } = await call("POST", "exports/schedules", { body: this.readSchedule(), headers: key });
           done();
-          await this.heard.scheduled(id);
+          await this.callbacks.onScheduled(id);
         } else {
           const addresses = this.addresses();
           const body = { ...this.read(), ...(addresses.length && { recipients: addresses }) };
           const headers = { Prefer: `wait=${WAIT}`, ...key };
           const job = await call("POST", "exports/jobs", { body, headers });
           done();
-          await this.heard.ordered(job.export_job_id, { download: Boolean(job.download_url) });
+          await this.callbacks.onRequested(job.export_job_id, { download: Boolean(job.download_url) });
         }
       } catch (failure) {
-        this.point(failure);
+        this.markField(failure);
         this.form.inert = false;
-        lead(this.mail.validity.customError ? this.mail : this.submit);
+        focusIfIdle(this.mail.validity.customError ? this.mail : this.submit);
         throw failure;
       } finally {
         this.form.inert = false;
@@ -589,8 +590,8 @@ function addressesIn(text) {
 const hasOption = (select, value) => [...select.options].some((option) => option.value === value);
 
 /** A box to tick for a column, with its label, or else its name. */
-function columnTick({ masked, ...column }) {
+function columnCheckbox({ masked, ...column }) {
   const label = labelOf(column);
   const facts = [label !== column.name && column.name, masked && t("page.form.masked")];
-  return tick(label, { value: column.name, checked: true }, facts.filter(Boolean).join(" · "));
+  return checkbox(label, { value: column.name, checked: true }, facts.filter(Boolean).join(" · "));
 }

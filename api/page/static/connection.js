@@ -9,21 +9,21 @@ const HEALTH = new URL("../healthz", import.meta.url);
 
 const notice = document.getElementById("connection");
 const waiting = new Set();
-const listeners = new Set();
-const losses = new Set();
-const places = new Map();
+const recoveryListeners = new Set();
+const outageListeners = new Set();
+const messagesToClear = new Map();
 let away = false;
 
 /** Call `listener` each time the service answers again. */
-export const onReturn = (listener) => listeners.add(listener);
+export const onRecovery = (listener) => recoveryListeners.add(listener);
 
 /** Call `listener` each time the service begins not to answer. */
-export const onLoss = (listener) => losses.add(listener);
+export const onOutage = (listener) => outageListeners.add(listener);
 
 export const isAway = () => away;
 
 /** Note that a call begins; the result is called with whether there was an answer, or with null if it was given up. */
-export function begins() {
+export function trackCall() {
   const call = { slow: false };
   const timer = setTimeout(() => {
     call.slow = true;
@@ -33,43 +33,43 @@ export function begins() {
   return (answered) => {
     clearTimeout(timer);
     waiting.delete(call);
-    if (answered === true) returns();
-    if (answered === false) goes();
+    if (answered === true) noteRecovery();
+    if (answered === false) noteOutage();
     show();
   };
 }
 
 /** Note that the service does not answer. */
-export function goes() {
+export function noteOutage() {
   if (away) return;
   away = true;
   show();
-  later(PROBE);
-  for (const listener of losses) listener();
+  scheduleProbe(PROBE);
+  for (const listener of outageListeners) listener();
 }
 
 /** Ask whether the service is back; not at the same moment as all other pages. */
-function later(wait) {
+function scheduleProbe(wait) {
   setTimeout(() => probe(Math.min(wait * 1.2, SELDOM)), wait * (0.5 + Math.random() / 2));
 }
 
 async function probe(next) {
   if (!away) return;
   const { ok } = await fetch(HEALTH, { cache: "no-store", signal: AbortSignal.timeout(PROBE) }).catch(() => ({ ok: false }));
-  if (ok) returns();
-  else later(next);
+  if (ok) noteRecovery();
+  else scheduleProbe(next);
 }
 
 /** The message `text` in `place` is about the connection: it vanishes when the service answers again. */
-export const passing = (place, text) => places.set(place, text);
+export const clearOnRecovery = (place, text) => messagesToClear.set(place, text);
 
-function returns() {
-  for (const [place, text] of places) if (place.textContent === text) [place.textContent, place.hidden] = ["", place.getAttribute("role") === "alert"];
-  places.clear();
+function noteRecovery() {
+  for (const [place, text] of messagesToClear) if (place.textContent === text) [place.textContent, place.hidden] = ["", place.getAttribute("role") === "alert"];
+  messagesToClear.clear();
   if (!away) return;
   away = false;
   show();
-  for (const listener of listeners) listener();
+  for (const listener of recoveryListeners) listener();
 }
 
 function show() {

@@ -1,7 +1,7 @@
 // Messages that could not be read: look at them, redrive them, discard them.
 
 import { call, parse } from "./api.js";
-import { alert, busy, button, choice, field, h, lead, nameWith, reread, twice } from "./dom.js";
+import { busy, button, choice, confirmButton, element, errorMessage, field, focusIfIdle, nameWith, runAgainIfRequested } from "./dom.js";
 import { update } from "./live_list.js";
 import { t } from "./messages.js";
 import { moment, size } from "./words.js";
@@ -14,20 +14,20 @@ const nameOf = (state) => t(`page.dead_letters.states.${state}`);
 export class DeadLetters {
   constructor(user) {
     this.user = user;
-    this.list = h("ul", { class: "rows", "aria-label": t("page.dead_letters.title") });
-    this.none = h("p", { class: "hint", hidden: true }, t("page.dead_letters.none"));
-    this.problem = alert();
-    this.news = h("p", { class: "hint", role: "status" });
+    this.list = element("ul", { class: "rows", "aria-label": t("page.dead_letters.title") });
+    this.none = element("p", { class: "hint", hidden: true }, t("page.dead_letters.none"));
+    this.problem = errorMessage();
+    this.news = element("p", { class: "hint", role: "status" });
     const show = () => this.load();
-    this.state = choice([...STATES.map((state) => [state, nameOf(state)]), ["", t("page.operations.any")]], { onchange: () => reread(this.list, this.problem, show) });
+    this.state = choice([...STATES.map((state) => [state, nameOf(state)]), ["", t("page.operations.any")]], { onchange: () => runAgainIfRequested(this.list, this.problem, show) });
     const again = button(t("page.dead_letters.read_again"), (pressed) => busy(pressed, this.problem, show));
-    const ontoggle = ({ currentTarget }) => currentTarget.open && reread(this.list, this.problem, show);
-    this.element = h(
+    const ontoggle = ({ currentTarget }) => currentTarget.open && runAgainIfRequested(this.list, this.problem, show);
+    this.element = element(
       "details",
       { ontoggle },
-      h("summary", {}, t("page.dead_letters.title")),
-      h("p", { class: "hint" }, t("page.dead_letters.about")),
-      h("div", { class: "choices" }, field(t("page.dead_letters.state"), this.state), again),
+      element("summary", {}, t("page.dead_letters.title")),
+      element("p", { class: "hint" }, t("page.dead_letters.about")),
+      element("div", { class: "choices" }, field(t("page.dead_letters.state"), this.state), again),
       this.problem,
       this.news,
       this.list,
@@ -46,16 +46,16 @@ export class DeadLetters {
   }
 
   card(letter) {
-    const problem = alert();
-    const content = h("pre", { class: "content", tabIndex: 0, hidden: true, "aria-label": t("page.dead_letters.content") });
-    const name = h("h4", {}, t("page.dead_letters.name", { topic: letter.topic, partition: letter.partition, offset: letter.offset }));
+    const problem = errorMessage();
+    const content = element("pre", { class: "content", tabIndex: 0, hidden: true, "aria-label": t("page.dead_letters.content") });
+    const name = element("h4", {}, t("page.dead_letters.name", { topic: letter.topic, partition: letter.partition, offset: letter.offset }));
     const handled = letter.state !== "new";
     const act = (action) => (pressed) =>
       busy(pressed, problem, async () => {
         const body = { letters: [{ id: letter.id, at: letter.at }], again: handled };
         const { results: [result] } = await call("POST", `exports/dead-letters:${action}`, { body });
         if (result.problem) throw new Error(result.problem);
-        lead(this.state); // a card with the focus stays as it is
+        focusIfIdle(this.state); // a card with the focus stays as it is
         await this.load();
         this.news.textContent = t(`page.dead_letters.done.${action}`);
       });
@@ -67,21 +67,21 @@ export class DeadLetters {
             content.textContent = JSON.stringify({ key, headers, value: parsed(value) }, null, 2).replace(LARGE_NUMBER, "$1");
             content.hidden = false;
           })),
-      twice(handled ? t("page.dead_letters.redrive_again") : t("page.dead_letters.redrive"), t("page.dead_letters.redrive_question"), act("redrive")),
-      letter.state !== "discarded" && twice(t("page.dead_letters.discard"), t("page.dead_letters.discard_question"), act("discard")),
+      confirmButton(handled ? t("page.dead_letters.redrive_again") : t("page.dead_letters.redrive"), t("page.dead_letters.redrive_question"), act("redrive")),
+      letter.state !== "discarded" && confirmButton(t("page.dead_letters.discard"), t("page.dead_letters.discard_question"), act("discard")),
     ].filter(Boolean);
-    const when = h("span", {}, moment(letter.at));
+    const when = element("span", {}, moment(letter.at));
     for (const own of buttons) nameWith(own, name, when);
     const facts = ["", size(letter.bytes), letter.job_id && t("page.dead_letters.job", { id: letter.job_id }), letter.handled_by && t("page.dead_letters.handled", { user: letter.handled_by, time: moment(letter.handled_at) })];
-    return h(
+    return element(
       "li",
       { class: "job", "data-status": letter.state === "new" ? "failed" : "" },
-      h("div", { class: "heading" }, name, h("span", { class: "state" }, nameOf(letter.state))),
-      h("p", { class: "error" }, letter.error),
-      h("p", { class: "hint" }, when, [" ", ...facts].filter(Boolean).join(" · ")),
+      element("div", { class: "heading" }, name, element("span", { class: "state" }, nameOf(letter.state))),
+      element("p", { class: "error" }, letter.error),
+      element("p", { class: "hint" }, when, [" ", ...facts].filter(Boolean).join(" · ")),
       content,
       problem,
-      h("p", { class: "buttons" }, buttons),
+      element("p", { class: "buttons" }, buttons),
     );
   }
 }

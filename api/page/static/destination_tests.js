@@ -1,7 +1,7 @@
 // Tests of destinations, for those who operate the service.
 
 import { call } from "./api.js";
-import { alert, busy, button, h, nameWith } from "./dom.js";
+import { busy, button, element, errorMessage, nameWith } from "./dom.js";
 import { labelOf } from "./labels.js";
 import { update } from "./live_list.js";
 import { t } from "./messages.js";
@@ -10,9 +10,9 @@ const LIMIT = 180_000; // milliseconds for a test: a server that is away, or slo
 
 /** The list of destinations. It is read when it is opened. */
 export function destinationTests() {
-  const list = h("ul", { class: "rows", "aria-label": t("page.operations.destinations.title") });
-  const none = h("p", { class: "hint", hidden: true }, t("page.operations.destinations.empty"));
-  const problem = alert();
+  const list = element("ul", { class: "rows", "aria-label": t("page.operations.destinations.title") });
+  const none = element("p", { class: "hint", hidden: true }, t("page.operations.destinations.empty"));
+  const problem = errorMessage();
   const show = async () => {
     const { destinations } = await call("GET", "exports/destinations");
     none.hidden = destinations.length > 0;
@@ -20,15 +20,15 @@ export function destinationTests() {
     if (unshown) throw unshown;
   };
   const ontoggle = ({ currentTarget }) => currentTarget.open && busy(list, problem, show);
-  return h("details", { ontoggle }, h("summary", {}, t("page.operations.destinations.title")), h("p", { class: "hint" }, t("page.operations.destinations.about")), problem, none, list);
+  return element("details", { ontoggle }, element("summary", {}, t("page.operations.destinations.title")), element("p", { class: "hint" }, t("page.operations.destinations.about")), problem, none, list);
 }
 
 function item(destination) {
   const { name, kind, host } = destination;
-  const problem = alert();
-  const result = h("p", { class: "hint", role: "status" });
-  const steps = h("ol", { class: "files", hidden: true, "aria-label": t("page.operations.destinations.steps") });
-  const title = h("h4", {}, `${labelOf(destination)} `, h("span", { class: "kind" }, name));
+  const problem = errorMessage();
+  const result = element("p", { class: "hint", role: "status" });
+  const steps = element("ol", { class: "files", hidden: true, "aria-label": t("page.operations.destinations.steps") });
+  const title = element("h4", {}, `${labelOf(destination)} `, element("span", { class: "kind" }, name));
   const test = button(t("page.operations.destinations.test"), (pressed) =>
     busy(pressed, problem, async () => {
       steps.hidden = true;
@@ -45,11 +45,11 @@ function item(destination) {
     }),
   );
   nameWith(test, title);
-  return h("li", { class: "job" }, title, h("p", { class: "hint" }, [kind.toUpperCase(), host].filter(Boolean).join(" · ")), problem, result, steps, h("p", { class: "buttons" }, test));
+  return element("li", { class: "job" }, title, element("p", { class: "hint" }, [kind.toUpperCase(), host].filter(Boolean).join(" · ")), problem, result, steps, element("p", { class: "buttons" }, test));
 }
 
 function step({ step: name, error }) {
   const key = name.replaceAll(" ", "_");
   const words = { step: t(`page.operations.destinations.step.${key}`), result: error ?? t("page.operations.destinations.done") };
-  return h("li", { class: error ? "error" : "" }, t("page.operations.destinations.outcome", words));
+  return element("li", { class: error ? "error" : "" }, t("page.operations.destinations.outcome", words));
 }

@@ -1,7 +1,7 @@
 // Destinations of finished files: the field of the form, and the state of a delivery on the card of a job.
 
 import { call } from "./api.js";
-import { byId, field, h, say } from "./dom.js";
+import { byId, element, field, showMessage } from "./dom.js";
 import { destinationOf, labelOf } from "./labels.js";
 import { has, t } from "./messages.js";
 import { size } from "./words.js";
@@ -14,7 +14,7 @@ const UNFINISHED = new Set(["pending", "sending"]);
 export class DestinationField {
   constructor(destinations) {
     this.all = destinations;
-    this.select = h("select");
+    this.select = element("select");
     this.element = field(t("page.destinations.send_to"), this.select, t("page.destinations.hint"));
   }
 
@@ -22,8 +22,8 @@ export class DestinationField {
   use(dataset) {
     const before = this.select.value;
     const offered = this.all.filter(({ datasets }) => !datasets || datasets.includes(dataset.name));
-    const options = offered.map((one) => h("option", { value: one.name }, labelOf(one)));
-    this.select.replaceChildren(h("option", { value: "" }, t("page.destinations.none")), ...options);
+    const options = offered.map((one) => element("option", { value: one.name }, labelOf(one)));
+    this.select.replaceChildren(element("option", { value: "" }, t("page.destinations.none")), ...options);
     this.write(before);
     this.element.hidden = !offered.length;
   }
@@ -45,8 +45,8 @@ export class DestinationField {
 export class DeliveryState {
   constructor(place, { operator }) {
     this.operator = operator;
-    this.text = h("p", { class: "hint" });
-    this.problem = h("p", { class: "error", hidden: true });
+    this.text = element("p", { class: "hint" });
+    this.problem = element("p", { class: "error", hidden: true });
     place.append(this.text, this.problem);
     this.pause = FIRST_PAUSE;
   }
@@ -92,7 +92,7 @@ export class DeliveryState {
     this.status = status;
     this.text.textContent = text;
     const advice = failed ? this.advice : attempts ? t("page.destinations.retried") : "";
-    say(this.problem, reason && status !== "sent" ? `${this.shown(reason)}. ${advice}` : failed ? advice : "");
+    showMessage(this.problem, reason && status !== "sent" ? `${this.shown(reason)}. ${advice}` : failed ? advice : "");
     if (changed && status !== "pending" && status !== "sending") byId("news").textContent = text;
   }
 

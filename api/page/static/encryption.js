@@ -1,18 +1,18 @@
 // Encryption of the files: the part of the form, and the password of zip archives, which is shown once.
 
 import { call } from "./api.js";
-import { busy, button, choice, field, h, say } from "./dom.js";
+import { busy, button, choice, element, field, showMessage } from "./dom.js";
 import { t } from "./messages.js";
 
 /** The part of the form. */
 export class Encryption {
   constructor() {
-    this.by = h("select", { onchange: () => this.show() });
-    this.keys = h("textarea", { rows: 2, spellcheck: false, required: true, placeholder: "age1…" });
+    this.by = element("select", { onchange: () => this.show() });
+    this.keys = element("textarea", { rows: 2, spellcheck: false, required: true, placeholder: "age1…" });
     this.keysField = field(t("page.encryption.keys"), this.keys, t("page.encryption.keys_hint"));
-    this.note = h("p", { class: "hint" });
-    this.summary = h("span");
-    this.element = h("details", {}, h("summary", {}, t("page.encryption.title"), this.summary), field(t("page.encryption.by"), this.by), this.note, this.keysField);
+    this.note = element("p", { class: "hint" });
+    this.summary = element("span");
+    this.element = element("details", {}, element("summary", {}, t("page.encryption.title"), this.summary), field(t("page.encryption.by"), this.by), this.note, this.keysField);
     this.use(null);
   }
 
@@ -29,7 +29,7 @@ export class Encryption {
   show() {
     const by = this.by.value;
     this.keysField.hidden = this.keys.disabled = by !== "age";
-    say(this.note, by === "zip_password" ? t("page.encryption.zip_password_hint") : "");
+    showMessage(this.note, by === "zip_password" ? t("page.encryption.zip_password_hint") : "");
     this.summary.textContent = this.by.selectedOptions[0]?.textContent ?? "";
   }
 
@@ -51,8 +51,8 @@ export class Encryption {
 /** The button that shows the password of a job's zip archives, and the place of the password. Errors are shown in `problem`. */
 export class Password {
   constructor(problem) {
-    this.shown = h("code", { tabindex: -1 });
-    this.place = h("p", { class: "password", hidden: true }, t("page.encryption.password"), " ", this.shown);
+    this.shown = element("code", { tabindex: -1 });
+    this.place = element("p", { class: "password", hidden: true }, t("page.encryption.password"), " ", this.shown);
     this.button = button(t("page.encryption.show_password"), (pressed) =>
       busy(pressed, problem, async () => {
         const { password } = await call("POST", `exports/jobs/${this.id}:password`);

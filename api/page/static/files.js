@@ -1,7 +1,7 @@
 // Several files of one export: the part of the form that asks for them, and the list of a finished export.
 
 import { call } from "./api.js";
-import { busy, button, choice, field, h, reveal } from "./dom.js";
+import { busy, button, choice, element, field, showButton } from "./dom.js";
 import { t } from "./messages.js";
 import { rows, size } from "./words.js";
 
@@ -12,10 +12,10 @@ const LEAST = 2; // megabytes: the service takes 1 MiB
 export class Division {
   constructor() {
     this.by = choice([["", t("page.files.single")], ["rows", t("page.files.by_rows")], ["bytes", t("page.files.by_bytes")]], { onchange: () => this.show() });
-    this.number = h("input", { type: "number", required: true, step: 1 });
+    this.number = element("input", { type: "number", required: true, step: 1 });
     this.numberField = field(t("page.files.rows"), this.number);
-    this.summary = h("span");
-    this.element = h("details", {}, h("summary", {}, t("page.files.title"), this.summary), h("div", { class: "pair" }, field(t("page.files.divide"), this.by), this.numberField));
+    this.summary = element("span");
+    this.element = element("details", {}, element("summary", {}, t("page.files.title"), this.summary), element("div", { class: "pair" }, field(t("page.files.divide"), this.by), this.numberField));
     this.show();
   }
 
@@ -53,9 +53,9 @@ export async function download(path) {
 export class FileList {
   constructor(problem) {
     this.problem = problem;
-    this.items = h("ol", { class: "files", "aria-label": t("page.files.title") });
+    this.items = element("ol", { class: "files", "aria-label": t("page.files.title") });
     this.more = button(t("page.files.more"), (pressed) => this.read(pressed));
-    this.element = h("div", { hidden: true }, this.items, h("p", { class: "buttons" }, this.more));
+    this.element = element("div", { hidden: true }, this.items, element("p", { class: "buttons" }, this.more));
   }
 
   close(opener) {
@@ -79,7 +79,7 @@ export class FileList {
       const items = page.files.map((file) => this.item(file));
       this.items.append(...items);
       this.cursor = page.next_cursor;
-      reveal(this.more, this.cursor, items[0]?.querySelector("button"));
+      showButton(this.more, this.cursor, items[0]?.querySelector("button"));
     });
   }
 
@@ -88,7 +88,7 @@ export class FileList {
       busy(pressed, this.problem, () => download(`${this.url}/${file.number}`)),
     );
     own.setAttribute("aria-label", t("page.files.download_file", { file: file.file_name }));
-    return h("li", { value: file.number }, h("span", {}, file.file_name), h("small", {}, `${rows(file.row_count)} · ${size(file.file_size)}`), own);
+    return element("li", { value: file.number }, element("span", {}, file.file_name), element("small", {}, `${rows(file.row_count)} · ${size(file.file_size)}`), own);
   }
 }
 

@@ -1,6 +1,6 @@
 // Filters: rows with a column, an operator, and an input for the value.
 
-import { button, choice, h, tick } from "./dom.js";
+import { button, checkbox, choice, element } from "./dom.js";
 import { labelOf } from "./labels.js";
 import { locale, t } from "./messages.js";
 import { PERIODS, TIMES, isTests, operator, periodOf } from "./words.js";
@@ -49,15 +49,15 @@ export function inputs(column, name, zone, label = t("page.filters.value", { col
 /** A number, with a decimal point or comma. Where it could be a thousand or a thousandth, neither is assumed. */
 function number(label, { form, ...properties }) {
   const own = text(label, { ...properties, required: true });
-  const { element } = own;
-  const plain = () => element.value.trim().replace("−", "-").replace(",", ".");
-  element.addEventListener("input", () => {
-    const given = element.value.trim().replace("−", "-");
+  const { element: input } = own;
+  const plain = () => input.value.trim().replace("−", "-").replace(",", ".");
+  input.addEventListener("input", () => {
+    const given = input.value.trim().replace("−", "-");
     const single = /^[+-]?\d+[.,]\d+$/.test(given) && given.includes(",") === COMMA;
     const isGrouped = GROUPED.test(given) && !single;
     const decimals = properties.inputMode === "decimal" || !/[.,]/.test(given);
     const wrong = isGrouped ? t("page.filters.thousands") : t("page.form.expected", { what: properties.title });
-    element.setCustomValidity(given === "" || (!isGrouped && decimals && form.test(plain())) ? "" : wrong);
+    input.setCustomValidity(given === "" || (!isGrouped && decimals && form.test(plain())) ? "" : wrong);
   });
   return { ...own, read: plain };
 }
@@ -66,7 +66,7 @@ function number(label, { form, ...properties }) {
 function between(column, zone, label) {
   const words = [t("page.filters.from"), t("page.filters.to")];
   const [first, last] = BOUNDS.map((name, index) => inputs(column, name, zone, t("page.filters.part", { label, part: words[index] })));
-  const both = h("div", { class: "between" }, h("span", { class: "hint" }, words[0]), first.element, h("span", { class: "hint" }, words[1]), last.element);
+  const both = element("div", { class: "between" }, element("span", { class: "hint" }, words[0]), first.element, element("span", { class: "hint" }, words[1]), last.element);
   const field = (own) => (own.element.matches("input") ? own.element : own.element.querySelector("input"));
   const check = () => {
     const [low, high] = [first, last].map((own) => (TIMES.has(column.kind) ? own.read() : Number(own.read())));
@@ -86,25 +86,25 @@ function between(column, zone, label) {
 }
 
 function select(label, pairs, same = (own, given) => own === given) {
-  const element = choice(pairs.map(([, word], index) => [index, word]), { "aria-label": label });
+  const list = choice(pairs.map(([, word], index) => [index, word]), { "aria-label": label });
   return {
-    element,
-    read: () => pairs[element.value][0],
+    element: list,
+    read: () => pairs[list.value][0],
     write(value) {
       const index = pairs.findIndex(([own]) => same(own, value));
-      if (index >= 0) element.value = index;
+      if (index >= 0) list.value = index;
       return index >= 0;
     },
   };
 }
 
 function boxes(label, values) {
-  const labels = values.map((value) => tick(value, { value }));
+  const labels = values.map((value) => checkbox(value, { value }));
   const ticks = labels.map((own) => own.firstChild);
   const check = () => ticks[0].setCustomValidity(ticks.some((box) => box.checked) ? "" : t("page.filters.no_value"));
   check();
   return {
-    element: h("div", { class: "ticks", role: "group", "aria-label": label, onchange: check }, labels),
+    element: element("div", { class: "ticks", role: "group", "aria-label": label, onchange: check }, labels),
     read: () => ticks.filter((box) => box.checked).map((box) => box.value),
     write(wanted) {
       for (const box of ticks) box.checked = wanted.includes(box.value);
@@ -115,12 +115,12 @@ function boxes(label, values) {
 }
 
 function lines(label) {
-  const element = h("textarea", { "aria-label": label, rows: 3, required: true, placeholder: t("page.filters.lines") });
+  const input = element("textarea", { "aria-label": label, rows: 3, required: true, placeholder: t("page.filters.lines") });
   return {
-    element,
-    read: () => element.value.split("\n").map((line) => line.trim()).filter(Boolean),
+    element: input,
+    read: () => input.value.split("\n").map((line) => line.trim()).filter(Boolean),
     write(values) {
-      element.value = values.join("\n");
+      input.value = values.join("\n");
       return true;
     },
   };
@@ -128,13 +128,13 @@ function lines(label) {
 
 /** One input; `form` is what it can show. */
 function text(label, properties, form = /^/) {
-  const element = h("input", { "aria-label": label, spellcheck: false, placeholder: properties.title, ...properties });
+  const input = element("input", { "aria-label": label, spellcheck: false, placeholder: properties.title, ...properties });
   return {
-    element,
-    read: () => element.value,
+    element: input,
+    read: () => input.value,
     write(value) {
-      element.value = typeof value === "object" ? JSON.stringify(value) : value;
-      if (value === "") element.required = false; // the request has an empty text
+      input.value = typeof value === "object" ? JSON.stringify(value) : value;
+      if (value === "") input.required = false; // the request has an empty text
       return value === "" || form.test(value);
     },
   };
@@ -142,11 +142,11 @@ function text(label, properties, form = /^/) {
 
 /** A date and, if wanted, a time; without a time it is the whole day. */
 function moments(label, kind, zone) {
-  const date = h("input", { type: "date", "aria-label": t("page.filters.date", { label }), required: true });
-  const time = h("input", { type: "time", "aria-label": t("page.filters.time", { label }) });
+  const date = element("input", { type: "date", "aria-label": t("page.filters.date", { label }), required: true });
+  const time = element("input", { type: "time", "aria-label": t("page.filters.time", { label }) });
   const suffix = () => (kind === "timestamp" ? "" : zone() === "UTC" ? "Z" : `[${zone()}]`);
   return {
-    element: h("div", { class: "moment" }, date, time),
+    element: element("div", { class: "moment" }, date, time),
     read: () => date.value + (time.value && `T${time.value}${suffix()}`),
     write(value) {
       if (value === "") return true;
@@ -168,9 +168,9 @@ export class Filters {
     this.zone = zone;
     this.columns = [];
     this.items = new Set();
-    this.list = h("ul", { class: "filters", "aria-label": t("page.filters.title") });
+    this.list = element("ul", { class: "filters", "aria-label": t("page.filters.title") });
     this.adder = button(t("page.filters.add"), () => this.add().focus());
-    this.element = h("div", { class: "filter-box" }, this.list, this.adder);
+    this.element = element("div", { class: "filter-box" }, this.list, this.adder);
   }
 
   /** Remove all filters, for another dataset. */
@@ -189,19 +189,19 @@ export class Filters {
   add(name = this.columns[0].name, test, value) {
     const columns = this.columns.map((column) => [column.name, labelOf(column)]);
     const which = choice(columns, { "aria-label": t("page.filters.column"), class: "which" });
-    const how = h("select", { "aria-label": t("page.filters.condition"), class: "how" });
-    const place = h("div", { class: "value" });
+    const how = element("select", { "aria-label": t("page.filters.condition"), class: "how" });
+    const place = element("div", { class: "value" });
     const drop = button("×", () => {
       this.items.delete(item);
       row.remove();
       (this.list.querySelector(".drop") ?? this.adder).focus();
       this.changed();
     }, "quiet drop");
-    const row = h("li", { class: "filter" }, which, how, place, drop);
+    const row = element("li", { class: "filter" }, which, how, place, drop);
     const item = { row, which, how };
     const column = () => this.columns.find((own) => own.name === which.value);
     const operators = () => {
-      how.replaceChildren(...conditions(column()).map((own) => h("option", { value: own }, operator(own, column().kind))));
+      how.replaceChildren(...conditions(column()).map((own) => element("option", { value: own }, operator(own, column().kind))));
     };
     const values = (given) => {
       drop.setAttribute("aria-label", t("page.filters.remove", { column: `${which.value}: ${operator(how.value, column().kind)}` }));

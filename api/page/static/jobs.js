@@ -2,13 +2,13 @@
 
 import { Failure, call, events, parse, post } from "./api.js";
 import { isAway } from "./connection.js";
-import { alert, busy, button, byId, choice, h, isFree, nameButtons, report, reread, reveal, say, twice } from "./dom.js";
+import { busy, button, byId, canMoveFocus, choice, confirmButton, element, errorMessage, nameButtons, runAgainIfRequested, showButton, showMessage, showRecoverableError } from "./dom.js";
 import { Password } from "./encryption.js";
 import { FileList, download, several } from "./files.js";
 import { destinationModule, labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
 import { PAGE, now } from "./session.js";
-import { date, duration, filters, format, moment, rows, scopeText, second, sentence, size, status, today, warnings } from "./words.js";
+import { date, duration, exactTime, filtersText, formatName, moment, rows, scopeText, sentence, size, status, today, warnings } from "./words.js";
 
 // Milliseconds
 const POLL = 1500; // between questions where events do not come
@@ -19,7 +19,7 @@ const TYPING = 300; // without a key, after which a search begins
 
 const SELDOM = 10; // of the questions one is asked while nothing runs
 const AT_ONCE = 10; // unfinished jobs that are read one by one after a question
-const MOST = 200; // cards, besides those that the user asked for
+const MAX_CARDS = 200; // besides those that the user asked for
 
 const UNFINISHED = new Set(["pending", "processing"]);
 const STATES = ["pending", "processing", "completed", "failed", "cancelled", "expired"];
@@ -35,17 +35,17 @@ export class Jobs {
     this.older = byId("older");
     this.older.onclick = () => busy(this.older, this.problem, () => this.more());
     this.live = false;
-    this.life = new AbortController();
-    this.wanted = new Map();
-    this.turn = 0; // of the filters
-    this.listed = -1; // the turn that the list is of
-    this.most = MOST;
+    this.abortController = new AbortController();
+    this.repeatRefresh = new Map();
+    this.filterVersion = 0; // the number of changes of the filters
+    this.listedVersion = -1; // the version of the filters that the list has
+    this.maxCards = MAX_CARDS;
     this.failed = null; // why the list, or a job, was not read
-    this.words = h("input", { type: "search", maxLength: 200, placeholder: t("page.jobs.search_hint"), "aria-label": t("page.jobs.search"), oninput: () => this.later() });
+    this.words = element("input", { type: "search", maxLength: 200, placeholder: t("page.jobs.search_hint"), "aria-label": t("page.jobs.search"), oninput: () => this.scheduleSearch() });
     this.state = choice([["", t("page.jobs.any_status")], ...STATES.map((name) => [name, status(name)])], { "aria-label": t("page.jobs.status"), onchange: () => this.search() });
     this.dataset = choice([["", t("page.jobs.any_dataset")], ...datasets.map((dataset) => [dataset.name, labelOf(dataset)])], { "aria-label": t("page.jobs.dataset"), onchange: () => this.search() });
-    this.nothing = h("p", { class: "empty", role: "status", hidden: true }, t("page.jobs.not_found"), " ", button(t("page.jobs.show_all"), () => this.showAll()));
-    byId("job-search").replaceChildren(h("div", { class: "search" }, this.words, this.state, this.dataset), this.nothing);
+    this.nothing = element("p", { class: "empty", role: "status", hidden: true }, t("page.jobs.not_found"), " ", button(t("page.jobs.show_all"), () => this.showAll()));
+    byId("job-search").replaceChildren(element("div", { class: "search" }, this.words, this.state, this.dataset), this.nothing);
   }
 
   /** The filters of the list, as parameters of the call. */
@@ -60,7 +60,7 @@ export class Jobs {
     return !q && (!state || job.status === state) && (!dataset || job.export_type === dataset);
   }
 
-  later() {
+  scheduleSearch() {
     clearTimeout(this.typing);
     this.typing = setTimeout(() => this.search(), TYPING);
   }
@@ -68,8 +68,8 @@ export class Jobs {
   /** Read the list anew, with the filters. */
   search() {
     clearTimeout(this.typing);
-    this.turn++;
-    return reread(this.list, this.problem, () => this.more());
+    this.filterVersion++;
+    return runAgainIfRequested(this.list, this.problem, () => this.more());
   }
 
   showAll() {
@@ -80,17 +80,17 @@ export class Jobs {
 
   /** Show the newest page and follow all changes until `stop`. */
   async start() {
-    say(this.problem, "");
-    await this.more().catch((failure) => report(this.problem, failure));
-    if (this.life.signal.aborted) return;
+    showMessage(this.problem, "");
+    await this.more().catch((failure) => showRecoverableError(this.problem, failure));
+    if (this.abortController.signal.aborted) return;
     this.listen();
     this.poll();
-    this.clock = setInterval(() => this.tick(), 1000);
+    this.clock = setInterval(() => this.updateTimes(), 1000);
     this.day = today();
   }
 
   stop() {
-    this.life.abort();
+    this.abortController.abort();
     clearInterval(this.clock);
     clearTimeout(this.next);
     byId("live").textContent = "";
@@ -99,61 +99,61 @@ export class Jobs {
   }
 
   /** Where the list goes on. It begins anew, with null, while it is not that of the filters. */
-  get place() {
-    return this.listed === this.turn ? this.cursor : null;
+  get nextCursor() {
+    return this.listedVersion === this.filterVersion ? this.cursor : null;
   }
 
   /** Read and show the next page, or the first one. */
   async more(options) {
-    const { turn, place } = this;
-    const { jobs, next_cursor: cursor } = await this.read({ cursor: place }, options);
-    if (turn !== this.turn || place !== this.place) return; // overtaken
-    if (place) this.most += jobs.length;
-    else if (turn) {
+    const { filterVersion, nextCursor } = this;
+    const { jobs, next_cursor: cursor } = await this.read({ cursor: nextCursor }, options);
+    if (filterVersion !== this.filterVersion || nextCursor !== this.nextCursor) return; // overtaken
+    if (nextCursor) this.maxCards += jobs.length;
+    else if (filterVersion) {
       const read = new Set(jobs.map((job) => job.export_job_id));
-      this.most = MOST;
-      for (const id of this.cards.keys()) if (!read.has(id)) this.drop(id);
+      this.maxCards = MAX_CARDS;
+      for (const id of this.cards.keys()) if (!read.has(id)) this.removeCard(id);
     }
-    this.listed = turn;
+    this.listedVersion = filterVersion;
     const next = jobs.find((job) => !this.cards.has(job.export_job_id));
-    for (const job of jobs) this.put(job);
+    for (const job of jobs) this.showJob(job);
     this.cursor = cursor;
-    this.settle(next && this.put(next));
+    this.showEmptyState(next && this.showJob(next));
   }
 
   /** Read the newest jobs, and some of those that are shown as unfinished and are not among them. */
   async newest(options) {
-    const { turn } = this;
-    if (this.hasGrown) this.turn++;
-    if (this.listed !== this.turn) return this.more(options);
+    const { filterVersion } = this;
+    if (this.hasGrown) this.filterVersion++;
+    if (this.listedVersion !== this.filterVersion) return this.more(options);
     const { jobs } = await this.read({}, options);
-    if (turn !== this.turn) return;
-    for (const job of jobs) this.put(job);
-    await this.others(new Set(jobs.map((job) => job.export_job_id)));
+    if (filterVersion !== this.filterVersion) return;
+    for (const job of jobs) this.showJob(job);
+    await this.refreshUnfinished(new Set(jobs.map((job) => job.export_job_id)));
   }
 
   /** Read some of the jobs that are shown as unfinished and are not among `read`. */
-  async others(read = new Set()) {
-    const { turn } = this;
+  async refreshUnfinished(read = new Set()) {
+    const { filterVersion } = this;
     const others = this.unfinished.filter(({ job }) => !read.has(job.export_job_id)).sort((one, other) => one.seen - other.seen);
-    for (const { job } of others.slice(0, AT_ONCE)) if (turn === this.turn) await this.refresh(job.export_job_id);
+    for (const { job } of others.slice(0, AT_ONCE)) if (filterVersion === this.filterVersion) await this.refresh(job.export_job_id);
   }
 
   /** Whether there are too many cards. A list with the focus is not shortened. */
   get hasGrown() {
-    return this.cards.size > this.most && !this.list.contains(document.activeElement);
+    return this.cards.size > this.maxCards && !this.list.contains(document.activeElement);
   }
 
   /** Read a page of the list. */
   async read({ cursor }, options) {
-    const { turn } = this;
+    const { filterVersion } = this;
     const parameters = new URLSearchParams({ limit: 10, ...this.filters, ...(cursor && { cursor }) });
     try {
-      const page = await call("GET", `exports/jobs?${parameters}`, { signal: this.life.signal, ...options });
-      if (turn === this.turn) this.failed = null;
+      const page = await call("GET", `exports/jobs?${parameters}`, { signal: this.abortController.signal, ...options });
+      if (filterVersion === this.filterVersion) this.failed = null;
       return page;
     } catch (failure) {
-      if (turn === this.turn && (!cursor || failure.passes)) this.failed = failure;
+      if (filterVersion === this.filterVersion && (!cursor || failure.passes)) this.failed = failure;
       throw failure;
     }
   }
@@ -166,76 +166,76 @@ export class Jobs {
   async renew() {
     try {
       await this.newest();
-      if (!this.failed) say(this.problem, "");
+      if (!this.failed) showMessage(this.problem, "");
     } catch (failure) {
-      report(this.problem, failure);
+      showRecoverableError(this.problem, failure);
     }
   }
 
   /** `next`: the first card of a page that was just read. */
-  settle(next) {
+  showEmptyState(next) {
     const filtered = Object.keys(this.filters).length > 0;
-    reveal(this.older, this.place, next?.element);
+    showButton(this.older, this.nextCursor, next?.element);
     this.nothing.hidden = !filtered || this.cards.size > 0;
     byId("no-jobs").hidden = filtered || this.cards.size > 0;
   }
 
   /** Show a job if it fits the filters, or is shown already. */
-  offer(job) {
-    if (this.cards.has(job.export_job_id) || this.fits(job)) this.put(job);
+  addIfListed(job) {
+    if (this.cards.has(job.export_job_id) || this.fits(job)) this.showJob(job);
   }
 
   /** Read a job, show it whatever the filters are, and return its card. `focus()`: whether it takes the focus. */
-  async show(id, focus = isFree) {
+  async find(id, focus = canMoveFocus) {
     try {
-      const card = this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
-      if (focus()) card.take();
+      const card = this.showJob(await call("GET", `exports/jobs/${id}`, { signal: this.abortController.signal }));
+      if (focus()) card.focus();
       return card;
     } catch (failure) {
       if (failure.name !== "AbortError") throw failure.status === 404 ? new Error(t("page.jobs.no_such")) : failure;
     }
   }
 
-  put(job) {
+  showJob(job) {
     const known = this.cards.get(job.export_job_id);
     if (known) {
       known.show(job);
       return known;
     }
     const card = new Card(job, this);
-    nameButtons(card.element, second(job.created_at));
+    nameButtons(card.element, exactTime(job.created_at));
     const older = [...this.cards.values()].filter((other) => other.job.created_at < job.created_at);
     const next = older.reduce((one, other) => (one && one.job.created_at > other.job.created_at ? one : other), null);
     this.list.insertBefore(card.element, next && next.element);
     this.cards.set(job.export_job_id, card);
-    this.settle();
+    this.showEmptyState();
     return card;
   }
 
-  drop(id) {
+  removeCard(id) {
     this.cards.get(id)?.element.remove();
     this.cards.delete(id);
-    this.settle();
+    this.showEmptyState();
   }
 
   /** Read one job and show it; read it again if that was requested in the meantime. */
   async refresh(id) {
-    if (this.wanted.has(id)) {
-      this.wanted.set(id, true);
+    if (this.repeatRefresh.has(id)) {
+      this.repeatRefresh.set(id, true);
       return;
     }
-    this.wanted.set(id, false);
+    this.repeatRefresh.set(id, false);
     try {
-      return this.put(await call("GET", `exports/jobs/${id}`, { signal: this.life.signal }));
+      return this.showJob(await call("GET", `exports/jobs/${id}`, { signal: this.abortController.signal }));
     } catch (failure) {
-      if (failure.status === 404) this.drop(id);
+      if (failure.status === 404) this.removeCard(id);
       else {
         if (failure.passes) this.failed ??= failure;
-        report(this.problem, failure);
+        showRecoverableError(this.problem, failure);
       }
     } finally {
-      const again = this.wanted.get(id);
-      this.wanted.delete(id);
+      const again = this.repeatRefresh.get(id);
+      this.repeatRefresh.delete(id);
       if (again) this.refresh(id);
     }
   }
@@ -246,28 +246,28 @@ export class Jobs {
     let last;
     let again = false;
     const opened = () => {
-      this.lives(true);
-      if (again || this.unfinished.length || this.listed !== this.turn) this.renew(); // events tell of what is unfinished now
+      this.setLive(true);
+      if (again || this.unfinished.length || this.listedVersion !== this.filterVersion) this.renew(); // events tell of what is unfinished now
       again = true;
     };
-    while (!this.life.signal.aborted) {
+    while (!this.abortController.signal.aborted) {
       try {
-        for await (const event of events("exports/events", { last, opened, signal: this.life.signal })) {
+        for await (const event of events("exports/events", { last, opened, signal: this.abortController.signal })) {
           last = event.id ?? last;
           wait = 1000;
-          if (event.type === "job") this.offer(parse(event.data));
+          if (event.type === "job") this.addIfListed(parse(event.data));
         }
       } catch (error) {
         if (error.name === "AbortError") return;
         if (error instanceof Failure && error.status >= 400 && error.status < 500 && error.status !== 429) return;
       }
-      this.lives(false);
+      this.setLive(false);
       await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random() / 2)));
       wait = Math.min(wait * 2, LONGEST_WAIT);
     }
   }
 
-  lives(on) {
+  setLive(on) {
     if (this.live === on) return;
     this.live = on;
     this.showLive();
@@ -290,11 +290,11 @@ export class Jobs {
       const silent = !this.live || behind || this.user.admin || unfinished.some(({ job }) => job.user_id !== this.user.id);
       if (silent && (unfinished.length || turn % SELDOM === 0) && !document.hidden && now() >= until) {
         try {
-          await (ended ? this.others() : this.newest({ attempts: 1 }));
-          if (!this.failed) say(this.problem, "");
+          await (ended ? this.refreshUnfinished() : this.newest({ attempts: 1 }));
+          if (!this.failed) showMessage(this.problem, "");
         } catch (failure) {
           if (failure.name === "AbortError" || failure.status === 401) return;
-          report(this.problem, failure);
+          showRecoverableError(this.problem, failure);
         }
         rest = this.failed?.passes ? Math.min(rest * 2, LONGEST_REST) : POLL;
         until = rest > POLL ? now() + rest : 0;
@@ -303,7 +303,7 @@ export class Jobs {
     }, POLL);
   }
 
-  tick() {
+  updateTimes() {
     if (this.day !== today()) for (const card of this.cards.values()) card.showAbout();
     this.day = today();
     for (const card of this.cards.values()) if (card.job.status === "processing") card.showFacts();
@@ -314,41 +314,41 @@ export class Jobs {
 class Card {
   constructor(job, jobs) {
     this.jobs = jobs;
-    this.problem = alert();
-    this.state = h("span", { class: "state" });
-    this.facts = h("p", { class: "facts" });
-    this.error = h("p", { class: "error", hidden: true });
-    this.delivery = h("div");
-    this.warnings = h("ul", { class: "warnings", "aria-label": t("page.jobs.warnings") });
-    this.bar = h("progress", { hidden: true, "aria-label": t("page.jobs.progress", { dataset: title(job) }) });
-    this.download = button(t("page.jobs.download"), (pressed) => this.fetch(pressed), "soft");
+    this.problem = errorMessage();
+    this.state = element("span", { class: "state" });
+    this.facts = element("p", { class: "facts" });
+    this.error = element("p", { class: "error", hidden: true });
+    this.delivery = element("div");
+    this.warnings = element("ul", { class: "warnings", "aria-label": t("page.jobs.warnings") });
+    this.bar = element("progress", { hidden: true, "aria-label": t("page.jobs.progress", { dataset: title(job) }) });
+    this.download = button(t("page.jobs.download"), (pressed) => this.downloadFile(pressed), "soft");
     this.files = new FileList(this.problem);
     this.list = button(t("page.jobs.files"), (pressed) => this.files.toggle(this.job, pressed), "soft");
     this.list.setAttribute("aria-expanded", "false");
     this.password = new Password(this.problem);
-    this.cancel = button(t("page.jobs.cancel"), (pressed) => this.drop(pressed));
+    this.cancel = button(t("page.jobs.cancel"), (pressed) => this.cancelOrRemove(pressed));
     this.repeat = button(t("page.jobs.edit_and_run"), () => jobs.again(this.job));
     this.rerun = button(t("page.jobs.run_again"), (pressed) => this.runAgain(pressed));
     this.copy = button(t("page.jobs.copy_link"), () => this.copyLink());
-    this.copied = h("p", { class: "hint", role: "status", hidden: true });
-    this.remove = twice(t("page.jobs.remove"), t("page.jobs.remove_question"), (pressed) => this.drop(pressed));
+    this.copied = element("p", { class: "hint", role: "status", hidden: true });
+    this.remove = confirmButton(t("page.jobs.remove"), t("page.jobs.remove_question"), (pressed) => this.cancelOrRemove(pressed));
     const zone = job.window?.timezone ?? job.options?.timezone;
-    const wanted = [filters(job.filters, job.export_type, zone, job.created_at), filters(job.parameters, job.export_type, zone)].filter(Boolean).join(" · ");
+    const wanted = [filtersText(job.filters, job.export_type, zone, job.created_at), filtersText(job.parameters, job.export_type, zone)].filter(Boolean).join(" · ");
     const { user } = jobs;
     this.isOpen = job.user_id === user.id || user.admin; // others who see the job do not see its request
     const source = this.isOpen && job.schedule_id && button(t("page.jobs.by_schedule"), (pressed) => busy(pressed, this.problem, () => jobs.schedule(job.schedule_id)));
     const whose = job.user_id === user.id ? null : t("page.jobs.for_user", { user: job.user_id });
     const extent = [scopeText(job.scope), job.columns && t("page.jobs.columns", { count: job.columns.length }), wanted];
-    this.about = h("p", { class: "hint" });
+    this.about = element("p", { class: "hint" });
     this.showAbout = () => (this.about.textContent = [whose, moment(job.created_at), ...extent].filter(Boolean).join(" · "));
     this.showAbout();
-    this.element = h(
+    this.element = element(
       "li",
       { id: `job-${job.export_job_id}`, class: "job", tabindex: -1 },
-      h("div", { class: "heading" }, h("h3", {}, `${title(job)} `, h("span", { class: "kind" }, kind(job))), this.state),
+      element("div", { class: "heading" }, element("h3", {}, `${title(job)} `, element("span", { class: "kind" }, subtitle(job))), this.state),
       this.about,
-      source && h("p", { class: "buttons" }, source),
-      h("div", { class: "acts" }, h("p", { class: "buttons" }, this.repeat, this.copy, this.rerun, this.download, this.list, this.password.button, this.remove), h("p", { class: "buttons" }, this.cancel)),
+      source && element("p", { class: "buttons" }, source),
+      element("div", { class: "acts" }, element("p", { class: "buttons" }, this.repeat, this.copy, this.rerun, this.download, this.list, this.password.button, this.remove), element("p", { class: "buttons" }, this.cancel)),
       this.bar,
       this.facts,
       this.delivery,
@@ -364,7 +364,7 @@ class Card {
 
   show(job) {
     const before = this.job;
-    if (before && order(before) > order(job)) return; // an answer that was overtaken
+    if (before && compareKey(before) > compareKey(job)) return; // an answer that was overtaken
     this.job = job;
     this.seen = now();
     const open = UNFINISHED.has(job.status);
@@ -373,9 +373,9 @@ class Card {
     this.state.textContent = stops ? t("page.jobs.cancelling") : status(isRemoved(job) ? "removed" : job.status);
     this.element.dataset.status = job.status;
     this.bar.hidden = job.status !== "processing";
-    say(this.error, job.error && problemText(job.error));
+    showMessage(this.error, job.error && problemText(job.error));
     const texts = job.status === "completed" ? warnings(job.warnings) : [];
-    this.warnings.replaceChildren(...texts.map((text) => h("li", {}, text)));
+    this.warnings.replaceChildren(...texts.map((text) => element("li", {}, text)));
     this.warnings.hidden = !texts.length;
     const focused = document.activeElement;
     this.repeat.hidden = !this.isOpen;
@@ -389,7 +389,7 @@ class Card {
     if (focused.hidden && this.element.contains(focused)) (this.isOpen ? this.repeat : this.copy).focus();
     if (before && before.status !== job.status && !open) {
       const result = sentence(job.error && problemText(job.error)) ?? (job.status === "completed" ? rows(job.row_count) : "");
-      byId("news").textContent = t("page.jobs.ended", { dataset: title(job), format: kind(job), status: status(job.status), result });
+      byId("news").textContent = t("page.jobs.ended", { dataset: title(job), format: subtitle(job), status: status(job.status), result });
     }
     this.showFacts();
     if (job.destination) this.showDelivery();
@@ -401,7 +401,7 @@ class Card {
       this.sent ??= new DeliveryState(this.delivery, this.jobs.user);
       this.sent.show(this.job);
     } catch (failure) {
-      report(this.problem, failure);
+      showRecoverableError(this.problem, failure);
     }
   }
 
@@ -437,12 +437,12 @@ class Card {
   }
 
   /** Take the focus. */
-  take() {
+  focus() {
     this.element.focus({ preventScroll: true });
     this.element.scrollIntoView({ block: "nearest" });
   }
 
-  fetch(pressed) {
+  downloadFile(pressed) {
     return busy(pressed, this.problem, () => download(`exports/jobs/${this.job.export_job_id}/download`));
   }
 
@@ -467,11 +467,11 @@ class Card {
       const { export_job_id: id } = await post(`exports/jobs/${this.job.export_job_id}:rerun`);
       const { jobs } = this;
       const card = (await jobs.refresh(id)) ?? jobs.cards.get(id);
-      if (isFree()) card?.take();
+      if (canMoveFocus()) card?.focus();
     });
   }
 
-  drop(pressed) {
+  cancelOrRemove(pressed) {
     return busy(pressed, this.problem, async () => {
       await call("DELETE", `exports/jobs/${this.job.export_job_id}`);
       await this.jobs.refresh(this.job.export_job_id);
@@ -485,10 +485,10 @@ const title = (job) => job.name ?? titleOf(job.export_type);
 /** Whether the file was removed before it expired. */
 const isRemoved = (job) => job.status === "expired" && job.cancel_requested;
 
-const kind = (job) => [job.name && titleOf(job.export_type), format(job.format), job.options?.compression].filter((part) => part && part !== "none").join(" · ");
+const subtitle = (job) => [job.name && titleOf(job.export_type), formatName(job.format), job.options?.compression].filter((part) => part && part !== "none").join(" · ");
 
 /** The order of two views of a job: the later one has the higher number. Before a new attempt a job is pending again. */
-function order(job) {
+function compareKey(job) {
   const rank = { processing: 0, pending: 1, expired: 3 }[job.status] ?? 2;
   return (job.attempt * 4 + rank) * 1e12 + (job.row_count ?? 0) + (job.cancel_requested ? 0.5 : 0);
 }

@@ -30,31 +30,31 @@ export function fieldsOf({ bundle, columns }, datasets) {
 /** The datasets of a bundle that the user can see. */
 export const membersOf = (bundle, datasets) => bundle.datasets.map((name) => datasets.get(name)).filter(Boolean);
 
-const known = new Map();
-const places = new Map();
+const datasetLabels = new Map();
+const destinationLabels = new Map();
 
 /** Remember the datasets and destinations, for the lists of exports and schedules. */
-export function learn(datasets, destinations) {
-  known.clear();
-  for (const one of destinations) places.set(one.name, labelOf(one));
+export function rememberLabels(datasets, destinations) {
+  datasetLabels.clear();
+  for (const one of destinations) destinationLabels.set(one.name, labelOf(one));
   const byName = new Map(datasets.map((dataset) => [dataset.name, dataset]));
   for (const dataset of datasets) {
     const columns = new Map(fieldsOf(dataset, byName).map((column) => [column.name, labelOf(column)]));
-    known.set(dataset.name, { title: labelOf(dataset), columns, zone: dataset.timezone ?? "UTC" });
+    datasetLabels.set(dataset.name, { title: labelOf(dataset), columns, zone: dataset.timezone ?? "UTC" });
   }
 }
 
 /** What people call a dataset. */
-export const titleOf = (name) => known.get(name)?.title ?? name;
+export const titleOf = (name) => datasetLabels.get(name)?.title ?? name;
 
 /** What people call a destination. */
-export const destinationOf = (name) => places.get(name) ?? name;
+export const destinationOf = (name) => destinationLabels.get(name) ?? name;
 
 /** The module about destinations, which only some users need. */
 export const destinationModule = () => part("destinations", () => import("./destinations.js"));
 
 /** What people call a column of a dataset. */
-export const columnOf = (dataset, name) => known.get(dataset)?.columns.get(name) ?? name;
+export const columnOf = (dataset, name) => datasetLabels.get(dataset)?.columns.get(name) ?? name;
 
 /** The time zone of the days of a dataset. */
-export const zoneOf = (dataset) => known.get(dataset)?.zone ?? "UTC";
+export const zoneOf = (dataset) => datasetLabels.get(dataset)?.zone ?? "UTC";

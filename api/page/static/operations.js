@@ -3,53 +3,53 @@
 import { call, post } from "./api.js";
 import { DeadLetters } from "./dead_letters.js";
 import { destinationTests } from "./destination_tests.js";
-import { alert, busy, button, byId, choice, field, h, lead, nameWith, report, say, twice } from "./dom.js";
+import { busy, button, byId, choice, confirmButton, element, errorMessage, field, focusIfIdle, nameWith, showMessage, showRecoverableError } from "./dom.js";
 import { update } from "./live_list.js";
 import { has, t } from "./messages.js";
 import { OperatorJobs, reason } from "./operator_jobs.js";
-import { clockTime, count, duration, format, moment, sentence } from "./words.js";
+import { clockTime, count, duration, formatName, moment, sentence } from "./words.js";
 
 const INTERVAL = 5000; // milliseconds between two readings
 const PLACE = "#operations";
 const EVERYTHING = "everything";
 
-const styles = h("link", { rel: "stylesheet", href: new URL("./operations.css", import.meta.url).href });
+const styles = element("link", { rel: "stylesheet", href: new URL("./operations.css", import.meta.url).href });
 document.head.append(styles);
 // The view works without its styles, so an error does not end the wait with an error.
 await new Promise((loaded) => {
   styles.onload = styles.onerror = loaded;
 });
 
-const title = (key) => h("h3", {}, key);
+const title = (key) => element("h3", {}, key);
 
 export class Operations {
   constructor(user) {
     this.user = user;
     this.section = byId("operations");
     this.link = byId("to-operations");
-    this.problem = alert();
-    this.news = h("p", { class: "hint", role: "status" });
-    this.updated = h("p", { class: "hint" });
-    this.tiles = h("dl", { class: "tiles" });
-    this.parts = h("ul", { class: "badges", "aria-label": t("page.operations.parts") });
-    this.pauses = h("ul", { class: "rows", "aria-label": t("page.operations.pauses") });
-    this.workers = h("ul", { class: "rows", "aria-label": t("page.operations.workers") });
-    this.schedules = h("ul", { class: "rows", "aria-label": t("page.operations.schedules") });
-    this.noSchedules = h("p", { class: "hint" }, t("page.operations.no_failing_schedules"));
-    this.noWorkers = h("p", { class: "error", hidden: true }, t("page.operations.no_workers"));
-    this.noPauses = h("p", { class: "hint" }, t("page.operations.nothing_paused"));
-    this.lost = h("ul", { class: "rows", "aria-label": t("page.operations.lost") });
-    this.noLost = h("p", { class: "hint" }, t("page.operations.nothing_lost"));
+    this.problem = errorMessage();
+    this.news = element("p", { class: "hint", role: "status" });
+    this.updated = element("p", { class: "hint" });
+    this.tiles = element("dl", { class: "tiles" });
+    this.parts = element("ul", { class: "badges", "aria-label": t("page.operations.parts") });
+    this.pauses = element("ul", { class: "rows", "aria-label": t("page.operations.pauses") });
+    this.workers = element("ul", { class: "rows", "aria-label": t("page.operations.workers") });
+    this.schedules = element("ul", { class: "rows", "aria-label": t("page.operations.schedules") });
+    this.noSchedules = element("p", { class: "hint" }, t("page.operations.no_failing_schedules"));
+    this.noWorkers = element("p", { class: "error", hidden: true }, t("page.operations.no_workers"));
+    this.noPauses = element("p", { class: "hint" }, t("page.operations.nothing_paused"));
+    this.lost = element("ul", { class: "rows", "aria-label": t("page.operations.lost") });
+    this.noLost = element("p", { class: "hint" }, t("page.operations.nothing_lost"));
     this.jobs = new OperatorJobs(user);
     this.letters = new DeadLetters(user);
     this.section.replaceChildren(
-      h("div", {}, h("div", { class: "heading" }, h("h2", { id: "operations-title" }, t("page.operations.title")), this.updated), this.problem, this.news),
+      element("div", {}, element("div", { class: "heading" }, element("h2", { id: "operations-title" }, t("page.operations.title")), this.updated), this.problem, this.news),
       this.tiles,
       this.parts,
-      h("section", {}, title(t("page.operations.pauses")), this.noPauses, this.pauses, this.pauseForm()),
-      h("section", {}, title(t("page.operations.workers")), this.noWorkers, this.workers),
-      h("section", {}, title(t("page.operations.schedules")), this.noSchedules, this.schedules),
-      h("section", {}, title(t("page.operations.lost")), this.noLost, this.lost),
+      element("section", {}, title(t("page.operations.pauses")), this.noPauses, this.pauses, this.pauseForm()),
+      element("section", {}, title(t("page.operations.workers")), this.noWorkers, this.workers),
+      element("section", {}, title(t("page.operations.schedules")), this.noSchedules, this.schedules),
+      element("section", {}, title(t("page.operations.lost")), this.noLost, this.lost),
       this.letters.element,
       this.doctor(),
       destinationTests(),
@@ -102,8 +102,8 @@ export class Operations {
     const [overview, jobs] = await Promise.allSettled([call("GET", "exports/operations", { attempts: 1 }), this.jobs.reload()]);
     const unshown = overview.value && !this.section.hidden && this.fill(overview.value);
     const failure = overview.reason ?? jobs.reason ?? unshown;
-    if (!failure) say(this.problem, "");
-    else if (failure.status !== 401) report(this.problem, failure);
+    if (!failure) showMessage(this.problem, "");
+    else if (failure.status !== 401) showRecoverableError(this.problem, failure);
   }
 
   /** Returns the error of an item that cannot be shown. */
@@ -121,9 +121,9 @@ export class Operations {
       [t("page.operations.tiles.deliveries_failed"), count(seen.deliveries.failed), seen.deliveries.failed > 0],
       [t("page.operations.tiles.schedules"), count(late), late > 0],
     ];
-    put(this.tiles, tiles, ([name]) => name, ([name, value, bad]) => h("div", { class: bad ? "bad" : "" }, h("dt", {}, name), h("dd", {}, value)));
+    put(this.tiles, tiles, ([name]) => name, ([name, value, bad]) => element("div", { class: bad ? "bad" : "" }, element("dt", {}, name), element("dd", {}, value)));
     const parts = [...Object.entries(seen.parts).map(([name, state]) => [named(name), state]), ...Object.entries(seen.sources).map(([name, state]) => [t("page.operations.source", { name }), state])];
-    put(this.parts, parts, ([name]) => name, ([name, state]) => h("li", { class: state === "unavailable" ? "bad" : "" }, t("page.operations.part", { name, state: stateOf(state) })));
+    put(this.parts, parts, ([name]) => name, ([name, state]) => element("li", { class: state === "unavailable" ? "bad" : "" }, t("page.operations.part", { name, state: stateOf(state) })));
     put(this.pauses, seen.pauses, (pause) => pause.scope, (pause) => this.pause(pause));
     this.noPauses.hidden = seen.pauses.length > 0;
     put(this.workers, seen.workers, (worker) => worker.name, worker);
@@ -143,16 +143,16 @@ export class Operations {
     if (this.offered === text) return;
     this.offered = text;
     const chosen = this.scope.value || EVERYTHING;
-    this.scope.replaceChildren(...scopes.map((scope) => h("option", { value: scope }, scopeName(scope))));
+    this.scope.replaceChildren(...scopes.map((scope) => element("option", { value: scope }, scopeName(scope))));
     this.scope.value = scopes.includes(chosen) ? chosen : EVERYTHING;
     this.jobs.offer(datasets);
   }
 
   pauseForm() {
     this.scope = choice([[EVERYTHING, t("page.operations.everything")]]);
-    const reason = h("input", { maxLength: 500 });
-    const problem = alert();
-    const pause = twice(t("page.operations.pause"), t("page.operations.pause_question"), (pressed) =>
+    const reason = element("input", { maxLength: 500 });
+    const problem = errorMessage();
+    const pause = confirmButton(t("page.operations.pause"), t("page.operations.pause_question"), (pressed) =>
       busy(pressed, problem, async () => {
         const { value: scope } = this.scope;
         const { value: text } = reason;
@@ -161,29 +161,29 @@ export class Operations {
         this.say(t("page.operations.paused", { scope: scopeName(scope) }));
       }));
     pause.classList.replace("quiet", "soft");
-    const fields = h("div", { class: "choices" }, field(t("page.operations.what"), this.scope), field(t("page.operations.reason"), reason), pause);
-    return h("details", {}, h("summary", {}, t("page.operations.pause_claims")), h("p", { class: "hint" }, t("page.operations.pause_about")), fields, problem);
+    const fields = element("div", { class: "choices" }, field(t("page.operations.what"), this.scope), field(t("page.operations.reason"), reason), pause);
+    return element("details", {}, element("summary", {}, t("page.operations.pause_claims")), element("p", { class: "hint" }, t("page.operations.pause_about")), fields, problem);
   }
 
   pause(pause) {
-    const problem = alert();
+    const problem = errorMessage();
     const resume = button(t("page.operations.resume"), (pressed) =>
       busy(pressed, problem, async () => {
         await call("DELETE", `exports/pauses?scope=${encodeURIComponent(pause.scope)}`);
-        lead(this.section);
+        focusIfIdle(this.section);
         this.say(t("page.operations.resumed", { scope: scopeName(pause.scope) }));
       }));
     const facts = [t("page.operations.paused_by", { user: pause.paused_by, time: moment(pause.paused_at) }), pause.reason];
-    const name = h("h4", {}, scopeName(pause.scope));
+    const name = element("h4", {}, scopeName(pause.scope));
     nameWith(resume, name);
-    return h("li", { class: "job" }, name, h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")), problem, h("p", { class: "buttons" }, resume));
+    return element("li", { class: "job" }, name, element("p", { class: "hint" }, facts.filter(Boolean).join(" · ")), problem, element("p", { class: "buttons" }, resume));
   }
 
   failing({ id, export_type: dataset, format: kind, user_id: user, active, failures, last_run: last, next_run: next, last_job_id: job, error_code: code, error }) {
-    const problem = alert();
-    const name = h("h4", {}, `${dataset} `, h("span", { class: "kind" }, format(kind)));
-    const whose = h("span", {}, t("page.operations.user", { user }));
-    const number = h("code", {}, id);
+    const problem = errorMessage();
+    const name = element("h4", {}, `${dataset} `, element("span", { class: "kind" }, formatName(kind)));
+    const whose = element("span", {}, t("page.operations.user", { user }));
+    const number = element("code", {}, id);
     const again = button(t("page.operations.rerun_last"), (pressed) =>
       busy(pressed, problem, async () => {
         await post(`exports/jobs/${job}:rerun`);
@@ -197,24 +197,24 @@ export class Operations {
     resume.hidden = active || !this.user.admin;
     for (const own of [again, resume]) nameWith(own, name, whose, number);
     const facts = [last && t("page.operations.last_run", { time: moment(last) }), next && t("page.operations.next_run", { time: moment(next) })];
-    return h(
+    return element(
       "li",
       { class: "job", "data-status": "failed" },
-      h("div", { class: "heading" }, name, h("span", { class: "state" }, active ? t("page.operations.failures", { count: failures }) : t("page.operations.paused_after", { count: failures }))),
-      h("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
-      h("p", { class: "hint" }, number),
-      h("p", { class: "error", hidden: !code }, code && reason({ code, message: error }, false)),
-      h("p", { class: "hint", hidden: active || this.user.admin }, t("page.operations.resumed_by_others")),
+      element("div", { class: "heading" }, name, element("span", { class: "state" }, active ? t("page.operations.failures", { count: failures }) : t("page.operations.paused_after", { count: failures }))),
+      element("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
+      element("p", { class: "hint" }, number),
+      element("p", { class: "error", hidden: !code }, code && reason({ code, message: error }, false)),
+      element("p", { class: "hint", hidden: active || this.user.admin }, t("page.operations.resumed_by_others")),
       problem,
-      h("p", { class: "buttons" }, job && again, resume),
+      element("p", { class: "buttons" }, job && again, resume),
     );
   }
 
   /** What doctor says. It is read when it is opened. */
   doctor() {
-    const list = h("ul", { class: "rows" });
-    const problem = alert();
-    const summary = h("p", { class: "hint", role: "status" });
+    const list = element("ul", { class: "rows" });
+    const problem = errorMessage();
+    const summary = element("p", { class: "hint", role: "status" });
     const show = async () => {
       const { findings } = await call("GET", "exports/operations/doctor");
       const bad = findings.filter(({ state }) => state !== "ok").sort((one, other) => (one.state < other.state ? -1 : 1));
@@ -224,7 +224,7 @@ export class Operations {
     };
     const again = button(t("page.operations.check_again"), (pressed) => busy(pressed, problem, show));
     const ontoggle = ({ currentTarget }) => currentTarget.open && busy(list, problem, show);
-    return h("details", { ontoggle }, h("summary", {}, t("page.operations.doctor")), h("p", { class: "hint" }, t("page.operations.doctor_about")), problem, list, summary, h("p", { class: "buttons" }, again));
+    return element("details", { ontoggle }, element("summary", {}, t("page.operations.doctor")), element("p", { class: "hint" }, t("page.operations.doctor_about")), problem, list, summary, element("p", { class: "buttons" }, again));
   }
 
   say(text) {
@@ -253,33 +253,33 @@ function scopeName(scope) {
 
 function worker({ name, slots, running, version, started_at: started, seen_at: seen, is_silent: silent }) {
   const facts = [t("page.operations.version", { version }), t("page.operations.since", { time: moment(started) })];
-  return h(
+  return element(
     "li",
     { class: "job", "data-status": silent ? "failed" : "active" },
-    h("div", { class: "heading" }, h("h4", {}, name), h("span", { class: "state" }, silent ? t("page.operations.silent", { time: moment(seen) }) : t("page.operations.slots_used", { used: running, all: slots }))),
-    h("p", { class: "hint" }, facts.join(" · ")),
+    element("div", { class: "heading" }, element("h4", {}, name), element("span", { class: "state" }, silent ? t("page.operations.silent", { time: moment(seen) }) : t("page.operations.slots_used", { used: running, all: slots }))),
+    element("p", { class: "hint" }, facts.join(" · ")),
   );
 }
 
 function lost({ export_job_id: job, user_id: user, channel, status: state, attempts, finished_at: at }) {
   const facts = [t("page.operations.user", { user }), at && moment(at), t("page.operations.tried", { count: attempts })];
-  return h(
+  return element(
     "li",
     { class: "job", "data-status": "failed" },
-    h("div", { class: "heading" }, h("h4", {}, has(`page.operations.channels.${channel}`) ? t(`page.operations.channels.${channel}`) : channel), h("span", { class: "state" }, t(`page.operations.delivery_states.${state}`))),
-    h("p", { class: "hint" }, facts.filter(Boolean).join(" · ")),
-    h("p", { class: "hint" }, h("code", {}, job)),
+    element("div", { class: "heading" }, element("h4", {}, has(`page.operations.channels.${channel}`) ? t(`page.operations.channels.${channel}`) : channel), element("span", { class: "state" }, t(`page.operations.delivery_states.${state}`))),
+    element("p", { class: "hint" }, facts.filter(Boolean).join(" · ")),
+    element("p", { class: "hint" }, element("code", {}, job)),
   );
 }
 
 /** A finding in the language of the page. A text of a newer service, which the page does not know, is English. */
 function finding({ area, check, state, what, advice, code, values }) {
   const told = (part, own) => (has(`findings.${code}.${part}`) ? sentence(t(`findings.${code}.${part}`, values)) : own);
-  return h(
+  return element(
     "li",
     { class: "job", "data-status": state === "problem" ? "failed" : "" },
-    h("div", { class: "heading" }, h("h4", {}, t("page.operations.part", { name: areaOf(area), state: checkOf(check) })), h("span", { class: "state" }, stateOf(state))),
-    h("p", {}, told("what", what)),
-    h("p", { class: "hint" }, told("advice", advice)),
+    element("div", { class: "heading" }, element("h4", {}, t("page.operations.part", { name: areaOf(area), state: checkOf(check) })), element("span", { class: "state" }, stateOf(state))),
+    element("p", {}, told("what", what)),
+    element("p", { class: "hint" }, told("advice", advice)),
   );
 }

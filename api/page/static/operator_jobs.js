@@ -1,10 +1,10 @@
 // The jobs of all users: filters, why a job waits, cancel, run again.
 
 import { call, post } from "./api.js";
-import { alert, busy, button, choice, field, h, lead, nameWith, reread, reveal, twice } from "./dom.js";
+import { busy, button, choice, confirmButton, element, errorMessage, field, focusIfIdle, nameWith, runAgainIfRequested, showButton } from "./dom.js";
 import { update } from "./live_list.js";
 import { has, t } from "./messages.js";
-import { duration, format, moment, rows, size, status } from "./words.js";
+import { duration, formatName, moment, rows, size, status } from "./words.js";
 
 const STATES = ["pending", "processing", "completed", "failed", "cancelled", "expired"];
 const UNFINISHED = new Set(["pending", "processing"]);
@@ -20,18 +20,18 @@ export class OperatorJobs {
     this.limit = STEP;
     this.cursor = "";
     this.refused = null; // a query that is not asked again, and why
-    this.list = h("ul", { class: "rows", "aria-label": t("page.operations.jobs") });
-    this.none = h("p", { class: "empty", hidden: true }, t("page.operations.no_jobs"));
-    this.problem = alert();
-    this.news = h("p", { class: "hint", role: "status" });
-    const again = () => reread(this.list, this.problem, () => this.turn());
+    this.list = element("ul", { class: "rows", "aria-label": t("page.operations.jobs") });
+    this.none = element("p", { class: "empty", hidden: true }, t("page.operations.no_jobs"));
+    this.problem = errorMessage();
+    this.news = element("p", { class: "hint", role: "status" });
+    const again = () => runAgainIfRequested(this.list, this.problem, () => this.turn());
     this.state = choice([["", t("page.operations.any")], ...STATES.map((name) => [name, status(name)])], { onchange: again });
     this.dataset = choice([["", t("page.operations.any")]], { onchange: again });
     this.age = choice(
       [["", t("page.operations.any")], ["today", t("page.operations.ages.today")], ["now-1h", t("page.operations.ages.hour")], ["now-7d", t("page.operations.ages.week")], ["now-30d", t("page.operations.ages.month")]],
       { onchange: again },
     );
-    this.owner = h("input", { type: "search", maxLength: 255, autocomplete: "off", onchange: again });
+    this.owner = element("input", { type: "search", maxLength: 255, autocomplete: "off", onchange: again });
     this.more = button(t("page.operations.more"), (pressed) =>
       busy(pressed, this.problem, () => {
         this.limit = Math.min(MOST, this.limit + STEP);
@@ -39,13 +39,13 @@ export class OperatorJobs {
       }));
     this.older = button(t("page.operations.older"), (pressed) => busy(pressed, this.problem, () => this.turn(this.next, pressed)));
     this.newest = button(t("page.operations.newest"), (pressed) => busy(pressed, this.problem, () => this.turn("", pressed)));
-    this.pauseUser = twice(t("page.operations.pause_user"), t("page.operations.pause_question"), (pressed) =>
+    this.pauseUser = confirmButton(t("page.operations.pause_user"), t("page.operations.pause_question"), (pressed) =>
       busy(pressed, this.problem, async () => {
         const user = this.owner.value.trim();
         await call("POST", "exports/pauses", { body: { scope: `user:${user}` } });
         this.news.textContent = t("page.operations.paused", { scope: t("page.operations.user", { user }) });
       }));
-    this.cancelAll = twice(t("page.operations.cancel_all"), t("page.operations.cancel_all_question"), (pressed) =>
+    this.cancelAll = confirmButton(t("page.operations.cancel_all"), t("page.operations.cancel_all_question"), (pressed) =>
       busy(pressed, this.problem, async () => {
         try {
           await cancelAll(this.owner.value.trim(), (text) => (this.news.textContent = text));
@@ -55,24 +55,24 @@ export class OperatorJobs {
         }
         await this.load();
       }));
-    this.element = h(
+    this.element = element(
       "section",
       {},
-      h("h3", {}, t("page.operations.jobs")),
-      h("div", { class: "choices" }, field(t("page.operations.filters.status"), this.state), field(t("page.operations.filters.dataset"), this.dataset), field(t("page.operations.filters.user"), this.owner), field(t("page.operations.filters.age"), this.age)),
+      element("h3", {}, t("page.operations.jobs")),
+      element("div", { class: "choices" }, field(t("page.operations.filters.status"), this.state), field(t("page.operations.filters.dataset"), this.dataset), field(t("page.operations.filters.user"), this.owner), field(t("page.operations.filters.age"), this.age)),
       this.problem,
       this.news,
-      h("p", { class: "buttons" }, this.pauseUser, this.cancelAll),
+      element("p", { class: "buttons" }, this.pauseUser, this.cancelAll),
       this.list,
       this.none,
-      h("p", { class: "buttons" }, this.more, this.older, this.newest),
+      element("p", { class: "buttons" }, this.more, this.older, this.newest),
     );
   }
 
   /** Offer the datasets as a filter. The choice stays. */
   offer(datasets) {
     const chosen = this.dataset.value;
-    this.dataset.replaceChildren(h("option", { value: "" }, t("page.operations.any")), ...datasets.map((name) => h("option", { value: name }, name)));
+    this.dataset.replaceChildren(element("option", { value: "" }, t("page.operations.any")), ...datasets.map((name) => element("option", { value: name }, name)));
     this.dataset.value = datasets.includes(chosen) ? chosen : "";
   }
 
@@ -81,7 +81,7 @@ export class OperatorJobs {
     this.cursor = cursor;
     this.limit = cursor ? MOST : STEP;
     await this.load();
-    if (pressed?.hidden) lead(this.state);
+    if (pressed?.hidden) focusIfIdle(this.state);
     if (pressed) this.element.scrollIntoView({ behavior: "instant" });
   }
 
@@ -109,7 +109,7 @@ export class OperatorJobs {
     const before = this.list.lastElementChild;
     update(this.list, jobs, (job) => job.export_job_id, (job) => this.card(job));
     this.none.hidden = jobs.length > 0;
-    reveal(this.more, older && this.limit < MOST, (before?.nextElementSibling ?? this.list).querySelector("button"));
+    showButton(this.more, older && this.limit < MOST, (before?.nextElementSibling ?? this.list).querySelector("button"));
     this.older.hidden = !older || this.limit < MOST;
     this.newest.hidden = !this.cursor;
     this.cancelAll.hidden = this.pauseUser.hidden = !this.owner.value.trim();
@@ -117,11 +117,11 @@ export class OperatorJobs {
 
   card(job) {
     const path = `exports/jobs/${job.export_job_id}`;
-    const problem = alert();
-    const explained = h("p", { class: "warnings", role: "status", hidden: true });
-    const name = h("h4", {}, `${job.export_type} `, h("span", { class: "kind" }, format(job.format)));
-    const whose = h("span", {}, t("page.operations.user", { user: job.user_id }));
-    const id = h("code", {}, job.export_job_id);
+    const problem = errorMessage();
+    const explained = element("p", { class: "warnings", role: "status", hidden: true });
+    const name = element("h4", {}, `${job.export_type} `, element("span", { class: "kind" }, formatName(job.format)));
+    const whose = element("span", {}, t("page.operations.user", { user: job.user_id }));
+    const id = element("code", {}, job.export_job_id);
     const unfinished = UNFINISHED.has(job.status);
     const facts = [moment(job.created_at), job.row_count !== null && rows(job.row_count), job.file_size !== null && size(job.file_size), job.attempt > 1 && t("page.operations.attempt", { number: job.attempt }), job.rerun_of && t("page.operations.is_rerun"), job.cancel_requested && unfinished && t("page.operations.cancelling")];
     const buttons = [
@@ -137,41 +137,41 @@ export class OperatorJobs {
           await this.load();
         })),
       unfinished && !job.cancel_requested &&
-        twice(t("page.operations.cancel"), t("page.operations.cancel_question"), (pressed) =>
+        confirmButton(t("page.operations.cancel"), t("page.operations.cancel_question"), (pressed) =>
           busy(pressed, problem, async () => {
             await call("DELETE", path);
-            lead(this.state); // a card with the focus stays as it is
+            focusIfIdle(this.state); // a card with the focus stays as it is
             await this.load();
           })),
     ].filter(Boolean);
     for (const own of buttons) nameWith(own, name, whose, id);
-    return h(
+    return element(
       "li",
       { class: "job", "data-status": job.status },
-      h("div", { class: "heading" }, name, h("span", { class: "state" }, status(job.status))),
-      h("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
-      h("p", { class: "hint" }, id),
-      h("p", { class: "error", hidden: !job.error }, job.error && reason(job.error, this.user.admin || job.user_id === this.user.id)),
+      element("div", { class: "heading" }, name, element("span", { class: "state" }, status(job.status))),
+      element("p", { class: "hint" }, whose, [" ", ...facts].filter(Boolean).join(" · ")),
+      element("p", { class: "hint" }, id),
+      element("p", { class: "error", hidden: !job.error }, job.error && reason(job.error, this.user.admin || job.user_id === this.user.id)),
       explained,
       problem,
-      h("p", { class: "buttons" }, buttons),
+      element("p", { class: "buttons" }, buttons),
     );
   }
 }
 
 /** Cancel all jobs of a user. One call of the service takes a limited time, so it is repeated until none is left. */
-async function cancelAll(user, say) {
+async function cancelAll(user, showProgress) {
   for (let calls = 1; ; calls += 1) {
     try {
       const { export_job_ids: ids } = await call("POST", "exports/jobs:cancel", { body: { user_id: user }, timeout: CANCEL_TIMEOUT });
-      say(calls > 1 ? t("page.operations.all_cancelled") : t("page.operations.cancelled", { count: ids.length }));
+      showProgress(calls > 1 ? t("page.operations.all_cancelled") : t("page.operations.cancelled", { count: ids.length }));
       return;
     } catch (failure) {
       if (failure.code !== "cancellation_incomplete" || calls === MOST_CALLS) {
-        say(""); // the calls end here
+        showProgress(""); // the calls end here
         throw failure;
       }
-      say(t("page.operations.cancel_goes_on"));
+      showProgress(t("page.operations.cancel_goes_on"));
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
   }

@@ -1,6 +1,6 @@
 // The options of a file: those of its format, and how captions and numbers are written.
 
-import { choice, field, h, tick } from "./dom.js";
+import { checkbox, choice, element, field } from "./dom.js";
 import { hasLabels, languagesOf } from "./labels.js";
 import { language as pageLanguage, locale as pageLocale, t } from "./messages.js";
 
@@ -21,11 +21,11 @@ const OPTIONS = {
   locale: { label: t("page.options.locale"), brief: t("page.options.locale_brief"), fits: () => true, usual: "", first: (_, format) => firstLocale(format), make: locales },
   compression: { label: t("page.options.compression"), fits: (format) => format.compressible, usual: "none", make: () => choice(COMPRESSIONS) },
   delimiter: { label: t("page.options.delimiter"), brief: t("page.options.delimiter_brief"), fits: isCsv, usual: ",", first: () => separator(navigator.language), make: () => choice(DELIMITERS) },
-  null: { label: t("page.options.null"), fits: isCsv, usual: "", make: () => h("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: t("page.options.null_hint") }) },
+  null: { label: t("page.options.null"), fits: isCsv, usual: "", make: () => element("input", { maxLength: 20, pattern: "[A-Za-z0-9_\\\\<>\\(\\)\\-.\\/]*", title: t("page.options.null_hint") }) },
   header: { label: t("page.options.header"), fits: isCsv, usual: true },
   bom: { label: t("page.options.bom"), brief: t("page.options.bom_brief"), fits: isCsv, usual: false, first: () => true },
   guard_formulas: { label: t("page.options.guard_formulas"), fits: isCsv, usual: true },
-  title: { label: t("page.options.file_title"), fits: isPdf, usual: "", make: () => h("input", { maxLength: 200 }) },
+  title: { label: t("page.options.file_title"), fits: isPdf, usual: "", make: () => element("input", { maxLength: 200 }) },
   page_size: { label: t("page.options.page_size"), fits: isPdf, usual: "A4", make: () => choice(PAGES) },
 };
 
@@ -95,7 +95,7 @@ function put(control, value) {
   if (control.type === "checkbox") control.checked = value;
   else {
     // Other programs have more of them.
-    if (control.options && ![...control.options].some((own) => own.value === value)) control.append(h("option", { value }, value));
+    if (control.options && ![...control.options].some((own) => own.value === value)) control.append(element("option", { value }, value));
     control.value = value;
   }
 }
@@ -103,9 +103,9 @@ function put(control, value) {
 export class Options {
   constructor() {
     this.controls = {};
-    this.place = h("div", { class: "options" });
-    this.summary = h("span");
-    this.element = h("details", {}, h("summary", {}, t("page.options.title"), this.summary), this.place);
+    this.place = element("div", { class: "options" });
+    this.summary = element("span");
+    this.element = element("details", {}, element("summary", {}, t("page.options.title"), this.summary), this.place);
   }
 
   /** Show the options of a format and a dataset. With `keep`, what the old ones have as well stays as it is. */
@@ -117,7 +117,7 @@ export class Options {
     const parts = Object.entries(OPTIONS)
       .filter(([, option]) => option.fits(format, dataset))
       .map(([name, option]) => {
-        const label = option.make ? null : tick(option.label, {});
+        const label = option.make ? null : checkbox(option.label, {});
         const control = (this.controls[name] = label ? label.firstChild : option.make(dataset));
         this.first[name] = option.first ? option.first(dataset, format) : option.usual;
         // A value that the user has not changed is the default again.

@@ -1,6 +1,6 @@
 // The parameters of a dataset's query.
 
-import { choice, field, h } from "./dom.js";
+import { choice, element, field } from "./dom.js";
 import { inputs } from "./filters.js";
 import { labelOf } from "./labels.js";
 import { t } from "./messages.js";
@@ -23,15 +23,15 @@ function control(parameter, zone) {
 
 function select({ required, default: usual }, values) {
   const empty = required && usual === null ? t("page.parameters.choose") : usual === null ? t("page.parameters.no_value") : t("page.parameters.usual", { value: shown(usual) });
-  const element = choice([["", empty], ...values.map((value, index) => [index, shown(value)])]);
-  element.required = required && usual === null;
+  const list = choice([["", empty], ...values.map((value, index) => [index, shown(value)])]);
+  list.required = required && usual === null;
   return {
-    element,
-    main: element,
-    read: () => (element.value === "" ? undefined : values[element.value]),
+    element: list,
+    main: list,
+    read: () => (list.value === "" ? undefined : values[list.value]),
     write(value) {
       const index = values.findIndex((own) => String(own) === String(value));
-      element.value = index < 0 ? "" : index;
+      list.value = index < 0 ? "" : index;
       return index >= 0;
     },
   };
@@ -44,7 +44,7 @@ export class Parameters {
   constructor(zone) {
     this.zone = zone;
     this.items = new Map();
-    this.element = h("div", { class: "part parameters" });
+    this.element = element("div", { class: "part parameters" });
   }
 
   /** Show the parameters of a dataset. */
@@ -58,7 +58,7 @@ export class Parameters {
       if (item.main !== item.element) item.main.after(...item.element.children);
       return item.field;
     });
-    this.element.replaceChildren(...(fields.length ? [h("h3", {}, t("page.parameters.title")), ...fields] : []));
+    this.element.replaceChildren(...(fields.length ? [element("h3", {}, t("page.parameters.title")), ...fields] : []));
     this.element.hidden = !fields.length;
   }
 

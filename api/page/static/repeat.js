@@ -1,6 +1,6 @@
 // The part of the form for schedules.
 
-import { choice, field, h } from "./dom.js";
+import { choice, element, field } from "./dom.js";
 import { locale, t } from "./messages.js";
 
 const MONDAY = Date.UTC(2024, 0, 1);
@@ -25,28 +25,28 @@ export class Repeat {
     const rhythms = [["", t("page.repeat.once")], ["daily", t("page.repeat.daily")], ["weekly", t("page.repeat.weekly")], ["monthly", t("page.repeat.monthly")], [CRON, t("page.repeat.cron")]];
     this.every = choice(rhythms);
     this.weekday = choice(WEEKDAYS.map((name, index) => [index, name]));
-    this.monthday = h("input", { type: "number", min: 1, max: 31, value: 1, required: true });
-    this.cron = h("input", { required: true, spellcheck: false, autocomplete: "off", maxLength: 200, placeholder: "30 6 * * MON-FRI", pattern: "\\s*\\S+(\\s+\\S+){4}\\s*", title: t("page.repeat.cron_title") });
-    this.time = h("input", { type: "time", value: "06:00", required: true });
-    this.zone = h("input", { value: HERE, required: true, spellcheck: false, autocomplete: "off" });
+    this.monthday = element("input", { type: "number", min: 1, max: 31, value: 1, required: true });
+    this.cron = element("input", { required: true, spellcheck: false, autocomplete: "off", maxLength: 200, placeholder: "30 6 * * MON-FRI", pattern: "\\s*\\S+(\\s+\\S+){4}\\s*", title: t("page.repeat.cron_title") });
+    this.time = element("input", { type: "time", value: "06:00", required: true });
+    this.zone = element("input", { value: HERE, required: true, spellcheck: false, autocomplete: "off" });
     this.zone.setAttribute("list", "zones");
-    this.window = h("select");
+    this.window = element("select");
     this.weekdayField = field(t("page.repeat.weekday"), this.weekday);
     this.monthdayField = field(t("page.repeat.monthday"), this.monthday, t("page.repeat.monthday_hint"));
     this.cronField = field(t("page.repeat.cron_label"), this.cron, t("page.repeat.cron_hint"));
     this.timeField = field(t("page.repeat.time"), this.time);
     this.zoneField = field(t("page.repeat.zone"), this.zone, t("page.repeat.zone_hint"));
-    this.details = h(
+    this.details = element(
       "div",
       { class: "repeat" },
       this.weekdayField,
       this.monthdayField,
       this.cronField,
-      h("div", { class: "pair" }, this.timeField, this.zoneField),
+      element("div", { class: "pair" }, this.timeField, this.zoneField),
       field(t("page.repeat.rows"), this.window),
-      h("datalist", { id: "zones" }, Intl.supportedValuesOf("timeZone").map((zone) => h("option", { value: zone }))),
+      element("datalist", { id: "zones" }, Intl.supportedValuesOf("timeZone").map((zone) => element("option", { value: zone }))),
     );
-    this.element = h("div", { class: "part" }, field(t("page.repeat.title"), this.every), this.details);
+    this.element = element("div", { class: "part" }, field(t("page.repeat.title"), this.every), this.details);
     this.every.onchange = () => {
       this.show();
       changed();
@@ -103,7 +103,7 @@ export class Repeat {
       windows.push(["previous_period", t(`page.repeat.previous_period.${this.every.value}`)], ["since_last_run", t("page.repeat.since_last_run")]);
     }
     const chosen = windows.some(([value]) => value === this.window.value) ? this.window.value : "none";
-    this.window.replaceChildren(...windows.map(([value, text]) => h("option", { value }, text)));
+    this.window.replaceChildren(...windows.map(([value, text]) => element("option", { value }, text)));
     this.window.value = chosen;
   }
 

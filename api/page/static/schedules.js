@@ -1,13 +1,13 @@
 // The list of schedules with their next runs.
 
 import { call, post } from "./api.js";
-import { alert, busy, button, byId, h, lead, nameButtons, report, reveal, say, twice } from "./dom.js";
+import { busy, button, byId, confirmButton, element, errorMessage, focusIfIdle, nameButtons, showButton, showMessage, showRecoverableError } from "./dom.js";
 import { download } from "./files.js";
 import { destinationOf, titleOf } from "./labels.js";
 import { update } from "./live_list.js";
 import { has, language, problemText, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
-import { filters, format, moment, rows, run, scopeText, sentence, size, span, status } from "./words.js";
+import { filtersText, formatName, moment, rows, runTime, scopeText, sentence, size, status, windowText } from "./words.js";
 
 const STEP = 20;
 const MOST = 100; // schedules that one call lists
@@ -33,7 +33,7 @@ export class Schedules {
     this.older.onclick = () => busy(this.older, this.problem, () => this.more());
     this.shown = [];
     this.reading = new AbortController();
-    this.life = new AbortController();
+    this.abortController = new AbortController();
   }
 
   /** End the readings that are under way: their answers would be older than what comes now. */
@@ -61,10 +61,10 @@ export class Schedules {
       } while (cursor && found.size < most);
       const unshown = this.put([...found.values()], cursor);
       if (unshown) throw unshown;
-      say(this.problem, "");
+      showMessage(this.problem, "");
     } catch (failure) {
       if (signal.aborted || failure.name === "AbortError" || failure.status === 401) return;
-      report(this.problem, failure);
+      showRecoverableError(this.problem, failure);
       wait = AFTER_ERROR;
     }
     this.timer = setTimeout(() => {
@@ -88,7 +88,7 @@ export class Schedules {
     this.shown = schedules;
     const unshown = update(this.list, schedules, ({ id }) => id, (schedule) => nameButtons(this.card(schedule), rhythm(schedule)));
     this.cursor = cursor;
-    reveal(this.older, cursor, next && byId(`schedule-${next.id}`));
+    showButton(this.older, cursor, next && byId(`schedule-${next.id}`));
     byId("no-schedules").hidden = schedules.length > 0;
     return unshown;
   }
@@ -97,79 +97,79 @@ export class Schedules {
   async find(id) {
     let unshown;
     if (!byId(`schedule-${id}`)) {
-      const found = await call("GET", `exports/schedules/${id}`, { signal: this.life.signal });
+      const found = await call("GET", `exports/schedules/${id}`, { signal: this.abortController.signal });
       unshown = this.put([...this.shown.filter((other) => other.id !== id), found], this.cursor);
     }
     const card = byId(`schedule-${id}`);
     if (!card) throw unshown;
-    lead(card);
+    focusIfIdle(card);
     card.scrollIntoView({ block: "nearest" });
   }
 
   /** Show nothing, and wait for no answer, until the next `load`. */
   stop() {
     this.begin();
-    this.life.abort();
-    this.life = new AbortController();
+    this.abortController.abort();
+    this.abortController = new AbortController();
     this.put([], null);
     byId("no-schedules").hidden = true;
-    say(this.problem, "");
+    showMessage(this.problem, "");
   }
 
   /** The last runs, which are read each time the list is opened. */
   history(path, zone) {
-    const list = h("ol", { class: "history", "aria-label": t("page.schedules.past_runs") });
-    const problem = alert();
+    const list = element("ol", { class: "history", "aria-label": t("page.schedules.past_runs") });
+    const problem = errorMessage();
     const show = async () => {
       const { runs } = await call("GET", path);
       list.replaceChildren(...runs.map((one) => this.run(one, zone, problem)));
-      if (!runs.length) list.append(h("li", {}, t("page.schedules.no_runs")));
+      if (!runs.length) list.append(element("li", {}, t("page.schedules.no_runs")));
     };
     const ontoggle = ({ currentTarget: own }) => own.open && busy(list, problem, show);
-    return h("details", { ontoggle }, h("summary", {}, t("page.schedules.past_runs")), list, problem);
+    return element("details", { ontoggle }, element("summary", {}, t("page.schedules.past_runs")), list, problem);
   }
 
   /** A run with links to its job and its file. */
   run(one, zone, problem) {
-    const words = { run: run(one.run_at, zone) };
+    const words = { run: runTime(one.run_at, zone) };
     const shown = button(t("page.schedules.show_job"), (pressed) => busy(pressed, problem, () => this.show(one.export_job_id)));
     shown.setAttribute("aria-label", t("page.schedules.show_job_of", words));
     const file = one.download_url && button(t("page.schedules.download"), (pressed) => busy(pressed, problem, () => download(one.download_url)));
     if (file) file.setAttribute("aria-label", t("page.schedules.download_of", words));
-    return h("li", {}, h("span", {}, outcome(one, zone)), h("span", { class: "buttons" }, file, shown));
+    return element("li", {}, element("span", {}, outcome(one, zone)), element("span", { class: "buttons" }, file, shown));
   }
 
   card(schedule) {
     const path = `exports/schedules/${schedule.id}`;
-    const problem = alert();
+    const problem = errorMessage();
     const does = (text, act) => button(text, (pressed) => busy(pressed, problem, act));
     const change = async (method, body) => {
       await call(method, path, { body });
-      lead(byId("schedules")); // a card with the focus stays as it is
+      focusIfIdle(byId("schedules")); // a card with the focus stays as it is
       await this.load();
     };
     const shown = (address) => (schedule.unsubscribed?.includes(address) ? t("page.schedules.unsubscribed", { address }) : address);
     const { active, next_runs: next = [], last_run: last, email_recipients: mail, destination } = schedule;
     const whose = schedule.user_id === this.user.id ? null : t("page.schedules.for_user", { user: schedule.user_id });
     const zone = schedule.options?.timezone ?? schedule.timezone;
-    const facts = [scopeText(schedule.scope), rowsOf(schedule), filters(schedule.filters, schedule.export_type, zone), filters(schedule.parameters, schedule.export_type, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") }), destination && t("page.schedules.sent_to", { destination: destinationOf(destination) })];
-    return h(
+    const facts = [scopeText(schedule.scope), rowsOf(schedule), filtersText(schedule.filters, schedule.export_type, zone), filtersText(schedule.parameters, schedule.export_type, zone), mail?.length && t("page.schedules.mail_to", { addresses: mail.map(shown).join(", ") }), destination && t("page.schedules.sent_to", { destination: destinationOf(destination) })];
+    return element(
       "li",
       { id: `schedule-${schedule.id}`, class: "job", "data-status": active ? "active" : "paused", tabindex: -1 },
-      h(
+      element(
         "div",
         { class: "heading" },
-        h("h3", {}, `${schedule.name ?? titleOf(schedule.export_type)} `, h("span", { class: "kind" }, [schedule.name && titleOf(schedule.export_type), format(schedule.format)].filter(Boolean).join(" · "))),
-        h("span", { class: "state" }, active ? t("page.schedules.active") : t("page.schedules.paused")),
+        element("h3", {}, `${schedule.name ?? titleOf(schedule.export_type)} `, element("span", { class: "kind" }, [schedule.name && titleOf(schedule.export_type), formatName(schedule.format)].filter(Boolean).join(" · "))),
+        element("span", { class: "state" }, active ? t("page.schedules.active") : t("page.schedules.paused")),
       ),
-      h("p", {}, sentence(rhythm(schedule))),
-      h("p", { class: "hint" }, [whose, last && t("page.schedules.last_ran", { time: moment(last) }), ...facts].filter(Boolean).join(" · ")),
+      element("p", {}, sentence(rhythm(schedule))),
+      element("p", { class: "hint" }, [whose, last && t("page.schedules.last_ran", { time: moment(last) }), ...facts].filter(Boolean).join(" · ")),
       active && next.length > 0 &&
-        h("div", { class: "next" }, h("span", { class: "hint", "aria-hidden": "true" }, t("page.schedules.next_runs")), h("ol", { class: "runs", "aria-label": t("page.schedules.next_runs") }, next.map((time) => h("li", {}, run(time, schedule.timezone))))),
-      h("p", { class: "error", hidden: active ? !schedule.failures : !schedule.paused_reason }, sentence((active ? failuresText(schedule) : pausedText(schedule)) ?? "")),
+        element("div", { class: "next" }, element("span", { class: "hint", "aria-hidden": "true" }, t("page.schedules.next_runs")), element("ol", { class: "runs", "aria-label": t("page.schedules.next_runs") }, next.map((time) => element("li", {}, runTime(time, schedule.timezone))))),
+      element("p", { class: "error", hidden: active ? !schedule.failures : !schedule.paused_reason }, sentence((active ? failuresText(schedule) : pausedText(schedule)) ?? "")),
       this.history(`${path}/runs?limit=10`, schedule.timezone),
       problem,
-      h(
+      element(
         "p",
         { class: "buttons" },
         does(t("page.schedules.run"), async () => this.ran(await post(`${path}:run`))),
@@ -178,7 +178,7 @@ export class Schedules {
           : does(t("page.schedules.resume"), () => change("PATCH", { active: true })),
         button(t("page.schedules.edit"), () => this.edit(schedule)),
         button(t("page.schedules.copy"), () => this.copy(schedule)),
-        twice(t("page.schedules.delete"), t("page.schedules.delete_question"), (pressed) => busy(pressed, problem, () => change("DELETE"))),
+        confirmButton(t("page.schedules.delete"), t("page.schedules.delete_question"), (pressed) => busy(pressed, problem, () => change("DELETE"))),
       ),
     );
   }
@@ -196,6 +196,6 @@ function pausedText({ paused_reason: message, paused_code: code, failures: count
 function outcome({ run_at: at, status: end, row_count: count, file_size: bytes, error, window, cancel_requested: removed }, zone) {
   const state = end === "expired" && removed ? "removed" : end;
   const ready = end === "completed" || end === "expired";
-  const facts = [window && span(window), ready && rows(count ?? 0), ready && bytes !== null && size(bytes)];
-  return [t("page.schedules.outcome", { time: run(at, zone), status: status(state) }), ...facts, error && problemText(error)].filter(Boolean).join(" · ");
+  const facts = [window && windowText(window), ready && rows(count ?? 0), ready && bytes !== null && size(bytes)];
+  return [t("page.schedules.outcome", { time: runTime(at, zone), status: status(state) }), ...facts, error && problemText(error)].filter(Boolean).join(" · ");
 }

@@ -1,12 +1,12 @@
 // The session of this tab: its tokens, which end with the tab, and the time at which it ends.
 
 const TOKEN = "exports.token";
-const REST = "exports.session"; // what a provider gave besides the access token
+const OTHER_TOKENS = "exports.session"; // what a provider gave besides the access token
 const WARNING = 5 * 60_000; // milliseconds before the end of the session
-const AHEAD = 60_000; // a renewal begins this long before the warning
-const AGAIN = 10_000; // milliseconds between attempts to renew
-const CHECK = 1000;
-const EXACT = 3000; // milliseconds: `date` has whole seconds
+const RENEWAL_LEAD = 60_000; // a renewal begins this long before the warning
+const RETRY_PAUSE = 10_000; // milliseconds between attempts to renew
+const CHECK_INTERVAL = 1000;
+const DATE_PRECISION = 3000; // milliseconds: `date` has whole seconds
 
 let ahead = 0; // milliseconds by which the browser's clock is ahead of the service
 
@@ -17,31 +17,31 @@ export const now = () => Date.now() - ahead;
 export function compareClocks(date, asked) {
   const time = Date.parse(date);
   const behind = Date.now() - time;
-  ahead = asked - time > EXACT ? asked - time : behind < -EXACT ? behind : 0;
+  ahead = asked - time > DATE_PRECISION ? asked - time : behind < -DATE_PRECISION ? behind : 0;
 }
 
 export const session = {
-  turn: 0, // the number of ended sessions; a call of an earlier turn has no answer
+  generation: 0, // the number of ended sessions; a call of an earlier session has no answer
 
   get token() {
     return sessionStorage.getItem(TOKEN);
   },
 
   /** The refresh token and the ID token, or null for a pasted token. */
-  get rest() {
-    return JSON.parse(sessionStorage.getItem(REST));
+  get otherTokens() {
+    return JSON.parse(sessionStorage.getItem(OTHER_TOKENS));
   },
 
-  keep({ access, ...rest }) {
+  store({ access, ...rest }) {
     sessionStorage.setItem(TOKEN, access);
-    if (Object.keys(rest).length) sessionStorage.setItem(REST, JSON.stringify(rest));
-    else sessionStorage.removeItem(REST);
+    if (Object.keys(rest).length) sessionStorage.setItem(OTHER_TOKENS, JSON.stringify(rest));
+    else sessionStorage.removeItem(OTHER_TOKENS);
   },
 
-  forget() {
-    this.turn += 1;
+  clear() {
+    this.generation += 1;
     sessionStorage.removeItem(TOKEN);
-    sessionStorage.removeItem(REST);
+    sessionStorage.removeItem(OTHER_TOKENS);
   },
 };
 
@@ -58,11 +58,11 @@ export class SessionClock {
     const left = ends - now();
     this.ends = ends;
     this.renewable = renewable;
-    this.next = Math.max(now() + AGAIN, ends - Math.min(WARNING + AHEAD, left / 4));
+    this.next = Math.max(now() + RETRY_PAUSE, ends - Math.min(WARNING + RENEWAL_LEAD, left / 4));
     this.failed = false;
     clearInterval(this.timer);
-    this.timer = setInterval(() => this.look(), CHECK);
-    this.look();
+    this.timer = setInterval(() => this.check(), CHECK_INTERVAL);
+    this.check();
   }
 
   stop() {
@@ -70,7 +70,7 @@ export class SessionClock {
     this.ends = Infinity;
   }
 
-  look() {
+  check() {
     const left = this.ends - now();
     if (this.renewable) {
       if (now() >= this.next) this.attempt();
@@ -80,12 +80,12 @@ export class SessionClock {
 
   /** Renew the session now. Return whether it goes on. */
   attempt() {
-    this.busy ??= this.tryIt().finally(() => (this.busy = null));
+    this.busy ??= this.renewOnce().finally(() => (this.busy = null));
     return this.busy;
   }
 
-  async tryIt() {
-    this.next = now() + AGAIN;
+  async renewOnce() {
+    this.next = now() + RETRY_PAUSE;
     try {
       const ends = await this.renew();
       if (ends) this.start(ends, true);

@@ -45,7 +45,7 @@ const isZone = (timeZone) => {
 };
 
 /** A time in the time zone of the schedule, or in UTC, with its name, if this browser does not know the zone. */
-export function run(text, zone) {
+export function runTime(text, zone) {
   const timeZone = isZone(zone) ? zone : "UTC";
   const parts = { hour: "2-digit", minute: "2-digit", weekday: "short", day: "numeric", month: "short" };
   const shown = new Intl.DateTimeFormat(locale, { ...parts, timeZone }).format(new Date(text));
@@ -53,7 +53,7 @@ export function run(text, zone) {
 }
 
 /** A time that tells exports apart which were requested in the same minute. */
-export const second = (text) => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" }).format(new Date(text));
+export const exactTime = (text) => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" }).format(new Date(text));
 
 export const clockTime = (time) => clock.format(new Date(time));
 
@@ -77,7 +77,7 @@ export function operator(name, kind) {
 }
 
 const FORMATS = { csv: "CSV", json: "JSON", ndjson: "NDJSON", excel: "Excel", pdf: "PDF", parquet: "Parquet" };
-export const format = (name) => FORMATS[name] ?? name;
+export const formatName = (name) => FORMATS[name] ?? name;
 
 /** A message with a capital first letter. The name of a field at its beginning, such as `filters.order no: …`, stays as it is. */
 export const sentence = (text) => (text && !/^\S+(: |\.\S)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text);
@@ -110,17 +110,17 @@ export const scopeText = (scope) => (scope === "all" ? t("page.scopes.all") : (s
  * Days are those of `zone`, if the request names one; times are shown in it, or in the zone of the dataset.
  * `at` is the time from which relative days count, so that "last month" says which one.
  */
-export function filters(wanted, dataset, zone, at) {
+export function filtersText(wanted, dataset, zone, at) {
   const shown = { zone: zone ?? zoneOf(dataset), dated: false };
-  shown.today = at && wall(at, { zone: shown.zone })?.time;
-  const found = Object.entries(flat(wanted)).flatMap(([name, tests]) => ofColumn(columnOf(dataset, name), isTests(tests) ? tests : { eq: tests }, shown));
+  shown.today = at && localTime(at, { zone: shown.zone })?.time;
+  const found = Object.entries(flattenFilters(wanted)).flatMap(([name, tests]) => columnTexts(columnOf(dataset, name), isTests(tests) ? tests : { eq: tests }, shown));
   const days = zone && /"\d{4}-\d\d-\d\d"/.test(JSON.stringify(wanted ?? {}));
   const text = found.join(" · ");
   return shown.dated || days ? t("page.shown_filters.in_zone", { text, zone: shown.zone }) : text;
 }
 
 /** The filters of a bundle's datasets by the names of their columns, such as `ledger.kind`; others as they are. */
-export const flat = (wanted) =>
+export const flattenFilters = (wanted) =>
   Object.fromEntries(
     Object.entries(wanted ?? {}).flatMap(([name, tests]) =>
       isGroup(tests) ? Object.entries(tests).map(([column, own]) => [`${name}.${column}`, own]) : [[name, tests]],
@@ -135,22 +135,22 @@ const isGroup = (tests) => tests !== null && typeof tests === "object" && !Array
  * The tests of a column, with days for times between which there are whole days, as the service counts them: a time
  * without an offset or a zone is one of UTC, and `timestamp` has days of its own times.
  */
-export function inDays(tests, zone, kind) {
+export function asDays(tests, zone, kind) {
   if (!isTests(tests) || (kind !== "timestamp" && kind !== "timestamptz")) return tests;
   const { gte, lt, ...others } = tests;
   const named = [gte, lt].map((text) => INSTANT.exec(text) ?? []).some(([, , , , , name]) => name);
   if (kind === "timestamp" && named) return tests;
-  const [first, end] = [gte, lt].map((text) => wall(ofUtc(text), { zone: kind === "timestamp" ? "UTC" : zone }));
+  const [first, end] = [gte, lt].map((text) => localTime(asUtc(text), { zone: kind === "timestamp" ? "UTC" : zone }));
   if (!first?.whole || !end?.whole || first.time >= end.time || [first, end].some((own) => own.zone && own.zone !== zone)) return tests;
   const [from, to] = [first.time, end.time - MILLISECONDS_OF_DAY].map((time) => new Date(time).toISOString().slice(0, 10));
   return { gte: from, lte: to, ...others };
 }
 
-/** The days, or the times, of a run's window, in its zone as `run` shows a time. */
-export function span({ from, to, timezone }) {
+/** The days, or the times, of a run's window, in its zone as `runTime` shows a time. */
+export function windowText({ from, to, timezone }) {
   const zone = isZone(timezone) ? timezone : "UTC";
   const shown = { zone, dated: false };
-  const [first, end] = [from, to].map((text) => wall(text, shown));
+  const [first, end] = [from, to].map((text) => localTime(text, shown));
   const text = first.whole && end.whole ? daysOf(first, end) : t("page.shown_filters.span", { first: shownMoment(first), last: shownMoment(end) });
   return t("page.shown_filters.in_zone", { text, zone });
 }
@@ -173,20 +173,20 @@ function relativeDay(text, today) {
 
 const ORDER = ["eq", "gte", "gt", "lt", "lte"];
 
-function ofColumn(column, tests, shown) {
+function columnTexts(column, tests, shown) {
   const period = periodOf(tests);
   if (period) {
     const days = shown.today && daysOf(...[tests.gte, tests.lt].map((text) => ({ time: relativeDay(text, shown.today) })));
     return [t("page.shown_filters.period", { column, period: days ? t("page.shown_filters.in_zone", { text: period.name, zone: days }) : period.name })];
   }
   const { gte, lt, lte, ...others } = tests;
-  const rest = (more) => Object.entries({ ...others, ...more }).map(([name, value]) => test(column, name, value, shown));
-  const first = wall(gte, shown) ?? wallOfDay(gte);
-  const end = wall(lt, shown) ?? wallOfDay(lt);
+  const rest = (more) => Object.entries({ ...others, ...more }).map(([name, value]) => testText(column, name, value, shown));
+  const first = localTime(gte, shown) ?? startOfDay(gte);
+  const end = localTime(lt, shown) ?? startOfDay(lt);
   if (first?.whole && end?.whole && first.zone === end.zone && first.time < end.time) return [t("page.shown_filters.period", { column, period: daysOf(first, end) }), ...rest(lte === undefined ? {} : { lte })];
   if (isDay(gte) && isDay(lte)) return [t("page.shown_filters.days", { column, first: shownDay(gte), last: shownDay(lte) }), ...rest(lt === undefined ? {} : { lt })];
   const entries = Object.entries(tests).sort(([one], [other]) => ORDER.indexOf(one) - ORDER.indexOf(other));
-  return entries.map(([name, value]) => test(column, name, value, shown));
+  return entries.map(([name, value]) => testText(column, name, value, shown));
 }
 
 export const isTests = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -211,7 +211,7 @@ const dayOf = (time) => new Intl.DateTimeFormat(locale, { ...DATE, timeZone: "UT
  * What a clock in the zone shows at a time: {time: as if it were in UTC, whole: whether a day begins, zone}.
  * Null if the text is no time, or has no zone that is known here.
  */
-function wall(value, shown) {
+function localTime(value, shown) {
   const [, date, clock, seconds = ":00", offset, named] = INSTANT.exec(value) ?? [];
   if (!date) return null;
   let time = Date.parse(`${date}T${clock}${seconds}Z`);
@@ -230,12 +230,12 @@ function wall(value, shown) {
 }
 
 /** A time without an offset or a zone, as one of UTC. */
-function ofUtc(value) {
+function asUtc(value) {
   const [, , , , offset, named] = INSTANT.exec(value) ?? [null, null, null, null, "Z"];
   return offset || named ? value : `${value}Z`;
 }
 
-function wallOfDay(value) {
+function startOfDay(value) {
   const [, date, zone] = DAY.exec(value) ?? [];
   return date ? { time: Date.parse(date), whole: true, zone } : null;
 }
@@ -253,7 +253,7 @@ function shownMoment({ time, zone }) {
   return zone ? t("page.shown_filters.in_zone", { text, zone }) : text;
 }
 
-function test(column, name, value, shown) {
+function testText(column, name, value, shown) {
   if (name === "is_null") return value ? t("page.shown_filters.empty", { column }) : t("page.shown_filters.not_empty", { column });
   const days = LAST_DAYS.exec(value);
   if (days && (name === "gte" || name === "gt")) return t("page.shown_filters.last_days", { column, count: Number(days[1]) });
@@ -261,7 +261,7 @@ function test(column, name, value, shown) {
     const words = { column, operator: t(`page.day_operators.${name}`), day: shownDay(value) };
     return name === "lte" ? t("page.shown_filters.last_day", words) : t("page.shown_filters.day", words);
   }
-  const moment = wall(value, shown);
+  const moment = localTime(value, shown);
   if (moment && has(`page.day_operators.${name}`)) {
     const begins = moment.whole && (name === "gte" || name === "lt");
     return t("page.shown_filters.day", { column, operator: t(`page.day_operators.${name}`), day: begins ? dayOf(moment.time) : shownMoment(moment) });
