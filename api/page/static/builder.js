@@ -5,13 +5,14 @@ import { clearOnRecovery } from "./connection.js";
 import { busy, button, checkbox, element, errorMessage, field, focusIfIdle, showMessage } from "./dom.js";
 import { Encryption } from "./encryption.js";
 import { Division } from "./files.js";
+import { asDays, flattenFilters, windowText } from "./filter_texts.js";
 import { Filters } from "./filters.js";
 import { destinationOf, fieldsOf, labelOf, membersOf, rememberLabels, titleOf } from "./labels.js";
 import { has, language, t } from "./messages.js";
 import { Options } from "./options.js";
 import { Parameters } from "./parameters.js";
 import { Repeat } from "./repeat.js";
-import { asDays, flattenFilters, formatName, rows, sentence, size, windowText } from "./words.js";
+import { formatName, rows, sentence, size } from "./words.js";
 
 const PAUSE = 350; // milliseconds without a change, after which an estimate is asked for
 const WAIT = 3; // seconds that a request waits for a small export, whose file is downloaded at once

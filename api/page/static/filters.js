@@ -1,9 +1,10 @@
 // Filters: rows with a column, an operator, and an input for the value.
 
 import { button, checkbox, choice, element } from "./dom.js";
+import { PERIODS, isTests, periodOf } from "./filter_texts.js";
 import { labelOf } from "./labels.js";
 import { locale, t } from "./messages.js";
-import { PERIODS, TIMES, isTests, operator, periodOf } from "./words.js";
+import { TIMES, operator } from "./words.js";
 
 const DATE = /^\d{4}-\d\d-\d\d$/;
 const TIME = /^\d\d:\d\d(:\d\d)?$/;

@@ -5,10 +5,11 @@ import { isAway } from "./connection.js";
 import { busy, button, byId, canMoveFocus, choice, confirmButton, element, errorMessage, nameButtons, runAgainIfRequested, showButton, showMessage, showRecoverableError } from "./dom.js";
 import { Password } from "./encryption.js";
 import { FileList, download, several } from "./files.js";
+import { filtersText } from "./filter_texts.js";
 import { destinationModule, labelOf, titleOf } from "./labels.js";
 import { problemText, t } from "./messages.js";
 import { PAGE, now } from "./session.js";
-import { date, duration, exactTime, filtersText, formatName, moment, rows, scopeText, sentence, size, status, today, warnings } from "./words.js";
+import { date, duration, exactTime, formatName, moment, rows, scopeText, sentence, size, status, today, warnings } from "./words.js";
 
 // Milliseconds
 const POLL = 1500; // between questions where events do not come

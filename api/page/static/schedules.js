@@ -3,11 +3,12 @@
 import { call, post } from "./api.js";
 import { busy, button, byId, confirmButton, element, errorMessage, focusIfIdle, nameButtons, showButton, showMessage, showRecoverableError } from "./dom.js";
 import { download } from "./files.js";
+import { filtersText, windowText } from "./filter_texts.js";
 import { destinationOf, titleOf } from "./labels.js";
 import { update } from "./live_list.js";
 import { has, language, problemText, t } from "./messages.js";
 import { rhythm } from "./repeat.js";
-import { filtersText, formatName, moment, rows, runTime, scopeText, sentence, size, status, windowText } from "./words.js";
+import { formatName, moment, rows, runTime, scopeText, sentence, size, status } from "./words.js";
 
 const STEP = 20;
 const MOST = 100; // schedules that one call lists

@@ -195,7 +195,7 @@ def test_filters_in_words(filters: Any, shown: list[str]) -> None:
 
 
 def test_the_periods_are_those_of_the_page() -> None:
-    script = (PAGE_FILES / "words.js").read_text()
+    script = (PAGE_FILES / "filter_texts.js").read_text()
     table = re.findall(r'\["(\w+)", "([\w+-]+)", "([\w+-]+)"\]', script)
     assert {(gte, lt): name for name, gte, lt in table} == PERIODS
 
