@@ -250,10 +250,10 @@ byId("back").onclick = () => {
 byId("sign-in-again").onclick = signInAgain;
 byId("sign-out").onclick = signOut;
 addEventListener("hashchange", showLinkedJob);
-onOutage(() => view?.jobs?.showLive());
+onOutage(() => view?.jobs?.stream.showLive());
 onRecovery(() => {
   if (!view || !session.token) return;
-  view.jobs.showLive();
+  view.jobs.stream.showLive();
   view.jobs.renew();
   view.schedules.load();
   showLinkedJob();
