@@ -67,14 +67,19 @@ def page_headers(sign_in: SignIn) -> dict[str, str]:
     }
 
 
-_COMMENT_LINES = re.compile(rb"^[ \t]*(?://.*|/\*\*(?s:.*?)\*/[ \t]*)\n", re.MULTILINE)
+_NO_CODE = re.compile(
+    rb"^[ \t]*(?://.*|/\*\*(?s:.*?)\*/[ \t]*)?\n"  # comments in lines of their own, and empty lines
+    rb"|(?<=[;,{}()])[ \t]+// .*$"  # comments at the ends of lines
+    rb"|^[ \t]+",
+    re.MULTILINE,
+)
 
 
 @lru_cache(maxsize=64)
 def _script(path: str, modified: float) -> bytes:
-    """Return a script without the lines that only have comments, an eighth of its compressed bytes."""
+    """Return a script without comments and indentation, a fifth of its compressed bytes."""
     del modified
-    return _COMMENT_LINES.sub(b"", Path(path).read_bytes())
+    return _NO_CODE.sub(b"", Path(path).read_bytes())
 
 
 class PageFiles(StaticFiles):

@@ -36,12 +36,20 @@ async def test_a_first_visit_is_small() -> None:
     assert sent < 60_000
 
 
+def code_of(line: str) -> str:
+    """Return a line without the comment at its end."""
+    code, _, _ = line.partition(" // ")
+    assert code.count('"') % 2 == code.count("`") % 2 == 0, "a text with two slashes"
+    return code
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=attrgetter("name"))
-async def test_a_script_is_served_without_lines_that_are_comments(script: Path) -> None:
+async def test_a_script_is_served_without_comments_and_indentation(script: Path) -> None:
     source = script.read_text()
     assert all(line.count("`") % 2 == 0 for line in source.splitlines()), "a text of several lines"
     comments = ("//", "/**", "*")
-    kept = [line for line in source.splitlines() if not line.lstrip().startswith(comments)]
+    lines = [line.strip() for line in source.splitlines()]
+    kept = [code_of(line) for line in lines if line and not line.startswith(comments)]
     async with client() as visitor:
         answer = await visitor.get(f"/page/{script.name}")
     assert answer.headers["Content-Type"].startswith("text/javascript")
