@@ -1,6 +1,7 @@
 // Elements without markup: every text becomes a text node, so nothing is ever parsed as HTML.
 
 import { clearOnRecovery } from "./connection.js";
+import { t } from "./messages.js";
 import { sentence } from "./words.js";
 
 /** An element. Properties named on… are listeners, those with a hyphen or unknown are attributes. */
@@ -36,7 +37,9 @@ export function choice(pairs, properties = {}) {
   return element("select", properties, pairs.map(([value, text]) => element("option", { value }, text)));
 }
 
-/** A box to tick, with its text. */
+export const hasOption = (select, value) => [...select.options].some((option) => option.value === value);
+
+/** A checkbox with its text. */
 export function checkbox(text, properties, note) {
   const box = element("input", { type: "checkbox", ...properties });
   return element("label", { class: "tick" }, box, element("span", {}, text), note && element("small", {}, note));
@@ -45,6 +48,18 @@ export function checkbox(text, properties, note) {
 /** A button that calls `act` with itself and the event. */
 export function button(text, act, look = "quiet") {
   return element("button", { type: "button", class: look, onclick: (event) => act(event.currentTarget, event) }, text);
+}
+
+/** Give a control that is not valid a text of this page, in the place of the browser's. */
+export function explainInvalid(control) {
+  if (control.explained && control.validationMessage === control.explained) control.setCustomValidity("");
+  control.explained = "";
+  const { validity } = control;
+  if (!control.willValidate || validity.valid || validity.customError) return;
+  if (validity.valueMissing) control.explained = t("page.form.missing");
+  else if (validity.rangeUnderflow || validity.rangeOverflow) control.explained = control.max ? t("page.form.between", { least: control.min, most: control.max }) : t("page.form.at_least", { least: control.min });
+  else control.explained = control.title ? t("page.form.expected", { what: control.title }) : t("page.form.not_valid");
+  control.setCustomValidity(control.explained);
 }
 
 /** An element for error messages, which `showMessage` fills. */
@@ -141,10 +156,10 @@ export async function busy(button, place, act) {
 
 /** Read a list: `act` runs again if it was asked for meanwhile, because the filters have changed. */
 export function runAgainIfRequested(list, place, act) {
-  list.wanted = true;
+  list.isRequested = true;
   return busy(list, place, async () => {
-    while (list.wanted) {
-      list.wanted = false;
+    while (list.isRequested) {
+      list.isRequested = false;
       await act();
     }
   });

@@ -1,7 +1,7 @@
 // Encryption of the files: the part of the form, and the password of zip archives, which is shown once.
 
 import { call } from "./api.js";
-import { busy, button, choice, element, field, showMessage } from "./dom.js";
+import { busy, button, choice, element, field, hasOption, showMessage } from "./dom.js";
 import { t } from "./messages.js";
 
 /** The part of the form. */
@@ -22,7 +22,7 @@ export class Encryption {
     const free = dataset?.encrypt === "required" ? [] : [["", t("page.encryption.none")]];
     const offered = choice([...free, ["zip_password", t("page.encryption.zip_password")], ["age", t("page.encryption.age")]]);
     this.by.replaceChildren(...offered.options);
-    if ([...this.by.options].some(({ value }) => value === before)) this.by.value = before;
+    if (hasOption(this.by, before)) this.by.value = before;
     this.show();
   }
 

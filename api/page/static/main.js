@@ -257,7 +257,8 @@ onRecovery(() => {
   view.jobs.renew();
   view.schedules.load();
   showLinkedJob();
-  if (view.builder.unknown) view.builder.ask();
+  const { estimate } = view.builder;
+  if (estimate.isUnknown) estimate.ask();
 });
 
 /** The service no longer accepts the token: the session goes on with a new one, or ends. */

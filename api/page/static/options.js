@@ -1,6 +1,6 @@
 // The options of a file: those of its format, and how captions and numbers are written.
 
-import { checkbox, choice, element, field } from "./dom.js";
+import { checkbox, choice, element, field, hasOption } from "./dom.js";
 import { hasLabels, languagesOf } from "./labels.js";
 import { language as pageLanguage, locale as pageLocale, t } from "./messages.js";
 
@@ -95,7 +95,7 @@ function put(control, value) {
   if (control.type === "checkbox") control.checked = value;
   else {
     // Other programs have more of them.
-    if (control.options && ![...control.options].some((own) => own.value === value)) control.append(element("option", { value }, value));
+    if (control.options && !hasOption(control, value)) control.append(element("option", { value }, value));
     control.value = value;
   }
 }

@@ -1,6 +1,6 @@
 // The part of the form for schedules.
 
-import { choice, element, field } from "./dom.js";
+import { choice, element, field, hasOption } from "./dom.js";
 import { locale, t } from "./messages.js";
 
 const MONDAY = Date.UTC(2024, 0, 1);
@@ -109,7 +109,7 @@ export class Repeat {
 
   /** Show the calendar and the window of a schedule. */
   write({ schedule, day, time_of_day: time, timezone, window }) {
-    const isCron = ![...this.every.options].some((option) => option.value === schedule);
+    const isCron = !hasOption(this.every, schedule);
     this.every.value = isCron ? CRON : schedule;
     this.cron.value = isCron ? schedule : "";
     this.weekday.value = schedule === "weekly" ? (day ?? 0) : 0;
