@@ -153,7 +153,8 @@ def test_cards_say_which_days_a_period_was(visit: Visit, zone: str) -> None:
     visit.open()
     for moment, ((gte, lt), name) in product(MOMENTS, PERIODS.items()):
         shown = visit.page.evaluate(
-            "async ([at, zone, now]) => (await import('/page/filter_texts.js')).filtersText({ at }, '', zone, now)",
+            "async ([at, zone, now]) =>"
+            " (await import('/page/filter_texts.js')).filtersText({ at }, '', zone, now)",
             [{"gte": gte, "lt": lt}, zone, moment],
         )
         wanted = {"at": {"gte": gte, "lt": lt}}
@@ -212,7 +213,7 @@ def test_filters_that_are_edited_select_the_same_rows(visit: Visit, kind: Kind) 
     for zone, first, end in product(ZONES, TIMES, TIMES):
         tests = {"gte": first, "lt": end.replace("2026-07-01", "2026-08-01").replace("06-30", "07-31")}
         days = visit.page.evaluate(
-            "async ([tests, zone, kind]) => (await import('/page/filter_texts.js')).asDays(tests, zone, kind)",
+            "async (values) => (await import('/page/filter_texts.js')).asDays(...values)",
             [tests, zone, kind.value],
         )
         changed += days != tests
