@@ -20,6 +20,8 @@ class DeliveryProgress:
 
     Attributes:
         place: identifies the place; in another place everything is sent again.
+        bucket: the bucket of S3, else empty. Jobs of one destination with the same bucket and path share
+            files: another name of the host, or another user, is no proof of another place.
         zone: the time zone of dates in paths, and ``schedule`` the schedule's name. They are kept, because
             both can change, and all attempts must use the same paths.
         files: the number of files that are complete.
@@ -54,11 +56,13 @@ class DeliveryProgress:
     removed: bool = False
     alone: bool = False
     left: tuple[Mapping[str, Any], ...] = ()
+    bucket: str = ""
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
         """Return the progress so far: that of earlier attempts, or none."""
         place = place_of(destination)
+        bucket = destination.bucket if isinstance(destination, S3Destination) else ""
         known, left = _at_place(notification.progress, place)
         if known.get("place") == place:
             return cls(
@@ -73,17 +77,19 @@ class DeliveryProgress:
                 known.get("writing", 1),  # versions before did not record it
                 removed=known.get("removed", False),
                 left=left,
+                bucket=bucket,
             )
         rhythm = notification.rhythm
         schedule = rhythm.name if rhythm is not None else None
         if schedule is None and requested.schedule_id is not None:
             schedule = str(requested.schedule_id)
-        return cls(place, _zone_of(notification), schedule, left=left)
+        return cls(place, _zone_of(notification), schedule, left=left, bucket=bucket)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is stored."""
         return {
             "place": self.place,
+            "bucket": self.bucket,
             "zone": self.zone,
             "schedule": self.schedule,
             "files": self.files,

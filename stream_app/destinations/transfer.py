@@ -26,6 +26,8 @@ BUSY_ATTEMPTS = 10
 """Attempts, in about half an hour, after which a delivery no longer waits until others close old files."""
 
 
+UNKNOWN_SURPLUS = "a file with the next number is there, and no known job has sent it"
+
 UNREADABLE = "the file cannot be read from the object store at the moment"
 
 
@@ -50,7 +52,8 @@ class Transfer:
             whether to write it: that of a newer job must stay.
         further: returns where a file with a further number would be stored.
         largest_set: returns the largest number of files of another job that are possibly at the same paths.
-        surplus: how many files of a larger set of another job are possibly still there.
+        surplus: how many files of a larger set of another job are possibly still there; 0 also if there are
+            some, and no known job has sent them.
         surplus_error: why they could not be removed; ``None`` if they could.
         alone: whether all files of larger sets were removed, so that later jobs need not look for them.
         upload: the unfinished upload of a file, where other jobs have the same path.
@@ -178,10 +181,16 @@ class Transfer:
         sets are smaller than the one before.
         """
         sent = len(self.outgoing)
-        if all(_answer(partial(session.exists, path)) is False for path in self.further(sent + 1)):
-            return
         kept = () if self.manifest is None else (self.manifest[0].path,)
+        further = [path for path in self.further(sent + 1) if path not in kept]
+        answers = [_answer(partial(session.exists, path)) for path in further]
+        if all(answer is False for answer in answers):
+            return
         self.surplus = max(0, self.largest_set() - sent)
+        if not self.surplus and any(answers):
+            # The record of the job was deleted, or the files were copied from another host, or are of others.
+            self.surplus_error = UNKNOWN_SURPLUS
+            return
         while self.surplus:
             for path in self.further(sent + self.surplus):
                 options.check()

@@ -1,15 +1,19 @@
 """Deliveries of several jobs that share paths at a destination: one of them at a time writes there.
 
 A delivery that begins to write or to remove files writes the number of its attempt into its progress
-(``writing``). It does so in a transaction that holds an advisory lock for the place and the path, and only if
-no other delivery writes there. So two cannot write at the same time: the second transaction waits for the
-commit of the first, and then reads what it has written. Of several that wait, one always goes on.
+(``writing``). It does so in a transaction that holds an advisory lock for the destination and the path, and
+only if no other delivery writes there. So two cannot write at the same time: the second transaction waits for
+the commit of the first, and then reads what it has written. Of several that wait, one always goes on.
 
 A delivery writes as long as it is ``sending``, its claim is alive, and the attempt is the noted one. A worker
 ends its transfer before its claim ends.
 
 The list of the files, the manifest, can have a path that other jobs share, where their files have none. A
 delivery writes that path into its progress (``manifest``) before it writes the list, in the same way.
+
+Two paths are the same if the destination, the bucket and the path with its prefix are. The host, the port,
+the user, the endpoint and the pattern of the paths do not count: a host can have several names, and a worker
+can have the datasets file of before. So at a new host a job also waits for those that are sent to the old.
 """
 
 from collections.abc import Mapping
@@ -24,12 +28,22 @@ from stream_app.notifications import outbox_sql as sql
 from stream_app.notifications.models import Channel
 from stream_app.notifications.notification import Notification
 
+# Workers of earlier versions take the first lock alone. All take it first, so none waits for another one that
+# waits for it.
 _LOCK = text(
-    "SELECT pg_advisory_xact_lock(hashtextextended(CAST(:place AS text) || ' ' || CAST(:path AS text), 0))"
+    """
+    SELECT pg_advisory_xact_lock(hashtextextended(CAST(:place AS text) || ' ' || CAST(:path AS text), 0)),
+           pg_advisory_xact_lock(
+               hashtextextended(
+                   concat_ws(' ', 'path', lower(:address), CAST(:bucket AS text), CAST(:path AS text)), 0
+               )
+           )
+    """
 )
 
+# A delivery of an earlier version has no bucket on record. It counts as the same one.
 _OTHER = f"""other.job_id <> :job_id AND other.channel = '{Channel.DESTINATION}'
-    AND lower(other.address) = lower(:address) AND other.progress ->> 'place' = :place"""
+    AND lower(other.address) = lower(:address) AND coalesce(other.progress ->> 'bucket', :bucket) = :bucket"""
 
 # Both parts read few rows, however many deliveries the destination has had: the first uses the index of
 # deliveries that are being sent, the second that of the jobs by their time of creation. The time is a
@@ -59,8 +73,10 @@ _BEFORE = text(
                AS files,
            coalesce(bool_or(other.finished_at IS NULL OR other.finished_at >= own.created_at), false) AS wrote
     FROM deliveries AS own
-    JOIN deliveries AS other ON {_OTHER} AND coalesce(other.progress ->> 'path', :path) = :path
-        AND coalesce(other.progress ->> 'writing', '1') <> '0'
+    JOIN deliveries AS other ON {_OTHER} AND (
+            other.progress ->> 'path' = :path
+            OR other.progress ->> 'path' IS NULL AND other.progress ->> 'place' = :place
+        ) AND coalesce(other.progress ->> 'writing', '1') <> '0'
     LEFT JOIN export_jobs AS theirs ON theirs.id = other.job_id
     WHERE own.id = :id
     """
@@ -138,7 +154,7 @@ async def begin_at_path(
     # Without its record, a job counts as older than all others.
     requested_at = requested.at if requested is not None else datetime.min.replace(tzinfo=UTC)
     async with transaction(connections) as connection:
-        await connection.execute(_LOCK, {"place": where["place"], "path": where["path"]})
+        await connection.execute(_LOCK, where)
         now = (await connection.execute(_NOW, {**where, "key": key, "requested_at": requested_at})).one()
         files, wrote, is_held = 0, False, False
         if key == "path" and (is_removal or notification.attempt > 1):
@@ -176,5 +192,6 @@ def _where(notification: Notification, progress: Mapping[str, Any], key: str) ->
         "job_id": notification.job_id,
         "address": notification.address,
         "place": progress["place"],
+        "bucket": progress.get("bucket", ""),
         "path": progress[key],
     }

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from stream_app.datasets.destinations import Destination
+from stream_app.datasets.destinations import Destination, S3Destination
 from stream_app.destinations.errors import AWAY, FAILED, NEVER, NOT_PERMITTED, DestinationError
 from stream_app.destinations.progress import place_of
 from stream_app.destinations.s3 import S3Session
@@ -116,8 +116,13 @@ PROGRESS = {"place": "p", "path": "a.csv", "zone": "UTC"}
 
 
 async def begun(outbox: Outbox, item: Notification) -> OthersAtPath:
-    """Let a delivery begin; repeat it if the machine is so busy that the lock is not got in time."""
-    return await retry_until_possible(outbox.begin_at_path, item, PROGRESS)
+    """Let a delivery begin; repeat it if the machine is so busy that the lock is not got in time.
+
+    Each worker has another name of the host.
+    """
+    return await retry_until_possible(
+        outbox.begin_at_path, item, {**PROGRESS, "place": item.delivery_id.hex, "bucket": ""}
+    )
 
 
 async def test_exactly_one_of_several_deliveries_that_start_together_begins(
@@ -200,20 +205,41 @@ def pointer(
     return on_s3(other_store, tmp_path, **paths), other_store
 
 
-@pytest.mark.parametrize("path", [SHARED, "{dataset}/date={date}/{file_name}"])
+def renamed(destination: Destination) -> Destination:
+    """Return the same place with another name of its host."""
+    if isinstance(destination, S3Destination):
+        assert destination.endpoint is not None
+        address = destination.endpoint.replace("127.0.0.1", "localhost")
+        assert address != destination.endpoint
+        return destination.model_copy(update={"endpoint": address})
+    return destination.model_copy(update={"host": "localhost"})
+
+
+@pytest.mark.parametrize(
+    ("path", "is_renamed"),
+    [(SHARED, False), ("{dataset}/date={date}/{file_name}", False), (SHARED, True)],
+)
 async def test_a_smaller_set_leaves_no_file_of_a_larger_one(
-    depot: Depot, place: tuple[Destination, Any], path: str
+    depot: Depot, place: tuple[Destination, Any], path: str, is_renamed: bool
 ) -> None:
     destination, store = place
-    depot.use(destination.model_copy(update={"path": path}))
+    destination = destination.model_copy(update={"path": path})
+    depot.use(destination)
     larger = await depot.job("acme", *(b"a%d" % number for number in range(5)))
     assert (await depot.sent(larger)).status == "sent"
     keys = sorted(store.files())
     await asyncio.to_thread(add, store, keys[0].replace("1.csv", "6.csv"), b"of the receiver")
+    if is_renamed:
+        depot.use(renamed(destination))
     smaller = await depot.job("acme", b"b1", b"b2", created_at=DAY + timedelta(minutes=1))
     assert (await depot.sent(smaller)).status == "sent"
     sent = {keys[0]: b"b1", keys[1]: b"b2", keys[0].replace("1.csv", "6.csv"): b"of the receiver"}
     assert store.files() == sent
+    if is_renamed:
+        depot.use(destination)
+        older = await depot.job("acme", b"a1", b"a2")
+        assert (await depot.sent(older)).reason == REPLACED
+        assert store.files() == sent
 
 
 async def test_a_smaller_set_leaves_files_that_no_job_has_sent(

@@ -142,6 +142,17 @@ def test_a_destination_that_does_not_say_what_is_there_is_asked_to_remove_it(
     assert place.recorded == [False, False, True], "later jobs look no further than this set"
 
 
+def test_a_file_with_the_next_number_that_no_known_job_has_sent_stays(transfer: Any) -> None:
+    """Its job was deleted, or it is of others. Later jobs look at it again."""
+    place = Place(True, None)
+    sending = transfer(place)
+    sending.largest_set = lambda: 0
+    sending.run()
+    assert place.written == ["1.csv", "2.csv", "list.json"]
+    assert (place.calls, place.recorded) == ([], [False, False])
+    assert (sending.surplus, sending.surplus_error) == (0, transfers.UNKNOWN_SURPLUS)
+
+
 @pytest.mark.parametrize("status", [17, 25, 26, 27, 31])
 @pytest.mark.parametrize("found", [True, None])
 def test_a_locked_rest_is_removed_later(transfer: Any, status: int, found: bool | None) -> None:
