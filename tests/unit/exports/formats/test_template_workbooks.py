@@ -114,8 +114,9 @@ BELOW: list[Callable[[Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("last_row", [100, 5], ids=["one sheet", "several sheets"])
-@pytest.mark.parametrize("prepare", BELOW)
+@pytest.mark.parametrize(
+    ("prepare", "last_row"), [*((prepare, 100) for prepare in BELOW), (BELOW[2], 5), (with_a_break, 5)]
+)
 def test_nothing_below_the_captions_hides_values(
     tmp_path: Path, prepare: Callable[[Any], Any], last_row: int
 ) -> None:
