@@ -66,7 +66,7 @@ def api(
 
 def refuse_unsafe(settings: "Settings", host: str) -> None:
     """Exit if everyone who can reach ``host`` could sign tokens or the links of mails."""
-    from stream_app.exposure import UnsafeSettings, refuse_open_key_set, refuse_weak_secrets
+    from stream_app.unsafe_settings import UnsafeSettings, refuse_open_key_set, refuse_weak_secrets
 
     try:
         refuse_open_key_set(settings)

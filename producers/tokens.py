@@ -63,7 +63,7 @@ def sign_token(
     Raises:
         UsageError: tokens come from an identity provider, or the secret is too weak.
     """
-    from stream_app.exposure import weakness  # the settings are slow to import
+    from stream_app.unsafe_settings import weakness  # the settings are slow to import
 
     if settings.jwt_jwks_url is not None:
         raise UsageError(

@@ -18,8 +18,8 @@ from api.auth.signing_keys import Keys, UnknownKey
 from api.auth.token_claims import BadClaims, at_path, check_kind, check_lifetime, expiry, is_storable
 from api.errors import Problem
 from stream_app.datasets.caller import ALL_DATA
-from stream_app.exposure import ANY, refuse_open_key_set
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import ANY, refuse_open_key_set
 
 ALL_ROWS = "exports:all"
 """Role that can export the rows of all users."""

@@ -17,9 +17,9 @@ from api.jobs.routes import POLL_SECONDS, find_job_with_data
 from api.jobs.schemas import is_expired
 from api.services import ApiServices, InjectedServices
 from stream_app.exports.task import ExportedFile
+from stream_app.jobs.download_names import download_name
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.saved_names import saved_name
 from stream_app.jobs.states import UNFINISHED, Status
 
 router = APIRouter(prefix="/exports/jobs", tags=["files"], route_class=DocumentedRoute)
@@ -238,7 +238,7 @@ async def get_manifest(job_id: UUID, services: InjectedServices, user: CurrentUs
     """
     job = await _finished(services, user, job_id)
     known = {
-        "file_name": job.file_name and saved_name(job.file_name, job.export_type, job.name),
+        "file_name": job.file_name and download_name(job.file_name, job.export_type, job.name),
         "content_type": job.content_type,
         "rows": job.row_count,
         "bytes": job.file_size,

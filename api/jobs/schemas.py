@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row
 
 from api.error_meanings import meaning_of
+from stream_app.jobs.download_names import download_name
 from stream_app.jobs.file_warnings import warnings_of
 from stream_app.jobs.job_files import has_several_files
 from stream_app.jobs.models import ExportJob
-from stream_app.jobs.saved_names import saved_name
 from stream_app.jobs.states import Status
 from streaming_exporter.events import (
     DestinationName,
@@ -312,7 +312,7 @@ class JobView(BaseModel):
             row_count=job.row_count,
             estimated_rows=job.estimated_rows,
             file_size=job.file_size,
-            file_name=job.file_name and saved_name(job.file_name, job.export_type, job.name),
+            file_name=job.file_name and download_name(job.file_name, job.export_type, job.name),
             file_count=job.file_count if several else 1 if job.file_path is not None else None,
             sha256=job.sha256,
             warnings=warnings_of(job.manifest),

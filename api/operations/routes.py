@@ -14,8 +14,8 @@ from api.documented_route import DocumentedRoute
 from api.errors import Problem, problem_responses
 from api.operations.readiness import INTERNAL_PARTS, WRITE_CHECK
 from api.services import ApiServices, InjectedServices
-from stream_app.exposure import is_public
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import is_public
 from streaming_exporter.errors import ExporterError
 
 router = APIRouter(tags=["probes"], route_class=DocumentedRoute)

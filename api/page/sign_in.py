@@ -4,8 +4,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from stream_app.exposure import is_public
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import is_public
 
 
 class OpenIdConnect(BaseModel):

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 from api.auth.authenticator import User
 from api.jobs.estimates import estimate
+from api.schedules.changes import changed_values, checked_values, not_found
 from api.schedules.schemas import ScheduleEstimate, ScheduleOrder, SchedulePatch
-from api.schedules.service import changed_values, checked_values, not_found
 from api.services import ApiServices
 from stream_app.schedules.calendar import Calendar
 from stream_app.schedules.due_runs import Run

@@ -12,7 +12,8 @@ from api.errors import Problem, problem_responses
 from api.exact_bodies import ExactRoute
 from api.jobs.schemas import JOB_RECORDED, Accepted, IdempotencyKey, key_header
 from api.middleware.disconnect import cancel_on_disconnect
-from api.schedules import service as schedules
+from api.schedules import changes as schedules
+from api.schedules.changes import run_now
 from api.schedules.estimates import estimate_changed, estimate_new
 from api.schedules.schemas import (
     RunPage,
@@ -23,7 +24,6 @@ from api.schedules.schemas import (
     SchedulePatch,
     ScheduleView,
 )
-from api.schedules.service import run_now
 from api.services import ApiServices, InjectedServices
 from stream_app.jobs.states import Status
 from stream_app.schedules.models import Schedule

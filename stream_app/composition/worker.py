@@ -114,8 +114,8 @@ def _create_replay(settings: Settings, name: str, app: App, store: JobQueue) -> 
     outcomes = settings.topic(Topic.EVENTS)
 
     def failed_at() -> float | None:
-        refusal = app.refusals.of(outcomes)
-        return None if refusal is None else refusal.at
+        outage = app.outages.outage_of(outcomes)
+        return None if outage is None else outage.at
 
     return OutcomeReplay(
         Brokers(settings, client_id=f"{name}-replay"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from stream_app.datasets.file import DatasetsFile, DatasetsFileError, datasets_files, load_datasets
-from stream_app.datasets.presence import log_missing_datasets
+from stream_app.datasets.missing_datasets import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.template_losses import log_template_losses
 from stream_app.observability import metrics

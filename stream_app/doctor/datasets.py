@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from stream_app.datasets.faults import dotted
 from stream_app.datasets.file import DatasetsFileError, load_datasets
-from stream_app.datasets.presence import missing_datasets
+from stream_app.datasets.missing_datasets import missing_datasets
 from stream_app.datasets.template_losses import template_losses
 from stream_app.destinations.secrets import missing_secrets
 from stream_app.doctor.datasets_file.check import check_datasets_file

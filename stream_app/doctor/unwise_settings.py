@@ -8,10 +8,10 @@ from pydantic import SecretStr
 
 from stream_app.doctor.findings import Finding, FindingFactory
 from stream_app.doctor.part import Part
-from stream_app.exposure import is_known, is_public, key_set_faults, weak_signing_secrets
 from stream_app.setting_errors import unknown_settings
 from stream_app.setting_types import is_local_url
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import is_known, is_public, key_set_faults, weak_signing_secrets
 
 AREA = FindingFactory("settings")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from stream_app.datasets.file import load_datasets
-from stream_app.datasets.presence import log_missing_datasets
+from stream_app.datasets.missing_datasets import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.template_losses import log_template_losses
 from stream_app.datasets.watcher import DatasetsWatcher

@@ -23,11 +23,11 @@ from stream_app.datasets.parameters import given_parameters
 from stream_app.datasets.template_error import TemplateError
 from stream_app.exports.bundles.exporter import export_bundle
 from stream_app.exports.files.compression import Compression, compression_for
-from stream_app.exports.files.copied_rows import RowEnds
 from stream_app.exports.files.encryption import encryption_for
 from stream_app.exports.files.file_limit import FileLimit
 from stream_app.exports.files.file_writer import FileKind, FileWriter, WrittenFiles
 from stream_app.exports.files.passwords import FilePasswords
+from stream_app.exports.files.row_ends import RowEnds
 from stream_app.exports.formats.base import Format
 from stream_app.exports.preparation import document_of, prepare_statement
 from stream_app.exports.queries.deletions import (
@@ -39,7 +39,7 @@ from stream_app.exports.queries.deletions import (
 from stream_app.exports.queries.presentation import resolve_options
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery
 from stream_app.exports.queries.windows import check_window_columns, with_window
-from stream_app.exports.reading.largest_row import too_large_row
+from stream_app.exports.reading.largest_row import find_too_large_row
 from stream_app.exports.reading.refused_values import naming_refused_value
 from stream_app.exports.reading.row_estimate import estimate_while_running
 from stream_app.exports.reading.row_range import RowRange
@@ -289,7 +289,7 @@ class _DatasetExport:
                 other = await self._deletions(snapshot, live.writer, requests.deletions, requests)
                 return await transfer.run_with_deletions(live, other)
         except MessageTooLong as error:
-            named = await too_large_row(self.task, self.source, self.table, requests.rows, self.output)
+            named = await find_too_large_row(self.task, self.source, self.table, requests.rows, self.output)
             raise named or error from error
         except TemplateError as error:
             raise _for_caller(error, self.table) from error

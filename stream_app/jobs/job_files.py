@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.db.engine import autocommitting, outages_are_retryable, transaction
 from stream_app.exports.task import ExportedFile
+from stream_app.jobs.download_names import download_name
 from stream_app.jobs.models import ExportFile, ExportJob
-from stream_app.jobs.saved_names import saved_name
 from stream_app.storage.manifest import MANIFEST
 from streaming_exporter.errors import Rejected, Retryable
 
@@ -129,7 +129,7 @@ def _only_file(job: ExportJob) -> Sequence[ExportedFile]:
     return [
         ExportedFile(
             number=1,
-            file_name=saved_name(job.file_name, job.export_type, job.name),
+            file_name=download_name(job.file_name, job.export_type, job.name),
             key=job.file_path,
             content_type=job.content_type,
             row_count=job.row_count or 0,

@@ -34,7 +34,7 @@ from mode.services import WaitResults
 
 from stream_app.kafka.buffers import BufferedBytes
 from stream_app.kafka.consumer_thread import ConsumerThread
-from stream_app.kafka.deliveries import Delivered, begin
+from stream_app.kafka.eager_coroutines import Finished, run_until_waiting
 from stream_app.kafka.offsets import NothingRead, ask_leaders, end_of_run
 from stream_app.kafka.unneeded_messages import separate
 from stream_app.observability import metrics
@@ -291,11 +291,11 @@ class LosslessConsumer(Consumer):
         if len(coros) == 2 and timeout is None and iscoroutine(coros[0]):
             delivery, suspended = coros
             try:
-                begun = begin(delivery)
+                begun = run_until_waiting(delivery)
             except BaseException:
                 suspended.close()
                 raise
-            if isinstance(begun, Delivered):
+            if isinstance(begun, Finished):
                 suspended.close()
                 if self._stopped.is_set() or self._crashed.is_set():
                     return WaitResults([], [], True)

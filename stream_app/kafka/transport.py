@@ -8,8 +8,8 @@ from faust.transport.drivers.aiokafka import Producer, Transport
 from stream_app.kafka.brokers import Partition
 from stream_app.kafka.buffers import MessageBuffer
 from stream_app.kafka.consumer import MAX_BUFFERED_BYTES, LosslessConsumer
-from stream_app.kafka.refusals import Refusals
 from stream_app.kafka.stopping import DrainedApp
+from stream_app.kafka.topic_outages import TopicOutages
 from stream_app.kafka.unneeded_messages import IsUnneeded
 from streaming_exporter.kafka_connection import bootstrap_on_failure
 
@@ -35,7 +35,7 @@ class App(DrainedApp):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.refusals = Refusals()
+        self.outages = TopicOutages()
         self.unneeded: dict[str, IsUnneeded] = {}
         """By topic, the function that finds messages without need of handling. They are not delivered."""
         self.message_buffers: dict[str, MessageBuffer] = {}
@@ -48,9 +48,9 @@ class App(DrainedApp):
 
         It is progress for the partitions whose messages are being handled or wait in the buffer. It is no
         progress for other partitions, unless they cannot be read because the buffer is full. It ends the
-        refusal of the topic.
+        outage of the topic.
         """
-        self.refusals.end(topic)
+        self.outages.end(topic)
         message_buffer = self.message_buffers.get(topic)
         if message_buffer is None or message_buffer.is_full or self._holds_enough_of(topic):
             self._steps_for_all[topic] += 1

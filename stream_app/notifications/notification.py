@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
+from stream_app.jobs.download_names import download_name
 from stream_app.jobs.file_warnings import warnings_of
-from stream_app.jobs.saved_names import saved_name
 from stream_app.jobs.states import Status
 from stream_app.messages.catalogue import DEFAULT, known_language
 from stream_app.storage.manifest import MANIFEST
@@ -213,9 +213,9 @@ class Notification:
         return (self.file_path or "").endswith(f"/{MANIFEST}") and self.file_count != 1
 
     @property
-    def saved_name(self) -> str | None:
+    def download_name(self) -> str | None:
         """The name under which people save the file. At destinations it has its own name."""
-        return self.file_name and saved_name(self.file_name, self.export_type, self.name)
+        return self.file_name and download_name(self.file_name, self.export_type, self.name)
 
     @property
     def empty(self) -> bool:

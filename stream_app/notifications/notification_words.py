@@ -270,7 +270,7 @@ class NotificationWords:
             if about.has_several_files:
                 found.append(("files", style.number(about.file_count or 0)))
             else:
-                found.append(("file", about.saved_name))
+                found.append(("file", about.download_name))
                 small.append(("sha256", about.sha256))
             found.append(("size", style.size(about.file_size or 0)))
             found.append(("sent_to", about.sent_to))

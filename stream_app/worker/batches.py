@@ -11,7 +11,7 @@ from faust.types import EventT
 
 from stream_app.kafka.buffers import MessageBuffer
 from stream_app.kafka.event_producer import EventProducer
-from stream_app.kafka.refusals import Refusal
+from stream_app.kafka.topic_outages import TopicOutage
 from stream_app.kafka.transport import App
 from stream_app.retries import retry_until_possible
 from streaming_exporter.errors import Outage, Retryable, Unreadable
@@ -183,5 +183,5 @@ async def _note_outages(
     try:
         await action(*arguments)
     except Retryable as error:
-        app.refusals.note(topic, Refusal(time.monotonic(), str(error)))
+        app.outages.note(topic, TopicOutage(time.monotonic(), str(error)))
         raise

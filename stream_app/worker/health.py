@@ -233,7 +233,7 @@ class WorkerHealth(Service):
             self._ends,
             seen,
             leaderless=self._leaderless,
-            refusal=self._app.refusals.newest,
+            outage=self._app.outages.newest,
             progress={place: self._app.steps(place) for place in seen},
         )
         metrics.set_consumer_lag(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from stream_app.kafka.brokers import Group, Partition, without_leader
-from stream_app.kafka.refusals import Refusal
+from stream_app.kafka.topic_outages import TopicOutage
 
 
 class Stuck(Exception):
@@ -55,7 +55,7 @@ class Signals:
     """The observations of one check.
 
     ``away`` maps each part that does not answer to the reason. ``leaderless`` are those of the worker's
-    partitions that cannot be read now: ``ends`` does not have them. ``refusal`` is the newest one, by the
+    partitions that cannot be read now: ``ends`` does not have them. ``outage`` is the newest one, by the
     watchdog's clock, because of which messages wait; it ends as soon as work for them succeeds.
     ``progress`` counts the steps of progress for each partition: one message can need thousands of steps.
     """
@@ -66,7 +66,7 @@ class Signals:
     ends: Mapping[Partition, int] = field(default_factory=dict)
     partition_states: Mapping[Partition, PartitionState] = field(default_factory=dict)
     leaderless: Sequence[Partition] = ()
-    refusal: Refusal | None = None
+    outage: TopicOutage | None = None
     progress: Mapping[Partition, int] = field(default_factory=dict)
 
     @property
@@ -125,9 +125,9 @@ class Watchdog:
     def assess(self, signals: Signals) -> tuple[WorkerState, str]:
         """Return the state of the worker, and the reason if it is not ready."""
         now = self._clock()
-        # A part can take this long to refuse a write, so this is the longest time between two refusals.
-        refusal = signals.refusal
-        is_blocked = refusal is not None and now - refusal.at < self._limit
+        # A part can take this long to refuse a write, so this is the longest time between two of its outages.
+        outage = signals.outage
+        is_blocked = outage is not None and now - outage.at < self._limit
         problems = () if signals.away.keys() & self.NEEDED else signals.problems(is_blocked=is_blocked)
         self._since = {problem: self._since.get(problem, now) for problem in problems}
         for problem, since in self._since.items():
@@ -141,6 +141,6 @@ class Watchdog:
             )
         if signals.leaderless:
             return WorkerState.WAITING, f"Kafka: {without_leader(signals.leaderless)}"
-        if refusal is not None and is_blocked and next(signals.problems(), None) is not None:
-            return WorkerState.WAITING, refusal.error
+        if outage is not None and is_blocked and next(signals.problems(), None) is not None:
+            return WorkerState.WAITING, outage.error
         return WorkerState.READY, ""

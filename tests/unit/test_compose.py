@@ -17,10 +17,10 @@ from dev.s3 import _weed
 from producers.__main__ import cli
 from stream_app.composition.background import stop_timeout
 from stream_app.datasets.file import load_datasets
-from stream_app.exposure import UnsafeSettings, refuse_weak_secrets
 from stream_app.setting_errors import load_settings
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import UnsafeSettings, refuse_weak_secrets
 from tools import yaml_text
 
 ROOT = Path(__file__).parent.parent.parent

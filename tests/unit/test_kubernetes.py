@@ -13,8 +13,8 @@ from stream_app.composition.background import stop_timeout
 from stream_app.doctor.findings import State
 from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings
-from stream_app.exposure import refuse_open_key_set, refuse_weak_secrets
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import refuse_open_key_set, refuse_weak_secrets
 from stream_app.worker.liveness import FRESH_SECONDS
 from tools import yaml_text
 

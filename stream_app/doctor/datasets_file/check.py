@@ -9,8 +9,8 @@ from typing import Any
 from stream_app.datasets.faults import DatasetsFileError, Fault, Place, nearest
 from stream_app.datasets.file import DatasetsFile, read_datasets
 from stream_app.datasets.format_choice import unknown_formats
+from stream_app.datasets.missing_datasets import missing_datasets
 from stream_app.datasets.models import DEFAULT_SOURCE, Dataset
-from stream_app.datasets.presence import missing_datasets
 from stream_app.datasets.source_urls import url_or_fault
 from stream_app.datasets.template_losses import template_losses
 from stream_app.datasets.typed_values import TEMPORAL

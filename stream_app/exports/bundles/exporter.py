@@ -35,7 +35,7 @@ from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.preparation import document_of, prepare_statement
 from stream_app.exports.queries.presentation import label_for, resolve_options
 from stream_app.exports.queries.windows import check_window_columns
-from stream_app.exports.reading.largest_row import too_large_row
+from stream_app.exports.reading.largest_row import find_too_large_row
 from stream_app.exports.reading.pipe import PipeClosed
 from stream_app.exports.reading.refused_values import naming_refused_value
 from stream_app.exports.reading.row_estimate import estimated_rows
@@ -325,7 +325,7 @@ class _BundleExport:
                 member.row_count = await reader.read(snapshot, sink)
         except MessageTooLong as error:
             raise (
-                await too_large_row(self.task, member.source, member.table, member.request, self.output)
+                await find_too_large_row(self.task, member.source, member.table, member.request, self.output)
                 or error
             ) from error
         pipe.finish()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from stream_app.exports.files.compression import CompressedFile
-from stream_app.exports.files.copied_rows import RowEnds, RowFeed
 from stream_app.exports.files.encryption import Encryption
+from stream_app.exports.files.row_ends import RowEnds, RowFeed
 from stream_app.exports.formats.base import Format, Tally
 from stream_app.exports.task import FileLimits
 from streaming_exporter.events import Split

@@ -6,10 +6,10 @@ from threading import Event
 from typing import Any
 
 from stream_app.exports.files.compression import CompressedFile, Compression
-from stream_app.exports.files.copied_rows import RowEnds, RowFeed
 from stream_app.exports.files.encryption import Encryption, encryption_facts
 from stream_app.exports.files.file_limit import FileLimit, FileRows
 from stream_app.exports.files.manifest import too_many_files, write_manifest
+from stream_app.exports.files.row_ends import RowEnds, RowFeed
 from stream_app.exports.formats.base import Document, Format, Tally
 from stream_app.exports.formats.framing_process import frame_in_process
 from stream_app.exports.queries.deletions import SUFFIX, FileContent

@@ -6,9 +6,9 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Self
 
-from stream_app.exposure import weakness
 from stream_app.keyed_hashes import derive_key
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import weakness
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The keys of the mask ``hash``, derived from a secret of the deployment."""
 
-from stream_app.exposure import weakness
 from stream_app.keyed_hashes import derive_key
 from stream_app.settings import Settings
+from stream_app.unsafe_settings import weakness
 from streaming_exporter.errors import Rejected
 
 BLOCK = 64

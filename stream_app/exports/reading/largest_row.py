@@ -1,4 +1,4 @@
-"""Finds the row that was too long for the connection, so that the error can name it."""
+"""Finds the row above the size limit, so that the error can name it."""
 
 import asyncio
 from contextlib import suppress
@@ -6,7 +6,7 @@ from functools import partial
 
 from stream_app.exports.formats.base import Format
 from stream_app.exports.queries.row_query import row_query
-from stream_app.exports.reading.size_limits import largest_row_query, longest_row_query, row_too_large
+from stream_app.exports.reading.largest_row_sql import largest_row_query, longest_row_query, row_too_large
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.task import ExportTask
@@ -17,7 +17,7 @@ LARGEST_SECONDS = 60
 """Time limit of the search."""
 
 
-async def too_large_row(
+async def find_too_large_row(
     task: ExportTask, source: Source, table: SourceTable, request: ExportRequest, output: Format
 ) -> Rejected | None:
     """Find the row that was too long and return the error that names it; ``None`` if it is not found.

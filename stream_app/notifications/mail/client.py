@@ -261,7 +261,7 @@ class MailClient:
             return None  # the link leads to the files
         content = await self._read(notification.file_path)
         self._check(content, notification)
-        name = one_line(notification.saved_name or "export", 200)
+        name = one_line(notification.download_name or "export", 200)
         return Attachment(name, notification.content_type or "application/octet-stream", content)
 
     @staticmethod

@@ -11,7 +11,7 @@ import asyncpg
 
 from stream_app.datasets.models import ColumnSettings, Dataset
 from stream_app.exports.columns import Column, quote_name
-from stream_app.exports.files.copied_rows import RowEnds
+from stream_app.exports.files.row_ends import RowEnds
 from stream_app.exports.formats.base import Format
 from stream_app.exports.masks.base import HASH_KEYS, Mask
 from stream_app.exports.queries.presentation import shown_rows

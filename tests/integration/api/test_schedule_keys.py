@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-import api.schedules.service as api_schedules
+import api.schedules.changes as api_schedules
 from stream_app.schedules.models import ScheduledExport
 from stream_app.schedules.store import ScheduleStore
 from streaming_exporter.errors import InDoubt

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import text, update
 
-import api.schedules.service as api_schedules
+import api.schedules.changes as api_schedules
 from producers.tokens import sign_token
 from stream_app.jobs.queue import JobQueue
 from stream_app.schedules.models import ScheduledExport
@@ -210,7 +210,7 @@ async def test_pausing_needs_no_dataset_no_source_and_no_role(
     async def unreachable(*_: object) -> None:
         raise Retryable("the source database is away")
 
-    monkeypatch.setattr("api.schedules.service.check_against_table", unreachable)
+    monkeypatch.setattr("api.schedules.changes.check_against_table", unreachable)
     for schedule in (lapsed, gone, away):
         answer = await without.patch(path(schedule), json={"active": False})
         assert answer.status_code == 200, answer.text

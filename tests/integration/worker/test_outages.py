@@ -24,7 +24,7 @@ from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.request_validator import RequestValidator
 from stream_app.jobs.write_check import write_trial_job
 from stream_app.kafka.event_producer import EventProducer
-from stream_app.kafka.refusals import Refusal, Refusals
+from stream_app.kafka.topic_outages import TopicOutage, TopicOutages
 from stream_app.settings import Settings
 from stream_app.worker.batches import _handle_all
 from stream_app.worker.request_handler import RequestHandler
@@ -59,7 +59,7 @@ class Agent:
         self.admission = RequestHandler(
             self.store, emit, RequestValidator({"csv"}, datasets_of("ledger")), timedelta(days=400)
         )
-        self.app = SimpleNamespace(refusals=Refusals(), note_progress=lambda _: None)
+        self.app = SimpleNamespace(outages=TopicOutages(), note_progress=lambda _: None)
 
     def message(self, user: str) -> Any:
         event = request_event(ExportRequest(user_id=user, export_type="ledger", format="csv"), source="/t")
@@ -76,8 +76,8 @@ class Agent:
 
     async def refused_by(self) -> str:
         """Wait until a batch is refused; return the error."""
-        refusal = await until_async(lambda: self.app.refusals.of("t"), within=20)
-        return cast(Refusal, refusal).error
+        outage = await until_async(lambda: self.app.outages.outage_of("t"), within=20)
+        return cast(TopicOutage, outage).error
 
 
 async def test_a_database_that_refuses_every_job_is_an_outage(engine: AsyncEngine) -> None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from api.schedules import service
+from api.schedules import changes
 from stream_app.db import clock as clocks
 from stream_app.db.clock import DatabaseClock
 from stream_app.jobs.claim import Claim
@@ -98,4 +98,4 @@ async def test_the_first_call_of_an_api_compares_a_schedule_with_the_clock_of_th
     monkeypatch.setattr(clock, "_read", read)
     schedule: Any = SimpleNamespace(window_start=of_database + start_after)
     services: Any = SimpleNamespace(clock=clock)
-    assert await service._can_begin(services, schedule, None) is same
+    assert await changes._can_begin(services, schedule, None) is same

@@ -13,9 +13,9 @@ from producers.tokens import sign_token
 from stream_app.doctor.findings import FindingFactory, State, as_json, show, worst
 from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings
-from stream_app.exposure import UnsafeSettings, refuse_weak_secrets
 from stream_app.settings import Settings
 from stream_app.sign_in_settings import DEVELOPMENT_SECRET
+from stream_app.unsafe_settings import UnsafeSettings, refuse_weak_secrets
 from streaming_exporter.errors import UsageError
 
 SAFE: dict[str, Any] = {

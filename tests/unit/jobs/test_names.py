@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from stream_app.jobs.claim import Claim
+from stream_app.jobs.download_names import MAX_BYTES, download_name
 from stream_app.jobs.new_job import new_job, request_event_of
 from stream_app.jobs.request_validator import RequestValidator
-from stream_app.jobs.saved_names import MAX_BYTES, saved_name
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import accepted_data_of_event
 from streaming_exporter.errors import Rejected
@@ -115,12 +115,12 @@ REST = FILE.removeprefix("ledger")
 )
 def test_a_file_is_saved_under_the_name_of_its_export(name: str | None, saved: str) -> None:
     """Without a sign that a file system, a shell or a mail program reads as more than a name (P7)."""
-    assert saved_name(FILE, "ledger", name) == saved
-    assert saved_name("manifest.json", "ledger", name) == "manifest.json"
+    assert download_name(FILE, "ledger", name) == saved
+    assert download_name("manifest.json", "ledger", name) == "manifest.json"
 
 
 @pytest.mark.parametrize("char", ["x", "ü", "語", "\N{MATHEMATICAL BOLD CAPITAL A}"])
 def test_the_name_of_a_file_fits_every_file_system(char: str) -> None:
-    begin = saved_name(FILE, "ledger", char * 200).removesuffix(REST)
+    begin = download_name(FILE, "ledger", char * 200).removesuffix(REST)
     assert MAX_BYTES - 4 < len(begin.encode()) <= MAX_BYTES
     assert set(begin) == {char}

@@ -57,7 +57,7 @@ def test_the_body_is_json_with_the_link_or_the_error() -> None:
 def test_the_name_of_the_file_is_that_of_the_event_also_if_the_export_has_a_name() -> None:
     hooks = WebhookClient(SETTINGS, DeliveryLinks(SETTINGS))
     named = notification(name="Ledger October")
-    assert named.saved_name == "Ledger-October-2026-11-24.csv"
+    assert named.download_name == "Ledger-October-2026-11-24.csv"
     assert hooks.payload(named)["data"]["file_name"] == "ledger-2026-11-24.csv"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from stream_app.kafka.buffers import MessageBuffer
 from stream_app.kafka.event_producer import EventProducer
-from stream_app.kafka.refusals import Refusal, Refusals
+from stream_app.kafka.topic_outages import TopicOutage, TopicOutages
 from stream_app.worker import batches
 from stream_app.worker.batches import MAX_BYTES, MAX_MESSAGES, _handle_all, _handle_next, decode_all
 from streaming_exporter.errors import Outage, Unreadable
@@ -25,14 +25,14 @@ class App(SimpleNamespace):
 
     def __init__(self) -> None:
         super().__init__(consumer_generation_id=1, steps=0)
-        self.refusals = Refusals()
-        self.refused: list[Refusal | None] = []
-        """The refusal at each end of a step."""
+        self.outages = TopicOutages()
+        self.refused: list[TopicOutage | None] = []
+        """The outage at each end of a step."""
         self.message_buffers: dict[str, MessageBuffer] = {}
 
     def note_progress(self, topic: str) -> None:
         self.steps += 1
-        self.refused.append(self.refusals.of(topic))
+        self.refused.append(self.outages.outage_of(topic))
 
 
 class Message(SimpleNamespace):
@@ -89,10 +89,10 @@ async def test_a_refusal_is_noted(impossible: bool) -> None:
     parts = Parts(impossible=[b"x"] if impossible else [], refused=1)
     before = time.monotonic()
     await parts.take([Message(app, b"x")])
-    (refusal,) = app.refused
-    assert refusal is not None
-    assert before <= refusal.at <= time.monotonic()
-    assert refusal.error == "the disk is full"
+    (outage,) = app.refused
+    assert outage is not None
+    assert before <= outage.at <= time.monotonic()
+    assert outage.error == "the disk is full"
     assert len(parts.dead) == impossible
 
 
@@ -105,7 +105,7 @@ async def test_an_error_of_every_message_is_an_outage_and_dead_letters_none(numb
     await parts.take([Message(app, value) for value in values])
     assert parts.dead == []
     assert parts.handled == values
-    assert all(refusal and "writes fail for every message" in refusal.error for refusal in app.refused)
+    assert all(outage and "writes fail for every message" in outage.error for outage in app.refused)
     assert app.refused
 
 

@@ -9,7 +9,7 @@ from faust.types.tuples import ConsumerMessage
 
 from stream_app.kafka.buffers import BufferedBytes, MessageBuffer
 from stream_app.kafka.consumer import MAX_BUFFERED_BYTES, LosslessConsumer
-from stream_app.kafka.refusals import Refusal
+from stream_app.kafka.topic_outages import TopicOutage
 from stream_app.kafka.transport import App
 from stream_app.worker.batches import _handle_next
 
@@ -57,14 +57,14 @@ async def test_a_step_is_progress_for_handled_and_waiting_messages(app: App) -> 
 
 async def test_a_step_ends_the_refusal_of_its_topic(app: App) -> None:
     """A backlog can last for hours: that messages wait does not mean that they are still refused."""
-    refusal = Refusal(1.0, "the disk is full")
-    app.refusals.note(TOPIC, refusal)
-    app.refusals.note("exports.ticks", earlier := Refusal(0.5, "it is away"))
-    assert app.refusals.newest == refusal
+    outage = TopicOutage(1.0, "the disk is full")
+    app.outages.note(TOPIC, outage)
+    app.outages.note("exports.ticks", earlier := TopicOutage(0.5, "it is away"))
+    assert app.outages.newest == outage
     await handled(app, [0, 1])
-    assert app.refusals.newest == earlier
+    assert app.outages.newest == earlier
     app.note_progress("exports.ticks")
-    assert app.refusals.newest is None
+    assert app.outages.newest is None
 
 
 async def test_a_step_is_progress_for_all_while_the_backlog_is_full(app: App) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stream_app.kafka.brokers import Group
-from stream_app.kafka.refusals import Refusal
+from stream_app.kafka.topic_outages import TopicOutage
 from stream_app.worker.liveness import ExitTimer
 from stream_app.worker.watchdog import PartitionState, Signals, Watchdog, WorkerState
 from tests.waiting import until
@@ -201,11 +201,11 @@ def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watc
     seen = signals(oldest=6, acknowledged=True, end=9)
     for now in range(0, 300, 10):
         clock.now = now
-        assert watchdog.assess(replace(seen, refusal=Refusal(now - 5, "the disk is full"))) == (
+        assert watchdog.assess(replace(seen, outage=TopicOutage(now - 5, "the disk is full"))) == (
             WorkerState.WAITING,
             "the disk is full",
         )
-    last = replace(seen, refusal=Refusal(clock.now, "the disk is full"))
+    last = replace(seen, outage=TopicOutage(clock.now, "the disk is full"))
     clock.now += STUCK_SECONDS
     assert watchdog.assess(last)[0] is WorkerState.READY
     clock.now += STUCK_SECONDS
@@ -213,15 +213,15 @@ def test_waiting_for_a_part_that_answers_and_refuses_is_not_fatal(watchdog: Watc
 
 
 def test_a_worker_is_ready_again_as_soon_as_messages_are_handled(watchdog: Watchdog, clock: Clock) -> None:
-    refused = replace(signals(), refusal=Refusal(clock.now, "it was full"))
+    refused = replace(signals(), outage=TopicOutage(clock.now, "it was full"))
     assert watchdog.assess(refused)[0] is WorkerState.READY
 
 
 def test_waiting_for_a_part_does_not_excuse_a_lost_membership(watchdog: Watchdog, clock: Clock) -> None:
     lost = replace(signals(oldest=6), group=Group("Empty", frozenset(), {}))
-    assert watchdog.assess(replace(lost, refusal=Refusal(0.0, "full")))[0] is WorkerState.WAITING
+    assert watchdog.assess(replace(lost, outage=TopicOutage(0.0, "full")))[0] is WorkerState.WAITING
     clock.now = STUCK_SECONDS
-    assert watchdog.assess(replace(lost, refusal=Refusal(STUCK_SECONDS, "full")))[0] is WorkerState.STUCK
+    assert watchdog.assess(replace(lost, outage=TopicOutage(STUCK_SECONDS, "full")))[0] is WorkerState.STUCK
 
 
 def test_a_partition_without_a_leader_is_named_and_excuses_no_other(watchdog: Watchdog, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from joserfc.jwk import OctKey
 from api.auth.authenticator import Authenticator, User
 from api.auth.signing_keys import SharedSecret
 from producers.tokens import sign_token
-from stream_app.exposure import UnsafeSettings
+from stream_app.unsafe_settings import UnsafeSettings
 from tests.unit.api.auth.tokens import (
     RSA,
     SECRET,

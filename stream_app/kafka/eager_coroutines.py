@@ -1,4 +1,4 @@
-"""Delivers a message without a task of its own, unless the delivery has to wait."""
+"""Runs a coroutine without a task of its own until it first waits."""
 
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class Finished:
     """The result of a coroutine that has ended."""
 
     value: Any
 
 
-def begin(delivery: Coroutine[Any, Any, Any]) -> Delivered | Coroutine[Any, Any, Any]:
+def run_until_waiting(work: Coroutine[Any, Any, Any]) -> Finished | Coroutine[Any, Any, Any]:
     """Run a coroutine until it ends or waits.
 
     Returns:
@@ -22,10 +22,10 @@ def begin(delivery: Coroutine[Any, Any, Any]) -> Delivered | Coroutine[Any, Any,
     An error of the coroutine is raised.
     """
     try:
-        waits_for = delivery.send(None)
+        waits_for = work.send(None)
     except StopIteration as ended:
-        return Delivered(ended.value)
-    return _continue(delivery, waits_for)
+        return Finished(ended.value)
+    return _continue(work, waits_for)
 
 
 async def _continue(begun: Coroutine[Any, Any, Any], waits_for: Any) -> Any:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 MAX_BYTES = 120
-"""Longest begin of a file's name. File systems take 255 bytes, and a date, a number and endings follow."""
+"""Longest start of a file's name. File systems take 255 bytes, and a date, a number and endings follow."""
 
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -13,7 +13,7 @@ _INVISIBLE = re.compile(
 those with the property Default_Ignorable_Code_Point of Unicode."""
 
 
-def saved_name(file_name: str, dataset: str, name: str | None) -> str:
+def download_name(file_name: str, dataset: str, name: str | None) -> str:
     """Return the name under which a file is saved: ``Ledger-October-2026-11-24.csv``.
 
     Objects and events have the name of the dataset, because the name of an export can be private.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_app.exports.files.copied_rows import RowEnds, RowFeed
+from stream_app.exports.files.row_ends import RowEnds, RowFeed
 from stream_app.exports.formats.base import RAW_LINES
 
 VALUES = st.lists(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stream_app.kafka.consumer import LosslessConsumer
-from stream_app.kafka.deliveries import Delivered, begin
+from stream_app.kafka.eager_coroutines import Finished, run_until_waiting
 
 Delivery = Callable[[], Coroutine[Any, Any, Any]]
 
@@ -54,12 +54,12 @@ async def consumer() -> LosslessConsumer:
 
 
 async def test_a_coroutine_that_does_not_wait_ends_at_once(steps: Steps) -> None:
-    assert begin(steps.at_once()) == Delivered("result")
+    assert run_until_waiting(steps.at_once()) == Finished("result")
 
 
 async def test_a_coroutine_that_waits_is_continued(steps: Steps) -> None:
-    rest = begin(steps.waiting())
-    assert not isinstance(rest, Delivered)
+    rest = run_until_waiting(steps.waiting())
+    assert not isinstance(rest, Finished)
     task = asyncio.create_task(rest)
     await asyncio.sleep(0.001)
     assert not task.done()
@@ -69,16 +69,16 @@ async def test_a_coroutine_that_waits_is_continued(steps: Steps) -> None:
 
 async def test_errors_are_those_of_the_coroutine(steps: Steps) -> None:
     with pytest.raises(LookupError, match="refused"):
-        begin(steps.refused())
-    rest = begin(steps.refused_later())
-    assert not isinstance(rest, Delivered)
+        run_until_waiting(steps.refused())
+    rest = run_until_waiting(steps.refused_later())
+    assert not isinstance(rest, Finished)
     with pytest.raises(LookupError, match="refused"):
         await rest
 
 
 async def test_a_continued_coroutine_can_be_cancelled(steps: Steps) -> None:
-    rest = begin(steps.waiting())
-    assert not isinstance(rest, Delivered)
+    rest = run_until_waiting(steps.waiting())
+    assert not isinstance(rest, Finished)
     task = asyncio.create_task(rest)
     await asyncio.sleep(0)
     task.cancel()
@@ -88,8 +88,8 @@ async def test_a_continued_coroutine_can_be_cancelled(steps: Steps) -> None:
 
 
 async def test_a_coroutine_that_is_never_continued_is_closed(steps: Steps) -> None:
-    rest = begin(steps.waiting())
-    assert not isinstance(rest, Delivered)
+    rest = run_until_waiting(steps.waiting())
+    assert not isinstance(rest, Finished)
     rest.close()
 
 

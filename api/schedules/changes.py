@@ -13,9 +13,9 @@ from api.auth.authenticator import User
 from api.errors import RETRY_SECONDS, Problem
 from api.jobs.submission import in_doubt, too_many
 from api.jobs.validation import check_against_table, refuse_large
-from api.schedules.given import given_by
 from api.schedules.grants import end_lost_grants, renew_grants
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
+from api.schedules.validation import validate_schedule
 from api.schedules.windows import change_gaps, column_kinds, is_due, next_window_start
 from api.services import ApiServices
 from stream_app.chat_addresses import whole_addresses
@@ -97,7 +97,7 @@ async def _require_same_schedule(
     Raises:
         Problem: it asked for another one, or the schedule was changed since.
     """
-    values = given_by(services, user, user.id, order, None).columns
+    values = validate_schedule(services, user, user.id, order, None).columns
     was_active = current.active or current.paused_reason is not None  # the service has paused it
     if (
         any(getattr(current, name) != value for name, value in values.items())
@@ -252,7 +252,7 @@ async def checked_values(
 ) -> dict[str, Any]:
     """Validate a schedule and return its columns."""
     now = await services.clock.read()
-    given = given_by(services, user, owner, order, current)
+    given = validate_schedule(services, user, owner, order, current)
     await check_against_table(services, given.request)
     kinds = await column_kinds(services, order, Caller.of(given.request))
     return {

@@ -1,4 +1,4 @@
-"""The search for the row that exceeds the limit for the size of one row.
+"""Builds the queries that find the row above the size limit. Pure.
 
 A row is too long by what the format writes, with its escapes. To count these, values have to be read, which
 takes long. So the largest row by its stored values is looked up first. If it is smaller than the limit, those

@@ -14,7 +14,7 @@ from streaming_exporter.events import ExportRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ValidatedSchedule:
     """A schedule that is valid as far as this can be known without the source database.
 
     ``columns`` are those that say what the owner asks for.
@@ -26,9 +26,9 @@ class Given:
     calendar: Calendar
 
 
-def given_by(
+def validate_schedule(
     services: ApiServices, user: User, owner: str, order: ScheduleOrder, current: Schedule | None
-) -> Given:
+) -> ValidatedSchedule:
     """Validate a schedule without the source database.
 
     Args:
@@ -72,4 +72,4 @@ def given_by(
         "delay": order.delay,
         "catch_up": order.catch_up,
     }
-    return Given(columns, grants, request, calendar)
+    return ValidatedSchedule(columns, grants, request, calendar)
