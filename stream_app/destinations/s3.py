@@ -26,7 +26,7 @@ from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumSupport
 from stream_app.storage.chunk_errors import marked
 from stream_app.storage.credentials import StaticKeys, credentials_of
-from stream_app.storage.errors import STORE_ERRORS
+from stream_app.storage.errors import STORE_ERRORS, is_retryable
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
 from stream_app.storage.object_store import content_disposition
 from stream_app.storage.parts import split_into_parts
@@ -39,15 +39,6 @@ TIMEOUT_SECONDS = 60.0
 
 COPY_PART = 256 * 2**20
 """Bytes that the server copies in one call. A larger object is copied in parts: no call takes long."""
-
-_CANNOT_COPY = {
-    "AccessDenied",
-    "NotImplemented",
-    "NoSuchKey",
-    "NoSuchBucket",
-    "InvalidRequest",
-    "InvalidArgument",
-}
 
 _CANNOT_READ = ("AccessDenied", "Forbidden")
 """The answers for keys that can only write."""
@@ -118,7 +109,7 @@ class S3Session:
             self._check_size(key, file.size)
 
     def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
-        """Copy an object inside the server, if both buckets are there and the keys are allowed to read it.
+        """Copy an object inside the server, if both buckets are there and the server allows the copy.
 
         The size is compared. The content is not, because the worker does not read it.
         """
@@ -140,9 +131,11 @@ class S3Session:
                 else:
                     self._copy_parts(file, source, target)
             except S3Error as error:
-                if error.code in _CANNOT_COPY:
-                    return False
-                raise
+                # Stores without the call, and proxies that remove its headers, have many codes for it. If
+                # the copy is not the reason, the upload has the same error.
+                if is_retryable(error):
+                    raise
+                return False
             self._check_size(target, file.size)
         return True
 

@@ -11,12 +11,12 @@ from urllib3 import BaseHTTPResponse, HTTPResponse
 
 from stream_app.datasets.destinations import S3Destination
 from stream_app.destinations import errors
-from stream_app.destinations.s3 import S3Session, _encryption_of
+from stream_app.destinations.s3 import COPY_PART, S3Session, _encryption_of
 from stream_app.destinations.s3_errors import FULL_CODES, INVALID_NAMES, UNSUPPORTED, s3_errors
 from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.destinations.sftp_errors import MEANINGS, error_of, sftp_errors
 from stream_app.storage.checksums import ChecksumSupport
-from stream_app.storage.errors import KIND_BY_CODE
+from stream_app.storage.errors import KIND_BY_CODE, ErrorKind
 from streaming_exporter.errors import Rejected
 
 PERMANENT_CODES = frozenset(
@@ -46,6 +46,34 @@ def raised(error: Exception, turned: object) -> errors.DestinationError:
     with pytest.raises(errors.DestinationError) as caught, turned():  # type: ignore[operator]
         raise error
     return caught.value
+
+
+@pytest.mark.parametrize("code", sorted(KIND_BY_CODE))
+def test_a_file_that_a_store_does_not_copy_is_uploaded(code: str) -> None:
+    """P10: stores without the call, and proxies that remove its headers, have many codes for it."""
+
+    class Client:
+        def refuse(self, *_: object, **__: object) -> None:
+            raise answer(code)
+
+        _execute = _create_multipart_upload = refuse
+
+    session = object.__new__(S3Session)
+    session.__dict__.update(
+        _client=Client(),
+        _bucket="acme",
+        _prefix="in",
+        _options=SessionOptions("t", 1, lambda: False),
+        _encryption={},
+        _is_own_store=True,
+    )
+    for size in (1, COPY_PART + 1):
+        file = OutgoingFile("a", "a", "text/csv", size, "")
+        if KIND_BY_CODE[code] is ErrorKind.PASSES:
+            with pytest.raises(errors.DestinationError):
+                session.copy(file, "own", "key")
+        else:
+            assert session.copy(file, "own", "key") is False
 
 
 @pytest.mark.parametrize("code", sorted({*KIND_BY_CODE, *FULL_CODES, *INVALID_NAMES, *PERMANENT_CODES}))
