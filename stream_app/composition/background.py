@@ -39,7 +39,7 @@ def create_background_tasks(worker: WorkerComponents) -> None:
     job_cleaner = JobCleaner(store, settings.history)
     monitor = SourceMonitor(sources)
     watcher = datasets_watcher(
-        settings, worker.datasets, sources, plan_sources, then=metrics.begin_ended_jobs
+        settings, worker.datasets, sources, plan_sources, then=metrics.start_ended_job_series
     )
 
     async def work() -> None:

@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> App:
     """
     name = worker_name()
     datasets = open_datasets(settings)
-    metrics.begin_ended_jobs()
+    metrics.start_ended_job_series()
     metrics.SLOTS.set(settings.worker_slots)
     connections = WorkerConnections.of(settings, name, datasets)
     store = JobQueue.of(settings, connections.database, connections.kept)

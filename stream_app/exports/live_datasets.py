@@ -11,7 +11,7 @@ from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.masks.registry import MASK_PLUGINS
 from stream_app.exports.plugins import log_plugins
 from stream_app.exports.sources.registry import Sources
-from stream_app.observability import metrics
+from stream_app.observability import metric_labels
 from stream_app.settings import Settings
 
 
@@ -25,7 +25,7 @@ def open_datasets(settings: Settings) -> Datasets:
     datasets = Datasets(load_datasets(settings.datasets_file))
     log_missing_datasets(datasets, settings.datasets_file)
     log_template_losses(datasets.content.datasets.values())
-    metrics.set_known_labels(datasets=datasets, formats=FORMATS)
+    metric_labels.set_known_labels(datasets=datasets, formats=FORMATS)
     return datasets
 
 
@@ -44,7 +44,7 @@ def datasets_watcher(
         datasets,
         replace=(
             *(pool.replace for pool in pools),
-            lambda new: metrics.set_known_labels(datasets=new.requestable, formats=FORMATS),
+            lambda new: metric_labels.set_known_labels(datasets=new.requestable, formats=FORMATS),
             lambda _: then(),
         ),
     )

@@ -1,7 +1,7 @@
-"""All metrics of the service, and the allowed values of their labels.
+"""All metrics of the service.
 
-The number of label values is bounded: unknown names are counted as :data:`OTHER`, and ids are never labels.
-Each process counts its own metrics. Metrics that are read from the state database are in :data:`QUEUE`.
+Ids are never labels, and unknown names share one, see :mod:`stream_app.observability.metric_labels`. Each
+process counts its own metrics. Metrics that are read from the state database are in :data:`QUEUE`.
 """
 
 import asyncio
@@ -12,20 +12,21 @@ from datetime import UTC, datetime
 from itertools import product
 
 import prometheus_client
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from streaming_exporter.errors import ExporterError, Rejected, Retryable
+from stream_app.observability.metric_labels import (
+    OTHER,
+    code_label,
+    is_failure_of_service,
+    job_labels,
+    values_of_label,
+)
+from streaming_exporter.errors import ExporterError, Rejected
 from streaming_exporter.events import LifecycleData, Topic
-
-log = structlog.get_logger(__name__)
 
 CONSUMED_TOPICS = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
 LOOP_LAG_INTERVAL = 0.25
 """Seconds between two measurements of the event loop."""
-
-OTHER = "other"
-"""Label of a dataset or format that is not known here."""
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600)
 LAGS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -111,7 +112,7 @@ RETRIES = Counter(
     "exporter_retries", "Jobs that went back to pending, by reason", ["reason"], registry=WORKER
 )
 SLOTS = Gauge("exporter_slots", "Exports that the worker can run at a time", registry=WORKER)
-SLOTS_RUNNING = Gauge("exporter_slots_running", "Exports that are running", registry=WORKER)
+SLOTS_IN_USE = Gauge("exporter_slots_running", "Exports that are running", registry=WORKER)
 DURATION = Histogram(
     "exporter_export_duration_seconds",
     "Time from the claim of a completed attempt to its sealed outcome",
@@ -229,31 +230,17 @@ REGISTRIES: Mapping[str, tuple[CollectorRegistry, ...]] = {
 }
 """The registries of each kind of process."""
 
-_known_labels: dict[str, frozenset[str]] = {"dataset": frozenset(), "format": frozenset()}
-
 _first_series: set[tuple[str, str, str]] = set()
 
 _sources: set[str] = set()
 
-MAX_CODES = 100
-"""Limit of the codes of errors that are labels; all others are :data:`OTHER`."""
-_codes: set[str] = set()
 
-_SERVICE_FAILURE_CODES = frozenset({"internal_error", "unknown_request", "worker_lost"})
-"""Codes of failures of the service that no class of errors has."""
-
-
-def set_known_labels(*, datasets: Collection[str], formats: Collection[str]) -> None:
-    """Set the names that can be labels: those of the registered datasets and formats."""
-    _known_labels["dataset"], _known_labels["format"] = frozenset(datasets), frozenset(formats)
-
-
-def begin_ended_jobs() -> None:
+def start_ended_job_series() -> None:
     """Begin the series of jobs with known labels at 0, up to :data:`MAX_FIRST_SERIES`. APIs have none.
 
     All workers take the same ones.
     """
-    names, formats = ((OTHER, *sorted(_known_labels[label])) for label in ("dataset", "format"))
+    names, formats = map(values_of_label, ("dataset", "format"))
     for dataset, format_, state in product(names, formats, FIRST_STATES):
         labels = (state, dataset, format_)
         if labels not in _first_series and len(_first_series) >= MAX_FIRST_SERIES:
@@ -274,55 +261,25 @@ def set_sources(sources: Mapping[str, tuple[bool, int]]) -> None:
         SOURCE_CONNECTIONS.labels(name).set(connections)
 
 
-def job_labels(dataset: str, format_: str) -> dict[str, str]:
-    """Return the labels of a job. An unknown name becomes :data:`OTHER`."""
-    given = {"dataset": dataset, "format": format_}
-    return {label: name if name in _known_labels[label] else OTHER for label, name in given.items()}
-
-
 def count_ended_job(state: str, job: LifecycleData) -> None:
     """Count a job that has ended in ``state``."""
     JOBS.labels(state=state, **job_labels(job.export_type, job.format)).inc()
     if job.error is not None:
         FAILURES.labels("service" if is_failure_of_service(job.error.code) else "request").inc()
         labels = job_labels(job.export_type, job.format)
-        FAILURES_BY_CODE.labels(code=_code_label(job.error.code), **labels).inc()
-
-
-def is_failure_of_service(code: str) -> bool:
-    """Return whether no change of the request can avoid a failure with this code.
-
-    That is so for all temporary faults, whose attempts have been used up.
-    """
-    return code in _SERVICE_FAILURE_CODES or any(code == kind.code for kind in _family(Retryable))
-
-
-def _family(kind: type[Retryable]) -> Iterator[type[Retryable]]:
-    """Yield the class and all its subclasses."""
-    yield kind
-    for narrower in kind.__subclasses__():
-        yield from _family(narrower)
-
-
-def _code_label(code: str) -> str:
-    """Return the code of an error as a label. Plug-ins have codes of their own, so the number is limited."""
-    if code not in _codes:
-        if len(_codes) >= MAX_CODES:
-            return OTHER
-        _codes.add(code)
-    return code
+        FAILURES_BY_CODE.labels(code=code_label(job.error.code), **labels).inc()
 
 
 def observe_export(outcome: LifecycleData, began: float) -> None:
     """Measure a completed attempt. ``began`` is its start by :func:`time.monotonic`."""
     seconds = time.monotonic() - began
-    kind = job_labels(outcome.export_type, outcome.format)["format"]
+    format_ = job_labels(outcome.export_type, outcome.format)["format"]
     rows = outcome.row_count or 0
-    DURATION.labels(kind).observe(seconds)
-    ROWS.labels(kind).observe(rows)
-    BYTES.labels(kind).observe(outcome.file_size or 0)
+    DURATION.labels(format_).observe(seconds)
+    ROWS.labels(format_).observe(rows)
+    BYTES.labels(format_).observe(outcome.file_size or 0)
     if rows:
-        RATE.labels(kind).observe(rows / max(seconds, 0.001))
+        RATE.labels(format_).observe(rows / max(seconds, 0.001))
 
 
 def observe_admission(asked: datetime | None) -> None:
@@ -399,14 +356,3 @@ def registry_for(process: str) -> CollectorRegistry:
     for registry in REGISTRIES[process]:
         together.register(registry)
     return together
-
-
-def serve_metrics(host: str, port: int) -> None:
-    """Serve a worker's metrics over HTTP in a thread, until the process ends.
-
-    If the address cannot be used, the worker works without metrics. Prometheus reports the missing target.
-    """
-    try:
-        prometheus_client.start_http_server(port, host, registry_for("worker"))
-    except OSError as error:
-        log.error("metrics.listen_failed", host=host, port=port, error=str(error))

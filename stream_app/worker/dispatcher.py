@@ -327,7 +327,7 @@ class Dispatcher:
             attempt, finish, forget = self._begin(claim)
             task = asyncio.create_task(finish, name=f"attempt {claim.job_id}")
         self._tasks[task] = attempt
-        metrics.SLOTS_RUNNING.set(self.slots_in_use)
+        metrics.SLOTS_IN_USE.set(self.slots_in_use)
 
         def done(_: object) -> None:
             del self._tasks[task]
@@ -340,7 +340,7 @@ class Dispatcher:
 
     def _note_end(self) -> None:
         """Claim again, if work can be left, after an export or an attempt has ended."""
-        metrics.SLOTS_RUNNING.set(self.slots_in_use)
+        metrics.SLOTS_IN_USE.set(self.slots_in_use)
         if self._claim_skipped or self._store.is_work_left:
             self._wake.set()
 

@@ -12,7 +12,7 @@ from stream_app.exports.live_datasets import datasets_watcher, open_datasets
 from stream_app.jobs.states import EVENT_OF
 from stream_app.kafka.brokers import Partition
 from stream_app.notifications.models import Channel
-from stream_app.observability import metrics
+from stream_app.observability import metric_labels, metrics
 from stream_app.settings import Settings
 from stream_app.worker.watchdog import PartitionState, Signals
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
@@ -23,10 +23,10 @@ def counted(part: str, kind: str) -> float:
 
 
 def test_unknown_names_share_one_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_known_labels", {})
-    metrics.set_known_labels(datasets={"ledger"}, formats={"csv"})
-    assert metrics.job_labels("ledger", "csv") == {"dataset": "ledger", "format": "csv"}
-    assert metrics.job_labels("csv", "ledger") == {"dataset": "other", "format": "other"}
+    monkeypatch.setattr(metric_labels, "_known_labels", {})
+    metric_labels.set_known_labels(datasets={"ledger"}, formats={"csv"})
+    assert metric_labels.job_labels("ledger", "csv") == {"dataset": "ledger", "format": "csv"}
+    assert metric_labels.job_labels("csv", "ledger") == {"dataset": "other", "format": "other"}
 
 
 def series(metric: Counter) -> set[tuple[str, ...]]:
@@ -42,13 +42,15 @@ def series(metric: Counter) -> set[tuple[str, ...]]:
 
 def test_jobs_and_deliveries_have_series_before_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise no increase is seen in the first one, and a restart of each worker loses one."""
-    monkeypatch.setattr(metrics, "_known_labels", {})
+    monkeypatch.setattr(metric_labels, "_known_labels", {})
     monkeypatch.setattr(metrics, "_first_series", set())
-    metrics.set_known_labels(datasets={"first_one"}, formats={"csv"})
+    metric_labels.set_known_labels(datasets={"first_one"}, formats={"csv"})
     assert not [labels for labels in series(metrics.JOBS) if "first_one" in labels], "APIs have none"
-    metrics.begin_ended_jobs()
+    metrics.start_ended_job_series()
     wanted = {
-        (state, name, "csv") for state in ("completed", "failed") for name in ("first_one", metrics.OTHER)
+        (state, name, "csv")
+        for state in ("completed", "failed")
+        for name in ("first_one", metric_labels.OTHER)
     }
     assert wanted <= series(metrics.JOBS)
     assert set(metrics.FIRST_STATES) <= set(EVENT_OF)
@@ -60,13 +62,13 @@ def test_jobs_and_deliveries_have_series_before_the_first_of_them(monkeypatch: p
 
 def test_very_many_datasets_and_reloads_have_few_series_without_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prometheus drops a scrape with too many samples, and then all alerts about the worker are blind."""
-    monkeypatch.setattr(metrics, "_known_labels", {})
+    monkeypatch.setattr(metric_labels, "_known_labels", {})
     monkeypatch.setattr(metrics, "_first_series", set())
     before = series(metrics.JOBS)
     for reload in range(3):
         names = {f"many_{reload}_{number:03}" for number in range(100)}
-        metrics.set_known_labels(datasets=names, formats=FORMATS)
-        metrics.begin_ended_jobs()
+        metric_labels.set_known_labels(datasets=names, formats=FORMATS)
+        metrics.start_ended_job_series()
         begun = series(metrics.JOBS) - before
         assert ("failed", "many_0_000", "csv") in begun
         assert 450 < len(begun) <= 500
@@ -79,12 +81,12 @@ def test_very_many_datasets_and_reloads_have_few_series_without_jobs(monkeypatch
 async def test_datasets_of_a_reload_have_series_before_their_first_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, empty in (("_known_labels", {}), ("_first_series", set())):
-        monkeypatch.setattr(metrics, name, empty)
+    monkeypatch.setattr(metric_labels, "_known_labels", {})
+    monkeypatch.setattr(metrics, "_first_series", set())
     file = tmp_path / "datasets.toml"
     file.write_text('[datasets.before]\ntable = "t"\n')
     settings = Settings(_env_file=None).model_copy(update={"datasets_file": file})
-    watcher = datasets_watcher(settings, open_datasets(settings), then=metrics.begin_ended_jobs)
+    watcher = datasets_watcher(settings, open_datasets(settings), then=metrics.start_ended_job_series)
     await watcher.look()
     file.write_text('[datasets.reloaded]\ntable = "t"\n')
     for _ in range(2):  # the second time it is not changing any more
@@ -128,8 +130,10 @@ def test_all_temporary_faults_are_failures_of_the_service() -> None:
     import_module("stream_app.composition.worker")  # which has all parts of a worker
     temporary, refused = ({kind.code for kind in family(base)} for base in (Retryable, Rejected))
     assert {"waits_for_operator", "temporary_disk", "snapshot_lost", "no_free_connection"} <= temporary
-    assert [code for code in (*temporary, "worker_lost") if not metrics.is_failure_of_service(code)] == []
-    assert [code for code in (*refused, "timeout") if metrics.is_failure_of_service(code)] == []
+    assert [
+        code for code in (*temporary, "worker_lost") if not metric_labels.is_failure_of_service(code)
+    ] == []
+    assert [code for code in (*refused, "timeout") if metric_labels.is_failure_of_service(code)] == []
 
 
 def family(kind: type[ExporterError]) -> Iterator[type[ExporterError]]:
