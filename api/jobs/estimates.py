@@ -25,8 +25,8 @@ from stream_app.exports.queries.row_query import CopyStatement, RowQuery, row_qu
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.reading.refused_values import naming_refused_value
 from stream_app.exports.sources.snapshot import Snapshot
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import shows_planner_numbers, use_all_visible, use_visible
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ExportLimits, RowLimit
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest

@@ -24,8 +24,8 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.queries.presentation import shown_rows
 from stream_app.exports.queries.row_query import row_query
 from stream_app.exports.queries.windows import with_window
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import use_all_visible, use_visible
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.observability import tracing
 from streaming_exporter.errors import Rejected, TooLarge, Unreadable
 from streaming_exporter.events import Event, ExportRequest, decode, request_event

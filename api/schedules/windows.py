@@ -25,8 +25,8 @@ from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.exports.columns import Kind
 from stream_app.exports.filters.local_time import start_of, wall_of
 from stream_app.exports.queries.windows import check_window_columns
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import read_visible
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import first_window_start
 from stream_app.schedules.windows import Windowing

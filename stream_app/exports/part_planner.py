@@ -29,8 +29,8 @@ from stream_app.exports.sources.registry import SourceFinder
 from stream_app.exports.sources.session import IDLE_SECONDS
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import shows_planner_numbers, use_visible
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ExportTask
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest

@@ -51,15 +51,10 @@ from stream_app.exports.sources.message_too_long import MessageTooLong
 from stream_app.exports.sources.registry import SourceFinder
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.tables.rights import use_visible
-from stream_app.exports.task import (
-    ROW_SECURITY,
-    ExportLimits,
-    ExportProgress,
-    ExportResult,
-    ExportTask,
-)
+from stream_app.exports.tables.source_table import SourceTable
+from stream_app.exports.task import ROW_SECURITY, ExportLimits, ExportProgress, ExportResult, ExportTask
 from stream_app.storage.object_store import ObjectStore
 from stream_app.storage.parts import largest_file_on, temporary_bytes
 from stream_app.time_zones import TimeZone

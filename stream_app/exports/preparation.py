@@ -11,7 +11,7 @@ from stream_app.exports.formats.base import Document, Format
 from stream_app.exports.queries.presentation import presented, title_of
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery, row_query
 from stream_app.exports.reading.row_range import RowRange
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.time_zones import TimeZone
 from streaming_exporter.events import ExportRequest
 

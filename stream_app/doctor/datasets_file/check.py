@@ -26,7 +26,8 @@ from stream_app.exports.masks.registry import needs_keys
 from stream_app.exports.queries.deletions import DELETION_KINDS
 from stream_app.exports.sources.registry import PoolSize, Sources
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.catalog import Catalog
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError, Rejected
 

@@ -47,8 +47,8 @@ from stream_app.exports.sources.message_too_long import MessageTooLong
 from stream_app.exports.sources.snapshot import Snapshot, single_value
 from stream_app.exports.sources.source import Source
 from stream_app.exports.stage_spans import TimedSink, stage_span
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import use_all_visible
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ESTIMATE_AFTER, ROW_SECURITY, ExportProgress, ExportResult, ExportTask
 from stream_app.storage.object_store import StoredObject
 from streaming_exporter.errors import Rejected

@@ -13,7 +13,7 @@ from stream_app.exports.formats.base import Document
 from stream_app.exports.queries.row_query import CopyStatement, RowQuery
 from stream_app.exports.reading.pipe import BytePipe, PipeClosed
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ROW_SECURITY
 from streaming_exporter.events import ExportRequest
 

@@ -14,7 +14,7 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.queries.presentation import shown_rows
 from stream_app.exports.queries.row_query import RowQuery, row_query
 from stream_app.exports.queries.windows import with_window
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

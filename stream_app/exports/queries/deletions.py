@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Kind
 from stream_app.exports.filters.relative_dates import as_filter_value
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

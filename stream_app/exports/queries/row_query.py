@@ -39,8 +39,8 @@ from stream_app.exports.masks.registry import mask_expression, needs_keys
 from stream_app.exports.plugins import ordinary_errors
 from stream_app.exports.queries.sql_text import render, render_value, rendered
 from stream_app.exports.sources.session_values import session_values
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.query_catalog import ORIGIN, origin_sql
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest, Options
 

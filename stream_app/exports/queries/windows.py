@@ -9,7 +9,7 @@ from stream_app.datasets.typed_values import TEMPORAL
 from stream_app.exports.columns import Kind
 from stream_app.exports.filters.relative_dates import as_filter_value
 from stream_app.exports.queries.deletions import DELETION_KINDS
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

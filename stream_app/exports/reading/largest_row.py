@@ -8,7 +8,7 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.queries.row_query import row_query
 from stream_app.exports.reading.largest_row_sql import largest_row_query, longest_row_query, row_too_large
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ExportTask
 from streaming_exporter.errors import ExporterError, Rejected
 from streaming_exporter.events import ExportRequest

@@ -28,7 +28,7 @@ from stream_app.exports.reading.order_index import pages_with_index
 from stream_app.exports.reading.row_range import ALL_ROWS, PageRanges, RowRange, ValueRanges
 from stream_app.exports.sources.query_plan import QueryPlan
 from stream_app.exports.sources.snapshot import Snapshot
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from stream_app.exports.columns import Column
 from stream_app.exports.filters.conditions import TEXTUAL
 from stream_app.exports.sources.errors import QUERY_REFUSED
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import ExporterError, Rejected
 
 MAX_TRIED = 100

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from stream_app.exports.queries.row_query import RowQuery
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import shows_planner_numbers
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ESTIMATE_AFTER, ExportProgress, ExportTask
 from streaming_exporter.errors import ExporterError
 

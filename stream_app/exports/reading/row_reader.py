@@ -17,7 +17,7 @@ from stream_app.exports.reading.row_range import RowRange, narrowed
 from stream_app.exports.reading.snapshot_checks import check_storage
 from stream_app.exports.sources.snapshot import Sink, Snapshot
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.settings import Settings
 from streaming_exporter.events import Options
 

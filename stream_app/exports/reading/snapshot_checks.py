@@ -8,7 +8,8 @@ from stream_app.exports.queries.row_query import RowQuery
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.sources.snapshot import FETCH_SECONDS, Snapshot, single_value
-from stream_app.exports.tables.catalog import BEING_CHANGED, SourceTable, TableChanged
+from stream_app.exports.tables.catalog import BEING_CHANGED, TableChanged
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ExportTask, RowLimit
 from streaming_exporter.errors import Outage, Rejected, Retryable
 

@@ -13,7 +13,8 @@ from stream_app.datasets.models import Dataset
 from stream_app.datasets.rights import ALL, hidden_columns, masked_columns, visible_dataset
 from stream_app.exports.columns import Column
 from stream_app.exports.masks.registry import masked_column
-from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.catalog import Catalog
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.events import ExportRequest
 
 Result = TypeVar("Result")

@@ -17,7 +17,8 @@ from stream_app.exports.masks.base import HASH_KEYS, Mask
 from stream_app.exports.queries.presentation import shown_rows
 from stream_app.exports.queries.row_query import CopyStatement, row_query
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.catalog import Catalog
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.settings import Settings
 from streaming_exporter.events import ExportRequest, Options
 

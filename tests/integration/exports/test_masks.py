@@ -19,8 +19,9 @@ from stream_app.exports.pipeline import Exporter
 from stream_app.exports.queries.row_query import row_query
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.tables.rights import visible_table
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.keyed_hashes import derive_key
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore

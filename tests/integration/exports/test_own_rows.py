@@ -10,7 +10,7 @@ from stream_app.exports.columns import Column, Kind
 from stream_app.exports.queries.row_query import equals_text_conditions, reference, row_query
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.selecting import described, selected

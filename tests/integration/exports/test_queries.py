@@ -326,7 +326,7 @@ async def test_a_query_whose_table_is_locked_waits(
     source: Source, database: asyncpg.Connection, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The description needs the table's lock; a job waits for it, and no failure is counted."""
-    monkeypatch.setattr("stream_app.exports.tables.catalog.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("stream_app.exports.tables.description.LOCK_SECONDS", 0.2)
     await database.execute("CREATE TABLE t (id int)")
     dataset = Dataset(name="q", query=f"select id from {schema}.t")
     async with database.transaction():

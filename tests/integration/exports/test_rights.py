@@ -18,8 +18,9 @@ from stream_app.exports.filters.relative_dates import resolve_request
 from stream_app.exports.queries.row_query import row_query
 from stream_app.exports.queries.sql_text import render
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import Catalog, SourceTable
+from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.tables.rights import shows_planner_numbers, visible_table
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest

@@ -15,16 +15,12 @@ from stream_app.exports.part_results import write_combined
 from stream_app.exports.reading.snapshot_checks import check_table
 from stream_app.exports.sources import source as source_module
 from stream_app.exports.sources.snapshot import Snapshot
-from stream_app.exports.tables.catalog import SourceTable, TableBeingChanged
+from stream_app.exports.tables.catalog import TableBeingChanged
+from stream_app.exports.tables.source_table import SourceTable
 from stream_app.exports.task import ExportResult, ExportTask
 from stream_app.worker import part_coordinator
 from streaming_exporter.errors import Outage
-from tests.integration.worker.parts_fleet import (
-    PART_ATTEMPT,
-    ROWS,
-    Fleet,
-    listed,
-)
+from tests.integration.worker.parts_fleet import PART_ATTEMPT, ROWS, Fleet, listed
 from tests.waiting import at_most, until_async
 
 

@@ -8,8 +8,8 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.file import load_datasets
 from stream_app.datasets.rights import usable_scopes
 from stream_app.exports.columns import Column, Kind
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import visible_table
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from tests.documents import BLOCKS
 

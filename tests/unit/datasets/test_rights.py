@@ -24,8 +24,8 @@ from stream_app.datasets.rights import (
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.queries.row_query import row_query
 from stream_app.exports.queries.sql_text import render
-from stream_app.exports.tables.catalog import SourceTable
 from stream_app.exports.tables.rights import shows_planner_numbers, visible_table
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 

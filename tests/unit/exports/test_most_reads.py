@@ -7,7 +7,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.queries.row_query import RowQuery
 from stream_app.exports.reading.ranges import MOST_READS, _most_reads
-from stream_app.exports.tables.catalog import SourceTable, TableSize
+from stream_app.exports.tables.source_table import SourceTable, TableSize
 
 COLUMNS = {
     "id": Column("id", "integer", "integer", Kind.INTEGER),

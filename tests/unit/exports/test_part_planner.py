@@ -21,7 +21,7 @@ from stream_app.exports.reading.row_range import RowRange
 from stream_app.exports.sources.query_plan import QueryPlan
 from stream_app.exports.sources.snapshot import Snapshot
 from stream_app.exports.sources.source import Source
-from stream_app.exports.tables.catalog import SourceTable, TableSize
+from stream_app.exports.tables.source_table import SourceTable, TableSize
 from stream_app.exports.task import ExportLimits, ExportTask
 from streaming_exporter.errors import Outage
 from streaming_exporter.events import ExportRequest

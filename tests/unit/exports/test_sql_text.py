@@ -14,7 +14,7 @@ from stream_app.exports.filters.conditions import LISTS, operators
 from stream_app.exports.queries import sql_text
 from stream_app.exports.queries.row_query import reference, row_query
 from stream_app.exports.queries.sql_text import MAX_VALUES, quoted, render, rendered
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.type_shapes import SCALARS

@@ -7,7 +7,7 @@ import pytest
 from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.queries.windows import check_window_columns, with_window
-from stream_app.exports.tables.catalog import SourceTable
+from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 
