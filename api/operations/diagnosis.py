@@ -173,4 +173,10 @@ def _state_of(job: ExportJob, now: datetime) -> Reason:
             f"worker {job.worker} has not renewed its lease; another worker takes the job over",
         )
     phase = job.stages.get("phase") if isinstance(job.stages, dict) else None
-    return Reason("running", f"worker {job.worker} {PHASES.get(str(phase), 'has just begun')}")
+    text = f"worker {job.worker} {PHASES.get(str(phase), 'has just begun')}"
+    if (begun_again := job.attempt - 1 - job.failures) > 1:
+        text += (
+            f"; it has begun again {begun_again} times without a failure of its own: `job.postponed` and "
+            "`job.released` in the workers' logs say why"
+        )
+    return Reason("running", text)

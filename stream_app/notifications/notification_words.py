@@ -30,6 +30,7 @@ SAFE_CODES = frozenset(
         "no_time_column",
         "scope_not_allowed",
         "secret_changed",
+        "session_ended",
         "source_misconfigured",
         "table_rewritten",
         "temporarily_unavailable",
@@ -60,7 +61,14 @@ TEMPORARY_CODES = frozenset(
 """Codes of errors after which the same request can succeed."""
 
 SUPPORT_CODES = frozenset(
-    {"missing_table", "source_misconfigured", "store_refused", "unsupported_source", "unusable_query"}
+    {
+        "missing_table",
+        "session_ended",
+        "source_misconfigured",
+        "store_refused",
+        "unsupported_source",
+        "unusable_query",
+    }
 )
 """Codes of errors that only operators can correct."""
 

@@ -10,6 +10,7 @@ import structlog
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.retention import retention_of
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.sources.errors import SessionEnded
 from stream_app.exports.task import ExportedFile, ExportProgress, ExportTask
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
@@ -213,12 +214,24 @@ class JobRunner:
         return None
 
     async def _wait_for_dependency(self, claim: Claim, error: Outage) -> LifecycleData | None:
-        """Release the job until a dependency answers; return its failure if it has waited too long."""
+        """Release the job until a dependency answers; return its failure if it has waited too long.
+
+        If the session with the source was ended, nothing is away, and the next attempt can end in the same
+        way. So the job shows why it starts again.
+        """
+        waits_for = None
+        too_long = "a part of the service was unavailable for too long; request the export again"
+        if isinstance(error, SessionEnded):
+            ended = (
+                f"the session with the source database was ended from outside after {error.seconds:,.0f} s, "
+                "before the last row was read"
+            )
+            waits_for = JobError(code=error.code, message=f"{ended}; the export begins again")
+            too_long = f"{ended}, again and again; give the id of this job to the operators"
         if self._age(claim) > self._retention:
-            message = "a part of the service was unavailable for too long; request the export again"
-            return _failure(claim, error.code, message)
-        log.warning("job.postponed", error=str(error))
-        await self._postpone(claim)
+            return _failure(claim, error.code, too_long)
+        log.warning("job.postponed", error=str(error), code=error.code)
+        await self._postpone(claim, waits_for=waits_for)
         return None
 
     async def _postpone(self, claim: Claim, *, waits_for: JobError | None = None) -> None:

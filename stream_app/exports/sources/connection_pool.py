@@ -14,8 +14,10 @@ from stream_app.db.engine import keep_alive
 from stream_app.exports.sources.errors import (
     DRIVER_ERRORS,
     NoFreeConnection,
+    SessionEnded,
     TooManyConnections,
     connection_error,
+    is_ended_session,
     is_lost_connection,
 )
 from stream_app.exports.sources.snapshot import Snapshot, is_closed, terminate
@@ -151,12 +153,13 @@ class ConnectionPool:
 
         Raises:
             Outage: the server did not answer before there was a snapshot, or the connection was lost again,
-                so it was not the export's statement that ended the session; or it was lost later while the
-                server ran on.
+                so it was not the export's statement that ended the session.
+            SessionEnded: it was ended later, while the server ran on or with a message of the server.
         """
         pool = await self._pool_of_driver()
         for is_last in (False, True):
             connection = await self._acquire(pool, is_optional)
+            began = time.monotonic()
             snapshot: Snapshot | None = None
             try:
                 snapshot = await start(connection)
@@ -168,12 +171,14 @@ class ConnectionPool:
                 if snapshot is None:
                     is_lost = is_lost or (isinstance(error, DRIVER_ERRORS) and is_closed(connection))
                 terminate(connection)
+                if snapshot is not None and isinstance(error, DRIVER_ERRORS) and is_ended_session(error):
+                    raise _ended(error, began) from error
                 is_silent = snapshot is None and isinstance(error, TimeoutError)
                 if not is_lost and not is_silent:
                     raise
                 if snapshot is not None:
                     if await has_not_crashed_since(snapshot.started_at, self._connect):
-                        raise Outage(f"source database: the session was ended: {error}") from error
+                        raise _ended(error, began) from error
                     raise
                 if is_last or is_silent:
                     if not is_optional:
@@ -228,6 +233,11 @@ class ConnectionPool:
                 reset=_reset_nothing,
             )
         return await self._pool
+
+
+def _ended(error: BaseException, began: float) -> SessionEnded:
+    seconds = time.monotonic() - began
+    return SessionEnded(f"source database: the session was ended: {error}", seconds=seconds)
 
 
 async def _reset_nothing(_: object) -> None:

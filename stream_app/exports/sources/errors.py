@@ -72,6 +72,20 @@ class TableLocked(Retryable):
     code = "table_locked"
 
 
+class SessionEnded(Outage):
+    """The session was ended from outside while an export used it: the server ran on, or told so.
+
+    It can be chance, such as a failover. But a limit outside of the service, such as that of a proxy or of a
+    job that ends long queries, ends each attempt at the same age.
+    """
+
+    code = "session_ended"
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__(f"{message}; the session was {seconds:,.0f} s old")
+        self.seconds = seconds
+
+
 class NoFreeConnection(Retryable):
     """All connections of the process's pool are in use."""
 
@@ -143,6 +157,12 @@ def statement_error(error: Exception, timed_out: bool = False) -> ExporterError:
         case Meaning.BUG:
             log.error("source.statement_failed", sqlstate=error.sqlstate, error=str(error))
     return Retryable(text)
+
+
+def is_ended_session(error: BaseException) -> bool:
+    """Return whether the server has told that it ends the session: it shuts down, or an operator wants it."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, asyncpg.AdminShutdownError) or isinstance(cause, asyncpg.AdminShutdownError)
 
 
 def is_lost_connection(error: BaseException) -> bool:

@@ -89,8 +89,9 @@ async def test_each_reason_to_wait_is_named(api: Harness, monkeypatch: pytest.Mo
             for _ in range(services.settings.user_slots)
         ]
         assert (await reason())[0] == "user_slots"
-        await api.set(job_id, not_before=now + timedelta(minutes=5), attempt=1, error_code="outage")
+        await api.set(job_id, not_before=now + timedelta(minutes=5), attempt=1, error_code="session_ended")
         assert (await reason())[0] == "not_before"
+        assert "The database ended the connection" in (await why(operator, job_id))["error"]["message"]
         with monkeypatch.context() as patched:
             patched.setattr(SourceMonitor, "states", lambda _: {"default": UNAVAILABLE, "main": UNAVAILABLE})
             source = services.datasets["ledger"].source
@@ -101,6 +102,8 @@ async def test_each_reason_to_wait_is_named(api: Harness, monkeypatch: pytest.Mo
         await api.set(job_id, cancel_requested_at=now)
         assert (await reason())[0] == "cancelling"
         assert (await why(operator, running[0]))["reason"] == "running"
+        await api.set(running[0], attempt=4, failures=1)
+        assert "it has begun again 2 times without a failure" in (await why(operator, running[0]))["text"]
         await api.set(running[0], lease_until=now - timedelta(minutes=1), worker="w-9")
         assert "worker w-9 has not renewed its lease" in (await why(operator, running[0]))["text"]
 

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from stream_app.datasets.models import Dataset
 from stream_app.db.engine import connect_to
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.sources.errors import SessionEnded
 from stream_app.exports.sources.session import PINNED, PINNED_ON_LINUX, begin_script
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
@@ -21,7 +22,7 @@ from stream_app.exports.task import ExportProgress
 from stream_app.foreign_parameters import FOREIGN
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
-from streaming_exporter.errors import Outage, Rejected
+from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
 from tests.integration.exports.conftest import task_for
 from tests.poolers import POOLERS, through, through_door
@@ -199,17 +200,24 @@ async def test_a_parameter_that_a_pooler_refuses_is_no_outage(
     assert raised.value.code == "source_misconfigured"
 
 
-async def test_a_server_process_that_is_ended_during_copy_is_an_outage(
-    source: Source, database: asyncpg.Connection
+@pytest.mark.parametrize("by", ["an operator", "a proxy"])
+async def test_a_session_that_is_ended_during_copy_is_an_outage_that_says_so(
+    source: Source, database: asyncpg.Connection, by: str
 ) -> None:
-    """R11: later errors of a lost connection do not hide the reason."""
+    """R11, P3: later errors of a lost connection do not hide the reason, and its age is known."""
 
     async def sink(_: bytes) -> None:
-        await database.execute("SELECT pg_terminate_backend($1)", snapshot.connection.get_server_pid())
+        if by == "an operator":
+            await database.execute("SELECT pg_terminate_backend($1)", snapshot.connection.get_server_pid())
+        else:
+            snapshot.connection._transport.abort()
 
-    with pytest.raises(Outage, match=r"terminating connection|the session was ended"):
+    with pytest.raises(
+        SessionEnded, match=r"the session was ended: .*; the session was [0-9]+ s old"
+    ) as raised:
         async with source.snapshot("exporter terminated") as snapshot:
             await snapshot.copy("SELECT repeat('x', 1000) FROM generate_series(1, 300000)", {}, sink)
+    assert raised.value.code == "session_ended"
 
 
 async def test_the_transaction_ends_with_the_last_row(

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.jobs.schemas import JobView
 from stream_app.datasets.models import Dataset
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.sources.errors import SessionEnded
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
@@ -27,7 +28,7 @@ from stream_app.worker import job_runner as attempts
 from stream_app.worker.job_runner import JobRunner
 from stream_app.worker.maintenance.bucket_cleaner import BucketCleaner
 from stream_app.worker.maintenance.job_rescuer import JobRescuer
-from streaming_exporter.errors import NeedsOperator
+from streaming_exporter.errors import NeedsOperator, Outage
 from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs, completed
 from tests.waiting import at_most
@@ -141,37 +142,56 @@ async def test_an_attempt_does_not_take_over_the_outcome_of_another(jobs: Jobs, 
     assert await jobs.store.seal(new, kept) is True
 
 
-class Refused:
-    """An export that a store refuses."""
+class Failing:
+    """An export whose attempts end with an error."""
 
-    def __init__(self, storage: ObjectStore) -> None:
+    def __init__(self, storage: ObjectStore, error: Exception) -> None:
         self.storage = storage
+        self.error = error
 
     async def run(self, *_: object) -> LifecycleData:
-        raise NeedsOperator(
-            "object store: AccessDenied: internal words", reason="the object store refuses the service"
-        )
+        raise self.error
 
 
-async def test_a_job_shows_that_it_waits_for_an_operator(
+@pytest.mark.parametrize(
+    ("error", "limit", "shown"),
+    [
+        (
+            NeedsOperator(
+                "object store: AccessDenied: internal words", reason="the object store refuses the service"
+            ),
+            (attempts, "OPERATOR_WAIT"),
+            "waits for an operator: the object store refuses the service",
+        ),
+        (
+            SessionEnded("source database: internal words", seconds=1800),
+            (JobRunner, "_retention"),
+            "the session with the source database was ended from outside after 1,800 s, before the last row "
+            "was read; the export begins again",
+        ),
+    ],
+)
+async def test_a_job_shows_what_it_waits_for_or_why_it_begins_again(
     jobs: Jobs,
     storage: ObjectStore,
     rescuer: JobRescuer,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
+    error: Outage,
+    limit: tuple[Any, str],
+    shown: str,
 ) -> None:
-    """P11: the wait costs no attempts, and ends after a day."""
+    """P11, P3: it costs no attempts, and ends after a day or after the retention."""
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
-    runner = JobRunner(jobs.store, cast(Exporter, Refused(storage)), rescuer.emit, rescuer, settings)
+    runner = JobRunner(jobs.store, cast(Exporter, Failing(storage, error)), rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(claim))
     job = await jobs.queries.get(job_id)
     assert job is not None
     assert (job.status, job.failures) == ("pending", 0)
     view = JobView.of(job, datetime.now(UTC))
     assert view.error is not None
-    assert view.error.code == "waits_for_operator"
-    assert view.error.message == "waits for an operator: the object store refuses the service"
+    assert (view.error.code, view.error.message) == (error.code, shown)
 
     async with jobs.engine.begin() as connection:
         await connection.execute(update(ExportJob).where(ExportJob.id == job_id).values(not_before=None))
@@ -180,13 +200,14 @@ async def test_a_job_shows_that_it_waits_for_an_operator(
     assert running is not None
     assert running.error_message is None
 
-    monkeypatch.setattr(attempts, "OPERATOR_WAIT", timedelta(0))
+    monkeypatch.setattr(*limit, timedelta(0))
     await runner.finish(runner.start(again))
     ended = await jobs.queries.get(job_id)
     assert ended is not None
     assert ended.outcome["status"] == "failed"
-    assert ended.outcome["error"]["code"] == "waits_for_operator"
+    assert ended.outcome["error"]["code"] == error.code
     assert "internal words" not in ended.outcome["error"]["message"]
+    assert "operators" in ended.outcome["error"]["message"]
 
 
 async def test_the_bucket_cleaner_holds_no_transaction(
