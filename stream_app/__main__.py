@@ -217,7 +217,7 @@ async def _erase(
             store = JobQueue.of(settings, engine)
             for job_id in jobs:  # the workers publish the outcomes
                 async with store.transaction() as connection:
-                    await store.unheld.cancel(connection, job_id)
+                    await store.unclaimed.cancel(connection, job_id)
         return await eraser.erase_user(user_id, wait_seconds=CANCEL_SECONDS, leave_files=leave_files)
     finally:
         storage.close()

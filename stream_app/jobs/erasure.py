@@ -71,9 +71,9 @@ FORGOTTEN_OUTCOMES = text(
     WHERE outcome IS NOT NULL AND user_id = 'forgotten:' || id
     """
 )
-"""Removes outcomes that are sealed in the rows of erased jobs, and have the data of the user.
+"""Removes outcomes that are stored in the rows of erased jobs, and have the data of the user.
 
-No event can end such a job. Version 0.2.0 could erase a job while its outcome was sealed.
+No event can end such a job. Version 0.2.0 could erase a job while its outcome was stored.
 """
 _FILES = text("DELETE FROM export_files WHERE job_id = ANY(:ids)")
 _PARTS = text("DELETE FROM export_parts WHERE job_id = ANY(:ids)")
@@ -196,7 +196,7 @@ class PersonalDataEraser:
         """Remove a user's files and schedules, and erase the records of the user's jobs.
 
         Files are removed first, so that a later call finishes a call that was interrupted. A job whose
-        outcome is sealed meanwhile, because its file expires, is erased when the outcome is applied.
+        outcome is stored meanwhile, because its file expires, is erased when the outcome is applied.
         Schedules and unsubscriptions are removed last: without them a job could begin or a mail be sent.
 
         Args:
@@ -254,7 +254,7 @@ class PersonalDataEraser:
                 self._report(f"Left at {files}")
 
     async def _empty(self, user_id: str, ids: Collection[UUID], given_up: Container[UUID]) -> set[UUID]:
-        """Erase the records of jobs, except those whose outcome was sealed meanwhile; return which.
+        """Erase the records of jobs, except those whose outcome was stored meanwhile; return which.
 
         The record of a job with a partial delivery is erased only if its files are given up.
         """

@@ -79,7 +79,7 @@ DESTINATION_DELIVERIES = (
 """The transaction that completes a job inserts its delivery to a destination.
 
 It is a trigger because workers of the version before complete jobs too, and do not know destinations. Without
-a sealed outcome the event is applied again after the database was restored: the delivery was made before.
+a stored outcome the event is applied again after the database was restored: the delivery was made before.
 """
 
 
@@ -119,9 +119,9 @@ class ExportJob(Base):
     ``stages`` is what the last heartbeat of an attempt said: ``attempt``, ``phase``, and the busy seconds of
     ``source``, ``render`` and ``upload``.
 
-    These modules write the table: ``submission``, ``admission``, ``queue``, ``unheld_jobs``, ``lost_claims``,
-    ``job_files``, ``partial_deliveries``, ``projector``, ``erasure`` and ``write_check``. ``job_cleaner``
-    deletes old jobs.
+    These modules write the table: ``submission``, ``admission``, ``queue``, ``unclaimed_jobs``,
+    ``lost_claims``, ``job_files``, ``partial_deliveries``, ``projector``, ``erasure`` and ``write_check``.
+    ``job_cleaner`` deletes old jobs.
     """
 
     __tablename__ = "export_jobs"
@@ -231,7 +231,7 @@ for statement in (*CLAIM_GUARD, *DESTINATION_DELIVERIES):
 class ExportFile(Base):
     """One of several files that an attempt has written. A job with a single file has no such row.
 
-    The worker writes the rows before it seals the outcome. Only the rows of the attempt that completed the
+    The worker writes the rows before it stores the outcome. Only the rows of the attempt that completed the
     job count: their ``result``, the key of the manifest, is the job's ``file_path``.
     """
 

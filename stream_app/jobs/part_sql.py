@@ -123,7 +123,7 @@ IS_COMPLETED = text(
 LISTED_KEYS = text(
     "SELECT key FROM export_files WHERE job_id = :job_id AND key = ANY (CAST(:keys AS text[]))"
 )
-"""Which of the keys the list of the job's files has. It is written before the outcome is sealed."""
+"""Which of the keys the list of the job's files has. It is written before the outcome is stored."""
 
 RELEASE = text(
     f"""

@@ -114,33 +114,33 @@ _NEW = (
 # All events are one parameter, a JSON array. They are sorted, so that two statements seldom wait for each
 # other. In a deadlock PostgreSQL cancels one of them, and its batch is handled again.
 #
-# An outcome is sealed before its event is published (docs/decisions/0001). So an event without a seal is read
-# again, after the table was restored to an earlier time. It is applied even if the row has an earlier
-# attempt, or if there is no row, and no notification is sent again. A sealed job is ended by the event of its
-# seal only.
+# An outcome is stored before its event is published (docs/decisions/0001). So an event without a stored
+# outcome is read again, after the table was restored to an earlier time. It is applied even if the row has an
+# earlier attempt, or if there is no row, and no notification is sent again. A job with a stored outcome is
+# ended by the event of this outcome only.
 _APPLY = Statement(
     f"""
     WITH event AS MATERIALIZED (
         SELECT * FROM jsonb_populate_recordset(NULL::export_jobs, CAST(:rows AS jsonb))
     ), held AS MATERIALIZED (
         SELECT * FROM (
-            SELECT job.id, true AS sealed FROM event JOIN export_jobs AS job ON job.id = event.id
+            SELECT job.id, true AS had_stored_outcome FROM event JOIN export_jobs AS job ON job.id = event.id
             WHERE {_SAME_REQUEST} AND job.outcome IS NOT NULL AND job.attempt = event.attempt
                 AND job.outcome ->> 'status' = event.status
                 AND job.outcome ->> 'key' IS NOT DISTINCT FROM event.file_path
                 AND CAST(job.outcome ->> 'completed_at' AS timestamptz)
                     IS NOT DISTINCT FROM event.completed_at
             FOR UPDATE OF job SKIP LOCKED
-        ) AS by_seal
+        ) AS with_outcome
         UNION ALL
         SELECT * FROM (
-            SELECT job.id, false AS sealed FROM event JOIN export_jobs AS job ON job.id = event.id
+            SELECT job.id, false AS had_stored_outcome FROM event JOIN export_jobs AS job ON job.id = event.id
             WHERE {_SAME_REQUEST} AND job.outcome IS NULL AND (
                 job.attempt = event.attempt AND (job.status, event.status) IN ({_STEPS})
                 OR job.attempt < event.attempt AND job.status IN ('pending', 'processing')
             )
             FOR UPDATE OF job
-        ) AS without_seal
+        ) AS without_outcome
     ), changed AS (
         UPDATE export_jobs AS job
         SET status = event.status, attempt = event.attempt, outcome = NULL, lease_until = NULL, {_SET},
@@ -157,7 +157,7 @@ _APPLY = Statement(
             END
         FROM event JOIN held USING (id)
         WHERE job.id = event.id
-        RETURNING held.sealed, {", ".join(f"job.{column.name}" for column in ENDED_COLUMNS)}
+        RETURNING held.had_stored_outcome, {", ".join(f"job.{column.name}" for column in ENDED_COLUMNS)}
     ), restored AS (
         INSERT INTO export_jobs ({", ".join((*_NEW, *_KNOWN))}, admitted_at)
         SELECT {", ".join(f"event.{name}" for name in (*_NEW, *_KNOWN))}, event.created_at FROM event
@@ -179,8 +179,8 @@ async def apply_events(
 
     Only the attempt of the row, or a later one, can end a job, and only along the transition table. So
     repeated events and events of lost attempts change nothing. A job that is not on record, and ended within
-    ``history``, is inserted, so that its request does not run again when it is read again. A sealed row that
-    another transaction holds is skipped: its outcome is published until it is applied.
+    ``history``, is inserted, so that its request does not run again when it is read again. A row with an
+    outcome that another transaction holds is skipped: the outcome is published until it is applied.
 
     Returns:
         The events that changed a row, each with the row.

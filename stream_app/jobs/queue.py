@@ -23,14 +23,14 @@ from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue_sql import (
     CLAIM,
     CLAIM_SETTINGS,
-    FORGET_FILES,
+    DELETE_EARLIER_FILES,
     LOCK_HELD,
     RECORD_FILES,
     RENEW,
-    SEAL,
+    STORE_OUTCOME,
 )
 from stream_app.jobs.states import Status
-from stream_app.jobs.unheld_jobs import UnheldJobs
+from stream_app.jobs.unclaimed_jobs import UnclaimedJobs
 from stream_app.settings import Settings
 from streaming_exporter.events import JobError, LifecycleData
 
@@ -42,11 +42,11 @@ USERS_PER_SLOT = 50
 
 
 class JobQueue:
-    """Claims, renews, releases and seals jobs.
+    """Claims, renews and releases jobs, and stores their outcomes.
 
     Attributes:
         admission: inserts and admits jobs.
-        unheld: ends jobs without an attempt.
+        unclaimed: ends jobs without an attempt.
         is_work_left: whether jobs or parts can wait that the last claim did not take, because a limit of
             slots was reached or they were excluded.
 
@@ -72,7 +72,7 @@ class JobQueue:
         self._claim_after_user = ""
         self._claims = ClaimReader(self._connections)
         self.admission = Admission(self._connections, self._claims, lease=lease, user_slots=user_slots)
-        self.unheld = UnheldJobs(self._connections, lease=lease, max_attempts=max_attempts)
+        self.unclaimed = UnclaimedJobs(self._connections, lease=lease, max_attempts=max_attempts)
 
     @classmethod
     def of(cls, settings: Settings, engine: AsyncEngine, connections: Connections | None = None) -> Self:
@@ -110,7 +110,7 @@ class JobQueue:
         """Claim up to ``limit`` jobs and parts that are pending and due, or whose lease has expired.
 
         The order is: priority, then the user with the fewest slots in use, then age. A job that has used up
-        its attempts is not claimed (see :meth:`.UnheldJobs.seal_exhausted`).
+        its attempts is not claimed (see :meth:`.UnclaimedJobs.end_exhausted`).
 
         Args:
             worker: the worker.
@@ -182,7 +182,7 @@ class JobQueue:
         """Set a claimed job back to ``pending``.
 
         If the job is to be cancelled, it stays ``processing`` with an expired lease, and
-        :meth:`.UnheldJobs.seal_exhausted` cancels it.
+        :meth:`.UnclaimedJobs.end_exhausted` cancels it.
 
         Args:
             claim: the claim.
@@ -219,25 +219,25 @@ class JobQueue:
         async with self.statement() as connection:
             return (await connection.execute(statement)).one_or_none() is not None
 
-    async def seal(self, claim: Claim, outcome: LifecycleData) -> bool:
+    async def store_outcome(self, claim: Claim, outcome: LifecycleData) -> bool:
         """Store the outcome of the job on its row, before the outcome is published.
 
-        A sealed job cannot be claimed. If its event is not published, :meth:`.UnheldJobs.take_unpublished`
-        returns the outcome again.
+        A job with an outcome cannot be claimed. If its event is not published,
+        :meth:`.UnclaimedJobs.take_unpublished` returns the outcome again.
 
         Returns:
             Whether the lease was still held. A repeated call returns the same.
         """
-        sealed = outcome.model_dump(mode="json", exclude_none=True)
+        stored = outcome.model_dump(mode="json", exclude_none=True)
         values = {
             "id": claim.job_id,
             "attempt": claim.attempt,
             "worker": claim.worker,
-            "outcome": to_json(sealed).decode(),
+            "outcome": to_json(stored).decode(),
             "lease": self.lease,
         }
         async with self.statement() as connection:
-            if await SEAL.scalar(connection, values) is not None:
+            if await STORE_OUTCOME.scalar(connection, values) is not None:
                 return True
             # A rescuer can have published it before this repeated call. The whole outcome is
             # compared: an attempt of the same number can have ended the job otherwise, see ObjectStore.key.
@@ -250,7 +250,7 @@ class JobQueue:
             own = and_(
                 ExportJob.id == claim.job_id,
                 ExportJob.attempt == claim.attempt,
-                or_(ExportJob.outcome == sealed, applied),
+                or_(ExportJob.outcome == stored, applied),
             )
             return await connection.scalar(select(ExportJob.id).where(own)) is not None
 
@@ -261,7 +261,7 @@ class JobQueue:
         return await connection.scalar(LOCK_HELD, own) is not None
 
     async def record_files(self, claim: Claim, result: ExportResult) -> None:
-        """Store the list of the several files that an attempt has written, before its outcome is sealed.
+        """Store the list of the several files that an attempt has written, before its outcome is stored.
 
         A repeated call changes nothing. Only the files of the attempt that completes the job count. An
         attempt that has lost its lease stores nothing.
@@ -271,14 +271,14 @@ class JobQueue:
         async with self.transaction() as connection:
             if not await self.lock_held(connection, claim):
                 return
-            await connection.execute(FORGET_FILES, which)
+            await connection.execute(DELETE_EARLIER_FILES, which)
             values = which | {"result": result.key, "bucket": result.bucket, "files": files}
             await connection.execute(RECORD_FILES, values)
 
     async def completed_attempt(self, job_id: UUID) -> int | None:
         """Return the first attempt whose files a completed job needs; ``None`` if the job is not completed.
 
-        The job can be completed by an outcome that is only sealed. Its files are those of the attempt that
+        The job can be completed by an outcome that is only stored. Its files are those of the attempt that
         completed it, and also those of all earlier ones if their parts were kept or can have been kept.
         """
         completed = or_(

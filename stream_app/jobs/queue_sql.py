@@ -199,7 +199,7 @@ Rows are taken until they have ``:bytes`` as text; the row that reaches it is th
 
 # The early cancellations are read first, and jobs only if there are some. Without statistics the planner
 # takes them for thousands, and would read all jobs, with a probe of the whole list for each of them.
-COME = Statement(
+CANCELLED_EARLY = Statement(
     """
     WITH early AS MATERIALIZED (
         SELECT job_id FROM early_cancellations WHERE job_id = ANY (CAST(:ids AS uuid[]))
@@ -413,7 +413,7 @@ RELEASE_UNREADABLE = text(
 )
 """Releases jobs that the worker cannot read, with a growing delay. A job that waited too long has failed."""
 
-SEAL = Statement(
+STORE_OUTCOME = Statement(
     """
     UPDATE export_jobs AS job SET outcome = CAST(:outcome AS jsonb), lease_until = now() + :lease
     WHERE job.id = :id AND job.attempt = :attempt AND job.worker = :worker
@@ -432,7 +432,9 @@ LOCK_HELD = text(
 )
 """Locks a job if the claim still holds it."""
 
-FORGET_FILES = text("DELETE FROM export_files WHERE job_id = CAST(:id AS uuid) AND attempt < :attempt")
+DELETE_EARLIER_FILES = text(
+    "DELETE FROM export_files WHERE job_id = CAST(:id AS uuid) AND attempt < :attempt"
+)
 """Removes the lists of the files of earlier attempts."""
 
 RECORD_FILES = text(

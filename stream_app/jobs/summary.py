@@ -16,11 +16,11 @@ SECONDS = "seconds"
 class EndedJob:
     """The columns of a job's row after its outcome was applied.
 
-    ``sealed`` is False if the outcome was applied once before, and the state database was then restored to an
-    earlier time. In that case the notifications were already sent.
+    ``had_stored_outcome`` is False if the outcome was applied once before, and the state database was then
+    restored to an earlier time. In that case the notifications were already sent.
     """
 
-    sealed: bool
+    had_stored_outcome: bool
     id: UUID
     source: str | None
     schedule_id: UUID | None
@@ -38,7 +38,9 @@ class EndedJob:
 
 
 ENDED_COLUMNS = tuple(
-    ExportJob.__table__.columns[field.name] for field in fields(EndedJob) if field.name != "sealed"
+    ExportJob.__table__.columns[field.name]
+    for field in fields(EndedJob)
+    if field.name != "had_stored_outcome"
 )
 """The columns of the table that :class:`EndedJob` has."""
 

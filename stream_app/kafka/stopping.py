@@ -66,7 +66,7 @@ class DrainedApp(faust.App):
             async with asyncio.timeout_at(self._close_by - CLIENTS_SECONDS):
                 await super()._producer_flush(logger)
         except TimeoutError:
-            # Outcomes are sealed in the state database: another worker publishes them.
+            # Outcomes are stored in the state database: another worker publishes them.
             log.warning("flush.abandoned", seconds=CLOSE_SECONDS - CLIENTS_SECONDS)
 
     async def _stop_children(self) -> None:

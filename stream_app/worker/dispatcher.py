@@ -119,7 +119,7 @@ class Dispatcher:
     def slots_in_use(self) -> int:
         """How many slots are in use: those of running exports, and of ended ones beyond ``WORKER_SLOTS``.
 
-        An attempt whose export has ended only seals and publishes its outcome, so another export can begin.
+        An attempt whose export has ended only stores and publishes its outcome, so another export can begin.
         While that is not possible, no more exports begin than there are slots.
         """
         attempts = self._tasks.values()

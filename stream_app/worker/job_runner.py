@@ -63,17 +63,18 @@ class JobRunner:
         return Attempt(claim, progress, export, report, slot=slot)
 
     async def finish(self, attempt: Attempt) -> None:
-        """Wait for the export, then seal and publish its outcome, or release the job."""
+        """Wait for the export, then store and publish its outcome, or release the job."""
         claim = attempt.claim
         try:
             await asyncio.wait({attempt.export})
             if attempt.stop is not StopReason.LEASE_LOST:
-                # Wait before the job is sealed or released: afterwards other workers can publish its events.
+                # Wait before the outcome is stored or the job is released: afterwards other workers can
+                # publish its events.
                 await asyncio.wait({attempt.report})
             outcome = await self._decide(attempt)
             if outcome is None:
                 return
-            if await retry_until_possible(self.store.seal, claim, outcome):
+            if await retry_until_possible(self.store.store_outcome, claim, outcome):
                 tracing.current_span().set_attributes(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
                     metrics.observe_export(outcome, attempt.began)
@@ -84,7 +85,7 @@ class JobRunner:
                 metrics.LEASES_LOST.inc()
                 await self.rescuer.discard(outcome)
         except Retryable as error:
-            # A rescuer publishes a sealed outcome later. The lease of a job without one expires.
+            # A rescuer publishes a stored outcome later. The lease of a job without one expires.
             log.warning("attempt.interrupted", error=str(error))
         except Exception:
             log.exception("attempt.crashed")
@@ -103,7 +104,7 @@ class JobRunner:
             log.warning("progress.publish_failed", **attempt.claim.log_fields, error=str(error))
 
     async def release(self, claim: Claim, *, delay: timedelta) -> None:
-        """Release a job without counting a failure, unless it was sealed or lost in the meantime.
+        """Release a job without counting a failure, unless it has ended or was lost in the meantime.
 
         There is only one try, because the worker is about to end.
         """
@@ -146,7 +147,7 @@ class JobRunner:
             result = await self.exporter.run(task, progress)
         if result.files:
             try:
-                # Before the outcome is sealed: from then on the files can be asked for.
+                # Before the outcome is stored: from then on the files can be asked for.
                 await retry_until_possible(self.store.record_files, claim, result)
             except BaseException:
                 await self.rescuer.remove_result(claim.job_id, result.key)

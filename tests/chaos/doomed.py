@@ -30,7 +30,7 @@ from stream_app.jobs.admission import Admission
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import OUTCOMES
-from stream_app.jobs.unheld_jobs import UnheldJobs
+from stream_app.jobs.unclaimed_jobs import UnclaimedJobs
 from stream_app.kafka.event_producer import EventProducer
 from stream_app.kafka.transport import App
 from stream_app.notifications.mail.client import MailClient
@@ -178,16 +178,16 @@ POINTS: dict[str, Point] = {
     "part unfinished": Point(PartStore, "complete", _first, after=False),
     "part completed": Point(PartStore, "complete", _first),
     "listed": Point(JobQueue, "record_files", _first),
-    "unsealed": Point(JobQueue, "seal", _first, after=False),
-    "sealed": Point(JobQueue, "seal", _first),
+    "unsealed": Point(JobQueue, "store_outcome", _first, after=False),
+    "sealed": Point(JobQueue, "store_outcome", _first),
     "published": Point(JobRescuer, "publish", _first),
     # Its end: before and after the record is changed, and before the outcome is published.
     "unapplied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES), after=False),
     "applied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES)),
     "unsaid": Point(EventProducer, "publish_all", _event(*OUTCOMES), after=False),
     # Tasks that other workers do for a job.
-    "exhausted": Point(UnheldJobs, "seal_exhausted", _found),
-    "expiring": Point(UnheldJobs, "seal_expired", _found),
+    "exhausted": Point(UnclaimedJobs, "end_exhausted", _found),
+    "expiring": Point(UnclaimedJobs, "expire_files", _found),
 }
 
 OTHER_WAYS: dict[str, Point] = {

@@ -97,7 +97,7 @@ async def test_the_working_role_takes_a_job_through_its_life(deployment: Deploym
         await requests.handle(request(early), request(wanted))
         (claim,) = await jobs.store.claim("w", 10)
         assert claim.job_id == wanted
-        assert await jobs.store.seal(claim, completed(claim))
+        assert await jobs.store.store_outcome(claim, completed(claim))
         assert await jobs.apply(completed(claim))
         assert await jobs.status(wanted) == "completed"
         await deployment.run(

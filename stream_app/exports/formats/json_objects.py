@@ -30,7 +30,7 @@ LONG_ROW = 2**20
 """A shorter row is never too long as JSON, because an escape has at most six bytes."""
 
 _TAB, _LINE_FEED, _BACKSLASH, _QUOTE = b"\t", b"\n", b"\\", b'"'
-_MEANWHILE = b"\0"
+_PLACEHOLDER = b"\0"
 """Stands for an escaped backslash while other escapes are replaced. No text of PostgreSQL has it."""
 
 _BOOLEANS = {b"t": b"true", b"f": b"false", NULL: b"null"}
@@ -239,7 +239,7 @@ def _changed(text: bytes, form: Form, *, has_control: bool) -> tuple[bytes, bool
 def _escaped(text: bytes, *, has_backslash: bool, has_control: bool) -> bytes:
     """Escape what JSON escapes and COPY does not, and a vertical tab, which COPY writes in another way."""
     if has_backslash and rb"\v" in text:
-        text = text.replace(rb"\\", _MEANWHILE).replace(rb"\v", rb"\u000b").replace(_MEANWHILE, rb"\\")
+        text = text.replace(rb"\\", _PLACEHOLDER).replace(rb"\v", rb"\u000b").replace(_PLACEHOLDER, rb"\\")
     if _QUOTE in text:
         text = text.replace(_QUOTE, rb"\"")
     if has_control:
@@ -251,7 +251,7 @@ def _unescaped(field: bytes) -> bytes:
     """Remove COPY's escapes from JSON. A line break or a tab is between tokens and becomes a space."""
     if field == NULL:
         return b"null"
-    field = field.replace(rb"\\", _MEANWHILE)
+    field = field.replace(rb"\\", _PLACEHOLDER)
     if _BACKSLASH in field:
         field = field.replace(rb"\n", b" ").replace(rb"\r", b" ").replace(rb"\t", b" ")
-    return field.replace(_MEANWHILE, _BACKSLASH)
+    return field.replace(_PLACEHOLDER, _BACKSLASH)

@@ -43,7 +43,7 @@ class TableBeingChanged(Retryable):
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedTable:
     """A description that was read from ``source``, and until when it is used."""
 
     until: float
@@ -61,7 +61,7 @@ class Catalog:
         """
         self._sources = sources
         self._seconds = seconds
-        self._known: dict[str, _Known] = {}
+        self._cached: dict[str, _CachedTable] = {}
         self._reading: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def table(self, dataset: Dataset) -> SourceTable:
@@ -71,7 +71,7 @@ class Catalog:
             Rejected: the table, or a column that the dataset names, does not exist.
             Retryable: the source database cannot be reached.
         """
-        known = self._known_of(dataset)
+        known = self._cached_of(dataset)
         if known is not None and known.until > time.monotonic():
             return known.table
         return await self._read(dataset, known)
@@ -94,7 +94,7 @@ class Catalog:
 
         Cached descriptions are read again together.
         """
-        known = [self._known_of(dataset) for dataset in datasets]
+        known = [self._cached_of(dataset) for dataset in datasets]
         tables = [await self.table(dataset) for dataset in datasets]
         try:
             return await work(tables)
@@ -112,14 +112,14 @@ class Catalog:
         except TableChanged as error:
             raise _final(error) from error
 
-    def _known_of(self, dataset: Dataset) -> _Known | None:
+    def _cached_of(self, dataset: Dataset) -> _CachedTable | None:
         """Return what is known, unless the datasets file has changed the dataset or its source since."""
-        known = self._known.get(dataset.name)
+        known = self._cached.get(dataset.name)
         if known is None or known.source is not self._sources.source_for(dataset):
             return None
         return known if known.table.dataset is dataset or known.table.dataset == dataset else None
 
-    async def _read(self, dataset: Dataset, known: _Known | None) -> SourceTable:
+    async def _read(self, dataset: Dataset, known: _CachedTable | None) -> SourceTable:
         """Read the description, unless another task has read it since ``known``.
 
         The time limit includes the wait for that task: each of many callers waits for one answer at most.
@@ -127,12 +127,12 @@ class Catalog:
         source = self._sources.source_for(dataset)
         try:
             async with asyncio.timeout(self._seconds), self._reading[dataset.name]:
-                newest = self._known_of(dataset)
+                newest = self._cached_of(dataset)
                 if newest is not None and newest is not known:
                     return newest.table
                 source = self._sources.source_for(dataset)
                 table = await read_description(source, dataset)
-                self._known[dataset.name] = _Known(time.monotonic() + CACHE_SECONDS, source, table)
+                self._cached[dataset.name] = _CachedTable(time.monotonic() + CACHE_SECONDS, source, table)
                 return table
         except TimeoutError as error:
             raise Outage(f"source database {source.name}: no answer within {self._seconds} s") from error

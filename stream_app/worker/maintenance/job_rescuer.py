@@ -1,4 +1,4 @@
-"""Rescues jobs of dead workers: publishes sealed outcomes, ends abandoned jobs, expires files."""
+"""Rescues jobs of dead workers: publishes stored outcomes, ends abandoned jobs, expires files."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class JobRescuer:
         """Publish an outcome. The file of an expired job is removed first.
 
         Raises:
-            Retryable: Kafka or the object store is away; the sealed outcome is published again after a lease.
+            Retryable: Kafka or the object store is away; the stored outcome is published again after a lease.
         """
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
@@ -70,20 +70,20 @@ class JobRescuer:
 
         Steps that need the object store come last. They stop at its first outage, when each call takes long.
         """
-        unpublished = await self.store.unheld.take_unpublished()
+        unpublished = await self.store.unclaimed.take_unpublished()
         for outcome in unpublished:
             if outcome.status != Status.EXPIRED:
                 await self._try_to_publish(outcome)
-        exhausted = await self.store.unheld.seal_exhausted()
-        for outcome in (*exhausted, *await self.store.unheld.apply_early_cancellations()):
+        exhausted = await self.store.unclaimed.end_exhausted()
+        for outcome in (*exhausted, *await self.store.unclaimed.apply_early_cancellations()):
             await self._try_to_publish(outcome)
-        await self.store.unheld.delete_old_cancellations()
+        await self.store.unclaimed.delete_old_cancellations()
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
         JITTER.shuffle(expired)  # so that a file that the store refuses to remove is not always the first
         if await self._expire(expired):
-            await self._expire(await self.store.unheld.seal_expired())
+            await self._expire(await self.store.unclaimed.expire_files())
 
     async def _expire(self, outcomes: Iterable[LifecycleData]) -> bool:
         """Remove files and publish their outcomes. Return False at the first outage."""

@@ -49,7 +49,7 @@ async def test_the_server_ends_every_transaction_of_a_frozen_process(
 
     async def stand_still() -> None:
         async with jobs.store.transaction() as connection:
-            assert await jobs.store.unheld.cancel(connection, job_id) is not None
+            assert await jobs.store.unclaimed.cancel(connection, job_id) is not None
             session = {"pid": driver_connection(connection).get_server_pid()}
 
             async def is_ended() -> bool:
@@ -110,7 +110,7 @@ async def test_a_failure_leaves_a_connection_that_works_and_nothing_behind(jobs:
 
     async def fail() -> None:
         async with jobs.store.transaction() as connection:
-            await jobs.store.unheld.cancel(connection, job_id)
+            await jobs.store.unclaimed.cancel(connection, job_id)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -163,7 +163,7 @@ async def test_a_locked_row_blocks_neither_admissions_nor_cancellations(
         assert set(ids(await jobs.store.claim("w", 100))) == set(fresh)
         assert requests.put_back_ids == [uncommitted], "the one that has no record yet"
         await holder.rollback()
-    (outcome,) = await jobs.store.unheld.apply_early_cancellations()
+    (outcome,) = await jobs.store.unclaimed.apply_early_cancellations()
     assert (outcome.job_id, outcome.status) == (running, "cancelled")
     await requests.handle(request(uncommitted))
     assert ids(await jobs.store.claim("w", 100)) == [uncommitted]
@@ -176,13 +176,13 @@ async def test_a_locked_row_blocks_no_other_outcome(jobs: Jobs) -> None:
     held, other = await jobs.admit("held"), await jobs.admit("other")
     claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 2)}
     for claim in claims.values():
-        await jobs.store.seal(claim, completed(claim))
+        await jobs.store.store_outcome(claim, completed(claim))
     async with jobs.engine.connect() as holder:
         await holder.execute(text("SELECT FROM export_jobs WHERE id = :id FOR UPDATE"), {"id": held})
         assert not await jobs.apply(completed(claims[held]))
         assert await jobs.apply(completed(claims[other]))
     await jobs.expire_leases()
-    (outcome,) = await jobs.store.unheld.take_unpublished()
+    (outcome,) = await jobs.store.unclaimed.take_unpublished()
     assert outcome == completed(claims[held])
     assert await jobs.apply(outcome)
 

@@ -65,7 +65,7 @@ async def test_a_job_is_claimed_as_by_a_claim(jobs: Jobs) -> None:
     same = row._mapping.keys() - own
     assert {name: row._mapping[name] for name in same} == {name: usual_row._mapping[name] for name in same}
     assert row.lease_until - row.started_at == usual_row.lease_until - usual_row.started_at == LEASE
-    assert await jobs.store.seal(claim, completed(claim))
+    assert await jobs.store.store_outcome(claim, completed(claim))
 
 
 async def _one_waits(jobs: Jobs) -> None:

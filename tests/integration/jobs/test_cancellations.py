@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.jobs.models import EarlyCancellation
-from stream_app.jobs.queue_sql import COME
+from stream_app.jobs.queue_sql import CANCELLED_EARLY
 from streaming_exporter.events import cancel_event
 from tests.integration.jobs.jobs import TRACE, Jobs, Requests, request
 
@@ -94,7 +94,7 @@ async def test_a_cancellation_takes_effect_if_its_request_comes_while_it_commits
 ) -> None:
     job_id = uuid4()
     async with jobs.store.transaction() as connection:
-        assert await jobs.store.unheld.cancel(connection, job_id) is None
+        assert await jobs.store.unclaimed.cancel(connection, job_id) is None
         await requests.handle(request(job_id))
         assert requests.kinds(job_id) == ["accepted"]
     await requests.handle(cancel_event(job_id, source="/t"))
@@ -127,18 +127,18 @@ async def test_a_rescuer_applies_early_cancellations_that_are_left(jobs: Jobs) -
     job_id, unknown = uuid4(), uuid4()
     await jobs.cancel(unknown)
     async with jobs.store.transaction() as connection:
-        await jobs.store.unheld.cancel(connection, job_id)
+        await jobs.store.unclaimed.cancel(connection, job_id)
         await jobs.admit_again(job_id)
-    assert await jobs.store.unheld.apply_early_cancellations([unknown]) == []
-    (outcome,) = await jobs.store.unheld.apply_early_cancellations()
+    assert await jobs.store.unclaimed.apply_early_cancellations([unknown]) == []
+    (outcome,) = await jobs.store.unclaimed.apply_early_cancellations()
     assert (outcome.job_id, outcome.status, outcome.traceparent) == (job_id, "cancelled", TRACE)
-    assert await jobs.store.unheld.apply_early_cancellations() == []
+    assert await jobs.store.unclaimed.apply_early_cancellations() == []
     assert await early(jobs) == 1
 
 
 async def pages_of_the_look_for_cancellations(engine: AsyncEngine, ids: list[UUID]) -> int:
     async with engine.connect() as connection:
-        explain = text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {COME.text}")
+        explain = text(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {CANCELLED_EARLY.text}")
         plan = (await connection.execute(explain, {"ids": ids})).scalar_one()[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
@@ -177,7 +177,7 @@ async def test_a_cancellation_without_a_job_is_deleted_after_a_week(jobs: Jobs) 
                 .where(EarlyCancellation.job_id == job_id)
                 .values(requested_at=func.now() - age)
             )
-    await jobs.store.unheld.delete_old_cancellations()
+    await jobs.store.unclaimed.delete_old_cancellations()
     async with jobs.engine.connect() as connection:
         assert (await connection.scalars(select(EarlyCancellation.job_id))).all() == [young]
 
@@ -191,7 +191,7 @@ async def test_a_job_that_is_released_while_its_cancellation_is_recorded_is_canc
     assert await jobs.cancel(job_id) is None
     assert await jobs.store.release(claim, failed=failed) is True
     assert await jobs.store.claim("w", 1) == []
-    (outcome,) = await jobs.store.unheld.seal_exhausted()
+    (outcome,) = await jobs.store.unclaimed.end_exhausted()
     assert outcome.status == "cancelled"
     assert await jobs.apply(outcome)
     assert await jobs.status(job_id) == "cancelled"
@@ -203,5 +203,5 @@ async def test_outcomes_that_are_published_again_keep_their_trace(jobs: Jobs, re
     assert requests.kinds(job_id) == ["accepted", "failed"]
     assert [event.traceparent for event in requests.published] == [TRACE, TRACE]
     await jobs.expire_leases()
-    (outcome,) = await jobs.store.unheld.take_unpublished()
+    (outcome,) = await jobs.store.unclaimed.take_unpublished()
     assert outcome.traceparent == TRACE

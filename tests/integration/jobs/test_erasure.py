@@ -187,7 +187,7 @@ async def test_a_job_that_is_sealed_during_an_erasure_is_erased_after_its_end(
     sealed: list[LifecycleData] = []
 
     async def seal(key: str) -> None:
-        sealed.extend(await store.unheld.seal_expired())
+        sealed.extend(await store.unclaimed.expire_files())
 
     with pytest.raises(Rejected, match="1 jobs of this user have not ended"):
         await PersonalDataEraser(engine, seal).erase_user(ADA)

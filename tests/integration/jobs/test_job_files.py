@@ -115,9 +115,9 @@ async def test_the_files_of_the_attempt_that_completed_the_job_are_listed(
     await jobs.store.record_files(second, kept)  # the answer to the first call was lost
     # The first worker was only slow: what it writes now is of no attempt that counts.
     await jobs.store.record_files(first, lost)
-    assert not await jobs.store.seal(first, outcome(first, lost))
+    assert not await jobs.store.store_outcome(first, outcome(first, lost))
     ended = outcome(second, kept)
-    assert await jobs.store.seal(second, ended)
+    assert await jobs.store.store_outcome(second, ended)
     assert await jobs.apply(ended)
     assert await listed(jobs, second.job_id) == ["f-1.csv", "f-2.csv"]
     job = await jobs.queries.get(second.job_id)

@@ -152,12 +152,12 @@ class Life(RuleBasedStateMachine):
     @rule()
     def tend(self) -> None:
         for step in (
-            self.store.unheld.take_unpublished,
-            self.store.unheld.seal_exhausted,
-            self.store.unheld.seal_expired,
+            self.store.unclaimed.take_unpublished,
+            self.store.unclaimed.end_exhausted,
+            self.store.unclaimed.expire_files,
         ):
             self._publish(self.run(step()))
-        self._publish(self.run(self.store.unheld.apply_early_cancellations()))
+        self._publish(self.run(self.store.unclaimed.apply_early_cancellations()))
 
     # --- the projector ---------------------------------------------------------------
 
@@ -268,9 +268,9 @@ class Life(RuleBasedStateMachine):
 
     def _seal(self, claim: Claim, row: Row[Any], outcome: LifecycleData) -> None:
         """Seal a new outcome, twice: each ends at another time, or it would be taken for an earlier one."""
-        sealed = self.run(self.store.seal(claim, outcome))
+        sealed = self.run(self.store.store_outcome(claim, outcome))
         assert sealed == self._holds(claim, row)
-        assert self.run(self.store.seal(claim, outcome)) == sealed
+        assert self.run(self.store.store_outcome(claim, outcome)) == sealed
         if sealed:
             self._publish([outcome])
 

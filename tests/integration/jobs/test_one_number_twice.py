@@ -110,7 +110,7 @@ async def test_the_old_attempt_removes_only_its_own_file(
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
     assert lost.key != kept.key
-    assert await jobs.store.seal(new, kept)
+    assert await jobs.store.store_outcome(new, kept)
     if applied:
         assert await jobs.apply(kept)
     runner = JobRunner(jobs.store, cast(Exporter, Written(storage, lost)), rescuer.emit, rescuer, settings)
@@ -128,18 +128,18 @@ async def test_the_old_attempt_does_not_affect_a_running_one(
     runner = JobRunner(jobs.store, cast(Exporter, Written(storage, lost)), rescuer.emit, rescuer, settings)
     await runner.finish(runner.start(old))
     assert storage.exists(str(kept.key))
-    assert await jobs.store.seal(new, kept)
+    assert await jobs.store.store_outcome(new, kept)
 
 
 async def test_an_attempt_does_not_take_over_the_outcome_of_another(jobs: Jobs, storage: ObjectStore) -> None:
     """R4: the whole outcome is compared, not only the status."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
-    await jobs.store.seal(new, kept)
-    assert await jobs.store.seal(old, lost) is False
+    await jobs.store.store_outcome(new, kept)
+    assert await jobs.store.store_outcome(old, lost) is False
     await jobs.apply(kept)
-    assert await jobs.store.seal(old, lost) is False
-    assert await jobs.store.seal(new, kept) is True
+    assert await jobs.store.store_outcome(old, lost) is False
+    assert await jobs.store.store_outcome(new, kept) is True
 
 
 class Failing:

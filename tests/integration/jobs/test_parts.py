@@ -203,7 +203,7 @@ async def test_parts_of_a_job_that_ended_stop_and_are_deleted(
     running = await claim_one(jobs)
     await parts.delete_of_ended()
     assert (await parts.renew("w", progress(running)))[0] == {running.key}
-    await jobs.store.seal(claim, completed(claim))
+    await jobs.store.store_outcome(claim, completed(claim))
     assert await parts.renew("w", progress(running)) == (set(), set())
     assert await jobs.store.claim("w", 4) == []
     await parts.delete_of_ended()

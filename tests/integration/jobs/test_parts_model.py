@@ -95,7 +95,7 @@ class Life(RuleBasedStateMachine):
         if state.parts and state.completed == state.parts and self._is_held(claim):
             results = self.run(self.parts.results(claim.job_id, attempt))
             assert [result["number"] for result in results] == list(range(1, PARTS + 1))
-            assert self.run(self.jobs.store.seal(claim, completed(claim)))
+            assert self.run(self.jobs.store.store_outcome(claim, completed(claim)))
 
     @rule()
     def lose_jobs(self) -> None:
@@ -204,7 +204,7 @@ class Life(RuleBasedStateMachine):
                 self._begin_parts_if_none(claim)
                 self._end(claim)
             self.lose_parts()
-            self.run(self.jobs.store.unheld.seal_exhausted())
+            self.run(self.jobs.store.unclaimed.end_exhausted())
         for job_id, job in self._jobs().items():
             stuck = [
                 key

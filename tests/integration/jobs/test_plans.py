@@ -160,7 +160,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
 
     async def end_one() -> None:
         (claim,) = await store.claim("w", 1)
-        await store.seal(claim, completed(claim))
+        await store.store_outcome(claim, completed(claim))
         assert await jobs.apply(completed(claim))
         assert await store.completed_attempt(claim.job_id) == claim.attempt
         async with store.transaction() as connection:
@@ -184,12 +184,12 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "claim, seal, apply, plan deliveries": end_one,
         "claim, renew, release": hand_one_back,
         "admit, cancel": cancel,
-        "unpublished": store.unheld.take_unpublished,
+        "unpublished": store.unclaimed.take_unpublished,
         "unadmitted": store.admission.take_unadmitted,
-        "exhausted": store.unheld.seal_exhausted,
-        "expired": store.unheld.seal_expired,
-        "early cancellations": store.unheld.apply_early_cancellations,
-        "old cancellations": store.unheld.delete_old_cancellations,
+        "exhausted": store.unclaimed.end_exhausted,
+        "expired": store.unclaimed.expire_files,
+        "early cancellations": store.unclaimed.apply_early_cancellations,
+        "old cancellations": store.unclaimed.delete_old_cancellations,
         "sweep": owners,
         "prune": JobCleaner(store, timedelta(days=41)).clean,
     }

@@ -80,9 +80,9 @@ async def test_only_the_holder_of_the_lease_can_finish(jobs: Jobs) -> None:
     await jobs.expire_leases()
     (held,) = await jobs.store.claim("w2", 1)
     assert held.attempt == lost.attempt + 1
-    assert await jobs.store.seal(lost, completed(lost)) is False
+    assert await jobs.store.store_outcome(lost, completed(lost)) is False
     assert await jobs.apply(completed(lost)) is False
-    assert await jobs.store.seal(held, completed(held)) is True
+    assert await jobs.store.store_outcome(held, completed(held)) is True
     assert await jobs.apply(completed(held)) is True
     assert await jobs.status(job_id) == "completed"
 
@@ -99,12 +99,12 @@ async def test_events_are_applied_once_and_replays_change_nothing(jobs: Jobs) ->
 async def test_a_sealed_job_is_not_claimed_but_published_again(jobs: Jobs) -> None:
     await jobs.admit()
     (claim,) = await jobs.store.claim("w1", 1)
-    await jobs.store.seal(claim, completed(claim))
-    assert await jobs.store.unheld.take_unpublished() == []
+    await jobs.store.store_outcome(claim, completed(claim))
+    assert await jobs.store.unclaimed.take_unpublished() == []
     await jobs.expire_leases()
     assert await jobs.store.claim("w2", 1) == []
-    assert await jobs.store.unheld.take_unpublished() == [completed(claim)]
-    assert await jobs.store.unheld.take_unpublished() == []
+    assert await jobs.store.unclaimed.take_unpublished() == [completed(claim)]
+    assert await jobs.store.unclaimed.take_unpublished() == []
 
 
 async def test_renewing_keeps_the_lease_and_returns_cancelled_and_lost_jobs(jobs: Jobs) -> None:
@@ -194,7 +194,7 @@ async def test_a_job_whose_workers_die_fails(jobs: Jobs) -> None:
         assert len(await jobs.store.claim("w", 1)) == 1
         await jobs.expire_leases()
     assert await jobs.store.claim("w", 1) == []
-    (outcome,) = await jobs.store.unheld.seal_exhausted()
+    (outcome,) = await jobs.store.unclaimed.end_exhausted()
     assert outcome.error is not None
     assert outcome.error.code == "worker_lost"
     assert await jobs.apply(outcome)
@@ -217,7 +217,7 @@ async def test_an_abandoned_job_with_a_cancellation_is_cancelled(jobs: Jobs) -> 
     assert await jobs.cancel(job_id) is None
     await jobs.expire_leases()
     assert await jobs.store.claim("w", 1) == []
-    (outcome,) = await jobs.store.unheld.seal_exhausted()
+    (outcome,) = await jobs.store.unclaimed.end_exhausted()
     assert await jobs.apply(outcome)
     assert await jobs.status(job_id) == "cancelled"
 
@@ -227,11 +227,11 @@ async def test_the_file_of_a_completed_job_expires_in_time_or_when_it_is_cancell
     (claim,) = await jobs.store.claim("w", 1)
     later = datetime.now(UTC) + timedelta(days=7)
     assert await jobs.apply(completed(claim).model_copy(update={"expires_at": later}))
-    assert await jobs.store.unheld.seal_expired() == []
+    assert await jobs.store.unclaimed.expire_files() == []
     assert await jobs.cancel(job_id) is None
-    (outcome,) = await jobs.store.unheld.seal_expired()
+    (outcome,) = await jobs.store.unclaimed.expire_files()
     assert (outcome.status, outcome.key) == ("expired", "k")
-    assert await jobs.store.unheld.seal_expired() == []
+    assert await jobs.store.unclaimed.expire_files() == []
     assert await jobs.apply(outcome)
     assert await jobs.status(job_id) == "expired"
 
@@ -242,16 +242,16 @@ async def test_a_sealed_job_takes_no_slot_of_its_user(engine: AsyncEngine) -> No
     waiting = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     assert await jobs.store.claim("w", 1) == []
-    await jobs.store.seal(claim, completed(claim))
+    await jobs.store.store_outcome(claim, completed(claim))
     assert ids(await jobs.store.claim("w", 1)) == [waiting]
 
 
 async def test_sealing_twice_is_sealing_once(jobs: Jobs) -> None:
     await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
-    assert await jobs.store.seal(claim, completed(claim)) is True
-    assert await jobs.store.seal(claim, completed(claim)) is True
-    assert await jobs.store.seal(claim, claim.lifecycle(Status.FAILED)) is False
+    assert await jobs.store.store_outcome(claim, completed(claim)) is True
+    assert await jobs.store.store_outcome(claim, completed(claim)) is True
+    assert await jobs.store.store_outcome(claim, claim.lifecycle(Status.FAILED)) is False
 
 
 async def test_a_cancellation_of_a_sealed_job_lets_its_file_expire(jobs: Jobs) -> None:
@@ -259,10 +259,10 @@ async def test_a_cancellation_of_a_sealed_job_lets_its_file_expire(jobs: Jobs) -
     (claim,) = await jobs.store.claim("w", 1)
     later = datetime.now(UTC) + timedelta(days=7)
     outcome = completed(claim).model_copy(update={"expires_at": later})
-    await jobs.store.seal(claim, outcome)
+    await jobs.store.store_outcome(claim, outcome)
     assert await jobs.cancel(job_id) is None
     assert await jobs.apply(outcome)
-    assert [item.job_id for item in await jobs.store.unheld.seal_expired()] == [job_id]
+    assert [item.job_id for item in await jobs.store.unclaimed.expire_files()] == [job_id]
 
 
 async def test_a_cancellation_before_admission_cancels_a_job_that_the_api_recorded(jobs: Jobs) -> None:
@@ -279,7 +279,7 @@ async def test_a_limit_of_locked_rows_holds_whatever_plan_postgresql_chooses(eng
     for _ in range(4):
         await jobs.admit()
     for claim in await jobs.store.claim("w", 4):
-        await jobs.store.seal(claim, completed(claim))
+        await jobs.store.store_outcome(claim, completed(claim))
     await jobs.expire_leases()
     async with engine.begin() as connection:
         await connection.execute(
@@ -291,5 +291,5 @@ async def test_a_limit_of_locked_rows_holds_whatever_plan_postgresql_chooses(eng
             )
         )
     await engine.dispose()
-    assert len(await jobs.store.unheld.take_unpublished(limit=1)) == 1
-    assert len(await jobs.store.unheld.take_unpublished(limit=2)) == 2
+    assert len(await jobs.store.unclaimed.take_unpublished(limit=1)) == 1
+    assert len(await jobs.store.unclaimed.take_unpublished(limit=2)) == 2

@@ -80,7 +80,7 @@ class Past:
                 outcome = ended(
                     claim, self.chance.choice([Status.COMPLETED, Status.COMPLETED, Status.FAILED])
                 )
-                await self.jobs.store.seal(claim, outcome)
+                await self.jobs.store.store_outcome(claim, outcome)
                 event = lifecycle_event(EVENT_OF[Status(outcome.status)], outcome)
                 self.outcomes.append(event)
                 await project(self.jobs, event)
@@ -125,7 +125,7 @@ async def test_without_a_replay_each_recipient_gets_one_delivery(jobs: Jobs) -> 
     await jobs.admit(recipients=["a@example.com"])
     (claim,) = await jobs.store.claim("w", 1)
     outcome = ended(claim, Status.COMPLETED)
-    await jobs.store.seal(claim, outcome)
+    await jobs.store.store_outcome(claim, outcome)
     event = lifecycle_event(EventType.COMPLETED, outcome)
     await project(jobs, event, event)
     await project(jobs, event)
@@ -136,7 +136,7 @@ async def test_a_sealed_job_is_ended_only_by_the_event_of_its_seal(jobs: Jobs) -
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     outcome = ended(claim, Status.COMPLETED)
-    await jobs.store.seal(claim, outcome)
+    await jobs.store.store_outcome(claim, outcome)
     others = [
         ended(claim, Status.FAILED),
         outcome.model_copy(update={"key": f"jobs/{job_id}/1/other"}),
@@ -159,7 +159,7 @@ async def test_an_event_of_another_user_dataset_or_format_ends_no_job(
     outcome = completed(claim)
     forged = outcome.model_copy(update=said)
     assert not await jobs.apply(forged)
-    assert await jobs.store.seal(claim, outcome)
+    assert await jobs.store.store_outcome(claim, outcome)
     assert not await jobs.apply(forged)
     assert await jobs.apply(outcome)
 

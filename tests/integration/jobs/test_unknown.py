@@ -52,7 +52,7 @@ async def test_a_job_that_no_version_can_read_fails_after_a_week(jobs: Jobs) -> 
     job_id = await jobs.admit()
     await execute(jobs, "UPDATE export_jobs SET scope = '?', created_at = now() - interval '8 days'")
     assert await jobs.store.claim("w", 10) == []
-    (outcome,) = await jobs.store.unheld.take_unpublished()
+    (outcome,) = await jobs.store.unclaimed.take_unpublished()
     assert (outcome.job_id, outcome.status, outcome.attempt) == (job_id, "failed", 1)
     assert outcome.error is not None
     assert outcome.error.code == "unknown_request"
@@ -63,10 +63,10 @@ async def test_an_unreadable_outcome_does_not_block_other_outcomes(jobs: Jobs) -
     one, other = await jobs.admit("a"), await jobs.admit("b")
     claims = {claim.job_id: claim for claim in await jobs.store.claim("w", 2)}
     for claim in claims.values():
-        await jobs.store.seal(claim, completed(claim))
+        await jobs.store.store_outcome(claim, completed(claim))
     await execute(jobs, "UPDATE export_jobs SET outcome = '{\"status\": 5}' WHERE id = :id", id=one)
     await jobs.expire_leases()
-    assert [outcome.job_id for outcome in await jobs.store.unheld.take_unpublished()] == [other]
+    assert [outcome.job_id for outcome in await jobs.store.unclaimed.take_unpublished()] == [other]
 
 
 @pytest.mark.parametrize("ending", ["exhausted", "expired", "unadmitted"])
@@ -84,7 +84,9 @@ async def test_an_unreadable_job_does_not_block_the_events_of_others(jobs: Jobs,
     if ending == "unadmitted":
         found = [event.job_id for event in await jobs.store.admission.take_unadmitted()]
     else:
-        seal = jobs.store.unheld.seal_exhausted if ending == "exhausted" else jobs.store.unheld.seal_expired
+        seal = (
+            jobs.store.unclaimed.end_exhausted if ending == "exhausted" else jobs.store.unclaimed.expire_files
+        )
         found = [outcome.job_id for outcome in await seal()]
     assert found == [other]
 

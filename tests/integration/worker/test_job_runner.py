@@ -64,10 +64,10 @@ def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
 async def test_a_seal_can_be_repeated_after_its_outcome_was_applied(jobs: Jobs) -> None:
     await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
-    assert await jobs.store.seal(claim, completed(claim)) is True
+    assert await jobs.store.store_outcome(claim, completed(claim)) is True
     assert await jobs.apply(completed(claim)) is True
-    assert await jobs.store.seal(claim, completed(claim)) is True
-    assert await jobs.store.seal(claim, claim.lifecycle(Status.FAILED)) is False
+    assert await jobs.store.store_outcome(claim, completed(claim)) is True
+    assert await jobs.store.store_outcome(claim, claim.lifecycle(Status.FAILED)) is False
 
 
 async def test_leftovers_never_include_the_file_of_a_completed_job(
@@ -78,7 +78,7 @@ async def test_leftovers_never_include_the_file_of_a_completed_job(
     await jobs.expire_leases()
     (claim,) = await jobs.store.claim("w2", 1)
     left, outcome = put(storage, lost), put(storage, claim)
-    await jobs.store.seal(claim, outcome)
+    await jobs.store.store_outcome(claim, outcome)
     await rescuer.remove_leftovers(claim.job_id, before=claim.attempt + 1)
     assert storage.exists(str(outcome.key))
     assert not storage.exists(str(left.key))
@@ -315,9 +315,9 @@ async def test_files_that_cannot_be_removed_delay_no_other_work(
     await jobs.expire_leases()
     ended = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
-    await jobs.store.seal(claim, completed(claim))
+    await jobs.store.store_outcome(claim, completed(claim))
     await jobs.expire_leases()
-    assert [outcome.job_id for outcome in await jobs.store.unheld.take_unpublished(limit=1)] == [ended]
+    assert [outcome.job_id for outcome in await jobs.store.unclaimed.take_unpublished(limit=1)] == [ended]
     await jobs.expire_leases()
     await rescuer.rescue()
     assert [event.job_id for event in published] == [ended]

@@ -108,7 +108,7 @@ async def test_a_job_that_is_to_be_cancelled_ends(jobs: Jobs, answers: LostAnswe
     await claimed_in_doubt(jobs, answers, lost)
     await jobs.cancel(job)
     await lost.hand_back([])
-    (outcome,) = await jobs.store.unheld.seal_exhausted()
+    (outcome,) = await jobs.store.unclaimed.end_exhausted()
     assert (outcome.job_id, outcome.status) == (job, "cancelled")
 
 

@@ -44,7 +44,7 @@ class EndingJob(PartStore):
         held = await PartStore.complete(self, claim, result, rows=rows)
         if is_first:
             await self.queue.record_files(self.holder, self.result)
-            assert await self.queue.seal(self.holder, completed(self.holder))
+            assert await self.queue.store_outcome(self.holder, completed(self.holder))
             await self.delete(claim.job_id)
             raise Retryable("state database: the connection was closed")
         return held

@@ -56,18 +56,18 @@ class History:
                 case 2:
                     error = JobError(code="c", message="m")
                     outcome = claim.lifecycle(Status.FAILED, error=error, completed_at=datetime.now(UTC))
-                    await store.seal(claim, outcome)
+                    await store.store_outcome(claim, outcome)
                     self.publish([outcome])
                 case 3 | 4:
                     later = datetime.now(UTC) + timedelta(days=7)
                     outcome = completed(claim).model_copy(update={"expires_at": later})
-                    await store.seal(claim, outcome)
+                    await store.store_outcome(claim, outcome)
                     self.publish([outcome])
         await self.execute(
             "UPDATE export_jobs SET lease_until = now() - interval '1 s', not_before = NULL "
             "WHERE status = 'processing' AND outcome IS NULL OR status = 'pending'"
         )
-        self.publish(await store.unheld.seal_exhausted())
+        self.publish(await store.unclaimed.end_exhausted())
         return bool(claims)
 
     async def apply(self, events: Iterable[Event]) -> None:
@@ -105,7 +105,7 @@ async def history(engine: AsyncEngine) -> History:
     for event in (*wanted[::3], *done[::2]):
         await made.requests.handle(cancel_event(event.job_id, source="/t"))
     ended = len(made.events)
-    made.publish(await made.jobs.store.unheld.seal_expired())
+    made.publish(await made.jobs.store.unclaimed.expire_files())
     await made.apply(made.events[ended:])
     await made.execute("CREATE TABLE now_applied AS TABLE export_jobs")
     return made

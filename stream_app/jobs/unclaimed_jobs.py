@@ -17,7 +17,7 @@ from stream_app.db.engine import Connections, autocommit_connection, transaction
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.db.rows import each_readable
 from stream_app.jobs.models import EarlyCancellation, ExportJob
-from stream_app.jobs.queue_sql import ABANDONED, COME
+from stream_app.jobs.queue_sql import ABANDONED, CANCELLED_EARLY
 from stream_app.jobs.states import UNFINISHED, Status
 from streaming_exporter.events import JobError, LifecycleData
 
@@ -72,8 +72,8 @@ class CancelResult:
     has_ended: bool
 
 
-class UnheldJobs:
-    """Cancels jobs, and seals those whose lease or whose file has expired.
+class UnclaimedJobs:
+    """Cancels jobs, and ends those whose lease or whose file has expired.
 
     Every method raises :class:`~streaming_exporter.errors.Retryable` while the database is unavailable.
     """
@@ -94,19 +94,19 @@ class UnheldJobs:
         return autocommit_connection(self._connections)
 
     async def cancel(
-        self, connection: AsyncConnection, job_id: UUID, *, include_sealed: bool = False
+        self, connection: AsyncConnection, job_id: UUID, *, include_ended: bool = False
     ) -> LifecycleData | None:
         """Cancel a job.
 
-        A pending job is sealed as cancelled. The worker of a running job is notified. The file of a completed
-        job expires now. The cancellation of an unknown job, or of one that another transaction holds, is
-        stored as an early cancellation, and applied when the job is there.
+        A pending job gets the outcome that it was cancelled. The worker of a running job is notified. The
+        file of a completed job expires now. The cancellation of an unknown job, or of one that another
+        transaction holds, is stored as an early cancellation, and applied when the job is there.
 
         Args:
             connection: in a transaction.
             job_id: the job.
-            include_sealed: return the outcome of a job that is already sealed as cancelled, too. The API
-                seals jobs and leaves the publication to workers.
+            include_ended: return the outcome of a job that has already ended as cancelled, too. The API
+                stores outcomes and leaves the publication to workers.
 
         Returns:
             The outcome to publish after the commit, or ``None``.
@@ -128,11 +128,11 @@ class UnheldJobs:
             await self._set(connection, job_id, cancel_requested_at=asked)
         if found.outcome is not None:
             # It has ended, and the outcome is not applied yet. The projector sets the expiry of its file.
-            return _sealed_as_cancelled(found) if include_sealed else None
+            return _stored_cancellation(found) if include_ended else None
         if found.status == Status.PROCESSING:
             await connection.execute(select(func.pg_notify(WAKE_CHANNEL, str(job_id))))
             return None
-        return await self._seal_unheld(connection, found, Status.CANCELLED, completed_at=asked)
+        return await self._store_outcome(connection, found, Status.CANCELLED, completed_at=asked)
 
     async def cancel_unfinished(self, connection: AsyncConnection, job_id: UUID) -> CancelResult | None:
         """Cancel a job that has not ended; return ``None`` if it has, or does not exist.
@@ -164,7 +164,7 @@ class UnheldJobs:
         if ids is not None:
             # This runs for every request and finds nothing, so no other statement is built before.
             async with self._connect() as connection:
-                if await COME.scalar(connection, {"ids": list(ids)}) is None:
+                if await CANCELLED_EARLY.scalar(connection, {"ids": list(ids)}) is None:
                     return []
         is_known = select(true()).where(ExportJob.id == EarlyCancellation.job_id).scalar_subquery()
         newest = (
@@ -173,15 +173,18 @@ class UnheldJobs:
             .order_by(EarlyCancellation.requested_at.desc())
             .limit(CANCELLATION_BATCH)
         )
-        meant = (
+        selected = (
             EarlyCancellation.job_id.in_(newest) if ids is None else EarlyCancellation.job_id == _any_of(ids)
         )
-        come = and_(meant, is_known)
+        is_applicable = and_(selected, is_known)
         if ids is None:
             async with self._connect() as connection:
-                if await connection.scalar(select(EarlyCancellation.job_id).where(come).limit(1)) is None:
+                if (
+                    await connection.scalar(select(EarlyCancellation.job_id).where(is_applicable).limit(1))
+                    is None
+                ):
                     return []
-        statement = delete(EarlyCancellation).where(come).returning(EarlyCancellation.job_id)
+        statement = delete(EarlyCancellation).where(is_applicable).returning(EarlyCancellation.job_id)
         async with transaction(self._connections) as connection:
             settled = sorted(await connection.scalars(statement))
             outcomes = [await self.cancel(connection, job_id) for job_id in settled]
@@ -199,30 +202,30 @@ class UnheldJobs:
         async with self._connect() as connection:
             await connection.execute(delete(EarlyCancellation).where(EarlyCancellation.job_id == _once(old)))
 
-    async def seal_exhausted(self) -> list[LifecycleData]:
-        """Seal abandoned jobs (their lease has expired) that must not be tried again; return the outcomes.
+    async def end_exhausted(self) -> list[LifecycleData]:
+        """End abandoned jobs (their lease has expired) that must not be tried again; return the outcomes.
 
         These are jobs that were cancelled, and jobs that have used up their attempts.
         """
         async with transaction(self._connections) as connection:
             rows = (await connection.execute(ABANDONED, {"max_attempts": self._max_attempts})).all()
-            return await self._seal_each(connection, rows, self._seal_abandoned)
+            return await self._store_each(connection, rows, self._end_abandoned)
 
-    async def _seal_abandoned(self, connection: AsyncConnection, job: LockedJob) -> LifecycleData:
+    async def _end_abandoned(self, connection: AsyncConnection, job: LockedJob) -> LifecycleData:
         known = {"started_at": job.started_at, "completed_at": job.now}
         if job.cancel_requested_at is not None:
-            return await self._seal_unheld(connection, job, Status.CANCELLED, **known)
+            return await self._store_outcome(connection, job, Status.CANCELLED, **known)
         error = JobError(
             code="worker_lost",
             message=f"The export was interrupted {job.failures + 1} times and is not tried again; "
             "request it anew, with fewer rows if it is very large",
         )
-        return await self._seal_unheld(connection, job, Status.FAILED, error=error, **known)
+        return await self._store_outcome(connection, job, Status.FAILED, error=error, **known)
 
-    async def _seal_unheld(
+    async def _store_outcome(
         self, connection: AsyncConnection, job: LockedJob, status: Status, **known: Any
     ) -> LifecycleData:
-        """Seal a job that no attempt holds and that this transaction has locked; return the outcome."""
+        """Store the outcome of a job that no attempt holds and that this transaction has locked."""
         outcome = LifecycleData(
             job_id=job.id,
             user_id=job.user_id,
@@ -244,8 +247,8 @@ class UnheldJobs:
         )
         return outcome
 
-    async def seal_expired(self, limit: int = 100) -> list[LifecycleData]:
-        """Seal completed jobs whose file has expired.
+    async def expire_files(self, limit: int = 100) -> list[LifecycleData]:
+        """Store the expiry of completed jobs whose file has expired.
 
         Return the outcomes. Remove the files before publishing them.
         """
@@ -260,29 +263,29 @@ class UnheldJobs:
                 .limit(limit)
                 .with_for_update(skip_locked=True)
             )
-            return await self._seal_each(connection, rows.all(), self._seal_expired)
+            return await self._store_each(connection, rows.all(), self._expire)
 
-    async def _seal_expired(self, connection: AsyncConnection, job: LockedJob) -> LifecycleData:
+    async def _expire(self, connection: AsyncConnection, job: LockedJob) -> LifecycleData:
         times = {"completed_at": job.completed_at, "expires_at": job.expires_at}
-        return await self._seal_unheld(connection, job, Status.EXPIRED, key=job.file_path, **times)
+        return await self._store_outcome(connection, job, Status.EXPIRED, key=job.file_path, **times)
 
     @staticmethod
-    async def _seal_each(
+    async def _store_each(
         connection: AsyncConnection,
         rows: Sequence[Row[Any]],
-        seal: Callable[[AsyncConnection, LockedJob], Awaitable[LifecycleData]],
+        end: Callable[[AsyncConnection, LockedJob], Awaitable[LifecycleData]],
     ) -> list[LifecycleData]:
-        """Seal row by row. A row of which no outcome can be made is logged and skipped."""
-        sealed = []
+        """End the jobs row by row. A row of which no outcome can be made is logged and skipped."""
+        outcomes = []
         for row in rows:
             try:
-                sealed.append(await seal(connection, LockedJob.of(row)))
+                outcomes.append(await end(connection, LockedJob.of(row)))
             except ValidationError as error:
                 log.warning("job.seal_failed", job_id=str(row.id), error=str(error))
-        return sealed
+        return outcomes
 
     async def take_unpublished(self, limit: int = 100) -> list[LifecycleData]:
-        """Return outcomes that were sealed a lease ago and are not applied yet, to publish them again.
+        """Return outcomes that were stored a lease ago and are not applied yet, to publish them again.
 
         Expired jobs come last: files that cannot be removed must not delay other outcomes.
         """
@@ -301,22 +304,22 @@ class UnheldJobs:
         )
         async with self._connect() as connection:
             rows = (await connection.execute(statement)).all()
-        return list(each_readable(rows, sealed_outcome))
+        return list(each_readable(rows, stored_outcome))
 
 
-def sealed_outcome(row: Any) -> LifecycleData:
-    """Return the sealed outcome of a row, in the job's trace.
+def stored_outcome(row: Any) -> LifecycleData:
+    """Return the stored outcome of a row, in the job's trace.
 
     Raises:
-        pydantic.ValidationError: another version sealed it, and this one cannot read it.
+        pydantic.ValidationError: another version stored it, and this one cannot read it.
     """
     return LifecycleData.model_validate(row.outcome | {"traceparent": row.traceparent})
 
 
-def _sealed_as_cancelled(job: LockedJob) -> LifecycleData | None:
+def _stored_cancellation(job: LockedJob) -> LifecycleData | None:
     if job.outcome is None or job.outcome.get("status") != Status.CANCELLED:
         return None
-    return sealed_outcome(job)
+    return stored_outcome(job)
 
 
 def _once(ids: Select[UUID]) -> Any:
