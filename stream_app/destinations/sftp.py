@@ -11,9 +11,10 @@ import re
 from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import asyncssh
+from asyncssh.constants import FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_UNKNOWN
 
 from stream_app.datasets.destinations import SftpDestination
 from stream_app.destinations import errors
@@ -123,9 +124,10 @@ class SftpSession:
                     continue
                 self._aside[folder].remove(item)
                 with suppress(asyncssh.SFTPError):
-                    if self._call(self._sftp.exists(target)):
+                    found = self._stat(target)
+                    if found:
                         self._call(self._sftp.remove(aside))
-                    else:
+                    elif found is False:  # some servers replace files when they rename
                         self._call(self._sftp.rename(aside, target))
 
     def _remove_temporary_files(self, folder: str) -> None:
@@ -154,10 +156,8 @@ class SftpSession:
         with sftp_errors():
             self._make_folders(folder)
             try:
-                size = self._write(temporary, chunks)
-                if size != file.size:
-                    text = f"{target} has {size} bytes instead of {file.size}"
-                    raise DestinationError(errors.FAILED, detail=text)
+                self._write(temporary, chunks)
+                self._check_size(temporary, file.size)
                 options.check()
                 self._rename(temporary, target)
             except BaseException:
@@ -165,8 +165,8 @@ class SftpSession:
                     self._call(self._sftp.remove(temporary), CLOSE_SECONDS)
                 raise
 
-    def _write(self, path: str, chunks: Iterator[bytes]) -> int:
-        """Write a new file; return its size by the server."""
+    def _write(self, path: str, chunks: Iterator[bytes]) -> None:
+        """Write a new file."""
 
         async def open_file() -> asyncssh.SFTPClientFile:
             return await self._sftp.open(path, "wb")
@@ -179,7 +179,15 @@ class SftpSession:
                 self._call(opened.fsync())
         finally:
             self._call(opened.close())
-        return int(self._call(self._sftp.getsize(path)) or 0)
+
+    def _check_size(self, path: str, size: int) -> None:
+        """Compare the size of a file that was written. Servers that tell no sizes have taken each block."""
+        found = self._stat(path)
+        if found is False:
+            raise DestinationError(errors.FAILED, detail=f"{path} is not there after it was written")
+        if found is not None and found.size not in (None, size):
+            text = f"{path} has {found.size} bytes instead of {size}"
+            raise DestinationError(errors.FAILED, detail=text)
 
     def _rename(self, temporary: str, target: str) -> None:
         try:
@@ -201,7 +209,7 @@ class SftpSession:
         try:
             self._call(self._sftp.rename(target, aside))
         except asyncssh.SFTPError:
-            if self._call(self._sftp.exists(target)):
+            if self._stat(target):
                 raise
             is_aside = False
         try:
@@ -219,7 +227,7 @@ class SftpSession:
         """Make the folders that do not exist."""
         missing = []
         while folder and folder != "/" and folder not in self._known_folders:
-            if self._call(self._sftp.isdir(folder)):
+            if self._is_folder(folder):
                 break
             missing.append(folder)
             folder = posixpath.dirname(folder)
@@ -227,9 +235,28 @@ class SftpSession:
             try:
                 self._call(self._sftp.mkdir(path))
             except asyncssh.SFTPError:
-                if not self._call(self._sftp.isdir(path)):  # another worker has possibly made it
+                if self._is_folder(path) is False:  # else another worker has possibly made it
                     raise
         self._known_folders.update(missing)
+
+    def _is_folder(self, path: str) -> bool | None:
+        """Return whether there is a folder; ``None`` if the server does not say."""
+        found = self._stat(path)
+        if not isinstance(found, asyncssh.SFTPAttrs):
+            return found
+        return found.type in (FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_UNKNOWN)
+
+    def _stat(self, path: str) -> asyncssh.SFTPAttrs | Literal[False] | None:
+        """Return what the server says of a path; False if nothing is there, ``None`` if it does not say.
+
+        Servers of version 3 can leave out the size and the type.
+        """
+        try:
+            return self._call(self._sftp.stat(path))
+        except _GONE:
+            return False
+        except asyncssh.SFTPPermissionDenied:
+            return None
 
     def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
         """Return False: the files are not on this server."""
@@ -256,10 +283,13 @@ class SftpSession:
                 return content.encode() if isinstance(content, str) else bytes(content)
 
         with sftp_errors():
+            found = self._stat(path)
+            if not isinstance(found, asyncssh.SFTPAttrs):
+                return found
+            if found.size not in (None, file.size):
+                return False
             try:
-                if self._call(self._sftp.getsize(path)) != file.size:
-                    return False
-                for offset in range(0, file.size, READ_BLOCK):
+                for offset in range(0, file.size + 1, READ_BLOCK):  # with a larger file the digest differs
                     self._options.check()  # a large file takes long
                     digest.update(self._call(block(offset)))
             except _GONE:
@@ -269,12 +299,10 @@ class SftpSession:
         return digest.hexdigest() == file.sha256
 
     def exists(self, path: str) -> bool | None:
-        """Return whether there is a file; ``None`` if the folder is not readable."""
+        """Return whether there is a file; ``None`` if the server does not say."""
         with sftp_errors():
-            try:
-                return bool(self._call(self._sftp.exists(self._path(path))))
-            except asyncssh.SFTPPermissionDenied:
-                return None
+            found = self._stat(self._path(path))
+            return found if found is None else bool(found)
 
     def remove(self, path: str) -> None:
         """Remove a file."""

@@ -242,6 +242,17 @@ async def test_a_smaller_set_leaves_no_file_of_a_larger_one(
         assert store.files() == sent
 
 
+async def test_a_smaller_set_leaves_no_file_on_a_server_that_says_nothing_of_its_files(
+    depot: Depot, sftp: SftpServer
+) -> None:
+    depot.use(on_sftp(sftp, path="{dataset}/" + SHARED, manifest="never"))
+    sftp.faults(refused="stat,lstat,fstat")
+    for minutes, contents in enumerate([(b"a1", b"a2", b"a3"), (b"b1",)]):
+        job = await depot.job("acme", *contents, created_at=DAY + timedelta(minutes=minutes))
+        assert (await depot.sent(job)).status == "sent"
+    assert sftp.files() == {"in/ledger/ledger-1.csv": b"b1"}
+
+
 async def test_a_smaller_set_leaves_files_that_no_job_has_sent(
     depot: Depot, place: tuple[Destination, Any]
 ) -> None:

@@ -194,22 +194,6 @@ def test_keys_that_can_only_write_know_nothing_of_an_object(code: str, found: bo
 
 
 @pytest.mark.parametrize(
-    ("error", "found"), [(asyncssh.SFTPPermissionDenied("no"), None), (asyncssh.SFTPNoSuchFile("no"), False)]
-)
-def test_a_file_on_an_sftp_server_that_cannot_be_read_is_in_doubt(
-    error: Exception, found: bool | None
-) -> None:
-    def refuse(_: object) -> None:
-        raise error
-
-    session = object.__new__(SftpSession)
-    session.__dict__.update(
-        _path=lambda path: path, _sftp=SimpleNamespace(getsize=lambda path: path), _call=refuse
-    )
-    assert session.has(file("a")) is found
-
-
-@pytest.mark.parametrize(
     ("path", "uploads", "aborted"), [("own/a", ("1",), ["0", "1"]), ("a", ("1",), ["1"]), ("a", (), [])]
 )
 def test_uploads_of_others_to_a_shared_path_are_not_aborted(
@@ -238,7 +222,7 @@ def test_the_comparison_of_a_large_file_ends_when_the_transfer_is_stopped() -> N
     read: list[int] = []
 
     def call(answer: Any) -> Any:
-        if isinstance(answer, int):
+        if isinstance(answer, asyncssh.SFTPAttrs):
             return answer
         answer.close()
         read.append(1)
@@ -246,7 +230,7 @@ def test_the_comparison_of_a_large_file_ends_when_the_transfer_is_stopped() -> N
 
     session = object.__new__(SftpSession)
     options = SessionOptions("t", 1, lambda: next(stops))
-    sftp = SimpleNamespace(getsize=lambda _: 3 * 2**20)
+    sftp = SimpleNamespace(stat=lambda _: asyncssh.SFTPAttrs(size=3 * 2**20))
     session.__dict__.update(_path=lambda path: path, _sftp=sftp, _call=call, _options=options)
     with pytest.raises(TransferInterrupted):
         session.has(OutgoingFile("a", "a", "text/csv", 3 * 2**20, ""))
