@@ -2,6 +2,7 @@
 
 import json
 import re
+from codecs import BOM_UTF8
 from math import isinf
 from typing import Any
 
@@ -17,9 +18,12 @@ CAN_BE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{2}|(?<![0-9])[0-9]{300}")
 def read_json(message: bytes) -> Any:
     """Read the JSON of a message. A decimal number that a double would round is a text with all its digits.
 
+    A byte order mark before it is ignored, which RFC 8259 allows: some programs write one.
+
     Raises:
         Unreadable: it is no JSON, or it holds NUL characters or infinite numbers.
     """
+    message = message.removeprefix(BOM_UTF8)
     try:
         content = from_json(message, allow_inf_nan=False)
         if CAN_BE_ROUNDED.search(message):

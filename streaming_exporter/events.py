@@ -136,7 +136,7 @@ SCHEDULES = f"{SOURCE}/schedules"
 
 
 JSON_TYPE = explained(
-    r"^(?i:application/([\w.+-]+\+)?json)\s*(;.*)?$", "a content type of JSON, such as application/json"
+    r"^(?i:[\w.+-]+/([\w.+-]+\+)?json)\s*(;.*)?$", "a content type of JSON, such as application/json"
 )
 JsonType = Annotated[str, StringConstraints(pattern=JSON_TYPE)]
 

@@ -118,7 +118,13 @@ def test_the_same_content_has_the_same_id() -> None:
 
 
 def test_valid_cloudevents_are_read() -> None:
-    assert decode(message(datacontenttype="application/json; charset=utf-8"))
+    for kind in ("application/json; charset=utf-8", "text/json", "application/vnd.acme+json", "TEXT/X+JSON"):
+        assert decode(message(datacontenttype=kind))
+        attributes = {"ce_specversion": "1.0", "ce_source": "/a", "ce_id": JOB, "ce_type": "export.requested"}
+        headers = {"content-type": kind, **attributes}
+        data = b"\xef\xbb\xbf" + json.dumps(DOCUMENTED["data"]).encode()
+        assert decode(data, [(name, value.encode()) for name, value in headers.items()]).job_id == UUID(JOB)
+    assert decode(b"\xef\xbb\xbf" + message())
     assert decode(message(datacontenttype=None, subject=None, time=None))
     cancel = {"type": "export.cancel_requested", "subject": JOB, "data": None}
     assert decode(message(**cancel)).job_id == UUID(JOB)
@@ -145,7 +151,8 @@ def test_unknown_fields_are_ignored() -> None:
         (message(type="export.imagined"), "type: expected export.requested"),
         (message(specversion="0.3"), "specversion"),
         (message(id="17"), "id must be the job's UUID, got '17'"),
-        (message(datacontenttype="text/xml"), "datacontenttype"),
+        *((message(datacontenttype=kind), "datacontenttype") for kind in ("text/xml", "json", "a/json5")),
+        (b"\xef\xbb\xbf", "not JSON"),
         (message(data=None), "data.user_id: it is missing"),
         (message(data={"export_type": "ledger", "format": "csv"}), "data.user_id: it is missing"),
         (
