@@ -124,6 +124,8 @@ async def test_forged_tokens_are_refused(token: str) -> None:
         (["exports:all", 5], {"exports:all"}),
         ("exports:all exports:admin", {"exports:all", "exports:admin"}),
         ({"exports:admin": True}, set()),
+        # Zitadel's form: a role in one organisation, which can be that of a customer, is none in all of them.
+        ({"exports:admin": {"1042": "acme.example.com"}}, set()),
     ],
 )
 async def test_roles(roles: Any, expected: set[str]) -> None:
