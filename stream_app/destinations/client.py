@@ -14,7 +14,7 @@ from stream_app.datasets.caller import Caller
 from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
 from stream_app.destinations.delivery_claim import CLAIM_LOST, DeliveryClaim
-from stream_app.destinations.errors import DestinationError, FileUnavailable, TransferInterrupted
+from stream_app.destinations.errors import IN_USE, DestinationError, FileUnavailable, TransferInterrupted
 from stream_app.destinations.placement import facts_of, further_paths, manifest_of, outgoing_files
 from stream_app.destinations.progress import DeliveryProgress, elsewhere, files_at, text_of_left
 from stream_app.destinations.transfer import Transfer
@@ -144,6 +144,7 @@ class DestinationClient:
             tag=notification.delivery_id.hex[:12],
             attempt=notification.attempt,
             done=min(progress.files, len(files)),
+            waits=progress.waits,
             most=min(progress.sent_files, len(files)),
             is_begun=progress.is_begun,
             begin_manifest=begin_manifest,
@@ -204,8 +205,9 @@ class DestinationClient:
             if transfer.is_untouched and not before.is_begun:
                 # Else the place would count as one with files when the destination is moved.
                 await self._claim(notification).renew(transfer.settled(before))
+            advice = f"; operators: run `exporter destinations test {transfer.destination.name}`"
             raise DeliveryFailed(
-                f"{error}; operators: run `exporter destinations test {transfer.destination.name}`",
+                str(error) if str(error) == IN_USE else f"{error}{advice}",
                 host_unreachable=error.affects_all,
                 detail=error.detail,
             ) from error

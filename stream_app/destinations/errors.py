@@ -8,7 +8,8 @@ class DestinationError(ExporterError):
 
     ``affects_all``: other deliveries to it would fail too. ``is_permanent``: the destination never takes this
     file, whatever its operators do, so it is not sent again by itself. ``is_busy``: another client of
-    the destination has locked the file.
+    the destination has locked the file. ``is_possibly_busy``: it has refused a removal without a reason, as
+    servers do that have no status for a locked file.
     """
 
     code = "destination_failed"
@@ -21,12 +22,14 @@ class DestinationError(ExporterError):
         affects_all: bool = True,
         is_permanent: bool = False,
         is_busy: bool = False,
+        is_possibly_busy: bool = False,
     ) -> None:
         super().__init__(message)
         self.detail = detail or message
         self.affects_all = affects_all and not is_permanent
         self.is_permanent = is_permanent
         self.is_busy = is_busy
+        self.is_possibly_busy = is_possibly_busy
 
     @property
     def is_refusal(self) -> bool:
@@ -60,6 +63,8 @@ WRONG_HOST_KEY = "the destination has another host key than the pinned one, so n
 FAILED = "the destination did not take the file"
 NEVER = "the destination never takes such a file"
 OTHER_AT_PATH = "the destination has something else at the path of the file"
+NOT_REMOVED = "the destination did not remove the file"
+IN_USE = "a file of the set that was sent there before cannot be removed yet, because it is possibly in use"
 RENAME_REFUSED = "the destination refuses to rename the file"
 
 _REFUSALS = (FULL, SIGN_IN_REFUSED, NOT_PERMITTED, NOT_ENCRYPTED, NEVER)

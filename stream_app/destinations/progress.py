@@ -35,6 +35,7 @@ class DeliveryProgress:
             to write or to remove the list.
         removed: whether all that was sent was removed again, after the last attempt that has begun to write.
         alone: whether the attempt has removed what larger sets of other jobs had at its paths.
+        waits: how many attempts have waited until other clients close files of larger sets.
         left: earlier places that possibly have files, because an attempt has begun to write there and not all
             was removed. The service cannot remove them, because it does not know any more how to sign in
             there. ``files`` is how many are known to be there, 0 if none is: the worker died before it could
@@ -57,6 +58,7 @@ class DeliveryProgress:
     alone: bool = False
     left: tuple[Mapping[str, Any], ...] = ()
     bucket: str = ""
+    waits: int = 0
 
     @classmethod
     def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
@@ -78,6 +80,7 @@ class DeliveryProgress:
                 removed=known.get("removed", False),
                 left=left,
                 bucket=bucket,
+                waits=0 if known.get("removed") else known.get("waits", 0),
             )
         rhythm = notification.rhythm
         schedule = rhythm.name if rhythm is not None else None
@@ -100,6 +103,7 @@ class DeliveryProgress:
             "writing": self.writing,
             "manifest": self.manifest,
             "removed": self.removed,
+            **({"waits": self.waits} if self.waits else {}),
             **({"alone": True} if self.alone else {}),
             **({"left": list(self.left)} if self.left else {}),
         }

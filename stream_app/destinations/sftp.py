@@ -21,7 +21,7 @@ from stream_app.destinations import errors
 from stream_app.destinations.errors import DestinationError
 from stream_app.destinations.secrets import secret_of
 from stream_app.destinations.session import OutgoingFile, SessionOptions
-from stream_app.destinations.sftp_errors import LOST, error_of, sftp_errors
+from stream_app.destinations.sftp_errors import LOST, detail_of, error_of, sftp_errors
 from stream_app.storage.chunk_errors import marked
 
 T = TypeVar("T")
@@ -305,9 +305,18 @@ class SftpSession:
             return found if found is None else bool(found)
 
     def remove(self, path: str) -> None:
-        """Remove a file."""
+        """Remove a file.
+
+        Version 3 of the protocol has no status for a locked file: servers on Windows answer with the general
+        failure, while a receiver has the file open.
+        """
         with sftp_errors(), suppress(*_GONE):
-            self._call(self._sftp.remove(self._path(path)))
+            try:
+                self._call(self._sftp.remove(self._path(path)))
+            except asyncssh.SFTPFailure as error:
+                raise DestinationError(
+                    errors.NOT_REMOVED, detail=detail_of(error), affects_all=False, is_possibly_busy=True
+                ) from error
 
     def _path(self, path: str) -> str:
         return posixpath.join(self._folder, path)

@@ -10,7 +10,7 @@ from functools import partial
 from threading import Event
 
 from stream_app.datasets.destinations import Destination
-from stream_app.destinations.errors import AWAY, NOT_PERMITTED, DestinationError, FileUnavailable
+from stream_app.destinations.errors import AWAY, IN_USE, NOT_PERMITTED, DestinationError, FileUnavailable
 from stream_app.destinations.placement import whole_path
 from stream_app.destinations.progress import DeliveryProgress
 from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
@@ -22,8 +22,11 @@ from streaming_exporter.errors import Rejected, Retryable
 CHUNK = 2**20
 """Bytes that are read from the object store and written to the destination at a time."""
 
-BUSY_ATTEMPTS = 10
-"""Attempts, in about half an hour, after which a delivery no longer waits until others close old files."""
+BUSY_WAITS = 10
+"""Attempts of a delivery that wait until others close old files: about half an hour, more after an outage."""
+
+POSSIBLY_BUSY_WAITS = 4
+"""Attempts that wait if the destination does not say why it refuses a removal: about a minute."""
 
 
 UNKNOWN_SURPLUS = "a file with the next number is there, and no known job has sent it"
@@ -55,6 +58,7 @@ class Transfer:
         surplus: how many files of a larger set of another job are possibly still there; 0 also if there are
             some, and no known job has sent them.
         surplus_error: why they could not be removed; ``None`` if they could.
+        waits: how many attempts have waited until others close these files.
         alone: whether all files of larger sets were removed, so that later jobs need not look for them.
         upload: the unfinished upload of a file, where other jobs have the same path.
         others_wrote: whether other jobs possibly have written to the paths since the delivery was planned.
@@ -86,6 +90,7 @@ class Transfer:
     largest_set: Callable[[], int] = lambda: 0
     surplus: int = 0
     surplus_error: str | None = None
+    waits: int = 0
     alone: bool = False
     most: int = 0
     is_begun: bool = True
@@ -160,7 +165,7 @@ class Transfer:
         receiver that reads an old file closes it soon; a lock that stays must not hold up the set.
 
         Raises:
-            DestinationError: the destination is away, or another client has locked a file.
+            DestinationError: the destination is away, or another client possibly has locked a file.
             TransferInterrupted: it was stopped.
         """
         if not self.shares_paths:
@@ -168,8 +173,15 @@ class Transfer:
         try:
             self._remove_beyond(session, options)
         except DestinationError as error:
-            if str(error) == AWAY or (error.is_busy and self.attempt < BUSY_ATTEMPTS):
+            if str(error) == AWAY:
                 raise
+            waits = BUSY_WAITS if error.is_busy else POSSIBLY_BUSY_WAITS if error.is_possibly_busy else 0
+            if self.waits < waits:
+                self.waits += 1
+                self.record()
+                raise DestinationError(
+                    IN_USE, detail=error.detail, affects_all=False, is_busy=True
+                ) from error
             self.surplus_error = error.detail
         if self.alone:
             self.record()
@@ -217,6 +229,7 @@ class Transfer:
             sent_files=self.most,
             sent=self.sent,
             upload=self.upload,
+            waits=self.waits,
             manifest=self.manifest_begun,
             alone=self.alone,
         )

@@ -12,7 +12,15 @@ import structlog
 from sqlalchemy import text
 
 from stream_app.datasets.destinations import Destination, S3Destination
-from stream_app.destinations.errors import AWAY, FAILED, NEVER, NOT_PERMITTED, DestinationError
+from stream_app.destinations.errors import (
+    AWAY,
+    FAILED,
+    IN_USE,
+    NEVER,
+    NOT_PERMITTED,
+    NOT_REMOVED,
+    DestinationError,
+)
 from stream_app.destinations.progress import place_of
 from stream_app.destinations.s3 import S3Session
 from stream_app.destinations.sftp import SftpSession
@@ -276,6 +284,7 @@ async def test_a_smaller_set_leaves_files_that_no_job_has_sent(
         DestinationError(NEVER, is_permanent=True),
         DestinationError(AWAY),
         DestinationError(FAILED, affects_all=False, is_busy=True),
+        DestinationError(NOT_REMOVED, affects_all=False, is_possibly_busy=True),
     ],
     ids=str,
 )
@@ -283,7 +292,8 @@ async def test_a_smaller_set_is_sent_where_no_removal_is_permitted_and_waits_for
     depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, error: DestinationError
 ) -> None:
     destination, store = place
-    waits = str(error) == AWAY or error.is_busy
+    is_locked = error.is_busy or error.is_possibly_busy
+    waits = str(error) == AWAY or is_locked
     depot.use(destination)
     larger = await depot.job("acme", b"a1", b"a2", b"a3")
     assert (await depot.sent(larger)).status == "sent"
@@ -298,6 +308,7 @@ async def test_a_smaller_set_is_sent_where_no_removal_is_permitted_and_waits_for
         async with depot.working():
             row = await (depot.tried(smaller) if waits else depot.ended(smaller))
     assert row.status == ("pending" if waits else "sent")
+    assert (row.reason == IN_USE, row.progress.get("waits", 0)) == (is_locked, int(is_locked))
     left = [line["files"] for line in logs if line["event"] == "delivery.surplus_left"]
     assert left == ([] if waits else [2])
     monkeypatch.undo()

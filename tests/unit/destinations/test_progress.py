@@ -68,3 +68,10 @@ def test_a_destination_that_is_moved_back_gets_all_files_again_at_the_same_paths
     assert (back.is_begun, back.sent_files) == (True, 2), "they are removed with the rest"
     away = attempt("c.test", replace(back, writing=3))
     assert [(item["files"], item["path"]) for item in away.left] == [(2, PATH)]
+
+
+def test_attempts_that_waited_for_locked_files_are_counted_for_one_set_at_one_place() -> None:
+    waiting = replace(attempt("a.test"), **FIRST, waits=2)
+    assert attempt("a.test", waiting).waits == 2
+    assert attempt("a.test", replace(waiting, removed=True)).waits == 0
+    assert attempt("b.test", waiting).waits == 0

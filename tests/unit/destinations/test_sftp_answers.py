@@ -38,6 +38,8 @@ class Server:
 
     async def remove(self, path: str) -> None:
         self.calls.append(f"remove {path}")
+        if isinstance(self.answer, Exception):
+            raise self.answer
 
     async def rename(self, old: str, new: str) -> None:
         self.calls.append(f"rename {old} {new}")
@@ -145,6 +147,23 @@ def test_a_file_is_written_to_a_server_that_says_little_of_it(
         assert error in caught.value.detail
     assert ("mkdir x" in server.calls) is made
     assert ("posix-rename x/.t-2.part x/a" in server.calls) is (error is None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "possibly_busy"),
+    [(asyncssh.SFTPFailure("in use, or not"), True), (SECRET, False), (NO_FILE, None), (attributes(), None)],
+)
+def test_a_removal_that_is_refused_without_a_reason_is_possibly_one_of_a_locked_file(
+    session: SftpSession, answer: asyncssh.SFTPAttrs | Exception, possibly_busy: bool | None
+) -> None:
+    session._sftp = Server(answer)  # type: ignore[assignment]
+    if possibly_busy is None:
+        session.remove("x/a")
+        return
+    with pytest.raises(DestinationError) as caught:
+        session.remove("x/a")
+    assert caught.value.is_possibly_busy is possibly_busy
+    assert caught.value.affects_all is not possibly_busy, "other files are taken meanwhile"
 
 
 @pytest.mark.parametrize(

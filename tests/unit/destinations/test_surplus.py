@@ -11,7 +11,15 @@ from urllib3 import BaseHTTPResponse, HTTPResponse
 
 from stream_app.datasets.destinations import Destination
 from stream_app.destinations import transfer as transfers
-from stream_app.destinations.errors import AWAY, FAILED, NEVER, NOT_PERMITTED, DestinationError
+from stream_app.destinations.errors import (
+    AWAY,
+    FAILED,
+    IN_USE,
+    NEVER,
+    NOT_PERMITTED,
+    NOT_REMOVED,
+    DestinationError,
+)
 from stream_app.destinations.s3_errors import s3_errors
 from stream_app.destinations.session import OutgoingFile
 from stream_app.destinations.sftp_errors import sftp_errors
@@ -153,23 +161,37 @@ def test_a_file_with_the_next_number_that_no_known_job_has_sent_stays(transfer: 
     assert (sending.surplus, sending.surplus_error) == (0, transfers.UNKNOWN_SURPLUS)
 
 
-@pytest.mark.parametrize("status", [17, 25, 26, 27, 31])
+IN_REMOVALS = DestinationError(NOT_REMOVED, detail="4", affects_all=False, is_possibly_busy=True)
+LOCKS = {str(status): sftp_status(status) for status in (17, 25, 26, 27, 31)} | {"4": IN_REMOVALS}
+
+
+@pytest.mark.parametrize("lock", LOCKS.values(), ids=LOCKS)
 @pytest.mark.parametrize("found", [True, None])
-def test_a_locked_rest_is_removed_later(transfer: Any, status: int, found: bool | None) -> None:
-    place = Place(found, sftp_status(status))
-    with pytest.raises(DestinationError, match=FAILED):
-        transfer(place).run()
+def test_a_locked_rest_is_removed_later(transfer: Any, lock: DestinationError, found: bool | None) -> None:
+    place = Place(found, lock)
+    sending = transfer(place)
+    sending.attempt = 100  # after an outage
+    with pytest.raises(DestinationError) as caught:
+        sending.run()
+    assert (str(caught.value), caught.value.detail) == (IN_USE, lock.detail)
+    assert (caught.value.is_busy, caught.value.affects_all) == (True, False)
     assert place.written == ["1.csv", "2.csv"]
     assert place.calls == ["5.csv"]
+    assert (sending.waits, len(place.recorded)) == (1, 3)
 
 
-def test_a_rest_that_stays_locked_does_not_hold_up_the_set(transfer: Any) -> None:
-    place = Place(True, sftp_status(17))
+@pytest.mark.parametrize(
+    ("lock", "waits"), [(sftp_status(17), transfers.BUSY_WAITS), (IN_REMOVALS, transfers.POSSIBLY_BUSY_WAITS)]
+)
+def test_a_rest_that_stays_locked_does_not_hold_up_the_set(
+    transfer: Any, lock: DestinationError, waits: int
+) -> None:
+    place = Place(True, lock)
     sending = transfer(place)
-    sending.attempt = transfers.BUSY_ATTEMPTS
+    sending.waits = waits
     sending.run()
     assert place.written == ["1.csv", "2.csv", "list.json"]
-    assert (sending.surplus, sending.surplus_error) == (3, sftp_status(17).detail)
+    assert (sending.surplus, sending.surplus_error) == (3, lock.detail)
 
 
 @pytest.mark.parametrize("is_looking", [True, False])
