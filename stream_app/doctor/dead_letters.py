@@ -17,7 +17,7 @@ _HANDLED = text(
     JOIN unnest(
         CAST(:numbers AS int[]), CAST(:begins AS bigint[]), CAST(:ends AS bigint[]),
         CAST(:times AS timestamptz[])
-    ) AS place (number, first, after, since)
+    ) AS log (number, first, after, since)
         ON "partition" = number AND "offset" >= first AND "offset" < after
         AND written_at >= since - interval '1 minute'
     WHERE state IN ('redriven', 'discarded')
@@ -44,17 +44,17 @@ async def check_dead_letters(connection: AsyncConnection, brokers: Brokers, sett
         Outage: Kafka does not answer.
     """
     topic = settings.topic(Topic.DEAD_LETTERS)
-    places: list[Partition] = [
+    partitions: list[Partition] = [
         (topic, number) for number in (await brokers.partitions([topic])).get(topic, ())
     ]
-    if not places:
+    if not partitions:
         return AREA.problem("dead letters", "hidden_topic", topic=topic)
-    begins, ends = await brokers.begins(places), await brokers.ends(places)
-    times = await brokers.begin_times(places)
+    begins, ends = await brokers.begins(partitions), await brokers.ends(partitions)
+    times = await brokers.begin_times(partitions)
     kept = {
         "numbers": [number for _, number in times],
-        "begins": [begins[place] for place in times],
-        "ends": [ends[place] for place in times],
+        "begins": [begins[partition] for partition in times],
+        "ends": [ends[partition] for partition in times],
         "times": list(times.values()),
     }
     has_marks = await connection.scalar(_HAS_MARKS)  # not before the migration

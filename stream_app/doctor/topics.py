@@ -61,16 +61,16 @@ async def check_topics(brokers: Brokers, settings: Settings) -> AsyncIterator[Fi
         state=group.state,
         count=len(group.members),
     )
-    places: list[Partition] = [
+    partitions: list[Partition] = [
         (names[topic], number) for topic in READ for number in sorted(found.get(topic, ()))
     ]
-    if leaderless := await brokers.leaderless(places):
+    if leaderless := await brokers.leaderless(partitions):
         names_of = ", ".join(f"{topic}[{number}]" for topic, number in leaderless)
         yield AREA.problem("leaders", "no_leader", places=names_of)
-        places = [place for place in places if place not in leaderless]
-    async for finding in _check_lag(brokers, group, places):
+        partitions = [partition for partition in partitions if partition not in leaderless]
+    async for finding in _check_lag(brokers, group, partitions):
         yield finding
-    yield await _check_offsets(brokers, group, places)
+    yield await _check_offsets(brokers, group, partitions)
 
 
 async def _check_retention(brokers: Brokers, topics: list[str]) -> list[Finding]:
@@ -87,21 +87,23 @@ def _wanted(topic: str, settings: Settings) -> int:
     return 1 if topic in SINGLE_PARTITION else settings.kafka_partitions
 
 
-async def _check_lag(brokers: Brokers, group: Group, places: list[Partition]) -> AsyncIterator[Finding]:
-    lag = _lag(group, await brokers.ends(places), places)
-    behind = [place for place in places if lag[place] > STILL_LAG]
+async def _check_lag(brokers: Brokers, group: Group, partitions: list[Partition]) -> AsyncIterator[Finding]:
+    lag = _lag(group, await brokers.ends(partitions), partitions)
+    behind = [partition for partition in partitions if lag[partition] > STILL_LAG]
     total = sum(lag.values())
     if not behind:
         yield AREA.ok("lag", f"{total} unread messages")
         return
     await asyncio.sleep(RECHECK_SECONDS)
     later = await brokers.group()
-    still = [place for place in behind if later.committed.get(place) == group.committed.get(place)]
+    still = [
+        partition for partition in behind if later.committed.get(partition) == group.committed.get(partition)
+    ]
     if still:
         yield AREA.problem(
             "lag",
             "unread_messages",
-            count=sum(lag[place] for place in still),
+            count=sum(lag[partition] for partition in still),
             places=", ".join(f"{topic}[{number}]" for topic, number in still),
         )
     elif total > LONG_LAG:
@@ -110,22 +112,23 @@ async def _check_lag(brokers: Brokers, group: Group, places: list[Partition]) ->
         yield AREA.ok("lag", f"{total} unread messages, and the number falls")
 
 
-def _lag(group: Group, ends: Mapping[Partition, int], places: list[Partition]) -> dict[Partition, int]:
-    return {place: max(0, ends.get(place, 0) - max(group.committed.get(place, 0), 0)) for place in places}
+def _lag(group: Group, ends: Mapping[Partition, int], partitions: list[Partition]) -> dict[Partition, int]:
+    committed = group.committed
+    return {item: max(0, ends.get(item, 0) - max(committed.get(item, 0), 0)) for item in partitions}
 
 
-async def _check_offsets(brokers: Brokers, group: Group, places: list[Partition]) -> Finding:
+async def _check_offsets(brokers: Brokers, group: Group, partitions: list[Partition]) -> Finding:
     """Check that each partition still has the offset that the group has committed."""
-    begins, ends = await brokers.begins(places), await brokers.ends(places)
+    begins, ends = await brokers.begins(partitions), await brokers.ends(partitions)
     wrong = []
-    for place in places:
-        committed, name = group.committed.get(place, -1), f"{place[0]}[{place[1]}]"
+    for partition in partitions:
+        committed, name = group.committed.get(partition, -1), f"{partition[0]}[{partition[1]}]"
         if committed < 0:
             continue
-        if committed > ends[place]:
-            wrong.append(f"{name} ends at {ends[place]}, but {committed} is committed")
-        elif committed < begins[place]:
-            wrong.append(f"{name} begins at {begins[place]}, but {committed} is committed")
+        if committed > ends[partition]:
+            wrong.append(f"{name} ends at {ends[partition]}, but {committed} is committed")
+        elif committed < begins[partition]:
+            wrong.append(f"{name} begins at {begins[partition]}, but {committed} is committed")
     return AREA.problem_if(
         bool(wrong),
         "offsets",

@@ -22,7 +22,7 @@ class MessageBuffer:
     async def put(self, event: EventT[bytes]) -> None:
         """Add a message; wait until there is room for it."""
         await self._waiting.put(event)
-        self._unhandled[_place(event)] += 1
+        self._unhandled[_partition_of(event)] += 1
 
     async def get(self) -> EventT[bytes]:
         """Take the next message; wait until there is one.
@@ -41,7 +41,7 @@ class MessageBuffer:
 
     def note_handled(self, events: Iterable[EventT[bytes]]) -> None:
         """Stop counting these messages as unhandled."""
-        self._unhandled.subtract(_place(event) for event in events)
+        self._unhandled.subtract(_partition_of(event) for event in events)
         self._unhandled = +self._unhandled
 
     @property
@@ -55,12 +55,12 @@ class MessageBuffer:
         return self._waiting.full()
 
     @property
-    def places(self) -> set[Partition]:
+    def partitions(self) -> set[Partition]:
         """The partitions of the messages that wait or are being handled."""
         return set(self._unhandled)
 
 
-def _place(event: EventT[bytes]) -> Partition:
+def _partition_of(event: EventT[bytes]) -> Partition:
     return event.message.topic, event.message.partition
 
 
@@ -77,14 +77,14 @@ class BufferedBytes:
 
     def add(self, message: Message) -> None:
         """Count ``message`` until it is deleted from memory."""
-        topic, size, place = message.topic, _size(message), id(message)
+        topic, size, key = message.topic, _size(message), id(message)
 
         def gone(_: object) -> None:
             self._bytes[topic] -= size
-            self._messages.pop(place, None)
+            self._messages.pop(key, None)
 
         self._bytes[topic] += size
-        self._messages[place] = weakref.ref(message, gone)
+        self._messages[key] = weakref.ref(message, gone)
 
     def of(self, topic: str) -> int:
         """The bytes of this topic's messages."""

@@ -1,7 +1,8 @@
 """Reads the dead-letter topic, and tells which of its messages can be published again."""
 
 import heapq
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -26,7 +27,7 @@ MAX_ID_LENGTH = 40
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be read: its place on the dead-letter topic, its origin, and the reason.
+    """A message that could not be read: its partition on the dead-letter topic, its origin, and the reason.
 
     ``headers`` are the original ones. ``cut_from`` is the original length in bytes if only the beginning was
     kept.
@@ -169,50 +170,45 @@ async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerat
         PublishError: Kafka does not answer.
     """
     import asyncio
-    import time
 
-    from aiokafka import AIOKafkaConsumer, TopicPartition
-    from aiokafka.errors import KafkaError
+    async with _open_consumer(settings) as consumer:
+        with _publish_errors(settings):
+            async with asyncio.timeout(2 * ANSWER_SECONDS):
+                await consumer.start()
+                offsets = await _assign(consumer, settings.topic(Topic.DEAD_LETTERS), selection)
+            for tp, (begin, end) in offsets.items():
+                async for record in _records(consumer, tp, begin, end):
+                    letter = DeadLetter.of(record)
+                    if selection.has(letter):
+                        yield letter
 
-    from streaming_exporter.kafka_connection import (
-        NOT_ALLOWED,
-        RIGHTS_ADVICE,
-        NotAllowed,
-        client_options,
-        hidden_topic,
-    )
 
-    name = settings.topic(Topic.DEAD_LETTERS)
+@asynccontextmanager
+async def _open_consumer(settings: Settings) -> AsyncIterator[Any]:
+    """Yield a consumer that is not started, and stop it at the end of the block."""
+    from aiokafka import AIOKafkaConsumer
+
+    from streaming_exporter.kafka_connection import client_options
+
     options = client_options(settings)
     consumer = AIOKafkaConsumer(
         **options, enable_auto_commit=False, request_timeout_ms=15_000, fetch_max_wait_ms=FETCH_WAIT_MS
     )
     try:
-        async with asyncio.timeout(2 * ANSWER_SECONDS):
-            await consumer.start()
-            metadata = await consumer._client.fetch_all_metadata()
-            parts = metadata.partitions_for_topic(name)
-            if not parts:
-                raise hidden_topic(name, "READ")
-            places = [TopicPartition(name, part) for part in parts]
-            places = [place for place in places if not selection.ids or place.partition in _parts(selection)]
-            consumer.assign(places)
-            spans = await _spans(consumer, places, selection)
-        for place, (begin, end) in spans.items():
-            consumer.pause(*places)
-            consumer.resume(place)
-            consumer.seek(place, begin)
-            silent_since = time.monotonic()
-            while await consumer.position(place) < end:
-                records = await consumer.getmany(place, timeout_ms=1_000, max_records=100)
-                if records:
-                    silent_since = time.monotonic()
-                elif time.monotonic() - silent_since > ANSWER_SECONDS:
-                    raise TimeoutError(f"no messages within {ANSWER_SECONDS:.0f} s")
-                for record in records.get(place, ()):
-                    letter = DeadLetter.of(record)
-                    if record.offset < end and selection.has(letter):
-                        yield letter
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+@contextmanager
+def _publish_errors(settings: Settings) -> Iterator[None]:
+    """Raise errors of Kafka as :class:`PublishError`, with advice."""
+    from aiokafka.errors import KafkaError
+
+    from streaming_exporter.kafka_connection import NOT_ALLOWED, RIGHTS_ADVICE, NotAllowed
+
+    try:
+        yield
     except NotAllowed as error:
         raise PublishError(str(error)) from error
     except NOT_ALLOWED as error:
@@ -223,29 +219,65 @@ async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerat
             f"({str(error) or type(error).__name__}); check that it runs there, or set "
             "EXPORTER_KAFKA_BOOTSTRAP_SERVERS to the right address"
         ) from error
-    finally:
-        await consumer.stop()
 
 
-def _parts(selection: Selection) -> set[int]:
-    return {part for part, _ in selection.ids}
+async def _assign(consumer: Any, topic: str, selection: Selection) -> dict[Any, tuple[int, int]]:
+    """Assign the partitions that can have selected letters; return the offsets to read.
+
+    Returns:
+        The first offset and the end offset of each partition that has something to read.
+    """
+    from aiokafka import TopicPartition
+
+    from streaming_exporter.kafka_connection import hidden_topic
+
+    metadata = await consumer._client.fetch_all_metadata()
+    numbers = metadata.partitions_for_topic(topic)
+    if not numbers:
+        raise hidden_topic(topic, "READ")
+    wanted = {number for number, _ in selection.ids}
+    tps = [TopicPartition(topic, number) for number in numbers if not wanted or number in wanted]
+    consumer.assign(tps)
+    return await _offsets(consumer, tps, selection)
 
 
-async def _spans(consumer: Any, places: list[Any], selection: Selection) -> dict[Any, tuple[int, int]]:
-    """Return the first offset and the end offset of each partition that has something to read."""
-    if not places:
+async def _offsets(consumer: Any, tps: list[Any], selection: Selection) -> dict[Any, tuple[int, int]]:
+    if not tps:
         return {}
-    begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
-    spans = {place: (begins[place], ends[place]) for place in places}
+    begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+    offsets = {tp: (begins[tp], ends[tp]) for tp in tps}
     if selection.ids:
-        for place in places:
-            wanted = [offset for part, offset in selection.ids if part == place.partition]
-            spans[place] = (max(min(wanted), begins[place]), min(max(wanted) + 1, ends[place]))
+        for tp in tps:
+            wanted = [offset for number, offset in selection.ids if number == tp.partition]
+            offsets[tp] = (max(min(wanted), begins[tp]), min(max(wanted) + 1, ends[tp]))
     elif selection.since is not None:
         moment = int(selection.since.timestamp() * 1_000)
-        for place, found in (await consumer.offsets_for_times(dict.fromkeys(places, moment))).items():
-            spans[place] = (found.offset if found is not None else ends[place], ends[place])
-    return {place: (begin, end) for place, (begin, end) in spans.items() if begin < end}
+        for tp, found in (await consumer.offsets_for_times(dict.fromkeys(tps, moment))).items():
+            offsets[tp] = (found.offset if found is not None else ends[tp], ends[tp])
+    return {tp: (begin, end) for tp, (begin, end) in offsets.items() if begin < end}
+
+
+async def _records(consumer: Any, tp: Any, begin: int, end: int) -> AsyncIterator[Any]:
+    """Yield the records of an assigned partition from ``begin`` up to ``end``, which is left out.
+
+    Raises:
+        TimeoutError: there is no answer within :data:`ANSWER_SECONDS`.
+    """
+    import time
+
+    consumer.pause(*consumer.assignment())
+    consumer.resume(tp)
+    consumer.seek(tp, begin)
+    silent_since = time.monotonic()
+    while await consumer.position(tp) < end:
+        records = await consumer.getmany(tp, timeout_ms=1_000, max_records=100)
+        if records:
+            silent_since = time.monotonic()
+        elif time.monotonic() - silent_since > ANSWER_SECONDS:
+            raise TimeoutError(f"no messages within {ANSWER_SECONDS:.0f} s")
+        for record in records.get(tp, ()):
+            if record.offset < end:
+                yield record
 
 
 def redrive_topics(settings: Settings) -> set[str]:

@@ -55,11 +55,11 @@ class App(DrainedApp):
         if message_buffer is None or message_buffer.is_full or self._holds_enough_of(topic):
             self._steps_for_all[topic] += 1
         else:
-            self._steps.update(message_buffer.places)
+            self._steps.update(message_buffer.partitions)
 
-    def steps(self, place: Partition) -> int:
+    def steps(self, partition: Partition) -> int:
         """Return how many steps were progress for a partition. One message can need many steps."""
-        return self._steps[place] + self._steps_for_all[place[0]]
+        return self._steps[partition] + self._steps_for_all[partition[0]]
 
     def _holds_enough_of(self, topic: str) -> bool:
         consumer = self._consumer

@@ -234,7 +234,7 @@ class WorkerHealth(Service):
             seen,
             leaderless=self._leaderless,
             outage=self._app.outages.newest,
-            progress={place: self._app.steps(place) for place in seen},
+            progress={partition: self._app.steps(partition) for partition in seen},
         )
         metrics.set_consumer_lag(
             {name.removeprefix(self._prefix): lag for name, lag in signals.lag().items()}
@@ -274,17 +274,17 @@ def partition_states(app: faust.App) -> dict[Partition, PartitionState]:
     oldest: dict[Partition, int] = {}
     for message in list(consumer._unacked_messages):
         if message.generation_id == app.consumer_generation_id and not message.acked:
-            place = (message.topic, message.partition)
-            oldest[place] = min(message.offset, oldest.get(place, message.offset))
+            partition = (message.topic, message.partition)
+            oldest[partition] = min(message.offset, oldest.get(partition, message.offset))
     found = {}
-    for partition in assignment.tps:
-        place = (partition.topic, partition.partition)
-        position = assignment.state_value(partition)._position
-        found[place] = PartitionState(
+    for tp in assignment.tps:
+        partition = (tp.topic, tp.partition)
+        position = assignment.state_value(tp)._position
+        found[partition] = PartitionState(
             position,
-            oldest.get(place),
-            consumer.has_offset_to_commit(partition),
-            fetched=consumer.fetched.get(partition, 0),
-            done=consumer.done.get(partition, 0),
+            oldest.get(partition),
+            consumer.has_offset_to_commit(tp),
+            fetched=consumer.fetched.get(tp, 0),
+            done=consumer.done.get(tp, 0),
         )
     return found

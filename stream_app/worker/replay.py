@@ -108,9 +108,9 @@ class OutcomeReplay:
     async def _first_state(self) -> tuple[dict[Partition, int], dict[Partition, int], int] | None:
         """Return where the logs begin and end, and how many outcomes are not applied; None without Kafka."""
         try:
-            partitions = await self._brokers.partitions([self._topic])
-            places = [(self._topic, number) for number in partitions.get(self._topic, ())]
-            starts, ends = await self._brokers.begins(places), await self._brokers.ends(places)
+            numbers = await self._brokers.partitions([self._topic])
+            partitions = [(self._topic, number) for number in numbers.get(self._topic, ())]
+            starts, ends = await self._brokers.begins(partitions), await self._brokers.ends(partitions)
             behind = await self._behind(starts, ends)
         except Outage as error:
             self._note_problem(str(error))
@@ -145,5 +145,6 @@ class OutcomeReplay:
     async def _behind(self, starts: dict[Partition, int], ends: dict[Partition, int]) -> int:
         committed = (await self._brokers.group()).committed
         return sum(
-            max(0, end - max(committed.get(place, 0), starts.get(place, 0))) for place, end in ends.items()
+            max(0, end - max(committed.get(partition, 0), starts.get(partition, 0)))
+            for partition, end in ends.items()
         )

@@ -77,10 +77,10 @@ class Signals:
     def lag(self) -> dict[str, int]:
         """Return how many messages of each topic's partitions here are not handled."""
         found: dict[str, int] = {}
-        for place, state in self.partition_states.items():
-            end = self.ends.get(place, 0)
+        for partition, state in self.partition_states.items():
+            end = self.ends.get(partition, 0)
             done = state.position if state.oldest is None else state.oldest
-            found[place[0]] = found.get(place[0], 0) + max(0, end - (end if done is None else done))
+            found[partition[0]] = found.get(partition[0], 0) + max(0, end - (end if done is None else done))
         return found
 
     def problems(self, *, is_blocked: bool = False) -> Iterator[str]:
@@ -95,17 +95,17 @@ class Signals:
             yield f"the worker is not a member of its consumer group, whose state is {self.group.state}"
         if is_blocked:
             return
-        for place, state in self.partition_states.items():
-            name = f"{place[0]}[{place[1]}]"
+        for partition, state in self.partition_states.items():
+            name = f"{partition[0]}[{partition[1]}]"
             position = state.position or 0
-            steps = self.progress.get(place, 0)
+            steps = self.progress.get(partition, 0)
             at = f", at step {steps}" if steps else ""
-            if position < self.ends.get(place, 0):
+            if position < self.ends.get(partition, 0):
                 yield f"{name} is not read on from {position}{at}"
             if state.oldest is not None:
                 yield f"{name} is not handled from {state.oldest}{at}"
             if state.acknowledged:
-                yield f"{name} is not committed from {self.group.committed.get(place)}"
+                yield f"{name} is not committed from {self.group.committed.get(partition)}"
             if state.has_lost_messages:
                 yield f"{name} was read up to {state.fetched}, and a message from {state.done} on is lost{at}"
 

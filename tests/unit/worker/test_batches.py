@@ -175,11 +175,11 @@ async def test_batches_are_bounded_by_bytes_and_lose_nothing(sizes: list[int], b
     nothing = cast(Any, None)
     over: Any = first
     while over is not None or not message_buffer.is_empty:
-        assert message_buffer.places == {("t", 0)}
+        assert message_buffer.partitions == {("t", 0)}
         over = await _handle_next(
             over or message_buffer.get_nowait(), message_buffer, handle, nothing, nothing
         )
-    assert message_buffer.places == set()
+    assert message_buffer.partitions == set()
     assert len(handled[0]) == batch
     assert [event for messages in handled for event in messages] == events
     assert all(event.acked for event in events)
