@@ -49,8 +49,8 @@ async def check_dead_letters(connection: AsyncConnection, brokers: Brokers, sett
     ]
     if not partitions:
         return AREA.problem("dead letters", "hidden_topic", topic=topic)
-    begins, ends = await brokers.begins(partitions), await brokers.ends(partitions)
-    times = await brokers.begin_times(partitions)
+    begins, ends = await brokers.beginning_offsets(partitions), await brokers.end_offsets(partitions)
+    times = await brokers.first_message_times(partitions)
     kept = {
         "numbers": [number for _, number in times],
         "begins": [begins[partition] for partition in times],

@@ -88,7 +88,7 @@ def _wanted(topic: str, settings: Settings) -> int:
 
 
 async def _check_lag(brokers: Brokers, group: Group, partitions: list[Partition]) -> AsyncIterator[Finding]:
-    lag = _lag(group, await brokers.ends(partitions), partitions)
+    lag = _lag(group, await brokers.end_offsets(partitions), partitions)
     behind = [partition for partition in partitions if lag[partition] > STILL_LAG]
     total = sum(lag.values())
     if not behind:
@@ -119,7 +119,7 @@ def _lag(group: Group, ends: Mapping[Partition, int], partitions: list[Partition
 
 async def _check_offsets(brokers: Brokers, group: Group, partitions: list[Partition]) -> Finding:
     """Check that each partition still has the offset that the group has committed."""
-    begins, ends = await brokers.begins(partitions), await brokers.ends(partitions)
+    begins, ends = await brokers.beginning_offsets(partitions), await brokers.end_offsets(partitions)
     wrong = []
     for partition in partitions:
         committed, name = group.committed.get(partition, -1), f"{partition[0]}[{partition[1]}]"

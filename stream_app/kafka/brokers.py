@@ -33,7 +33,7 @@ RETRY_SECONDS = 0.1
 """The time in seconds before a query is repeated that a group coordinator cannot answer yet."""
 
 RETENTION_MS = "retention.ms"
-"""The setting of a topic that says how long messages are kept. -1 stands for ever."""
+"""The setting of a topic that says how long messages are kept. -1 stands for no limit."""
 
 NO_LEADER = -1
 """The number of the leader in the metadata of a partition that has none."""
@@ -84,15 +84,15 @@ class Brokers:
     """Queries the brokers. Queries of several callers run one after another.
 
     Methods raise :class:`Outage` while the brokers do not answer, and :class:`NotAllowed` where the principal
-    lacks a right. :meth:`begins`, :meth:`begin_times` and :meth:`ends` also raise :class:`Outage` for a
-    partition without a leader.
+    lacks a right. :meth:`beginning_offsets`, :meth:`first_message_times` and :meth:`end_offsets` also raise
+    :class:`Outage` for a partition without a leader.
 
     A query without an answer in time continues in the background, so that its connections are there for the
     next query, which waits for it.
     """
 
     def __init__(self, settings: Settings, *, client_id: str, timeout: float = 5) -> None:
-        """``timeout`` is the time-out of a query, in seconds."""
+        """Create the brokers. ``timeout`` is the time-out of a query, in seconds."""
         self._group = settings.group
         self._timeout = timeout
         self._options: dict[str, Any] = {
@@ -102,12 +102,12 @@ class Brokers:
         }
         self._admin: AIOKafkaAdminClient | None = None
         self._reader: AIOKafkaConsumer | None = None
-        self._query: asyncio.Task[Any] | None = None
-        self._asking = asyncio.Lock()
+        self._running: asyncio.Task[Any] | None = None
+        self._lock = asyncio.Lock()
 
     async def partitions(self, topics: Collection[str]) -> dict[str, set[int]]:
         """Return the partitions of those of ``topics`` that exist and that the principal can describe."""
-        described = await self._ask(lambda admin, _: admin.describe_topics())
+        described = await self._run(lambda admin, _: admin.describe_topics())
         return {
             item["topic"]: {part["partition"] for part in item["partitions"]}
             for item in described
@@ -117,58 +117,58 @@ class Brokers:
     async def topic_ids(self, topics: Collection[str]) -> dict[str, UUID]:
         """Return the id of each of ``topics`` that exists. Brokers before Kafka 2.8 have no ids."""
 
-        return await self._ask(lambda admin, _: _topic_ids(admin, topics))
+        return await self._run(lambda admin, _: _topic_ids(admin, topics))
 
     async def retentions(self, topics: Collection[str]) -> dict[str, timedelta | None]:
-        """Return how long each of ``topics`` keeps messages; ``None`` if for ever.
+        """Return how long each of ``topics`` keeps messages; ``None`` for no limit.
 
         Topics whose configuration the principal has no right to describe are left out.
         """
-        return await self._ask(lambda admin, _: _retentions(admin, topics))
+        return await self._run(lambda admin, _: _retentions(admin, topics))
 
-    async def leaderless(self, places: Collection[Partition]) -> list[Partition]:
-        """Return those of ``places`` that have no leader."""
-        return await self._ask(lambda admin, _: _leaderless(admin, places))
+    async def leaderless(self, partitions: Collection[Partition]) -> list[Partition]:
+        """Return those of ``partitions`` that have no leader."""
+        return await self._run(lambda admin, _: _leaderless(admin, partitions))
 
-    async def logs(self, places: Collection[Partition]) -> Logs:
+    async def logs(self, partitions: Collection[Partition]) -> Logs:
         """Return the ends of the partitions with a leader, and the results of :meth:`topic_ids`."""
 
         async def ask(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer) -> Logs:
-            ids = await _topic_ids(admin, {topic for topic, _ in places}) if places else {}
-            leaderless = await _leaderless(admin, places)
-            asked = [TopicPartition(*place) for place in places if place not in leaderless]
+            ids = await _topic_ids(admin, {topic for topic, _ in partitions}) if partitions else {}
+            leaderless = await _leaderless(admin, partitions)
+            asked = [TopicPartition(*partition) for partition in partitions if partition not in leaderless]
             ends = await reader.end_offsets(asked)
-            return Logs({(place.topic, place.partition): end for place, end in ends.items()}, ids, leaderless)
+            return Logs({(tp.topic, tp.partition): end for tp, end in ends.items()}, ids, leaderless)
 
-        return await self._ask(ask)
+        return await self._run(ask)
 
     async def group(self) -> Group:
         """Return the consumer group of the workers."""
-        return await self._ask(lambda admin, _: _group(admin, self._group))
+        return await self._run(lambda admin, _: _group(admin, self._group))
 
-    async def ends(self, places: Collection[Partition]) -> dict[Partition, int]:
+    async def end_offsets(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         """Return the offset that the next message of each partition will have."""
-        return await self._ask_leaders(places, AIOKafkaConsumer.end_offsets)
+        return await self._ask_leaders(partitions, AIOKafkaConsumer.end_offsets)
 
-    async def begins(self, places: Collection[Partition]) -> dict[Partition, int]:
+    async def beginning_offsets(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         """Return the offset of the first message that each partition has, or will have."""
-        return await self._ask_leaders(places, AIOKafkaConsumer.beginning_offsets)
+        return await self._ask_leaders(partitions, AIOKafkaConsumer.beginning_offsets)
 
-    async def begin_times(self, places: Collection[Partition]) -> dict[Partition, datetime]:
+    async def first_message_times(self, partitions: Collection[Partition]) -> dict[Partition, datetime]:
         """Return the time of the first message that each partition has. Empty partitions have none."""
         found = await self._ask_leaders(
-            places, lambda reader, wanted: reader.offsets_for_times(dict.fromkeys(wanted, 0))
+            partitions, lambda reader, wanted: reader.offsets_for_times(dict.fromkeys(wanted, 0))
         )
         return {
-            place: datetime.fromtimestamp(item.timestamp / 1_000, UTC)
-            for place, item in found.items()
+            partition: datetime.fromtimestamp(item.timestamp / 1_000, UTC)
+            for partition, item in found.items()
             if item is not None
         }
 
     async def _ask_leaders(
         self,
-        places: Collection[Partition],
-        question: Callable[[AIOKafkaConsumer, Collection[TopicPartition]], Awaitable[Mapping[Any, Found]]],
+        partitions: Collection[Partition],
+        query: Callable[[AIOKafkaConsumer, Collection[TopicPartition]], Awaitable[Mapping[Any, Found]]],
     ) -> dict[Partition, Found]:
         """Ask the leader of each partition.
 
@@ -177,19 +177,19 @@ class Brokers:
         """
 
         async def ask(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer) -> Mapping[TopicPartition, Found]:
-            if leaderless := await _leaderless(admin, places):
+            if leaderless := await _leaderless(admin, partitions):
                 raise Outage(f"Kafka: {without_leader(leaderless)}")
-            return await question(reader, [TopicPartition(*place) for place in places])
+            return await query(reader, [TopicPartition(*partition) for partition in partitions])
 
-        found = await self._ask(ask)
-        return {(place.topic, place.partition): item for place, item in found.items()}
+        found = await self._run(ask)
+        return {(tp.topic, tp.partition): item for tp, item in found.items()}
 
     async def close(self) -> None:
         """End the query that has no answer, and close the connections. The next query opens them again."""
-        query, self._query = self._query, None
-        if query is not None:
-            query.cancel()
-            await asyncio.wait({query})
+        task, self._running = self._running, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
         await self._disconnect()
 
     async def _disconnect(self) -> None:
@@ -200,33 +200,33 @@ class Brokers:
         if reader is not None:
             await reader.stop()
 
-    async def _ask(
-        self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
+    async def _run(
+        self, query: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
     ) -> Answer:
-        async with self._asking:
-            return await self._ask_alone(question)
+        async with self._lock:
+            return await self._run_alone(query)
 
-    async def _ask_alone(
-        self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
+    async def _run_alone(
+        self, query: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
     ) -> Answer:
         try:
             async with asyncio.timeout(self._timeout):
-                if self._query is not None:
-                    await asyncio.wait({self._query})
-                self._query = query = asyncio.create_task(self._answer(question))
-                query.add_done_callback(_note_error)
-                await asyncio.wait({query})
+                if self._running is not None:
+                    await asyncio.wait({self._running})
+                self._running = task = asyncio.create_task(self._execute(query))
+                task.add_done_callback(_note_error)
+                await asyncio.wait({task})
         except TimeoutError as error:
             raise Outage(f"Kafka: no answer within {self._timeout:g} s") from error
         except BaseException:
             # The caller can be cancelled in the middle: the next query must not read the rest of this answer.
             await self.close()
             raise
-        self._query = None
-        return query.result()
+        self._running = None
+        return task.result()
 
-    async def _answer(
-        self, question: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
+    async def _execute(
+        self, query: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
     ) -> Answer:
         last: Exception | None = None
         # Before the caller's time-out: it learns the coordinator's answer, and the next query need not wait.
@@ -236,7 +236,7 @@ class Brokers:
                 attempts = ATTEMPTS
                 while attempts:
                     try:
-                        return await question(*await self._connected())
+                        return await query(*await self._connected())
                     except NOT_ALLOWED as error:
                         raise NotAllowed(f"Kafka: this principal lacks a right ({error})") from error
                     except NOT_YET as error:
@@ -298,11 +298,11 @@ async def _retentions(admin: AIOKafkaAdminClient, topics: Collection[str]) -> di
     return found
 
 
-async def _leaderless(admin: AIOKafkaAdminClient, places: Collection[Partition]) -> list[Partition]:
-    """Return those of ``places`` that have no leader, as the broker knows now."""
-    if not places:
+async def _leaderless(admin: AIOKafkaAdminClient, partitions: Collection[Partition]) -> list[Partition]:
+    """Return those of ``partitions`` that have no leader, as the broker knows now."""
+    if not partitions:
         return []
-    names = sorted({topic for topic, _ in places})
+    names = sorted({topic for topic, _ in partitions})
     # By default the request creates a topic that was just deleted, where brokers create topics by themselves.
     described = await admin._send_request(MetadataRequest(names, allow_auto_topic_creation=False))
     found = {
@@ -311,13 +311,13 @@ async def _leaderless(admin: AIOKafkaAdminClient, places: Collection[Partition])
         for part in item["partitions"]
         if part["leader"] == NO_LEADER
     }
-    return sorted(found.intersection(places))
+    return sorted(found.intersection(partitions))
 
 
-def without_leader(places: Collection[Partition]) -> str:
+def without_leader(partitions: Collection[Partition]) -> str:
     """Return the sentence that says that partitions have no leader."""
-    names = ", ".join(f"{topic}[{number}]" for topic, number in places)
-    return f"{names} {'has' if len(places) == 1 else 'have'} no leader"
+    names = ", ".join(f"{topic}[{number}]" for topic, number in partitions)
+    return f"{names} {'has' if len(partitions) == 1 else 'have'} no leader"
 
 
 async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:
@@ -331,5 +331,5 @@ async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:
     return Group(
         state,
         frozenset(str(client_id) for _, client_id, *_ in members or ()),
-        {(place.topic, place.partition): item.offset for place, item in offsets.items()},
+        {(tp.topic, tp.partition): item.offset for tp, item in offsets.items()},
     )

@@ -86,8 +86,8 @@ class BufferedBytes:
         self._bytes[topic] += size
         self._messages[key] = weakref.ref(message, gone)
 
-    def of(self, topic: str) -> int:
-        """The bytes of this topic's messages."""
+    def bytes_of(self, topic: str) -> int:
+        """Return the bytes of this topic's messages."""
         return self._bytes[topic]
 
     def messages(self) -> list[Message]:

@@ -47,8 +47,11 @@ log = structlog.get_logger(__name__)
 MAX_BUFFERED_BYTES = 8 * 2**20
 """When a topic's messages in memory take more bytes than this, no more are fetched from the client."""
 
-OFFSET_TRIES, LOOP_LAG_INTERVAL = 3, 1.0
-"""Number of tries, and seconds between them: the log of a new leader can be shorter for a moment."""
+OFFSET_TRIES = 3
+"""How often the offsets of partitions are read: the log of a new leader can be shorter for a moment."""
+
+OFFSET_RETRY_SECONDS = 1.0
+"""Seconds between two of these reads."""
 
 OFFSETS_SECONDS = 5.0
 """Seconds in which the leaders of partitions must return their offsets."""
@@ -171,13 +174,13 @@ class LosslessConsumer(Consumer):
         """Return where the logs of partitions begin and end, without those whose leader does not answer."""
         begins: Mapping[TP, int] = {}
         ends: Mapping[TP, int] = {}
-        for look in range(OFFSET_TRIES):
+        for attempt in range(OFFSET_TRIES):
             asked = assigned - self._thread.leaderless(assigned)
             begins, ends = await ask_leaders(self._ask_offsets, asked, OFFSETS_SECONDS)
             if all(committed.get(tp, 0) <= end for tp, end in ends.items()):
                 break
-            if look < OFFSET_TRIES - 1:
-                await self.sleep(LOOP_LAG_INTERVAL)
+            if attempt < OFFSET_TRIES - 1:
+                await self.sleep(OFFSET_RETRY_SECONDS)
         return begins, ends
 
     async def _ask_offsets(self, tps: Set[TP]) -> tuple[Mapping[TP, int], Mapping[TP, int]]:
@@ -337,7 +340,9 @@ class LosslessConsumer(Consumer):
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
         """Fetch only messages of topics that have room in memory."""
-        wanted = {tp for tp in active_partitions or () if self.buffered.of(tp.topic) < MAX_BUFFERED_BYTES}
+        wanted = {
+            tp for tp in active_partitions or () if self.buffered.bytes_of(tp.topic) < MAX_BUFFERED_BYTES
+        }
         if not wanted:
             await self.sleep(SHORT_PAUSE)
             return {}

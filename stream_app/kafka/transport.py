@@ -63,7 +63,9 @@ class App(DrainedApp):
 
     def _holds_enough_of(self, topic: str) -> bool:
         consumer = self._consumer
-        return isinstance(consumer, LosslessConsumer) and consumer.buffered.of(topic) >= MAX_BUFFERED_BYTES
+        return (
+            isinstance(consumer, LosslessConsumer) and consumer.buffered.bytes_of(topic) >= MAX_BUFFERED_BYTES
+        )
 
     def _new_transport(self) -> LosslessTransport:
         return LosslessTransport(self.conf.broker_consumer, self)

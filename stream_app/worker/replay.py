@@ -110,7 +110,10 @@ class OutcomeReplay:
         try:
             numbers = await self._brokers.partitions([self._topic])
             partitions = [(self._topic, number) for number in numbers.get(self._topic, ())]
-            starts, ends = await self._brokers.begins(partitions), await self._brokers.ends(partitions)
+            starts, ends = (
+                await self._brokers.beginning_offsets(partitions),
+                await self._brokers.end_offsets(partitions),
+            )
             behind = await self._behind(starts, ends)
         except Outage as error:
             self._note_problem(str(error))

@@ -112,7 +112,7 @@ async def test_the_other_partitions_are_read(stack: Stack, second: SecondBroker)
         brokers = Brokers(settings, client_id="t")
         await until_async(lambda: brokers.leaderless([place]), ignoring=(Outage,))
         with pytest.raises(Outage, match="has no leader"):
-            await brokers.begins([place])
+            await brokers.beginning_offsets([place])
         await brokers.close()
         worker = UnreadyWorker("worker-l", ["stream_app"], stack.environment(), stack.run_dir)
         try:

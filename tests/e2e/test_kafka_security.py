@@ -127,7 +127,7 @@ async def _ask(own: Deployment) -> None:
         return (await brokers.group()).is_stable
 
     await until_async(stable)
-    assert (await brokers.ends([(own.settings.topic(Topic.EVENTS), 0)])).keys()
+    assert (await brokers.end_offsets([(own.settings.topic(Topic.EVENTS), 0)])).keys()
     await brokers.close()
 
 
@@ -152,7 +152,7 @@ async def test_a_client_without_a_token_is_refused(oauth: dict[str, str], change
             await publisher.check()
     brokers = Brokers(nobody, client_id="t", timeout=3)
     with pytest.raises(Outage) as caught:
-        await brokers.ends([("x", 0)])
+        await brokers.end_offsets([("x", 0)])
     assert "never repeat" not in str(caught.value)
     await brokers.close()
 

@@ -63,8 +63,8 @@ async def test_a_query_can_be_cancelled_while_a_connection_opens(
     with monkeypatch.context() as patched:
         patched.setattr(client, "start", stands_still)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(brokers.ends([PLACE]), 0.5)
-    assert PLACE in await brokers.ends([PLACE])
+            await asyncio.wait_for(brokers.end_offsets([PLACE]), 0.5)
+    assert PLACE in await brokers.end_offsets([PLACE])
     assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
 
 
@@ -193,7 +193,7 @@ async def test_a_coordinator_that_refuses_for_good_is_named_before_the_time_out(
     try:
         with pytest.raises(Outage, match="GroupCoordinatorNotAvailableError"):
             await brokers.group()
-        assert brokers._query is None
+        assert brokers._running is None
         assert await brokers.partitions([Topic.TICKS])
     finally:
         await brokers.close()
@@ -210,7 +210,7 @@ async def test_a_connection_that_is_silent_is_opened_again(
         raise RequestTimedOutError
 
     with pytest.raises(Outage, match="RequestTimedOutError"):
-        await brokers._ask(question)
+        await brokers._run(question)
     assert len(set(questions)) == module.ATTEMPTS
 
 
@@ -249,7 +249,7 @@ async def test_queries_of_several_callers_run_one_after_another(brokers: Brokers
         running.clear()
         return number
 
-    found = await asyncio.gather(*(brokers._ask(question) for _ in range(3)))
+    found = await asyncio.gather(*(brokers._run(question) for _ in range(3)))
     assert found == [1, 1, 1]
 
 

@@ -155,7 +155,7 @@ async def test_a_new_leader_can_need_a_moment_for_its_end_offset(consumer: Lossl
     consumer.__dict__.update(stored={PLACE: 7, UNREAD: 7}, ends=[6, 6, 7])
     await consumer.perform_seek()
     assert consumer.__dict__["sought"] == {}
-    assert consumer.__dict__["slept"] == module.LOOP_LAG_INTERVAL
+    assert consumer.__dict__["slept"] == module.OFFSET_RETRY_SECONDS
 
 
 @pytest.fixture
@@ -347,9 +347,9 @@ def test_bytes_count_until_the_message_is_deleted() -> None:
     held, kept = BufferedBytes(), [message(size=5), message(TICKS, size=7)]
     for one in kept:
         held.add(one)
-    assert (held.of(PLACE.topic), held.of(TICKS.topic)) == (OVERHEAD + 5, OVERHEAD + 7)
+    assert (held.bytes_of(PLACE.topic), held.bytes_of(TICKS.topic)) == (OVERHEAD + 5, OVERHEAD + 7)
     del one, kept[0]
-    assert held.of(PLACE.topic) == 0
+    assert held.bytes_of(PLACE.topic) == 0
     assert held.messages() == kept
 
 

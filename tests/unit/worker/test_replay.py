@@ -40,10 +40,10 @@ class World:
     async def partitions(self, _: object) -> dict[str, set[int]]:
         return {TOPIC: {0}}
 
-    async def begins(self, _: object) -> dict[Partition, int]:
+    async def beginning_offsets(self, _: object) -> dict[Partition, int]:
         return {PLACE: 0}
 
-    async def ends(self, _: object) -> dict[Partition, int]:
+    async def end_offsets(self, _: object) -> dict[Partition, int]:
         return {PLACE: END}
 
     async def group(self) -> Group:
@@ -84,7 +84,7 @@ async def test_it_ends_after_a_time_if_kafka_stays_away_from_the_start() -> None
     assert NO_PROGRESS_SECONDS < await World(lambda _: None).over_at() <= NO_PROGRESS_SECONDS + 3
 
 
-@pytest.mark.parametrize("question", ["partitions", "begins", "ends", "group"])
+@pytest.mark.parametrize("question", ["partitions", "beginning_offsets", "end_offsets", "group"])
 async def test_first_questions_without_an_answer_are_repeated(
     question: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
