@@ -152,7 +152,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             catalog=Catalog(sources, seconds=TABLE_SECONDS),
             job_queries=job_queries,
             job_searches=JobQueries(engines.searching),
-            job_files=JobFiles(engines.reading, lambda key: storage.call(storage.read, key)),
+            job_files=JobFiles(engines.reading, lambda key: storage.run_in_thread(storage.read, key)),
             reader=reader,
             live_updates=live_updates,
             job_waits=JobWaits(
@@ -176,7 +176,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
                     "database": job_queries.check,
                     WRITE_CHECK: partial(check_writable, engines.reading),
                     "kafka": publisher.check,
-                    "object_store": lambda: storage.call(storage.check),
+                    "object_store": lambda: storage.run_in_thread(storage.check),
                     LIVE_UPDATES: live_updates.check,
                 }
             ),

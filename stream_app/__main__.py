@@ -206,7 +206,9 @@ async def _erase(
 
     engine, storage = create_engine(settings, application="exporter forget"), ObjectStore(settings)
     eraser = PersonalDataEraser(
-        engine, lambda key: storage.call(storage.remove_job, key), lambda line: typer.echo(line, err=True)
+        engine,
+        lambda key: storage.run_in_thread(storage.removal.remove_job, key),
+        lambda line: typer.echo(line, err=True),
     )
     try:
         if user_id is None:

@@ -353,7 +353,7 @@ def _for_scripts(answer: Response, request: Request) -> Response:
 async def presigned(services: ApiServices, file: ExportedFile, *, method: str = "GET") -> Response:
     """Return a redirect to a new presigned URL of a file."""
     # In a thread, because the credentials of a role can need a call over the network.
-    link = await services.storage.call(
+    link = await services.storage.run_in_thread(
         services.storage.presigned_url, file.key, file.file_name, file.content_type, method=method
     )
     return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})

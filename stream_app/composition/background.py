@@ -44,7 +44,7 @@ def create_background_tasks(worker: WorkerComponents) -> None:
 
     async def work() -> None:
         """Claim jobs as soon as the bucket exists. Until then requests are only admitted."""
-        await retry_until_possible(storage.call, storage.ensure_bucket)
+        await retry_until_possible(storage.run_in_thread, storage.ensure_bucket)
         await replay.wait()
         exclude_started_objects()
         await dispatcher.work()

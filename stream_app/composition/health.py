@@ -24,7 +24,7 @@ def create_worker_health(settings: Settings, app: App) -> WorkerHealth:
         brokers=Brokers(settings, client_id=f"{name}-watch", timeout=BROKER_TIMEOUT),
         checks={
             "database": lambda: check_tables(engine),
-            "object store": lambda: storage.call(storage.check),
+            "object store": lambda: storage.run_in_thread(storage.check),
         },
         watchdog=Watchdog(settings.stuck_seconds),
         exit_timer=ExitTimer(settings.stuck_seconds),

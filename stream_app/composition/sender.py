@@ -44,6 +44,6 @@ def create_sender(
     lease = timedelta(seconds=CLAIM_TIMEOUTS * settings.delivery_timeout_seconds + 2)
     outbox = Outbox(engine, worker=worker, lease=lease)
     if datasets is not None:
-        files = JobFiles(engine, lambda key: storage.call(storage.read, key))
+        files = JobFiles(engine, lambda key: storage.run_in_thread(storage.read, key))
         clients[Channel.DESTINATION] = DestinationClient(settings, outbox, storage, files, datasets)
     return Sender(outbox, clients, settings, poll=poll)

@@ -28,7 +28,7 @@ from stream_app.storage.chunk_errors import marked
 from stream_app.storage.credentials import StaticKeys, credentials_of
 from stream_app.storage.errors import STORE_ERRORS, is_retryable
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
-from stream_app.storage.object_store import content_disposition
+from stream_app.storage.object_headers import content_disposition
 from stream_app.storage.parts import split_into_parts
 from stream_app.storage.s3_client import S3Client
 from streaming_exporter.errors import ExporterError

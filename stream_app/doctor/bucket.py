@@ -43,14 +43,14 @@ async def check_bucket(
     Raises:
         Retryable: the object store does not answer.
     """
-    await storage.call(storage.check)
+    await storage.run_in_thread(storage.check)
     scope = "all" if full else "a sample"
     if part.writes_files:
         yield await _check_upload(storage, settings)
         leftovers = Leftovers(settings, now or datetime.now(UTC))
         pages = storage.listing.pages()
         chosen = pages if full else islice(pages, SAMPLE_PAGES)
-        while (page := await storage.call(next, chosen, None)) is not None:
+        while (page := await storage.run_in_thread(next, chosen, None)) is not None:
             await leftovers.count_page(connection, page)
         for finding in leftovers.findings(scope):
             yield finding
@@ -146,7 +146,7 @@ async def _missing_files(
         rows = (await connection.execute(page)).all()
         for start in range(0, len(rows), 20):
             keys = [str(row.file_path) for row in rows[start : start + 20]]
-            there = await asyncio.gather(*(storage.call(storage.exists, key) for key in keys))
+            there = await asyncio.gather(*(storage.run_in_thread(storage.exists, key) for key in keys))
             for key, exists in zip(keys, there, strict=True):
                 if not exists:
                     yield key
@@ -159,7 +159,7 @@ async def _check_upload(storage: ObjectStore, settings: Settings) -> Finding:
     """Write and remove an object as an export does: only this shows what the bucket's policy demands."""
     encryption = settings.s3_sse
     try:
-        way = await storage.call(storage.test_upload)
+        way = await storage.run_in_thread(storage.probe_upload)
     except Rejected as error:
         return AREA.problem("upload", "unsupported_uploads", reason=str(error))
     except NeedsOperator as error:

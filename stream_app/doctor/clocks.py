@@ -23,7 +23,7 @@ async def check_clocks(connection: AsyncConnection, storage: ObjectStore) -> Asy
         return now
 
     async def store() -> datetime | None:
-        return await storage.call(storage.time)
+        return await storage.run_in_thread(storage.read_clock)
 
     yield await _compare("PostgreSQL", postgres)
     yield await _compare("object store", store)

@@ -1,8 +1,10 @@
-"""The object store: uploads, presigned URLs, removal. It is synchronous, for use in threads."""
+"""Calls the object store: uploads, downloads, presigned URLs.
+
+The methods block; :meth:`ObjectStore.run_in_thread` runs one of them in a thread.
+"""
 
 import asyncio
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
@@ -12,7 +14,6 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from threading import Event
 from typing import ParamSpec, TypeVar
-from urllib.parse import quote
 from uuid import UUID
 
 from minio.error import S3Error
@@ -24,15 +25,14 @@ from stream_app.storage.chunk_errors import marked, unwrapped_chunk_errors
 from stream_app.storage.errors import STORE_ERRORS, store_errors
 from stream_app.storage.lifecycle_rules import set_lifecycle_rules
 from stream_app.storage.listing import (
-    ListedObject,
     ObjectListing,
     attempts_prefix,
-    folders_of,
     new_key_suffix,
     object_key,
 )
-from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
+from stream_app.storage.object_headers import content_disposition, encryption_headers, metadata_headers
+from stream_app.storage.object_removal import ObjectRemoval
 from stream_app.storage.s3_client import CONTENT_SHA256, S3Client, s3_client
 from streaming_exporter.errors import ExporterError, NeedsOperator, Rejected
 
@@ -40,13 +40,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIAL_JOB = UUID(int=0)
-"""The job of the objects that :meth:`ObjectStore.test_upload` writes. No job has this id."""
+"""The job of the objects that :meth:`ObjectStore.probe_upload` writes. No job has this id."""
 
 CALLS = 8
 """Number of calls that a process makes at a time, without uploads."""
-
-ABORTS = 3
-"""How often an upload that stays in the listing is aborted. The bucket cleaner removes it a day later."""
 
 EXTRA_DAYS = 7
 """Days from the expiry of a file until the lifecycle rule of the bucket removes it."""
@@ -61,28 +58,7 @@ class StoredObject:
     sha256: str
 
 
-def content_disposition(file_name: str) -> str:
-    """Return the header (RFC 6266): an ASCII name for old clients, and the real name for the others."""
-    plain = re.sub(r'[^ -~]|["\\/]', "_", file_name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
-
-
-def encryption_of(settings: Settings) -> Headers:
-    """Return the headers that ask the store to encrypt an object."""
-    if settings.s3_sse == "none":
-        return {}
-    if settings.s3_sse == "s3":
-        return {"x-amz-server-side-encryption": "AES256"}
-    key = settings.s3_sse_kms_key
-    named: Headers = {"x-amz-server-side-encryption-aws-kms-key-id": key} if key else {}
-    return {"x-amz-server-side-encryption": "aws:kms", **named}
-
-
-def _as_headers(metadata: Mapping[str, str]) -> Headers:
-    return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-
-
-class _TestUploadDone(Exception):
+class _ProbeDone(Exception):
     """Raised to end the test of a multipart upload before its completion."""
 
 
@@ -110,7 +86,7 @@ class ObjectStore:
         self.bucket = settings.s3_bucket
         self.prefix = attempts_prefix(settings)
         self.checksum_support = ChecksumSupport()
-        self._encryption = encryption_of(settings)
+        self._encryption = encryption_headers(settings.s3_sse, settings.s3_sse_kms_key)
         self._link_lifetime = timedelta(seconds=settings.download_url_seconds)
         self._client = s3_client(
             settings,
@@ -120,11 +96,12 @@ class ObjectStore:
             retry_seconds=retry_seconds,
         )
         self.listing = ObjectListing(self._client, self.bucket, self.prefix)
+        self.removal = ObjectRemoval(self._client, self.bucket, self.listing)
         # URLs are signed for the host that users reach. This process possibly cannot reach it.
         self._signer = s3_client(settings, settings.s3_public_endpoint or settings.s3_endpoint, 1)
         self._threads = ThreadPoolExecutor(CALLS, thread_name_prefix="store")
 
-    async def call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    async def run_in_thread(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Call ``function``, a method of this store, in a thread of the store."""
         run = partial(copy_context().run, function, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
@@ -152,7 +129,7 @@ class ObjectStore:
             Retryable: the store cannot be reached, or refuses the call.
         """
         with store_errors():
-            if not self._is_there():
+            if not self._bucket_exists():
                 try:
                     self._client.make_bucket(self.bucket)
                 except S3Error as error:
@@ -184,13 +161,13 @@ class ObjectStore:
             Retryable: the store cannot be reached.
         """
         with store_errors():
-            if not self._is_there():
+            if not self._bucket_exists():
                 raise NeedsOperator(
                     f"object store: the bucket {self.bucket!r} does not exist",
                     reason="the bucket of the object store does not exist",
                 )
 
-    def _is_there(self) -> bool:
+    def _bucket_exists(self) -> bool:
         """Return whether the bucket exists, by a call that needs no permission outside of the own folder."""
         options = {"list-type": "2", "prefix": f"{self.prefix}/", "max-keys": "1"}
         try:
@@ -244,9 +221,9 @@ class ObjectStore:
             first = next(parts, b"")
             with self._removed_on_failure(key):
                 if len(first) < PART_SIZE:
-                    headers |= _as_headers({"sha256": stream.sha256, **metadata()})
+                    headers |= metadata_headers({"sha256": stream.sha256, **metadata()})
                     headers[CONTENT_SHA256] = stream.sha256
-                    self._put_object_checked(client, key, bytes(first), headers)
+                    self._put_single(client, key, bytes(first), headers)
                 else:
                     with open_multipart_upload(
                         client, self.bucket, key, headers, self.checksum_support
@@ -258,7 +235,7 @@ class ObjectStore:
                             del part  # it must not be kept until the next one is complete
         return StoredObject(key, stream.size, stream.sha256)
 
-    def _put_object_checked(self, client: S3Client, key: str, content: bytes, headers: Headers) -> None:
+    def _put_single(self, client: S3Client, key: str, content: bytes, headers: Headers) -> None:
         def put(method: ChecksumMethod) -> None:
             client._put_object(self.bucket, key, content, {**headers, **method.headers(content)})
 
@@ -274,7 +251,7 @@ class ObjectStore:
                 self._client.with_retries(None, within=CLEAN_UP_SECONDS).remove_object(self.bucket, key)
             raise
 
-    def test_upload(self) -> ChecksumMethod:
+    def probe_upload(self) -> ChecksumMethod:
         """Upload a small object and one part of a multipart upload, and remove both.
 
         Returns:
@@ -286,14 +263,14 @@ class ObjectStore:
         key = self.key(TRIAL_JOB, 0, "trial")
         self.put(key, iter([b"trial"]), content_type="text/plain", file_name="trial", metadata=dict)
         try:
-            with store_errors(), suppress(_TestUploadDone), self._open_test_upload(f"{key}-parts"):
-                raise _TestUploadDone
+            with store_errors(), suppress(_ProbeDone), self._open_probe_upload(f"{key}-parts"):
+                raise _ProbeDone
         finally:
-            self.remove(key)
+            self.removal.remove(key)
         return self.checksum_support.best
 
     @contextmanager
-    def _open_test_upload(self, key: str) -> Iterator[None]:
+    def _open_probe_upload(self, key: str) -> Iterator[None]:
         headers: Headers = {"Content-Type": "text/plain", **self._encryption}
         with open_multipart_upload(self._client, self.bucket, key, headers, self.checksum_support) as upload:
             upload.add(b"trial")
@@ -363,7 +340,7 @@ class ObjectStore:
                 return False
             return True
 
-    def time(self) -> datetime | None:
+    def read_clock(self) -> datetime | None:
         """Return the time of the store's clock, in whole seconds; ``None`` if its responses have no time.
 
         Raises:
@@ -375,75 +352,3 @@ class ObjectStore:
             except S3Error as error:  # an error response has the time too
                 date = error.response.headers.get("Date")
         return parsedate_to_datetime(date) + timedelta(seconds=0.5) if date else None
-
-    def remove(self, key: str) -> None:
-        """Remove the object. It is no error if it does not exist."""
-        with store_errors():
-            self._client.remove_object(self.bucket, key)
-
-    def remove_all(self, keys: Iterable[str]) -> None:
-        """Remove objects, many with one call where the store has such a call. Missing ones are no error."""
-        self.listing.remove_all(keys)
-
-    def remove_result(self, key: str) -> None:
-        """Remove the file of an attempt; if it is a :data:`MANIFEST`, also all files in its folder.
-
-        Raises:
-            Retryable: the store failed. The call can be repeated.
-        """
-        folders = folders_of(key)
-        self._remove_with(key, folders and folders[0])
-
-    def remove_job(self, key: str) -> None:
-        """Remove the file of a job that has ended; if it is a :data:`MANIFEST`, all files of the job.
-
-        Raises:
-            Retryable: the store failed. The call can be repeated.
-        """
-        folders = folders_of(key)
-        self._remove_with(key, folders and folders[1])
-
-    def _remove_with(self, key: str, folder: str | None) -> None:
-        """Remove everything in ``folder`` if ``key`` is a manifest, and ``key`` last.
-
-        Without a folder only ``key`` is removed: an event with a wrong key must not cost objects of others.
-        """
-        if key.endswith(f"/{MANIFEST}") and folder:
-            for page in self.listing.keys_in(folder):
-                self.remove_all(found for found in page if found != key)
-        self.remove(key)
-
-    def remove_attempts(self, job_id: object, *, before: int) -> int:
-        """Remove the objects of the job's attempts with a number below ``before``.
-
-        These are finished files, and open uploads whose worker died.
-
-        Returns:
-            The number of removed objects.
-        """
-        return self.remove_unneeded(job_id, lambda found: found.attempt < before)
-
-    def remove_unneeded(self, job_id: object, is_unneeded: Callable[[ListedObject], bool]) -> int:
-        """Remove those objects and open uploads of a job for which ``is_unneeded`` is true.
-
-        An upload can be left although the store took its abort: a part that was still being written keeps it
-        (S3 API reference, AbortMultipartUpload). So uploads are listed again, and what is left is aborted
-        again, at most :data:`ABORTS` times in all.
-
-        Returns:
-            The number of removed objects.
-        """
-        left = [item for page in self.listing.pages(job_id) for item in page if is_unneeded(item)]
-        self.remove_all(item.key for item in left if item.upload_id is None)
-        uploads = [item for item in left if item.upload_id is not None]
-        for _ in range(ABORTS):
-            for item in uploads:
-                self.listing.remove(item)
-            if not uploads:
-                break
-            uploads = [item for item in self.open_uploads(job_id) if is_unneeded(item)]
-        return len(left)
-
-    def open_uploads(self, job_id: object = None) -> list[ListedObject]:
-        """Return the multipart uploads that were neither completed nor aborted."""
-        return [item for page in self.listing.uploads(job_id) for item in page]

@@ -142,7 +142,9 @@ class PartCoordinator:
         }
         key = task.target(MANIFEST)
         write = retry_outages(self.settings.export_timeout_seconds)
-        return await write(self.storage.call, write_combined, self.storage, key, results, files, facts)
+        return await write(
+            self.storage.run_in_thread, write_combined, self.storage, key, results, files, facts
+        )
 
     async def _wait(
         self,
@@ -227,8 +229,8 @@ class PartCoordinator:
         """Remove what lost attempts at parts have left beside the files. An outage is only logged."""
         storage, folder = self.storage, f"{plan.folder}/"
         try:
-            await storage.call(
-                storage.remove_unneeded,
+            await storage.run_in_thread(
+                storage.removal.remove_unneeded,
                 claim.job_id,
                 lambda found: found.key.startswith(folder) and found.key not in keys,
             )

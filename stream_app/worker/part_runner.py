@@ -83,7 +83,7 @@ class PartRunner:
 
         storage = self.exporter.storage
         try:
-            await storage.call(storage.remove_unneeded, claim.job_id, is_left)
+            await storage.run_in_thread(storage.removal.remove_unneeded, claim.job_id, is_left)
         except Retryable as error:
             log.warning("leftovers.not_removed", job_id=str(claim.job_id), error=str(error))
 
@@ -102,7 +102,7 @@ class PartRunner:
         log.warning("part.lease_lost_at_end")
         metrics.LEASES_LOST.inc()
         storage = self.exporter.storage
-        await storage.call(storage.remove_all, keys)
+        await storage.run_in_thread(storage.removal.remove_all, keys)
 
     async def _settle(self, attempt: PartAttempt) -> None:
         """Release a part whose export did not succeed, or let it fail."""

@@ -172,7 +172,9 @@ class _BundleExport:
             writer.stopped.set()
             await asyncio.wait({writing})
             if writer.key is not None:
-                await self.exporter.storage.call(self.exporter.storage.remove_all, [writer.key])
+                await self.exporter.storage.run_in_thread(
+                    self.exporter.storage.removal.remove_all, [writer.key]
+                )
             if writing.exception() is not None and isinstance(error, PipeClosed):
                 writing.result()
             raise

@@ -118,4 +118,4 @@ class RowTransfer:
 
 async def _remove(writer: FileWriter) -> None:
     """Remove the objects of a writer, which are parts of a failed export."""
-    await writer.storage.call(writer.storage.remove_all, writer.keys)
+    await writer.storage.run_in_thread(writer.storage.removal.remove_all, writer.keys)

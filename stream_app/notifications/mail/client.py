@@ -282,7 +282,7 @@ class MailClient:
         Raises:
             DeliveryFailed: it cannot be read in time, or the worker stops.
         """
-        reading = asyncio.ensure_future(self._storage.call(self._storage.read, key))
+        reading = asyncio.ensure_future(self._storage.run_in_thread(self._storage.read, key))
         stopping = asyncio.create_task(self._stopping.wait())
         limit = self._settings.delivery_timeout_seconds
         try:

@@ -167,15 +167,15 @@ class BucketCleaner:
         removed = 0
         kept = longest_retention(self.datasets, self.settings.retention_days)
         longest = max(kept, await longest_promise(connection))
-        await storage.call(storage.set_lifecycle_rules, self.settings, longest)
+        await storage.run_in_thread(storage.set_lifecycle_rules, self.settings, longest)
         pages = storage.listing.pages()
-        while (page := await storage.call(next, pages, None)) is not None:
+        while (page := await storage.run_in_thread(next, pages, None)) is not None:
             jobs = await owning_jobs(connection, page)
             now = await self.store.clock.read()
             for found in page:
                 job = jobs.get(found.job_id)
                 if not is_needed(found, job, now=now, settings=self.settings, datasets=self.datasets):
-                    await storage.call(storage.listing.remove, found)
+                    await storage.run_in_thread(storage.listing.remove, found)
                     removed += 1
                     log.info("object.removed", key=found.key, upload=found.upload_id)
         return removed

@@ -34,7 +34,7 @@ class JobRescuer:
         """
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
-            await self.storage.call(self.storage.remove_job, outcome.key)
+            await self.storage.run_in_thread(self.storage.removal.remove_job, outcome.key)
         await self.emit(lifecycle_event(kind, outcome))
 
     async def remove_leftovers(self, job_id: UUID, *, before: int) -> None:
@@ -46,7 +46,7 @@ class JobRescuer:
             completed_attempt = await self.store.completed_attempt(job_id)
             if completed_attempt is not None:
                 before = min(before, completed_attempt)
-            await self.storage.call(self.storage.remove_attempts, job_id, before=before)
+            await self.storage.run_in_thread(self.storage.removal.remove_attempts, job_id, before=before)
         except Retryable as error:
             log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
 
@@ -61,7 +61,7 @@ class JobRescuer:
     async def remove_result(self, job_id: UUID, key: str) -> None:
         """Remove the file, or the several files, of an attempt. An outage is only logged."""
         try:
-            await self.storage.call(self.storage.remove_result, key)
+            await self.storage.run_in_thread(self.storage.removal.remove_result, key)
         except Retryable as error:
             log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
 

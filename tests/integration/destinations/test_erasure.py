@@ -48,7 +48,7 @@ class Erasing:
         return await eraser.erase_user("u", wait_seconds=seconds, **options)
 
     async def remove(self, key: str) -> None:
-        await self.depot.storage.call(self.depot.storage.remove_job, key)
+        await self.depot.storage.run_in_thread(self.depot.storage.removal.remove_job, key)
 
     async def has_record(self, job: UUID) -> bool:
         """Whether the job still has its request and its delivery."""

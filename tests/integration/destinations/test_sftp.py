@@ -270,7 +270,9 @@ async def test_a_server_that_is_away_delays_the_delivery_and_all_others_to_it(
 async def test_a_file_that_does_not_exist_is_a_failure(depot: Depot, sftp: SftpServer) -> None:
     depot.use(on_sftp(sftp))
     job = await depot.job("acme", b"a", b"b")
-    await depot.storage.call(depot.storage.remove, f"{depot.storage.prefix}/{job}/1/ledger-00002.csv")
+    await depot.storage.run_in_thread(
+        depot.storage.removal.remove, f"{depot.storage.prefix}/{job}/1/ledger-00002.csv"
+    )
     row = await depot.sent(job)
     assert (row.status, row.reason) == ("failed", "the file does not exist any more")
     assert sftp.files() == {}

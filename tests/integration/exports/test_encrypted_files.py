@@ -122,7 +122,7 @@ async def test_split_files_are_encrypted_one_by_one_and_are_no_larger_than_their
                 lines += archive.read(archive.namelist()[0]).count(b"\n")
     assert lines == 3500
     assert max(file.file_size for file in result.files) > 2**20 * 0.5
-    storage.remove_result(result.key)
+    storage.removal.remove_result(result.key)
 
 
 async def test_nothing_is_written_without_a_password(

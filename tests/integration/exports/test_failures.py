@@ -21,7 +21,8 @@ from stream_app.exports.plugins import PluginFailed
 from stream_app.exports.sources.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
-from stream_app.storage.object_store import ABORTS, ObjectStore
+from stream_app.storage.object_removal import ABORTS
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
 from streaming_exporter.events import ExportRequest, Options, Split
 from tests.integration.exports.conftest import task_for
@@ -59,7 +60,7 @@ def other(dataset: Dataset, view: str) -> Dataset:
 
 def leftovers(storage: ObjectStore, task: ExportTask) -> list[str]:
     prefix = f"jobs/{task.name}/"
-    return [*objects(storage, prefix), *(item.key for item in storage.open_uploads(UUID(task.name)))]
+    return [*objects(storage, prefix), *(item.key for item in storage.removal.open_uploads(UUID(task.name)))]
 
 
 def objects(storage: ObjectStore, prefix: str) -> list[str]:
@@ -188,9 +189,9 @@ async def test_objects_of_lost_attempts_are_removed(storage: ObjectStore) -> Non
         storage.put(key, iter([b"x"]), content_type="text/plain", file_name="f", metadata=dict)
     upload = storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/2/g", {})
     assert upload
-    assert storage.remove_attempts(job, before=3) == 3
+    assert storage.removal.remove_attempts(job, before=3) == 3
     assert objects(storage, f"jobs/{job}/") == [f"jobs/{job}/3/f"]
-    assert storage.open_uploads(job) == []
+    assert storage.removal.open_uploads(job) == []
 
 
 @pytest.mark.parametrize("answer", ["success", "NoSuchUpload"])
@@ -210,8 +211,8 @@ async def test_an_upload_that_an_abort_leaves_is_aborted_again(
 
     monkeypatch.setattr(storage._client, "_abort_multipart_upload", without_effect_at_first)
     storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/1/f", {})
-    assert storage.remove_attempts(job, before=2) == 1
-    assert storage.open_uploads(job) == []
+    assert storage.removal.remove_attempts(job, before=2) == 1
+    assert storage.removal.open_uploads(job) == []
     assert len(calls) == 2
 
 
@@ -222,7 +223,7 @@ async def test_an_upload_that_stays_is_aborted_a_few_times_only(
     abort = storage._client._abort_multipart_upload
     upload = storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/1/f", {})
     monkeypatch.setattr(storage._client, "_abort_multipart_upload", lambda *of: calls.append(of))
-    storage.remove_attempts(job, before=2)
+    storage.removal.remove_attempts(job, before=2)
     assert len(calls) == ABORTS
     abort(storage.bucket, f"jobs/{job}/1/f", upload)
 
@@ -262,7 +263,7 @@ async def _until_uploading(storage: ObjectStore, task: ExportTask, running: "asy
     """Wait until a multipart upload is open, so that an upload could be left."""
 
     async def look() -> bool:
-        return running.done() or bool(await asyncio.to_thread(storage.open_uploads, task.name))
+        return running.done() or bool(await asyncio.to_thread(storage.removal.open_uploads, task.name))
 
     await until_async(look)
     assert not running.done(), running

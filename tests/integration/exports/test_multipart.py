@@ -66,7 +66,7 @@ def test_every_boundary(storage: ObjectStore, key: str, size: int) -> None:
         assert known.metadata.get("x-amz-meta-rows") == ("7" if size < PART_SIZE else None)
         assert left(storage, key) == [key]
     finally:
-        storage.remove(key)
+        storage.removal.remove(key)
 
 
 class Spy(ObjectStore):
@@ -118,7 +118,7 @@ def test_parts_are_sent_in_parallel(
         }
         assert fetch(storage, key) == CONTENT
     finally:
-        storage.remove(key)
+        storage.removal.remove(key)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
@@ -264,4 +264,4 @@ def test_the_whole_has_a_checksum_where_the_store_keeps_them(storage: ObjectStor
         if answer.headers.get("Server") == "MinIO":
             assert answer.headers["x-amz-checksum-type"] == "FULL_OBJECT"
     finally:
-        storage.remove(key)
+        storage.removal.remove(key)

@@ -43,7 +43,7 @@ def put(storage: ObjectStore, size: int = 10) -> str:
 def test_the_proxy_forwards_calls(behind: ObjectStore, storage: ObjectStore) -> None:
     key = put(behind, 9 * 2**20)
     assert storage.exists(key)
-    storage.remove(key)
+    storage.removal.remove(key)
     assert not behind.exists(key)
 
 

@@ -77,7 +77,7 @@ def test_refused_checksums_are_replaced(
     for size in (LARGE, 10, 5 * 2**20 + 1, LARGE):
         key, content = put(store, size)
         assert storage.read(key) == content
-        storage.remove(key)
+        storage.removal.remove(key)
     assert proxy.refused == 1
     assert store.checksum_support.best is ChecksumMethod.MD5
     assert all(
@@ -107,7 +107,7 @@ def test_an_upload_without_any_supported_check_succeeds(
     for size in (10, LARGE):
         key, content = put(store, size)
         assert storage.read(key) == content
-        storage.remove(key)
+        storage.removal.remove(key)
     assert store.checksum_support.best is ChecksumMethod.NONE
 
 
@@ -119,7 +119,7 @@ def test_every_size_is_checked_and_nothing_is_copied(
     proxy.rule = lambda request: (501, "NotImplemented") if request.is_copy else None
     key, content = put(behind(), size)
     assert storage.read(key) == content
-    storage.remove(key)
+    storage.removal.remove(key)
     assert proxy.refused == 0
     for request in proxy.seen:
         assert not request.is_copy
@@ -183,8 +183,8 @@ def test_every_call_is_repeated(
     assert store.exists(large)
     assert list(store.listing.pages(large.split("/")[1]))
     assert storage.read(large) == content
-    store.remove(large)
-    store.remove(small)
+    store.removal.remove(large)
+    store.removal.remove(small)
     assert {"list", "create", "part", "complete", "put", "head", "delete"} <= times.keys()
     assert proxy.refused >= 2 * 7
 
@@ -194,7 +194,7 @@ def test_a_completion_in_doubt_is_checked(behind: Open, proxy: Proxy, storage: O
     proxy.deaf_to = lambda request: request.call == "complete"
     key, content = put(behind(retry_seconds=0.5), LARGE)
     assert storage.read(key) == content
-    storage.remove(key)
+    storage.removal.remove(key)
     assert proxy.seen[-1].call == "head"
 
 
@@ -253,7 +253,7 @@ def test_parts_grow_with_the_file_and_large_ones_are_on_disk(
     proxy.rule = once
     key, content = put(behind(), 17 * 2**20)
     assert storage.read(key) == content
-    storage.remove(key)
+    storage.removal.remove(key)
     sizes = {r.path: r.headers["content-length"] for r in proxy.seen if r.call == "part"}
     assert sorted(map(int, sizes.values())) == [2 * 2**20, 5 * 2**20, 10 * 2**20]
 
@@ -301,5 +301,5 @@ def test_a_bucket_is_shared(settings: Settings, storage: ObjectStore) -> None:
     assert isinstance(rules, LifecycleConfig)
     filters = {rule.rule_filter.prefix for rule in rules.rules if rule.rule_filter}
     assert filters == {f"{store.prefix}/" for store in stores}
-    stores[1].remove_attempts(job_id, before=3)
+    stores[1].removal.remove_attempts(job_id, before=3)
     assert [store.exists(key) for store, key in zip(stores, keys, strict=True)] == [True, False, True, True]

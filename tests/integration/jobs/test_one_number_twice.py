@@ -244,7 +244,7 @@ async def test_the_bucket_cleaner_holds_no_transaction(
 async def test_a_store_that_hangs_blocks_no_other_work(storage: ObjectStore) -> None:
     """R13: there are more calls than threads of the store, and other work in threads continues."""
     let_go = threading.Event()
-    hanging = [asyncio.create_task(storage.call(let_go.wait)) for _ in range(50)]
+    hanging = [asyncio.create_task(storage.run_in_thread(let_go.wait)) for _ in range(50)]
     try:
         async with at_most(10):
             assert await asyncio.to_thread(lambda: 7) == 7

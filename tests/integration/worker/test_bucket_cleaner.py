@@ -73,7 +73,7 @@ def put(bucket: ObjectStore, key: str) -> str:
 
 def left(bucket: ObjectStore) -> set[str]:
     found = bucket._client.list_objects(bucket.bucket, recursive=True)
-    return {str(item.object_name) for item in found} | {item.key for item in bucket.open_uploads()}
+    return {str(item.object_name) for item in found} | {item.key for item in bucket.removal.open_uploads()}
 
 
 async def test_the_cleaner_removes_only_unneeded_objects(
@@ -216,13 +216,13 @@ def test_a_wrong_key_removes_no_object_of_another_job(bucket: ObjectStore) -> No
     kept = {put(bucket, object_key(other, 1, "f")), put(bucket, "jobs/readme.txt")}
     for wrong in (f"jobs/{mine}/manifest.json", "jobs/manifest.json", f"jobs/{mine}/x/manifest.json"):
         put(bucket, wrong)
-        bucket.remove_job(wrong)
-        bucket.remove_result(wrong)
+        bucket.removal.remove_job(wrong)
+        bucket.removal.remove_result(wrong)
         assert left(bucket) == kept
     for name in ("manifest.json", "part-1"):
         put(bucket, object_key(mine, 2, name))
     put(bucket, object_key(mine, 1, "part-1"))
-    bucket.remove_job(object_key(mine, 2, "manifest.json"))
+    bucket.removal.remove_job(object_key(mine, 2, "manifest.json"))
     assert left(bucket) == kept
 
 
@@ -291,7 +291,7 @@ async def test_removing_twice_is_no_error(bucket: ObjectStore) -> None:
     found = [item for page in bucket.listing.pages() for item in page]
     assert {item.key for item in found} == {key, upload}
     for _ in range(2):
-        bucket.remove(key)
+        bucket.removal.remove(key)
         for item in found:
             bucket.listing.remove(item)
     assert left(bucket) == set()

@@ -306,7 +306,7 @@ async def test_files_that_cannot_be_removed_delay_no_other_work(
         tried.append(len(published))
         raise Outage("object store: away")
 
-    monkeypatch.setattr(rescuer.storage, "remove", remove)
+    monkeypatch.setattr(rescuer.storage.removal, "remove", remove)
     for _ in range(3):
         await jobs.admit()
     for claim in await jobs.store.claim("w", 3):

@@ -289,7 +289,7 @@ def mail_of(content: bytes, **changes: Any) -> Awaitable[EmailMessage]:
             assert key == notification().file_path
             return content
 
-        async def call(self, work: Callable[[str], bytes], key: str) -> bytes:
+        async def run_in_thread(self, work: Callable[[str], bytes], key: str) -> bytes:
             return work(key)
 
     settings = Settings(_env_file=None, mail_from="exports@example.com", mail_attach_max_bytes=len(FILE))

@@ -72,7 +72,7 @@ class Storage:
     def __init__(self, clock: Clock, seconds: float) -> None:
         self.clock, self.seconds = clock, seconds
 
-    async def call(self, *_: object) -> bytes:
+    async def run_in_thread(self, *_: object) -> bytes:
         await self.clock.add(self.seconds)
         return FILE
 

@@ -143,9 +143,9 @@ CALLS: dict[str, tuple[str, str, Callable[[], object]]] = {
     "part": ("PUT", "partNumber", put_large),
     "complete": ("POST", "uploadId", put_large),
     "list": ("GET", "list-type", lambda: list(storage().listing.keys_in("folder"))),
-    "uploads": ("GET", "uploads", lambda: storage().open_uploads()),
-    "remove": ("DELETE", "", lambda: storage().remove("key")),
-    "remove many": ("POST", "delete", lambda: storage().remove_all(KEYS)),
+    "uploads": ("GET", "uploads", lambda: storage().removal.open_uploads()),
+    "remove": ("DELETE", "", lambda: storage().removal.remove("key")),
+    "remove many": ("POST", "delete", lambda: storage().removal.remove_all(KEYS)),
     "read": ("GET", "", lambda: storage().read("key")),
     "copy": ("PUT", "", copy_small),
     "copy parts": ("PUT", "partNumber", copy_large),
@@ -256,14 +256,14 @@ def test_an_object_that_does_not_exist_can_be_removed(network: Network, code: st
     """Some stores answer with 404."""
     network.replace("DELETE", "", Answer(error_document(code), 404))
     store = storage()
-    store.remove(KEYS[0])
-    store.remove_all(KEYS[:2])
+    store.removal.remove(KEYS[0])
+    store.removal.remove_all(KEYS[:2])
     store.listing.remove(ListedObject(KEYS[0], JOB, 1, datetime.now(UTC)))
     session().remove("f")
     assert network.calls == ["DELETE"] * 5
     network.replace("DELETE", "", Answer(error_document("NoSuchBucket"), 404))
     with pytest.raises(NeedsOperator):
-        store.remove(KEYS[0])
+        store.removal.remove(KEYS[0])
 
 
 def test_a_conflict_of_a_head_is_an_outage(network: Network) -> None:
