@@ -202,7 +202,7 @@ class DestinationClient:
             if error.is_permanent:
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(str(error), left), detail=error.detail) from error
-            if transfer.is_untouched and not before.is_begun:
+            if transfer.is_untouched and not transfer.is_same_place and not before.is_begun:
                 # Else the place would count as one with files when the destination is moved.
                 await self._claim(notification).renew(transfer.settled(before))
             advice = f"; operators: run `exporter destinations test {transfer.destination.name}`"

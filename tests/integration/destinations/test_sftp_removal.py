@@ -88,7 +88,7 @@ async def test_a_set_at_an_earlier_place_is_told_if_the_delivery_is_given_up(
     assert names(sftp.files(), job) == ["ledger-00001.csv"]
 
 
-@pytest.mark.parametrize("begins", ["writes", "cannot write", "does not begin", "cannot remove"])
+@pytest.mark.parametrize("begins", ["writes", "cannot sign in", "cannot write", "does not begin", "cannot remove"])
 async def test_a_set_that_is_given_up_after_its_host_got_another_name_is_removed(
     depot: Depot, sftp: SftpServer, begins: str
 ) -> None:
@@ -97,8 +97,10 @@ async def test_a_set_that_is_given_up_after_its_host_got_another_name_is_removed
     job = await depot.job("acme", b"small", b"x" * 300_000)
     async with depot.working():
         assert (await depot.tried(job)).progress["files"] == 1
-        if begins in ("writes", "cannot write"):
-            key = sftp.folder / ("user_key" if begins == "writes" else "nothing")
+        if begins in ("writes", "cannot sign in", "cannot write"):
+            key = sftp.folder / ("nothing" if begins == "cannot sign in" else "user_key")
+            if begins == "cannot write":
+                sftp.faults(refused="write")
             depot.use(on_sftp(sftp, host="localhost", private_key_file=key))
             await depot.hurry()
             assert (await depot.tried(job, 2)).status == "pending"
