@@ -88,7 +88,9 @@ async def test_a_set_at_an_earlier_place_is_told_if_the_delivery_is_given_up(
     assert names(sftp.files(), job) == ["ledger-00001.csv"]
 
 
-@pytest.mark.parametrize("begins", ["writes", "cannot sign in", "cannot write", "does not begin", "cannot remove"])
+@pytest.mark.parametrize(
+    "begins", ["writes", "cannot sign in", "cannot write", "does not begin", "cannot remove"]
+)
 async def test_a_set_that_is_given_up_after_its_host_got_another_name_is_removed(
     depot: Depot, sftp: SftpServer, begins: str
 ) -> None:
