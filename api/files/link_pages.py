@@ -15,7 +15,7 @@ from stream_app.jobs.models import ExportJob
 from stream_app.messages.catalogue import messages, text
 from stream_app.notifications.mail_style import MailStyle
 from stream_app.notifications.notification import Recipient
-from stream_app.notifications.request_words import rhythm_text, user_text
+from stream_app.notifications.request_words import schedule_text, user_text
 
 _HEADERS = {
     "Content-Security-Policy": content_security_policy(
@@ -87,11 +87,11 @@ class LinkPages:
         return self._page(self._say("link.files_title"), body)
 
     def _schedule_question(self, recipient: Recipient) -> str:
-        rhythm, dataset = recipient.rhythm, recipient.dataset
-        shown = rhythm and rhythm_text(rhythm, self.language, self.language)
-        if rhythm is None or shown is None:
+        summary, dataset = recipient.schedule_summary, recipient.dataset
+        shown = summary and schedule_text(summary, self.language, self.language)
+        if summary is None or shown is None:
             return self._say("link.deleted_schedule_question", dataset=dataset)
-        name = rhythm.name and user_text(rhythm.name)
+        name = summary.name and user_text(summary.name)
         key = "link.schedule_question" if name else "link.unnamed_schedule_question"
         return self._say(key, name=name, dataset=dataset, rhythm=shown)
 

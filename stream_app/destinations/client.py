@@ -15,14 +15,14 @@ from stream_app.datasets.destinations import Destination
 from stream_app.datasets.registry import Datasets
 from stream_app.destinations.delivery_claim import CLAIM_LOST, DeliveryClaim
 from stream_app.destinations.errors import IN_USE, DestinationError, FileUnavailable, TransferInterrupted
-from stream_app.destinations.placement import facts_of, further_paths, manifest_of, outgoing_files
+from stream_app.destinations.placement import further_paths, manifest_of, outgoing_files, path_facts
 from stream_app.destinations.progress import DeliveryProgress, elsewhere, files_at, text_of_left
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
 from stream_app.jobs.job_files import JobFiles
 from stream_app.jobs.models import ExportJob
 from stream_app.notifications.channel import DeliveryFailed, DeliveryRefused
-from stream_app.notifications.notification import Notification, Requested
+from stream_app.notifications.notification import Notification, RequestSummary
 from stream_app.notifications.outbox import Outbox
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
@@ -102,7 +102,7 @@ class DestinationClient:
     async def _transfer(
         self,
         notification: Notification,
-        requested: Requested,
+        requested: RequestSummary,
         destination: Destination,
         progress: DeliveryProgress,
     ) -> Transfer:
@@ -113,7 +113,7 @@ class DestinationClient:
             raise DeliveryFailed(text, host_called=False, detail=str(error)) from error
         if not files:
             raise DeliveryRefused("the record of the job has no file")
-        facts = facts_of(notification, requested, progress)
+        facts = path_facts(notification, requested, progress)
         claim, loop = self._claim(notification), asyncio.get_running_loop()
         try:
             outgoing = outgoing_files(destination, facts, files)
@@ -177,7 +177,7 @@ class DestinationClient:
         notification: Notification,
         transfer: Transfer,
         progress: DeliveryProgress,
-        requested: Requested,
+        requested: RequestSummary,
     ) -> None:
         """Run the transfer in a thread.
 
@@ -262,7 +262,7 @@ class DestinationClient:
     async def _refuse(
         self,
         notification: Notification,
-        requested: Requested,
+        requested: RequestSummary,
         destination: Destination,
         progress: DeliveryProgress,
         reason: str,
@@ -290,7 +290,7 @@ class DestinationClient:
     async def _remove_sent(
         self,
         notification: Notification,
-        requested: Requested,
+        requested: RequestSummary,
         destination: Destination,
         progress: DeliveryProgress,
     ) -> str | None:

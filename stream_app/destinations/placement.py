@@ -12,7 +12,7 @@ from stream_app.datasets.destinations import Destination, S3Destination
 from stream_app.destinations.progress import DeliveryProgress
 from stream_app.destinations.session import OutgoingFile
 from stream_app.exports.task import ExportedFile
-from stream_app.notifications.notification import Notification, Requested
+from stream_app.notifications.notification import Notification, RequestSummary
 from stream_app.storage.manifest import MANIFEST, MANIFEST_TYPE
 
 MAX_KEY = 1_024
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"-[0-9]{5}(?=\.)")
 """The number in the name of one of several files."""
 
 
-def facts_of(notification: Notification, requested: Requested, progress: DeliveryProgress) -> JobFacts:
+def path_facts(notification: Notification, requested: RequestSummary, progress: DeliveryProgress) -> JobFacts:
     """Return what paths can have of the job."""
     return JobFacts(
         job_id=str(notification.job_id),
@@ -35,7 +35,7 @@ def facts_of(notification: Notification, requested: Requested, progress: Deliver
         user=notification.user_id,
         format=notification.format,
         schedule=progress.schedule,
-        moment=requested.run_at or requested.at,
+        moment=requested.run_at or requested.requested_at,
         zone=progress.zone,
         window_from=_moment(notification.window[0]) if notification.window else None,
         is_gap=notification.is_gap,

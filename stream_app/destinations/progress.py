@@ -8,7 +8,7 @@ from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from stream_app.datasets.destinations import Destination, S3Destination
-from stream_app.notifications.notification import Notification, Requested
+from stream_app.notifications.notification import Notification, RequestSummary
 
 _KEPT = ("place", "zone", "schedule", "path")
 """What is kept of the progress at an earlier place, besides the number of its files."""
@@ -61,7 +61,7 @@ class DeliveryProgress:
     waits: int = 0
 
     @classmethod
-    def of(cls, notification: Notification, requested: Requested, destination: Destination) -> Self:
+    def of(cls, notification: Notification, requested: RequestSummary, destination: Destination) -> Self:
         """Return the progress so far: that of earlier attempts, or none."""
         place = place_of(destination)
         bucket = destination.bucket if isinstance(destination, S3Destination) else ""
@@ -82,8 +82,8 @@ class DeliveryProgress:
                 bucket=bucket,
                 waits=0 if known.get("removed") else known.get("waits", 0),
             )
-        rhythm = notification.rhythm
-        schedule = rhythm.name if rhythm is not None else None
+        summary = notification.schedule_summary
+        schedule = summary.name if summary is not None else None
         if schedule is None and requested.schedule_id is not None:
             schedule = str(requested.schedule_id)
         return cls(place, _zone_of(notification), schedule, left=left, bucket=bucket)
@@ -210,8 +210,8 @@ def place_of(destination: Destination) -> str:
 def _zone_of(notification: Notification) -> str:
     """Return the time zone of dates in paths: that of the schedule, else of the file, else UTC."""
     options = notification.options if isinstance(notification.options, Mapping) else {}
-    rhythm = notification.rhythm
-    wanted = (rhythm.timezone if rhythm else None, options.get("timezone"), notification.timezone)
+    summary = notification.schedule_summary
+    wanted = (summary.timezone if summary else None, options.get("timezone"), notification.timezone)
     for name in wanted:
         if isinstance(name, str) and name:
             try:

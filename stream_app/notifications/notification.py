@@ -16,8 +16,8 @@ REVOKED = "the link was revoked"
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
-    """The schedule of a job, as its mails describe it. All values are those of the schedule's row."""
+class ScheduleSummary:
+    """What mails say about the schedule of a job. All values are those of the schedule's row."""
 
     name: str | None
     schedule: str
@@ -31,7 +31,8 @@ class Recipient:
     """The recipient of a delivery. The recipient can unsubscribe from ``topic``.
 
     ``user_id`` and ``dataset`` are those of the job, ``language`` is that of its mails. They are unknown if
-    the job's record was deleted. ``rhythm`` is ``None`` if the job has no schedule, or a deleted one.
+    the job's record was deleted. ``schedule_summary`` is ``None`` if the job has no
+    schedule, or a deleted one.
     """
 
     job_id: UUID
@@ -41,7 +42,7 @@ class Recipient:
     user_id: str = ""
     dataset: str = ""
     language: str | None = None
-    rhythm: Rhythm | None = None
+    schedule_summary: ScheduleSummary | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -54,15 +55,15 @@ class Recipient:
             user_id=row["user_id"] or "",
             dataset=row["export_type"] or "",
             language=requested_language(row["options"]),
-            rhythm=_rhythm(row),
+            schedule_summary=_schedule_summary(row),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Requested:
+class RequestSummary:
     """How a job was requested. ``manifest`` describes the export, ``claims`` are those of its user."""
 
-    at: datetime
+    requested_at: datetime
     run_at: datetime | None
     schedule_id: UUID | None
     claims: Mapping[str, Any]
@@ -112,7 +113,7 @@ class Notification:
     columns: Any = None
     """What was requested. The record of a refused request can have anything here."""
     scope: str | None = None
-    rhythm: Rhythm | None = None
+    schedule_summary: ScheduleSummary | None = None
     """The schedule of the job."""
     window: tuple[str, str] | None = None
     window_zone: str | None = None
@@ -135,7 +136,7 @@ class Notification:
     """The time zone of the file."""
     encryption: Literal["age", "zip_password"] | None = None
     """How the file is encrypted."""
-    requested: Requested | None = None
+    requested: RequestSummary | None = None
     """What deliveries to destinations need to know of the request."""
     sent_to: str | None = None
     """The destination to which the files have been sent already."""
@@ -185,14 +186,14 @@ class Notification:
             window=_window(row["window"]),
             window_zone=_text_of(row["window"], "timezone"),
             is_gap=isinstance(row["window"], dict) and row["window"].get("gap") is True,
-            rhythm=_rhythm(row),
+            schedule_summary=_schedule_summary(row),
             warnings=warnings_of(row["manifest"]),
             label=_text_of(row["manifest"], "label"),
             labels=_labels(row["manifest"]),
             options=row["options"],
             timezone=_text_of(row["manifest"], "timezone"),
             encryption=_encryption(row["encrypt"]),
-            requested=Requested.from_row(row),
+            requested=RequestSummary.from_row(row),
             progress=row["progress"] or {},
             **job,
         )
@@ -247,11 +248,11 @@ def requested_language(options: object) -> str | None:
     return known_language(options.get("language") or options.get("locale"))
 
 
-def _rhythm(row: Mapping[str, Any]) -> Rhythm | None:
+def _schedule_summary(row: Mapping[str, Any]) -> ScheduleSummary | None:
     """Return the schedule of a row of the outbox."""
     if row["schedule"] is None:
         return None
-    return Rhythm(
+    return ScheduleSummary(
         row["schedule_name"], row["schedule"], row["schedule_day"], row["time_of_day"], row["schedule_zone"]
     )
 

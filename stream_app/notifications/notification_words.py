@@ -14,7 +14,7 @@ from stream_app.notifications.request_words import (
     column_text,
     filter_texts,
     one_line,
-    rhythm_text,
+    schedule_text,
     user_text,
     without_window,
 )
@@ -109,7 +109,7 @@ class NotificationWords:
     def is_valid(self) -> bool:
         """Whether the request was valid. The text of an invalid one can be a message of its author."""
         about = self.about
-        return not about.failed or about.error_code in SAFE_CODES or about.rhythm is not None
+        return not about.failed or about.error_code in SAFE_CODES or about.schedule_summary is not None
 
     @property
     def name(self) -> str | None:
@@ -178,8 +178,9 @@ class NotificationWords:
         if self.window is not None:
             return self.style.in_zone(self.about.window_zone).period(*self.window)
         style, requested = self.style, self.about.requested
-        if self.about.rhythm is not None and requested is not None and requested.run_at is not None:
-            style, at = style.in_zone(self.about.rhythm.timezone), requested.run_at  # as in the file's name
+        schedule = self.about.schedule_summary
+        if schedule is not None and requested is not None and requested.run_at is not None:
+            style, at = style.in_zone(schedule.timezone), requested.run_at  # as in the file's name
         return style.day(at.astimezone(style.zone or UTC).date())
 
     @property
@@ -266,10 +267,10 @@ class NotificationWords:
         """Return what was requested by whom, and the properties of the file."""
         about, style = self.about, self.style
         found: list[Fact] = []
-        if about.rhythm is not None:
-            rhythm = rhythm_text(about.rhythm, about.language, style.locale)
-            named = about.rhythm.name and user_text(about.rhythm.name)
-            found.append(("schedule", ", ".join(filter(None, [named, rhythm])) or None))
+        if about.schedule_summary is not None:
+            calendar = schedule_text(about.schedule_summary, about.language, style.locale)
+            named = about.schedule_summary.name and user_text(about.schedule_summary.name)
+            found.append(("schedule", ", ".join(filter(None, [named, calendar])) or None))
         found += [("requested_by", self.user), ("dataset", self.dataset), ("period", self.period)]
         found += self._request() if self.is_valid else []
         small: list[Fact] = []

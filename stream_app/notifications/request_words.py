@@ -7,7 +7,7 @@ from typing import Any
 
 from stream_app.messages.catalogue import messages, text
 from stream_app.notifications.mail_style import MailStyle
-from stream_app.notifications.notification import Rhythm
+from stream_app.notifications.notification import ScheduleSummary
 from stream_app.time_zones import find_zone
 from streaming_exporter.errors import Rejected
 
@@ -110,26 +110,26 @@ LAST_DAY, SHORTEST_MONTH = 31, 28
 """The day that is the last one of each month, and the latest day that each month has."""
 
 
-def rhythm_text(rhythm: Rhythm, language: str, locale: str) -> str | None:
+def schedule_text(summary: ScheduleSummary, language: str, locale: str) -> str | None:
     """Return when a schedule runs, such as ``every Monday at 06:00 (Europe/Berlin)``.
 
     ``None`` if the stored schedule is not valid.
     """
     from babel.dates import get_day_names
 
-    time, zone = (rhythm.time_of_day or "00:00")[:5], rhythm.timezone
+    time, zone = (summary.time_of_day or "00:00")[:5], summary.timezone
     try:
         find_zone(zone)
     except Rejected:
         return None
-    match rhythm.schedule:
+    match summary.schedule:
         case "daily":
             return text(language, "page.rhythm.daily", time=time, zone=zone)
         case "weekly":
-            weekday = get_day_names("wide", locale=locale).get(rhythm.day or 0, "")
+            weekday = get_day_names("wide", locale=locale).get(summary.day or 0, "")
             return text(language, "page.rhythm.weekly", weekday=weekday, time=time, zone=zone)
         case "monthly":
-            day = rhythm.day or 1
+            day = summary.day or 1
             key = "last_day" if day == LAST_DAY else "late_day" if day > SHORTEST_MONTH else "monthly"
             return text(language, f"page.rhythm.{key}", day=day, time=time, zone=zone)
         case cron:

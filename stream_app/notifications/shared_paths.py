@@ -152,7 +152,7 @@ async def begin_at_path(
     where = _where(notification, progress, key)
     requested = notification.requested
     # Without its record, a job counts as older than all others.
-    requested_at = requested.at if requested is not None else datetime.min.replace(tzinfo=UTC)
+    requested_at = requested.requested_at if requested is not None else datetime.min.replace(tzinfo=UTC)
     async with transaction(connections) as connection:
         await connection.execute(_LOCK, where)
         now = (await connection.execute(_NOW, {**where, "key": key, "requested_at": requested_at})).one()

@@ -56,7 +56,7 @@ def chat_message(notification: Notification, link: str) -> ChatMessage:
         link: the link to the file.
     """
     words = NotificationWords(notification)
-    topic = "user" if notification.rhythm is None else "schedule"
+    topic = "user" if notification.schedule_summary is None else "schedule"
     why = words.say(f"chat.why.{topic}", user=words.user)
     found = words.facts()
     values = dict(found.main) | ({"job": str(notification.job_id)} if notification.failed else {})

@@ -94,7 +94,7 @@ class _Mail:
         words = self.words
         found = words.facts()
         facts = mail_html.FactTable(self._named(found.main), self._named(found.small))
-        topic = "user" if words.about.rhythm is None else "schedule"
+        topic = "user" if words.about.schedule_summary is None else "schedule"
         why = words.say(f"mail.why.{topic}", user=words.user)
         stop = words.say(f"mail.unsubscribe.{topic}", user=words.user)
         signature = f"-- \n{why}\n{stop}: {self.unsubscribe}"

@@ -12,7 +12,7 @@ from sqlalchemy import Row, text
 from structlog.testing import capture_logs
 
 from stream_app.datasets.destination_paths import JobFacts, PathPattern
-from stream_app.destinations.placement import facts_of
+from stream_app.destinations.placement import path_facts
 from stream_app.destinations.progress import DeliveryProgress
 from stream_app.jobs.states import UNFINISHED, Status
 from stream_app.notifications.notification import Notification
@@ -85,7 +85,7 @@ def facts(job: Row[Any]) -> JobFacts:
     about = {"job_id": job.id, "event": "completed", "gone": False, **claimed}
     notification = Notification.from_row({**row, **job._mapping, **about})
     assert notification.requested is not None
-    return facts_of(notification, notification.requested, DeliveryProgress("p", "UTC", None))
+    return path_facts(notification, notification.requested, DeliveryProgress("p", "UTC", None))
 
 
 @pytest.mark.parametrize("seed", range(12))

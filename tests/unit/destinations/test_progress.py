@@ -8,7 +8,7 @@ import pytest
 
 from stream_app.datasets.destinations import SftpDestination
 from stream_app.destinations.progress import DeliveryProgress, text_of_left
-from stream_app.notifications.notification import Requested
+from stream_app.notifications.notification import RequestSummary
 from tests.unit.notifications.notifications import notification
 
 PATH = "in/j1/1.csv"
@@ -22,7 +22,7 @@ def on(host: str) -> SftpDestination:
 def attempt(host: str, before: DeliveryProgress | None = None) -> DeliveryProgress:
     """Return the progress at the begin of an attempt."""
     about = notification(progress={} if before is None else before.as_json())
-    return DeliveryProgress.of(about, cast(Requested, SimpleNamespace(schedule_id=None)), on(host))
+    return DeliveryProgress.of(about, cast(RequestSummary, SimpleNamespace(schedule_id=None)), on(host))
 
 
 FIRST: dict[str, Any] = {"files": 2, "path": PATH, "writing": 1, "zone": "Europe/Berlin"}

@@ -13,7 +13,7 @@ from stream_app.messages.catalogue import LANGUAGES
 from stream_app.notifications.chats.message import WORD_JOINER, ChatMessage, chat_message
 from stream_app.notifications.chats.slack import slack_error, slack_payload
 from stream_app.notifications.chats.teams import MAX_BYTES, teams_error, teams_payload, teams_status
-from stream_app.notifications.notification import Notification, Rhythm
+from stream_app.notifications.notification import Notification, ScheduleSummary
 from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/QUJD.abc_-"
@@ -21,7 +21,7 @@ HOSTILE = (
     "<!channel> @here <@U1> <https://evil.example|x> [x](y) ![x](y) <at>all</at> &lt; *b* `c` \u202e\r\n> q"
 )
 NO_LINK = HOSTILE.replace("https://evil.example|x", "")
-RHYTHM = Rhythm("Proofs", "weekly", 0, "06:30", "Europe/Berlin")
+RHYTHM = ScheduleSummary("Proofs", "weekly", 0, "06:30", "Europe/Berlin")
 SEVERAL = {"file_path": "jobs/1/1/manifest.json", "file_count": 3}
 LONG = "W" * 5_000
 WIDE = "😀" * 5_000
@@ -34,24 +34,24 @@ NOTIFICATIONS = {
     "encrypted": notification(encryption="age"),
     "with a password": notification(encryption="zip_password"),
     "a run": notification(
-        rhythm=RHYTHM,
+        schedule_summary=RHYTHM,
         window=("2026-11-17T00:00:00+00:00", "2026-11-24T00:00:00+00:00"),
         window_zone="Europe/Berlin",
         filters={"kind": "proof"},
     ),
     "failed": failure(),
     "failed for a while": failure(error_code="temporarily_unavailable", error_message="the source is away"),
-    "failed and paused": failure(rhythm=RHYTHM, paused="it has failed 5 times"),
+    "failed and paused": failure(schedule_summary=RHYTHM, paused="it has failed 5 times"),
     "hostile": notification(name=HOSTILE, user_id=HOSTILE, filters={HOSTILE: HOSTILE}, label=NO_LINK),
     "hostile and failed": failure(name=HOSTILE, user_id=HOSTILE, export_type=HOSTILE, error_message=HOSTILE),
-    "hostile run": failure(rhythm=RHYTHM, name=HOSTILE, user_id=HOSTILE, export_type=HOSTILE),
+    "hostile run": failure(schedule_summary=RHYTHM, name=HOSTILE, user_id=HOSTILE, export_type=HOSTILE),
     **{
         f"{kind} texts": notification(
             name=text,
             user_id=text,
             label=text,
             file_name=text,
-            rhythm=Rhythm(text, "daily", None, "00:00", "UTC"),
+            schedule_summary=ScheduleSummary(text, "daily", None, "00:00", "UTC"),
             window=(text, text),
             filters={f"{text}{number}": text for number in range(20)},
             warnings={f"{text}{number}": 10**9 for number in range(20)},

@@ -12,14 +12,14 @@ from api.page.routes import PAGE_FILES
 from stream_app.notifications.mail.html import DARK, LIGHT, TEXT_ON, Palette
 from stream_app.notifications.mail.templates import MailContent, render_mail
 from stream_app.notifications.mail_style import MailStyle
-from stream_app.notifications.notification import Notification, Requested, Rhythm
-from stream_app.notifications.request_words import PERIODS, filter_texts, rhythm_text
+from stream_app.notifications.notification import Notification, RequestSummary, ScheduleSummary
+from stream_app.notifications.request_words import PERIODS, filter_texts, schedule_text
 from tests.unit.notifications.notifications import failure, notification
 
 WEEK = {
     "window": ("2026-11-16T00:00:00+01:00", "2026-11-23T00:00:00+01:00"),
     "window_zone": "Europe/Berlin",
-    "rhythm": Rhythm("Ledger of the week", "weekly", 0, "06:00", "Europe/Berlin"),
+    "schedule_summary": ScheduleSummary("Ledger of the week", "weekly", 0, "06:00", "Europe/Berlin"),
     "name": "Ledger of the week",
 }
 GERMAN = {"language": "de-AT", "timezone": "Europe/Vienna"}
@@ -76,12 +76,12 @@ def test_the_subject_differs_each_week() -> None:
 
 def test_the_subject_of_a_run_has_the_day_of_its_schedule_as_its_file_has() -> None:
     run_at = datetime(2026, 3, 29, 23, 30, tzinfo=UTC)
-    requested = Requested(run_at, run_at, uuid4(), {}, {})
-    rhythm = Rhythm("Nightly", "daily", None, "00:30", "Europe/London")
-    run = notification(rhythm=rhythm, requested=requested, as_of=run_at + timedelta(days=2))
+    requested = RequestSummary(run_at, run_at, uuid4(), {}, {})
+    summary = ScheduleSummary("Nightly", "daily", None, "00:30", "Europe/London")
+    run = notification(schedule_summary=summary, requested=requested, as_of=run_at + timedelta(days=2))
     assert "30 Mar 2026" in mail(run).subject
     assert "30 Mar 2026" in mail(replace(run, as_of=run_at)).subject
-    assert "31 Mar 2026" in mail(replace(run, rhythm=None)).subject
+    assert "31 Mar 2026" in mail(replace(run, schedule_summary=None)).subject
 
 
 def test_the_title_of_the_file_counts_as_a_name() -> None:
@@ -201,7 +201,7 @@ def test_the_periods_are_those_of_the_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rhythm", "english", "german"),
+    ("summary", "english", "german"),
     [
         (("daily", None, None), "every day at 00:00 (UTC)", "jeden Tag um 00:00 (UTC)"),
         (("weekly", 6, "06:30:00"), "every Sunday at 06:30 (UTC)", "jeden Sonntag um 06:30 (UTC)"),
@@ -232,11 +232,11 @@ def test_the_periods_are_those_of_the_page() -> None:
         ),
     ],
 )
-def test_schedules_in_words(rhythm: tuple[Any, Any, Any], english: str, german: str) -> None:
-    schedule, day, time = rhythm
-    found = Rhythm(None, schedule, day, time, "UTC")
-    assert rhythm_text(found, "en", "en_GB") == english
-    assert rhythm_text(found, "de", "de") == german
+def test_schedules_in_words(summary: tuple[Any, Any, Any], english: str, german: str) -> None:
+    schedule, day, time = summary
+    found = ScheduleSummary(None, schedule, day, time, "UTC")
+    assert schedule_text(found, "en", "en_GB") == english
+    assert schedule_text(found, "de", "de") == german
 
 
 @pytest.mark.parametrize(
