@@ -64,7 +64,7 @@ class DestinationClient:
         self._stopping = False
 
     async def send(self, notification: Notification) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        """Send the files of one job. The errors are those of :meth:`.DeliveryClient.send`."""
         requested = notification.requested
         if requested is None:
             raise DeliveryRefused(notification.skip_reason or "the record of the job was deleted")
@@ -80,10 +80,10 @@ class DestinationClient:
         await self._run(notification, transfer, progress, requested)
 
     async def close_idle(self) -> None:
-        """See :class:`~stream_app.notifications.channel.DeliveryClient`."""
+        """Do nothing: each transfer closes its connections at its end."""
 
     def interrupt(self) -> None:
-        """See :class:`~stream_app.notifications.channel.Interruptible`."""
+        """End the transfers in progress soon, because the worker stops."""
         self._stopping = True
         for transfer in self._running:
             transfer.stopped.set()
@@ -276,7 +276,7 @@ class DestinationClient:
         raise DeliveryRefused(_joined(reason, left))
 
     async def retract(self, notification: Notification) -> str | None:
-        """See :class:`~stream_app.notifications.channel.Retractable`."""
+        """Remove the files that the attempts of a delivery have sent."""
         requested, destination = notification.requested, self._datasets.destination(notification.address)
         if not notification.progress:
             return None  # no attempt has begun to send

@@ -119,7 +119,7 @@ class DeliveryProgress:
         return max((min(files_at(earlier), total) or total for earlier in doubtful), default=0)
 
     def told(self, path: str) -> tuple[Mapping[str, Any], ...]:
-        """Return the earlier places that are other ones than that of ``path``, as far as is known."""
+        """Return the earlier places that are not the place of ``path``, as far as is known."""
         return tuple(
             earlier for earlier in self.left if not _is_in_doubt(earlier, path) and not earlier.get("found")
         )
@@ -136,7 +136,7 @@ class DeliveryProgress:
 
     @property
     def elsewhere(self) -> tuple[Mapping[str, Any], ...]:
-        """The earlier places that are other ones, as far as is known."""
+        """The earlier places that are not the place of this delivery, as far as is known."""
         return elsewhere(self.left)
 
 

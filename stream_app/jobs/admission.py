@@ -71,7 +71,7 @@ class Admission:
     def __init__(
         self, connections: Connections, claims: ClaimReader, *, lease: timedelta, user_slots: int
     ) -> None:
-        """Create it. Its statements use ``connections``; ``claims`` reads what was claimed."""
+        """Create the admission. Its statements use ``connections``; ``claims`` reads what was claimed."""
         self._connections = connections
         self._claims = claims
         self._lease = lease

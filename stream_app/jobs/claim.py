@@ -18,7 +18,8 @@ class Claim:
 
     :class:`~stream_app.jobs.queue.JobQueue` takes, renews and releases the lease.
 
-    ``run_day`` is the day on which the run of a schedule was due, in the schedule's time zone.
+    ``claimed`` is the time of the claim by :func:`time.monotonic`. ``run_day`` is the day on which the run of
+    a schedule was due, in the schedule's time zone.
     """
 
     job_id: UUID

@@ -22,7 +22,7 @@ class CallBody:
     """
 
     def __init__(self, data: bytes | memoryview | mmap.mmap, stopped: Event) -> None:
-        """``stopped`` ends the sending with :class:`CallStopped` when it is set."""
+        """Create the body. ``stopped`` ends the sending with :class:`CallStopped` when it is set."""
         self.data = data
         self._stopped = stopped
 

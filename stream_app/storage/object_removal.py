@@ -15,7 +15,7 @@ class ObjectRemoval:
     """Removes objects and open uploads. Every method blocks, and can be repeated after an error."""
 
     def __init__(self, client: S3Client, bucket: str, listing: ObjectListing) -> None:
-        """Create it for the objects that ``listing`` lists."""
+        """Prepare the removal of the objects that ``listing`` lists."""
         self._client = client
         self._bucket = bucket
         self._listing = listing

@@ -49,6 +49,7 @@ class RunningAttempt:
     export: "asyncio.Task[Any]"
     stop: StopReason | None = field(default=None, kw_only=True)
     began: float = field(default_factory=time.monotonic, kw_only=True)
+    """When the export began, by :func:`time.monotonic`."""
     slot: Slot = field(default_factory=Slot, kw_only=True)
 
     def end(self, reason: StopReason) -> None:
