@@ -27,12 +27,12 @@ Then outcomes come one by one, and several are applied in one transaction. Other
 
 def add_agents(worker: WorkerComponents) -> None:
     """Add the agents, which handle requests, lifecycle events and ticks."""
-    app, settings, store, emit = worker.app, worker.settings, worker.store, worker.emit
+    app, settings, store, producer = worker.app, worker.settings, worker.store, worker.producer
     replay, check_writes = worker.replay, partial(write_trial_job, store)
-    admission = RequestHandler(store, emit, worker.validator, settings.history, worker.dispatcher.admit)
+    admission = RequestHandler(store, producer, worker.validator, settings.history, worker.dispatcher.admit)
     projector = LifecycleHandler(
         store,
-        emit,
+        producer,
         settings.schedule_max_failures,
         mail_limit=settings.user_mail_limit,
         formats=FORMATS,
@@ -41,7 +41,7 @@ def add_agents(worker: WorkerComponents) -> None:
     )
     scheduler = Scheduler(
         autocommitting(worker.connections.database),
-        emit,
+        producer,
         RunPlanner(worker.validator, worker.datasets, settings),
         settings,
         note_progress=lambda: app.note_progress(settings.topic(Topic.TICKS)),
@@ -59,18 +59,18 @@ def add_agents(worker: WorkerComponents) -> None:
 
     @app.agent(bytes_topic(app, settings.topic(Topic.REQUESTS)), name="requests")
     async def requests(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), admit, emit, check_writes)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), admit, producer, check_writes)
 
     @app.agent(bytes_topic(app, settings.topic(Topic.EVENTS)), name="lifecycle")
     async def lifecycle(stream: faust.StreamT[bytes]) -> None:
         await handle_in_batches(
             cast(faust.Stream[bytes], stream),
             projector.handle,
-            emit,
+            producer,
             check_writes,
             lambda: OUTCOMES_INTERVAL if store.is_work_left else 0.0,
         )
 
     @app.agent(bytes_topic(app, settings.topic(Topic.TICKS)), name="ticks")
     async def ticks(stream: faust.StreamT[bytes]) -> None:
-        await handle_in_batches(cast(faust.Stream[bytes], stream), tick, emit, check_writes)
+        await handle_in_batches(cast(faust.Stream[bytes], stream), tick, producer, check_writes)

@@ -34,7 +34,7 @@ def create_background_tasks(worker: WorkerComponents) -> None:
     dispatcher, presence, replay = worker.dispatcher, worker.presence, worker.replay
     storage, sources, plan_sources = connections.storage, connections.sources, connections.plan_sources
     sender = create_sender(settings, connections.database, storage, worker.name, datasets=worker.datasets)
-    relay = RequestRelay(store.admission, worker.emit.publish_all)
+    relay = RequestRelay(store.admission, worker.producer.publish_all)
     bucket_cleaner = BucketCleaner(store, storage, settings, worker.datasets)
     job_cleaner = JobCleaner(store, settings.history)
     monitor = SourceMonitor(sources)

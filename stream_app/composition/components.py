@@ -82,7 +82,7 @@ class WorkerComponents:
     name: str
     settings: Settings
     app: App
-    emit: EventProducer
+    producer: EventProducer
     datasets: Datasets
     validator: RequestValidator
     connections: WorkerConnections

@@ -50,13 +50,13 @@ def create_app(settings: Settings) -> App:
     connections = WorkerConnections.of(settings, name, datasets)
     store = JobQueue.of(settings, connections.database, connections.kept)
     app = create_faust_app(settings, name)
-    emit = EventProducer(app, settings.kafka_topic_prefix)
-    dispatcher, presence = _create_dispatcher(settings, name, datasets, connections, store, emit)
+    producer = EventProducer(app, settings.kafka_topic_prefix)
+    dispatcher, presence = _create_dispatcher(settings, name, datasets, connections, store, producer)
     worker = WorkerComponents(
         name=name,
         settings=settings,
         app=app,
-        emit=emit,
+        producer=producer,
         datasets=datasets,
         validator=RequestValidator.of(settings, datasets),
         connections=connections,
@@ -76,7 +76,7 @@ def _create_dispatcher(
     datasets: Datasets,
     connections: WorkerConnections,
     store: JobQueue,
-    emit: EventProducer,
+    producer: EventProducer,
 ) -> tuple[Dispatcher, WorkerPresence]:
     """Return the dispatcher, and what reports it to the list of workers. Each asks the other."""
     exporter = Exporter(
@@ -101,7 +101,7 @@ def _create_dispatcher(
         worker=name,
         store=store,
         exporter=exporter,
-        emit=emit,
+        publish_event=producer.publish,
         settings=settings,
         planner=PartPlanner(exporter, connections.plan_sources, settings.parts_min_bytes),
         paused=lambda: presence.paused,

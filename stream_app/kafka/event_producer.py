@@ -41,7 +41,7 @@ class EventProducer:
         self._app = app
         self._prefix = prefix
 
-    async def __call__(self, event: Event) -> None:
+    async def publish(self, event: Event) -> None:
         """Publish ``event``.
 
         An event that is too large for Kafka is published without its manifest and its list of files, which

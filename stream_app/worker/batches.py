@@ -56,7 +56,7 @@ def _no_interval() -> float:
 async def handle_in_batches(
     stream: Stream[bytes],
     handle: Handle,
-    emit: EventProducer,
+    producer: EventProducer,
     check_writes: WriteCheck,
     interval: Callable[[], float] = _no_interval,
 ) -> None:
@@ -69,7 +69,7 @@ async def handle_in_batches(
     Args:
         stream: the stream.
         handle: handles a batch.
-        emit: publishes dead letters.
+        producer: publishes dead letters.
         check_writes: tries the writes that messages cause.
         interval: returns the least seconds from the beginning of a batch to that of the next one. Messages
             that come one by one in shorter intervals are handled together, which costs less.
@@ -82,7 +82,7 @@ async def handle_in_batches(
             first = first or await message_buffer.get()
             began = time.monotonic()
             # A function of its own, so that handled messages are not kept in memory until the next one comes.
-            first = await _handle_next(first, message_buffer, handle, emit, check_writes)
+            first = await _handle_next(first, message_buffer, handle, producer, check_writes)
             if first is None and (rest := began + interval() - time.monotonic()) > 0:
                 await asyncio.sleep(rest)
 
@@ -98,7 +98,7 @@ async def _handle_next(
     first: EventT[bytes],
     message_buffer: MessageBuffer,
     handle: Handle,
-    emit: EventProducer,
+    producer: EventProducer,
     check_writes: WriteCheck,
 ) -> EventT[bytes] | None:
     """Handle a batch that begins with ``first``; return the next message if it did not fit in."""
@@ -112,7 +112,7 @@ async def _handle_next(
             over = event
             break
         batch.append(event)
-    await _handle_all(batch, handle, emit, check_writes)
+    await _handle_all(batch, handle, producer, check_writes)
     message_buffer.note_handled(batch)
     for event in batch:
         # After a rebalance the partition's new owner reads the message again, so it is not acknowledged here.
@@ -122,7 +122,7 @@ async def _handle_next(
 
 
 async def _handle_all(
-    messages: Messages, handle: Handle, emit: EventProducer, check_writes: WriteCheck
+    messages: Messages, handle: Handle, producer: EventProducer, check_writes: WriteCheck
 ) -> None:
     """Handle messages: retry during outages, and dead-letter a message that can never be handled.
 
@@ -134,17 +134,17 @@ async def _handle_all(
     except Exception as error:
         if len(messages) > 1:
             for message in messages:
-                await _handle_all([message], handle, emit, check_writes)
+                await _handle_all([message], handle, producer, check_writes)
             return
         log.warning("message.failed", topic=topic, error=repr(error))
         await retry_until_possible(
-            _note_outages, app, topic, _dead_letter_if_it_fails, messages[0], handle, emit, check_writes
+            _note_outages, app, topic, _dead_letter_if_it_fails, messages[0], handle, producer, check_writes
         )
     app.note_progress(topic)
 
 
 async def _dead_letter_if_it_fails(
-    message: EventT[bytes], handle: Handle, emit: EventProducer, check_writes: WriteCheck
+    message: EventT[bytes], handle: Handle, producer: EventProducer, check_writes: WriteCheck
 ) -> None:
     """Handle ``message``; dead-letter it if it fails while other writes succeed before and after it.
 
@@ -159,7 +159,7 @@ async def _dead_letter_if_it_fails(
     except Exception as error:
         await _require_writes(check_writes)
         log.exception("message.dead_lettered", topic=message.message.topic)
-        await emit.dead_letter(message, Unreadable(f"cannot be handled: {error!r}"))
+        await producer.dead_letter(message, Unreadable(f"cannot be handled: {error!r}"))
 
 
 async def _require_writes(check_writes: WriteCheck) -> None:

@@ -21,13 +21,14 @@ from stream_app.jobs.new_job import NewJob
 from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
 from stream_app.jobs.parts import PartStore
 from stream_app.jobs.queue import JobQueue
+from stream_app.kafka.publish_event import PublishEvent
 from stream_app.observability import metrics, tracing
 from stream_app.periodic import repeat
 from stream_app.settings import Settings
 from stream_app.worker.attempt import Attempt, PartAttempt, RunningAttempt, StopReason
 from stream_app.worker.gathered_events import GATHER_SECONDS, GatheredEvents
 from stream_app.worker.job_runner import JobRunner
-from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
+from stream_app.worker.maintenance.job_rescuer import JobRescuer
 from stream_app.worker.part_coordinator import PartCoordinator
 from stream_app.worker.part_runner import PartRunner
 from stream_app.worker.source_slots import SourceSlots
@@ -64,7 +65,7 @@ class Dispatcher:
         worker: str,
         store: JobQueue,
         exporter: Exporter,
-        emit: Emit,
+        publish_event: PublishEvent,
         settings: Settings,
         planner: PartPlanner | None = None,
         paused: Callable[[], PausedClaims | None] = PausedClaims,
@@ -80,14 +81,14 @@ class Dispatcher:
         self._attempts: dict[UUID, Attempt] = {}
         self._parts: dict[PartKey, PartAttempt] = {}
         self._tasks: dict[asyncio.Task[None], RunningAttempt] = {}
-        self._rescuer = JobRescuer(store, exporter.storage, emit)
+        self._rescuer = JobRescuer(store, exporter.storage, publish_event)
         self._part_store = PartStore(store)
         self._part_runner = PartRunner(self._part_store, exporter, settings)
         coordinator = None
         if planner is not None:
             coordinator = PartCoordinator(self._part_store, planner, exporter.storage, settings)
         self._sources = SourceSlots(exporter.sources, exporter.datasets, settings.worker_slots)
-        gathered = GatheredEvents(emit, lambda: GATHER_SECONDS if self._has_backlog else 0.0)
+        gathered = GatheredEvents(publish_event, lambda: GATHER_SECONDS if self._has_backlog else 0.0)
         self._runner = JobRunner(
             store,
             exporter,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from stream_app.worker.maintenance.job_rescuer import Emit
+from stream_app.kafka.publish_event import PublishEvent
 from streaming_exporter.events import Event
 
 GATHER_SECONDS = 0.02
@@ -18,9 +18,9 @@ class GatheredEvents:
     is not confirmed, so what must follow its confirmation waits too.
     """
 
-    def __init__(self, emit: Emit, seconds: Callable[[], float]) -> None:
-        """Publish with ``emit``. ``seconds`` returns how long an event waits for others now."""
-        self._emit = emit
+    def __init__(self, publish_event: PublishEvent, seconds: Callable[[], float]) -> None:
+        """Publish with ``publish_event``. ``seconds`` returns how long an event waits for others now."""
+        self._publish_event = publish_event
         self._seconds = seconds
         self._release: asyncio.Event | None = None
 
@@ -28,7 +28,7 @@ class GatheredEvents:
         """Publish ``event``, and return once Kafka has confirmed it.
 
         Raises:
-            Retryable: see ``emit``.
+            Retryable: see ``publish_event``.
         """
         if self._release is not None:
             await self._release.wait()
@@ -36,7 +36,7 @@ class GatheredEvents:
             self._release = release = asyncio.Event()
             asyncio.get_running_loop().call_later(seconds, self._publish_all, release)
             await release.wait()
-        await self._emit(event)
+        await self._publish_event(event)
 
     def _publish_all(self, release: asyncio.Event) -> None:
         """Publish all waiting events at once: the producer has all before it sends its next request."""

@@ -16,11 +16,12 @@ from stream_app.jobs.claim import Claim
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import Status
 from stream_app.jobs.summary import SECONDS
+from stream_app.kafka.publish_event import PublishEvent
 from stream_app.observability import metrics, tracing
 from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
 from stream_app.worker.attempt import Attempt, Slot, StopReason, attempt_delay, trace_end
-from stream_app.worker.maintenance.job_rescuer import Emit, JobRescuer
+from stream_app.worker.maintenance.job_rescuer import JobRescuer
 from stream_app.worker.part_coordinator import PartCoordinator
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 from streaming_exporter.events import EventType, FileData, JobError, LifecycleData, lifecycle_event
@@ -40,7 +41,7 @@ class JobRunner:
 
     store: JobQueue
     exporter: Exporter
-    emit: Emit
+    publish_event: PublishEvent
     rescuer: JobRescuer
     settings: Settings
     coordinator: PartCoordinator | None = None
@@ -59,7 +60,7 @@ class JobRunner:
         )
         export = asyncio.create_task(self._export(claim, progress, slot), name=f"export {claim.job_id}")
         started = lifecycle_event(EventType.STARTED, claim.lifecycle(Status.PROCESSING))
-        report = asyncio.create_task(retry_until_possible(self.emit, started))
+        report = asyncio.create_task(retry_until_possible(self.publish_event, started))
         return Attempt(claim, progress, export, report, slot=slot)
 
     async def finish(self, attempt: Attempt) -> None:
@@ -78,7 +79,7 @@ class JobRunner:
                 tracing.current_span().set_attributes(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
                     metrics.observe_export(outcome, attempt.began)
-                await self.rescuer.publish(outcome)
+                await self.rescuer.publish_outcome(outcome)
                 await self._clean(claim, outcome)
             else:
                 log.warning("job.lease_lost_at_end")
@@ -99,7 +100,7 @@ class JobRunner:
             Status.PROCESSING, row_count=rows, estimated_rows=attempt.progress.estimated_rows
         )
         try:
-            await self.emit(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
+            await self.publish_event(lifecycle_event(EventType.PROGRESSED, data, occasion=str(rows)))
         except Retryable as error:
             log.warning("progress.publish_failed", **attempt.claim.log_fields, error=str(error))
 

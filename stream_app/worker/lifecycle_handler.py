@@ -43,7 +43,7 @@ class LifecycleHandler:
     """Applies messages of ``exports.events``; idempotent, in any order."""
 
     store: JobQueue
-    emit: EventProducer
+    producer: EventProducer
     max_failures: int = 5
     """Failed runs in a row that pause their schedule."""
     formats: Mapping[str, Format] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class LifecycleHandler:
             with tracing.process_spans(outcomes) as traced:
                 await self._apply(traced)
         for message, reason in (*unread, *refused):
-            await self.emit.dead_letter(message, reason)
+            await self.producer.dead_letter(message, reason)
 
     def _validate_all(self, read: Decoded, now: datetime) -> tuple[list[Event], Undecoded]:
         """Return the valid outcomes, with corrected values, and the messages of the invalid ones."""

@@ -31,7 +31,7 @@ class RequestHandler:
     """Turns messages of ``exports.requests`` into jobs; idempotent."""
 
     store: JobQueue
-    emit: EventProducer
+    producer: EventProducer
     validator: RequestValidator
     history: timedelta
     """How long jobs stay on record at least. The job of an older request can have been removed."""
@@ -62,10 +62,10 @@ class RequestHandler:
             forgotten, held = await self._admit(events_by_job, old.keys(), traced[len(events_by_job) :])
         for message, event in read:
             if event.type is EventType.REQUESTED and event.job_id in held:
-                await self.emit.requeue(Topic.REQUESTS, message)
+                await self.producer.requeue(Topic.REQUESTS, message)
         refused = [(old[job_id], _too_old(requests[job_id], self.history)) for job_id in forgotten]
         for message, reason in [*unread, *refused]:
-            await self.emit.dead_letter(message, reason)
+            await self.producer.dead_letter(message, reason)
 
     async def _admit(
         self, events_by_job: Mapping[UUID, Event], old: Collection[UUID], cancellations: Sequence[Event]
@@ -95,7 +95,7 @@ class RequestHandler:
                 jobs[job_id] = _accepted_by_api(jobs[job_id])
             if known[job_id].is_cancelled or job_id in cancelled:
                 jobs[job_id] = jobs[job_id].cancelled()
-        await self.emit.publish_all(
+        await self.producer.publish_all(
             [
                 lifecycle_event(EventType.ACCEPTED, accepted_data_of_event(events_by_job[job_id]))
                 for job_id in wanted
@@ -110,7 +110,7 @@ class RequestHandler:
         late = await self.store.unclaimed.apply_early_cancellations(
             [*events_by_job, *(event.job_id for event in cancellations)]
         )
-        await self.emit.publish_all(
+        await self.producer.publish_all(
             [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in [*outcomes, *ended, *late]]
         )
         # A request that is already on record is published again from its row.

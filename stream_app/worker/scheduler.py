@@ -94,7 +94,7 @@ class Scheduler:
 
     Attributes:
         engine: the state database, with autocommit.
-        emit: publishes events, and returns once all are confirmed.
+        producer: publishes events, and returns once all are confirmed.
         planner: plans the runs.
         settings: the configuration.
         note_progress: called after each committed batch, because one tick can have thousands of due
@@ -102,7 +102,7 @@ class Scheduler:
     """
 
     engine: AsyncEngine
-    emit: EventProducer
+    producer: EventProducer
     planner: RunPlanner
     settings: Settings
     note_progress: Callable[[], None] = lambda: None
@@ -133,7 +133,7 @@ class Scheduler:
             if runs:
                 log.info("tick.handled", at=moment.isoformat(), runs=runs)
         for message, reason in [*unread, *refused]:
-            await self.emit.dead_letter(message, reason)
+            await self.producer.dead_letter(message, reason)
 
     async def now(self) -> datetime:
         """Return the time by the state database's clock, by which runs are due.
@@ -189,9 +189,9 @@ class Scheduler:
             await self.advance(connection, [item.state for item in planned if item.state])
         for item in planned:
             _log_left_out(item)
-        await self.emit.publish_all([lifecycle_event(EventType.ACCEPTED, data) for data in accepted])
+        await self.producer.publish_all([lifecycle_event(EventType.ACCEPTED, data) for data in accepted])
         await self.admit([data.job_id for data in accepted])
-        await self.emit.publish_all(
+        await self.producer.publish_all(
             [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in outcomes]
         )
         return len(kept), len(accepted)

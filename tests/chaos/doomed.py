@@ -180,7 +180,7 @@ POINTS: dict[str, Point] = {
     "listed": Point(JobQueue, "record_files", _first),
     "unsealed": Point(JobQueue, "store_outcome", _first, after=False),
     "sealed": Point(JobQueue, "store_outcome", _first),
-    "published": Point(JobRescuer, "publish", _first),
+    "published": Point(JobRescuer, "publish_outcome", _first),
     # Its end: before and after the record is changed, and before the outcome is published.
     "unapplied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES), after=False),
     "applied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES)),

@@ -1,6 +1,6 @@
 """Rescues jobs of dead workers: publishes stored outcomes, ends abandoned jobs, expires files."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -8,14 +8,13 @@ import structlog
 
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
+from stream_app.kafka.publish_event import PublishEvent
 from stream_app.retries import JITTER
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import ExporterError, Outage, Retryable
-from streaming_exporter.events import Event, EventType, LifecycleData, lifecycle_event
+from streaming_exporter.events import EventType, LifecycleData, lifecycle_event
 
 log = structlog.get_logger(__name__)
-
-Emit = Callable[[Event], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,9 @@ class JobRescuer:
 
     store: JobQueue
     storage: ObjectStore
-    emit: Emit
+    publish_event: PublishEvent
 
-    async def publish(self, outcome: LifecycleData) -> None:
+    async def publish_outcome(self, outcome: LifecycleData) -> None:
         """Publish an outcome. The file of an expired job is removed first.
 
         Raises:
@@ -35,7 +34,7 @@ class JobRescuer:
         kind = EVENT_OF[Status(outcome.status)]
         if kind is EventType.EXPIRED and outcome.key is not None:
             await self.storage.run_in_thread(self.storage.removal.remove_job, outcome.key)
-        await self.emit(lifecycle_event(kind, outcome))
+        await self.publish_event(lifecycle_event(kind, outcome))
 
     async def remove_leftovers(self, job_id: UUID, *, before: int) -> None:
         """Remove the objects and uploads of attempts before number ``before``. An outage is only logged.
@@ -95,7 +94,7 @@ class JobRescuer:
     async def _try_to_publish(self, outcome: LifecycleData) -> bool:
         """Publish an outcome; an error is only logged. Return False if a part was away."""
         try:
-            await self.publish(outcome)
+            await self.publish_outcome(outcome)
         except ExporterError as error:
             log.warning("outcome.publish_failed", job_id=str(outcome.job_id), error=str(error))
             return not isinstance(error, Outage)

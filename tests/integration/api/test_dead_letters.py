@@ -45,11 +45,11 @@ async def letters(api: Harness) -> AsyncIterator[tuple[Harness, EventProducer]]:
     await worker.producer.stop()
 
 
-async def put_aside(settings: Settings, emit: EventProducer, value: bytes, reason: str) -> None:
+async def put_aside(settings: Settings, producer: EventProducer, value: bytes, reason: str) -> None:
     message = ConsumerMessage(
         settings.topic(Topic.REQUESTS), 0, 17, 0.0, 1, [], b"k", value, None, generation_id=1
     )
-    await emit.dead_letter(
+    await producer.dead_letter(
         cast(EventT[bytes], type("Received", (), {"message": message})()), Unreadable(reason)
     )
 
@@ -67,11 +67,11 @@ async def test_letters_are_redriven_once_and_marked(
     letters: tuple[Harness, EventProducer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R2, P19: of calls at the same time one publishes; a lost answer of Kafka is not repeated by itself."""
-    harness, emit = letters
+    harness, producer = letters
     event = request_event(ExportRequest(user_id="u", export_type="ledger", format="csv"), source="/t")
-    await put_aside(harness.settings, emit, event.encode(), "data.format: unknown, got 'secret'")
-    await put_aside(harness.settings, emit, b"secret", "not JSON")
-    await put_aside(harness.settings, emit, b"third", "not JSON either")
+    await put_aside(harness.settings, producer, event.encode(), "data.format: unknown, got 'secret'")
+    await put_aside(harness.settings, producer, b"secret", "not JSON")
+    await put_aside(harness.settings, producer, b"third", "not JSON either")
     async with harness.user(OPERATE, user_id="boss") as operator, harness.user(ADMIN) as admin:
         answer = await operator.get("/exports/dead-letters")
         found = answer.json()
@@ -134,9 +134,9 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
     from producers.__main__ import cli
     from producers.tokens import sign_token
 
-    harness, emit = letters
+    harness, producer = letters
     for value in (b"one", b"two"):
-        await put_aside(harness.settings, emit, value, f"not JSON: {value.decode()}")
+        await put_aside(harness.settings, producer, value, f"not JSON: {value.decode()}")
     token = sign_token(harness.settings, "boss", [OPERATE])
     env = {
         "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": harness.settings.kafka_bootstrap_servers,
@@ -191,8 +191,8 @@ async def test_the_commands_use_the_marks_of_the_api(letters: tuple[Harness, Eve
 
 async def test_a_read_waits_for_no_later_message(letters: tuple[Harness, EventProducer]) -> None:
     """At the end of a partition Kafka waits half a second for the next one, unless it is asked not to."""
-    harness, emit = letters
-    await put_aside(harness.settings, emit, b"secret", "not JSON")
+    harness, producer = letters
+    await put_aside(harness.settings, producer, b"secret", "not JSON")
     async with at_most(2):
         for _ in range(8):
             _, number = await newest_letters(harness.settings, Selection(), 1)
@@ -259,9 +259,9 @@ async def test_a_state_database_that_goes_away_loses_no_result(
     letters: tuple[Harness, EventProducer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last mark of a published letter fails, and the first mark of another one: the answer has both."""
-    harness, emit = letters
+    harness, producer = letters
     for value in (b"one", b"three"):
-        await put_aside(harness.settings, emit, value, "not JSON")
+        await put_aside(harness.settings, producer, value, "not JSON")
     execute = DeadLetters._execute
     calls = 0
 

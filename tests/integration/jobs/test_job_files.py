@@ -27,10 +27,10 @@ def jobs(engine: AsyncEngine) -> Jobs:
 
 @pytest.fixture
 def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
-    async def emit(_: Event) -> None:
-        """Emit nothing."""
+    async def publish_event(_: Event) -> None:
+        """Publish nothing."""
 
-    return JobRescuer(jobs.store, storage, emit)
+    return JobRescuer(jobs.store, storage, publish_event)
 
 
 def put(storage: ObjectStore, key: str) -> str:
@@ -159,7 +159,9 @@ async def test_all_files_expire_together(
     claim = await claimed(jobs)
     other = write(storage, replace(claim, job_id=UUID(int=claim.job_id.int ^ 1)), 1)
     result = write(storage, claim, count)
-    await rescuer.publish(claim.lifecycle(Status.EXPIRED, key=result.key, completed_at=datetime.now(UTC)))
+    await rescuer.publish_outcome(
+        claim.lifecycle(Status.EXPIRED, key=result.key, completed_at=datetime.now(UTC))
+    )
     assert left(storage, claim.job_id) == []
     assert storage.exists(other.key)
     assert storage.exists(other.files[0].key)

@@ -41,10 +41,10 @@ def jobs(engine: AsyncEngine) -> Jobs:
 
 @pytest.fixture
 def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
-    async def emit(event: Event) -> None:
+    async def publish_event(event: Event) -> None:
         """Publish nothing."""
 
-    return JobRescuer(jobs.store, storage, emit)
+    return JobRescuer(jobs.store, storage, publish_event)
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
@@ -91,7 +91,7 @@ async def test_the_files_of_a_dataset_expire_at_its_own_time(
     dataset = Dataset(name="ledger", table="ledger", retention_days=of_dataset)
     exporter = cast(Exporter, Written(storage, put(storage, claim)))
     datasets = {claim.request.export_type: dataset}
-    runner = JobRunner(jobs.store, exporter, rescuer.emit, rescuer, settings, datasets=datasets)
+    runner = JobRunner(jobs.store, exporter, rescuer.publish_event, rescuer, settings, datasets=datasets)
     await runner.finish(runner.start(claim))
     job = await jobs.queries.get(claim.job_id)
     assert job is not None
@@ -113,7 +113,9 @@ async def test_the_old_attempt_removes_only_its_own_file(
     assert await jobs.store.store_outcome(new, kept)
     if applied:
         assert await jobs.apply(kept)
-    runner = JobRunner(jobs.store, cast(Exporter, Written(storage, lost)), rescuer.emit, rescuer, settings)
+    runner = JobRunner(
+        jobs.store, cast(Exporter, Written(storage, lost)), rescuer.publish_event, rescuer, settings
+    )
     await runner.finish(runner.start(old))
     assert storage.exists(str(kept.key))
     assert not storage.exists(str(lost.key))
@@ -125,7 +127,9 @@ async def test_the_old_attempt_does_not_affect_a_running_one(
     """R4: the new attempt has written its file, but not sealed its outcome."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
-    runner = JobRunner(jobs.store, cast(Exporter, Written(storage, lost)), rescuer.emit, rescuer, settings)
+    runner = JobRunner(
+        jobs.store, cast(Exporter, Written(storage, lost)), rescuer.publish_event, rescuer, settings
+    )
     await runner.finish(runner.start(old))
     assert storage.exists(str(kept.key))
     assert await jobs.store.store_outcome(new, kept)
@@ -184,7 +188,9 @@ async def test_a_job_shows_what_it_waits_for_or_why_it_begins_again(
     """P11, P3: it costs no attempts, and ends after a day or after the retention."""
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
-    runner = JobRunner(jobs.store, cast(Exporter, Failing(storage, error)), rescuer.emit, rescuer, settings)
+    runner = JobRunner(
+        jobs.store, cast(Exporter, Failing(storage, error)), rescuer.publish_event, rescuer, settings
+    )
     await runner.finish(runner.start(claim))
     job = await jobs.queries.get(job_id)
     assert job is not None

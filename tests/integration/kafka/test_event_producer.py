@@ -21,7 +21,7 @@ TOO_MUCH = 2 * 2**20
 
 
 @pytest.fixture(params=["by the producer", "by the broker"])
-async def emit(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[EventProducer]:
+async def producer(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[EventProducer]:
     """A producer on real Kafka. Large messages are refused by the producer or by the broker."""
     await ensure_topics(settings)
     app = create_app(settings)
@@ -32,7 +32,7 @@ async def emit(settings: Settings, request: pytest.FixtureRequest) -> AsyncItera
 
 
 async def test_an_event_that_is_too_large_is_published_without_its_manifest(
-    settings: Settings, emit: EventProducer
+    settings: Settings, producer: EventProducer
 ) -> None:
     job_id = uuid4()
     data = LifecycleData(
@@ -44,17 +44,19 @@ async def test_an_event_that_is_too_large_is_published_without_its_manifest(
         row_count=5,
         manifest={"filters": {"note": "x" * TOO_MUCH}},
     )
-    await emit(lifecycle_event(EventType.COMPLETED, data))
+    await producer.publish(lifecycle_event(EventType.COMPLETED, data))
     (told,) = [event for event in await events_on(settings, Topic.EVENTS) if event.job_id == job_id]
     assert told.lifecycle.row_count == 5
     assert "manifest" not in told.data
 
 
-async def test_a_dead_letter_that_is_too_large_is_truncated(settings: Settings, emit: EventProducer) -> None:
+async def test_a_dead_letter_that_is_too_large_is_truncated(
+    settings: Settings, producer: EventProducer
+) -> None:
     content = uuid4().bytes + b"y" * TOO_MUCH
     received: dict[str, Any] = {"topic": Topic.REQUESTS, "partition": 1, "offset": 7}
     message = SimpleNamespace(key=b"k" * TOO_MUCH, value=content, headers=[("x", b"y")], **received)
-    await emit.dead_letter(cast(EventT[bytes], SimpleNamespace(message=message)), Unreadable("why"))
+    await producer.dead_letter(cast(EventT[bytes], SimpleNamespace(message=message)), Unreadable("why"))
     (kept,) = [
         message
         for message in await messages_on(settings, Topic.DEAD_LETTERS)

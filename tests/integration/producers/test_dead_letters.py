@@ -27,10 +27,10 @@ PREFIX = f"letters-{uuid4().hex[:8]}."
 class Letters:
     """Dead-letters messages as a worker does, and runs the command."""
 
-    def __init__(self, stack: Stack, settings: Settings, emit: EventProducer) -> None:
+    def __init__(self, stack: Stack, settings: Settings, producer: EventProducer) -> None:
         self.stack = stack
         self.settings = settings
-        self.emit = emit
+        self.producer = producer
 
     async def put_aside(self, value: bytes, reason: str, topic: str = Topic.REQUESTS, **given: Any) -> None:
         name = topic if given.get("foreign") else self.settings.topic(topic)
@@ -38,7 +38,7 @@ class Letters:
             name, 3, 17, 0.0, 1, given.get("headers", []), given.get("key"), value, None, generation_id=1
         )
         event = type("Received", (), {"message": message})()
-        await self.emit.dead_letter(cast(EventT[bytes], event), Unreadable(reason))
+        await self.producer.dead_letter(cast(EventT[bytes], event), Unreadable(reason))
 
     async def run(self, *arguments: str, code: int = 0) -> str:
         env = {**self.stack.environment(), "EXPORTER_KAFKA_TOPIC_PREFIX": PREFIX}

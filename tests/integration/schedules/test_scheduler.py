@@ -70,7 +70,7 @@ async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_unadmitted(sch
     async def refuse(_: object) -> None:
         raise Retryable("Kafka is away")
 
-    broken = replace(scheduler, emit=producer(refuse))
+    broken = replace(scheduler, producer=producer(refuse))
     with pytest.raises(Retryable):
         await broken.run_due(START)
     (job,) = await schedules.jobs(made)

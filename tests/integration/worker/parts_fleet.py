@@ -167,7 +167,7 @@ class Fleet:
             passwords=lambda: PASSWORDS,
         )
 
-        async def emit(event: Event) -> None:
+        async def publish_event(event: Event) -> None:
             self.published.append(event)
 
         jobs = Jobs(self.jobs.engine, lease=timedelta(seconds=settings.lease_seconds), user_slots=user_slots)
@@ -175,7 +175,7 @@ class Fleet:
             worker=f"w{len(self.workers) + 1}",
             store=jobs.store,
             exporter=exporter,
-            emit=emit,
+            publish_event=publish_event,
             settings=settings,
             planner=Planner(exporter, holders, 2**20, planning_seconds=planning_seconds),
         )

@@ -65,11 +65,11 @@ class Worker:
             worker="w",
             store=self.jobs.store,
             exporter=cast(Exporter, self.exports),
-            emit=self.emit,
+            publish_event=self.publish_event,
             settings=settings.model_copy(update={"worker_slots": SLOTS}),
         )
 
-    async def emit(self, event: Event) -> None:
+    async def publish_event(self, event: Event) -> None:
         """Publish nothing, and wait as long as no broker is there."""
         await self.broker_is_there.wait()
 

@@ -23,14 +23,14 @@ class Publishing(Worker):
         self.requests: list[int] = []
         super().__init__(engine, storage, settings)
 
-    async def emit(self, event: Event) -> None:
+    async def publish_event(self, event: Event) -> None:
         if len(self.events) == sum(self.requests):
             asyncio.get_running_loop().call_soon(self._send)
         self.events.append(event.type)
 
     async def publish(self, number: int) -> None:
         """End the wait for other events once ``number`` of them wait."""
-        gathered, published = self.dispatcher._runner.emit, len(self.events) + number
+        gathered, published = self.dispatcher._runner.publish_event, len(self.events) + number
         assert isinstance(gathered, GatheredEvents)
         release = await until_async(lambda: gathered._release)
         await until_async(lambda: len(release._waiters) == number)
@@ -40,7 +40,7 @@ class Publishing(Worker):
     def publish_waiting(self) -> Counter[EventType]:
         """End the wait of events, if any wait; return how many of each type were published before."""
         published = Counter(self.events)
-        gathered = self.dispatcher._runner.emit
+        gathered = self.dispatcher._runner.publish_event
         assert isinstance(gathered, GatheredEvents)
         if gathered._release is not None:
             gathered._publish_all(gathered._release)

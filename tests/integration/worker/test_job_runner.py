@@ -48,10 +48,10 @@ def published() -> list[Event]:
 
 @pytest.fixture
 def rescuer(jobs: Jobs, storage: ObjectStore, published: list[Event]) -> JobRescuer:
-    async def emit(event: Event) -> None:
+    async def publish_event(event: Event) -> None:
         published.append(event)
 
-    return JobRescuer(jobs.store, storage, emit)
+    return JobRescuer(jobs.store, storage, publish_event)
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
@@ -141,7 +141,7 @@ async def test_a_job_is_released_when_the_state_database_is_available_again(
 
     monkeypatch.setattr(jobs.store, "release", late)
     exporter = cast(Exporter, Exports(storage, error))
-    runner = JobRunner(jobs.store, exporter, rescuer.emit, rescuer, settings)
+    runner = JobRunner(jobs.store, exporter, rescuer.publish_event, rescuer, settings)
     await runner.finish(runner.start(claim))
     job = await jobs.queries.get(job_id)
     assert job is not None
@@ -156,10 +156,10 @@ async def test_all_events_of_an_attempt_are_published_before_its_job_is_released
     (claim,) = await jobs.store.claim("w", 1)
     kafka_is_there = asyncio.Event()
 
-    async def emit(_: Event) -> None:
+    async def publish_event(_: Event) -> None:
         await kafka_is_there.wait()
 
-    runner = JobRunner(jobs.store, cast(Exporter, Exports(storage, error)), emit, rescuer, settings)
+    runner = JobRunner(jobs.store, cast(Exporter, Exports(storage, error)), publish_event, rescuer, settings)
     attempt = runner.start(claim)
     finishing = asyncio.create_task(runner.finish(attempt))
     await asyncio.wait({attempt.export})
@@ -180,7 +180,7 @@ async def test_an_attempt_that_lost_its_lease_publishes_no_more_events(
     await jobs.admit()
     started: list[int] = []
 
-    async def emit(event: Event) -> None:
+    async def publish_event(event: Event) -> None:
         started.append(event.lifecycle.attempt)
         await asyncio.Event().wait()
 
@@ -188,7 +188,7 @@ async def test_an_attempt_that_lost_its_lease_publishes_no_more_events(
         worker="w",
         store=jobs.store,
         exporter=cast(Exporter, Exports(storage, Outage("away"))),
-        emit=emit,
+        publish_event=publish_event,
         settings=settings,
     )
     working = asyncio.create_task(dispatcher.work())
@@ -208,7 +208,7 @@ async def test_the_back_off_of_a_job_grows_during_an_outage(
 ) -> None:
     job_id = await jobs.admit()
     exporter = cast(Exporter, Exports(storage, Outage("away")))
-    runner = JobRunner(jobs.store, exporter, rescuer.emit, rescuer, settings)
+    runner = JobRunner(jobs.store, exporter, rescuer.publish_event, rescuer, settings)
     for longest in (5, 10, 20, 40, 80, 120, 120):
         (claim,) = await jobs.store.claim("w", 1)
         began = datetime.now(UTC)
@@ -237,7 +237,7 @@ def dispatcher(
         worker="w",
         store=jobs.store,
         exporter=cast(Exporter, exports),
-        emit=rescuer.emit,
+        publish_event=rescuer.publish_event,
         settings=settings.model_copy(
             update={"lease_seconds": getattr(request, "param", LEASE_SECONDS), "worker_slots": 2}
         ),

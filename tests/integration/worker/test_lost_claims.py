@@ -149,13 +149,13 @@ async def working(
 ) -> AsyncIterator[tuple[Dispatcher, Exports]]:
     exports = Exports(storage, settings)
 
-    async def emit(_: Event) -> None: ...
+    async def publish_event(_: Event) -> None: ...
 
     dispatcher = Dispatcher(
         worker="w",
         store=jobs.store,
         exporter=cast(Exporter, exports),
-        emit=emit,
+        publish_event=publish_event,
         settings=settings.model_copy(update={"worker_slots": slots}),
     )
     work = asyncio.create_task(dispatcher.work())

@@ -55,9 +55,9 @@ class Agent:
         self.engine = engine
         self.store = JobQueue(engine, lease=timedelta(seconds=30), user_slots=1, max_attempts=3)
         self.broker = Broker()
-        emit = cast(EventProducer, self.broker)
+        producer = cast(EventProducer, self.broker)
         self.admission = RequestHandler(
-            self.store, emit, RequestValidator({"csv"}, datasets_of("ledger")), timedelta(days=400)
+            self.store, producer, RequestValidator({"csv"}, datasets_of("ledger")), timedelta(days=400)
         )
         self.app = SimpleNamespace(outages=TopicOutages(), note_progress=lambda _: None)
 
@@ -67,8 +67,8 @@ class Agent:
         return SimpleNamespace(app=self.app, message=record, event=event)
 
     async def take(self, messages: list[Any]) -> None:
-        emit = cast(EventProducer, self.broker)
-        await _handle_all(messages, self.admission.handle, emit, lambda: write_trial_job(self.store))
+        producer = cast(EventProducer, self.broker)
+        await _handle_all(messages, self.admission.handle, producer, lambda: write_trial_job(self.store))
 
     async def users(self) -> list[str]:
         async with self.engine.connect() as connection:

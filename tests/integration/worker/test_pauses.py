@@ -46,7 +46,7 @@ async def test_nothing_is_claimed_while_it_is_paused(
     exports = Exports(storage)
     presence, pauses = presence_of(engine), PauseStore(engine)
 
-    async def emit(_: Event) -> None:
+    async def publish_event(_: Event) -> None:
         pass
 
     exporter = cast(Exporter, exports)
@@ -55,7 +55,7 @@ async def test_nothing_is_claimed_while_it_is_paused(
         worker="w",
         store=jobs.store,
         exporter=exporter,
-        emit=emit,
+        publish_event=publish_event,
         settings=settings,
         paused=lambda: presence.paused,
     )
@@ -94,14 +94,14 @@ async def test_parts_of_a_running_export_are_claimed_while_it_is_paused(
     exports = Exports(storage)
     exports.datasets["ledger"] = Dataset(name="ledger", table="public.ledger", source="crm")
 
-    async def emit(_: Event) -> None:
+    async def publish_event(_: Event) -> None:
         pass
 
     dispatcher = Dispatcher(
         worker="w",
         store=jobs.store,
         exporter=cast(Exporter, exports),
-        emit=emit,
+        publish_event=publish_event,
         settings=settings,
         paused=lambda: PausedClaims(frozenset({scope})),
     )
@@ -191,11 +191,13 @@ async def test_a_worker_that_does_not_claim_yet_has_no_slots(
 ) -> None:
     """It waits for the bucket or reads outcomes; jobs must not seem to run soon."""
 
-    async def emit(_: Event) -> None:
+    async def publish_event(_: Event) -> None:
         pass
 
     exporter, registry = cast(Exporter, Exports(storage)), WorkerRegistry(engine)
-    dispatcher = Dispatcher(worker="w", store=jobs.store, exporter=exporter, emit=emit, settings=settings)
+    dispatcher = Dispatcher(
+        worker="w", store=jobs.store, exporter=exporter, publish_event=publish_event, settings=settings
+    )
     presence = WorkerPresence(
         registry, "w", slots=2, running=lambda: 0, is_claiming=lambda: dispatcher.is_claiming
     )
@@ -214,11 +216,15 @@ async def test_a_heartbeat_stores_what_the_attempt_does(
 ) -> None:
     exports = Exports(storage)
 
-    async def emit(_: Event) -> None:
+    async def publish_event(_: Event) -> None:
         pass
 
     dispatcher = Dispatcher(
-        worker="w", store=jobs.store, exporter=cast(Exporter, exports), emit=emit, settings=settings
+        worker="w",
+        store=jobs.store,
+        exporter=cast(Exporter, exports),
+        publish_event=publish_event,
+        settings=settings,
     )
     job_id = await jobs.admit()
     await dispatcher._claim(1)

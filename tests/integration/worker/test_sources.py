@@ -129,11 +129,13 @@ async def service(
         )
         published: list[Event] = []
 
-        async def emit(event: Event) -> None:
+        async def publish_event(event: Event) -> None:
             published.append(event)
 
         jobs = Jobs(engine, user_slots=1)
-        dispatcher = Dispatcher(worker="w", store=jobs.store, exporter=exporter, emit=emit, settings=settings)
+        dispatcher = Dispatcher(
+            worker="w", store=jobs.store, exporter=exporter, publish_event=publish_event, settings=settings
+        )
         monitor = SourceMonitor(sources)
         tasks = [
             asyncio.create_task(work) for work in (dispatcher.work(), dispatcher.heartbeat(), monitor.run())
