@@ -40,7 +40,7 @@ from streaming_exporter.api_answers import (
 from streaming_exporter.client import CHUNK_BYTES, ExportClient
 from streaming_exporter.connections import run_in_own_thread, tls_settings, token_headers
 from streaming_exporter.errors import ApiError, DownloadError
-from streaming_exporter.job_events import Following
+from streaming_exporter.job_events import JobFollower
 from streaming_exporter.payloads import ExportRequest
 from streaming_exporter.skipped_bytes import async_bytes_from
 
@@ -266,42 +266,42 @@ class AsyncExportClient:
             admission: seconds for which an unknown job counts as not admitted yet, for jobs that were
                 requested over Kafka.
         """
-        following = Following(job_id, timeout=timeout, admission=admission)
+        follower = JobFollower(job_id, timeout=timeout, admission=admission)
         while True:
             try:
-                async with aclosing(self._stream(following)) as jobs:
+                async with aclosing(self._stream(follower)) as jobs:
                     async for job in jobs:
                         yield job
                         if job.finished:
                             return
             except ApiError as error:
-                following.failed(error)
-            if following.must_poll:
+                follower.failed(error)
+            if follower.must_poll:
                 try:
                     found = read_job(await self.record(job_id), self.url)
                 except ApiError as error:
-                    following.failed(error)
+                    follower.failed(error)
                 else:
-                    following.note_job()
+                    follower.note_job()
                     yield found
                     if found.finished:
                         return
-            await asyncio.sleep(following.pause())
+            await asyncio.sleep(follower.pause())
 
-    async def _stream(self, following: Following) -> AsyncGenerator[Job, None]:
+    async def _stream(self, follower: JobFollower) -> AsyncGenerator[Job, None]:
         """Yield the jobs of one stream, until it ends or breaks."""
         import httpx2
 
-        limit = httpx2.Timeout(30, read=following.silence, connect=5)
+        limit = httpx2.Timeout(30, read=follower.silence, connect=5)
         try:
             async with self._http.stream(
-                "GET", following.path, headers=following.headers, timeout=limit
+                "GET", follower.path, headers=follower.headers, timeout=limit
             ) as response:
                 if response.status_code >= 400:
                     await response.aread()
                 raise_for_stream(response, self.url)
                 async for line in response.aiter_lines():
-                    if (job := following.feed(line)) is not None:
+                    if (job := follower.feed(line)) is not None:
                         yield job
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error

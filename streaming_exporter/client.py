@@ -37,7 +37,7 @@ from streaming_exporter.api_answers import (
 )
 from streaming_exporter.connections import tls_settings, token_headers
 from streaming_exporter.errors import ApiError, DownloadError
-from streaming_exporter.job_events import Following
+from streaming_exporter.job_events import JobFollower
 from streaming_exporter.payloads import ExportRequest
 from streaming_exporter.skipped_bytes import bytes_from
 
@@ -262,41 +262,39 @@ class ExportClient:
             admission: seconds for which an unknown job counts as not admitted yet, for jobs that were
                 requested over Kafka.
         """
-        following = Following(job_id, timeout=timeout, admission=admission)
+        follower = JobFollower(job_id, timeout=timeout, admission=admission)
         while True:
             try:
-                for job in self._stream(following):
+                for job in self._stream(follower):
                     yield job
                     if job.finished:
                         return
             except ApiError as error:
-                following.failed(error)
-            if following.must_poll:
+                follower.failed(error)
+            if follower.must_poll:
                 try:
                     found = read_job(self.record(job_id), self.url)
                 except ApiError as error:
-                    following.failed(error)
+                    follower.failed(error)
                 else:
-                    following.note_job()
+                    follower.note_job()
                     yield found
                     if found.finished:
                         return
-            time.sleep(following.pause())
+            time.sleep(follower.pause())
 
-    def _stream(self, following: Following) -> Generator[Job, None, None]:
+    def _stream(self, follower: JobFollower) -> Generator[Job, None, None]:
         """Yield the jobs of one stream, until it ends or breaks."""
         import httpx2
 
-        limit = httpx2.Timeout(30, read=following.silence, connect=5)
+        limit = httpx2.Timeout(30, read=follower.silence, connect=5)
         try:
-            with self._http.stream(
-                "GET", following.path, headers=following.headers, timeout=limit
-            ) as response:
+            with self._http.stream("GET", follower.path, headers=follower.headers, timeout=limit) as response:
                 if response.status_code >= 400:
                     response.read()
                 raise_for_stream(response, self.url)
                 for line in response.iter_lines():
-                    if (job := following.feed(line)) is not None:
+                    if (job := follower.feed(line)) is not None:
                         yield job
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise unreachable(self.url, error) from error

@@ -19,7 +19,7 @@ UNKNOWN_SECONDS = 15.0
 """How long an API counts as away that has shown a job and no longer does, as behind a proxy that answers."""
 
 
-class Following:
+class JobFollower:
     """What is known of a job that is followed: its last event, failures in a row, the time that is left."""
 
     def __init__(

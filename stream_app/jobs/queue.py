@@ -247,12 +247,12 @@ class JobQueue:
                 ExportJob.file_path.is_not_distinct_from(outcome.key),
                 ExportJob.completed_at.is_not_distinct_from(outcome.completed_at),
             )
-            own = and_(
+            has_this_outcome = and_(
                 ExportJob.id == claim.job_id,
                 ExportJob.attempt == claim.attempt,
                 or_(ExportJob.outcome == stored, applied),
             )
-            return await connection.scalar(select(ExportJob.id).where(own)) is not None
+            return await connection.scalar(select(ExportJob.id).where(has_this_outcome)) is not None
 
     @staticmethod
     async def lock_held(connection: AsyncConnection, claim: Claim) -> bool:

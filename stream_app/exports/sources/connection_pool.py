@@ -207,12 +207,12 @@ class ConnectionPool:
             with self.count_start():
                 return await pool.acquire(timeout=seconds)
         except (ValueError, *DRIVER_ERRORS) as error:
-            found = connection_error(error, self._name)
+            mapped = connection_error(error, self._name)
             is_queued = isinstance(error, TimeoutError) and self.demand > self.connections
-            is_full = isinstance(found, TooManyConnections) and self.is_in_use
-            if isinstance(found, Outage) and not (is_optional or is_queued or is_full):
+            is_full = isinstance(mapped, TooManyConnections) and self.is_in_use
+            if isinstance(mapped, Outage) and not (is_optional or is_queued or is_full):
                 self.note_outage()
-            raise found from error
+            raise mapped from error
 
     async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
         """Connect with the current URL, because its password can change."""

@@ -12,7 +12,7 @@ import pytest
 from streaming_exporter import AsyncExportClient, ExportClient
 from streaming_exporter.api_answers import Job
 from streaming_exporter.errors import ApiError
-from streaming_exporter.job_events import MAX_ASKED_SECONDS, UNKNOWN_SECONDS, Following
+from streaming_exporter.job_events import MAX_ASKED_SECONDS, UNKNOWN_SECONDS, JobFollower
 
 JOB = uuid4()
 BROKEN = 0
@@ -82,8 +82,8 @@ both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def _short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let clients wait for a short part of their pauses, which have a test of their own."""
     if "is_async" in request.fixturenames:
-        pause = Following.pause
-        monkeypatch.setattr(Following, "pause", lambda following: pause(following) / 50)
+        pause = JobFollower.pause
+        monkeypatch.setattr(JobFollower, "pause", lambda follower: pause(follower) / 50)
 
 
 @both
@@ -199,32 +199,32 @@ async def test_a_stream_that_has_nothing_after_the_last_event_is_its_end(is_asyn
 )
 def test_a_job_that_stays_unknown_ends_the_following(unknown: ApiError) -> None:
     now = [0.0]
-    following = Following(JOB, timeout=None, admission=0, clock=lambda: now[0])
+    follower = JobFollower(JOB, timeout=None, admission=0, clock=lambda: now[0])
     with pytest.raises(ApiError, match="unknown"):
-        following.failed(unknown)
-    following.note_job()
-    following.failed(unknown)
+        follower.failed(unknown)
+    follower.note_job()
+    follower.failed(unknown)
     now[0] = UNKNOWN_SECONDS
     with pytest.raises(ApiError, match="unknown"):
-        following.failed(unknown)
-    following.note_job()
-    following.failed(unknown)
+        follower.failed(unknown)
+    follower.note_job()
+    follower.failed(unknown)
 
 
 @pytest.mark.parametrize("status", [None, 408, 425, 429, 500, 502, 503, 504])
 def test_a_refusal_that_can_pass_does_not_end_the_following(status: int | None) -> None:
-    Following(JOB, timeout=None, admission=0).failed(ApiError("later", status=status))
+    JobFollower(JOB, timeout=None, admission=0).failed(ApiError("later", status=status))
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 410])
 def test_a_refusal_that_stays_ends_the_following(status: int) -> None:
     with pytest.raises(ApiError, match="no"):
-        Following(JOB, timeout=None, admission=9).failed(ApiError("no", status=status))
+        JobFollower(JOB, timeout=None, admission=9).failed(ApiError("no", status=status))
 
 
 @pytest.mark.parametrize(("asked", "least"), [(None, 0.25), (7.0, 7.0), (86_400.0, MAX_ASKED_SECONDS)])
 def test_the_time_that_the_api_asks_for_is_waited_once(asked: float | None, least: float) -> None:
-    following = Following(JOB, timeout=None, admission=0)
-    following.failed(ApiError("later", status=429, retry_after=asked))
-    assert following.pause() == least
-    assert following.pause() == 0.5
+    follower = JobFollower(JOB, timeout=None, admission=0)
+    follower.failed(ApiError("later", status=429, retry_after=asked))
+    assert follower.pause() == least
+    assert follower.pause() == 0.5
