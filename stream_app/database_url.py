@@ -1,20 +1,21 @@
-"""Parses the URL of a database with all parameters of libpq, for asyncpg, which knows fewer of them. Pure.
+"""Parses the URL of a database with all parameters of libpq, for asyncpg, which knows fewer of them.
 
 asyncpg sends a parameter that it does not know to the server as a setting. The server refuses the parameters
 of libpq at each connection, which looks as if the database were unavailable. So every parameter of libpq
 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS) either works here, or is
 refused by its name before anything starts. Settings of the server, such as ``search_path``, are passed on to
 the server. Settings that the service itself sets in its connections or transactions have no effect.
-Parameters of other libraries are refused by their names.
+Parameters of other libraries are left out if they change nothing here, and else refused by their names.
 """
 
+import os
 import re
 import ssl
 from dataclasses import dataclass
 from difflib import get_close_matches
 from urllib.parse import parse_qsl, urlencode
 
-from stream_app.foreign_parameters import FOREIGN
+from stream_app.foreign_parameters import FOREIGN, IGNORED
 from streaming_exporter.setting_types import is_port
 
 CONNECT_SECONDS = 10
@@ -59,7 +60,6 @@ ONLY: dict[str, tuple[str, ...]] = {
     "load_balance_hosts": ("disable",),
     "max_protocol_version": ("3.0",),
     "min_protocol_version": ("3.0",),
-    "pgbouncer": ("true", "false"),
     "requiressl": ("0",),
     "sslcertmode": ("allow",),
     "sslcompression": ("0",),
@@ -68,8 +68,7 @@ ONLY: dict[str, tuple[str, ...]] = {
 }
 """Parameters that are accepted only with these values, which request what the service does anyway.
 
-Two are not of libpq: ``pgbouncer`` of Prisma, because the service works behind poolers anyway, and
-``uselibpqcompat`` of node-postgres.
+``uselibpqcompat`` is one of node-postgres.
 """
 
 NOT_HERE = frozenset(
@@ -118,6 +117,9 @@ VALUES: dict[str, tuple[str, ...]] = {
 }
 """Values of parameters that the driver reads. It refuses other values at each connection."""
 
+_SEPARATORS = {"ssl_max_protocol_version": ".", "ssl_min_protocol_version": ".", "sslmode": "-"}
+"""The separator for which the driver also takes ``_`` in a value, such as ``verify_full`` and ``TLSv1_2``."""
+
 _MEANT = {"no-verify": "require"}
 """Values of other libraries, and those that mean the same here."""
 
@@ -127,6 +129,8 @@ class DatabaseUrl:
     """A URL for asyncpg, and settings of the server."""
 
     dsn: str
+    ignored: tuple[str, ...] = ()
+    """Parameters of other libraries that were left out."""
 
     @classmethod
     def parse(cls, url: str, *, reads_only: bool = False) -> "DatabaseUrl":
@@ -146,7 +150,7 @@ class DatabaseUrl:
             found = dict(parse_qsl(query, strict_parsing=True, keep_blank_values=True))
         except ValueError as error:
             raise ValueError("what follows its question mark is not name=value&name=value") from error
-        kept = {}
+        kept, ignored = {}, []
         for name, value in found.items():
             if name in BY_DRIVER:
                 kept[name] = _for_driver(name, value, reads_only=reads_only)
@@ -156,6 +160,9 @@ class DatabaseUrl:
                         f"its parameter {name}={value} cannot be honoured; allowed: "
                         f"{', '.join(ONLY[name])}, or leave it out"
                     )
+            elif name.lower() in IGNORED:
+                # Behind a pooler that drops such parameters, URLs with them work with any driver.
+                ignored.append(name)
             elif name.lower() in FOREIGN:
                 raise ValueError(
                     f"its parameter {name} is one of another library and does not work here; "
@@ -164,12 +171,27 @@ class DatabaseUrl:
             elif name not in ANY:
                 _check_setting(name)
                 kept[name] = value
-        if kept.get("sslnegotiation") == "direct" and kept.get("sslmode") in VALUES["sslmode"][:3]:
-            raise ValueError(
-                f"its parameter sslnegotiation=direct does not work with sslmode={kept['sslmode']}; "
-                f"allowed: {', '.join(VALUES['sslmode'][3:])}"
-            )
-        return cls(base + ("?" + urlencode(kept) if kept else ""))
+        _check_direct_tls(kept)
+        return cls(base + ("?" + urlencode(kept) if kept else ""), tuple(ignored))
+
+
+def _check_direct_tls(kept: dict[str, str]) -> None:
+    """Check that direct TLS has a mode that requires TLS. The driver reads the mode as here.
+
+    Raises:
+        ValueError: the driver would refuse the mode.
+    """
+    if kept.get("sslnegotiation") != "direct":
+        return
+    if kept.get("service") or os.environ.get("PGSERVICE"):
+        return  # the file of services can have the mode
+    mode = kept.get("sslmode") or os.environ.get("PGSSLMODE", "")
+    allowed = VALUES["sslmode"][3:]
+    if mode.replace("_", "-") not in allowed:
+        raise ValueError(
+            "its parameter sslnegotiation=direct does not work "
+            f"{f'with sslmode={mode}' if mode else 'without sslmode'}; allowed: {', '.join(allowed)}"
+        )
 
 
 def _check_setting(name: str) -> None:
@@ -204,9 +226,9 @@ def _for_driver(name: str, value: str, *, reads_only: bool) -> str:
         ValueError: the driver would refuse the value.
     """
     allowed = VALUES.get(name)
-    # The driver also takes names with another separator, such as verify_full and TLSv1_2.
-    if value and allowed and not {value, value.replace("_", "-"), value.replace("_", ".")} & set(allowed):
-        meant = _MEANT.get(value) or next((item for item in allowed if item.lower() == value.lower()), "")
+    if value and allowed and value.replace("_", _SEPARATORS.get(name, "_")) not in allowed:
+        written = value.lower().replace("_", "-")
+        meant = _MEANT.get(value) or next((item for item in allowed if item.lower() == written), "")
         raise ValueError(
             f"its parameter {name}={value} is unknown; {f'did you mean {meant}? ' if meant else ''}"
             f"allowed: {', '.join(allowed)}"

@@ -2,9 +2,14 @@
 
 from collections.abc import Callable
 
-from stream_app.datasets.file import load_datasets
+import structlog
+from pydantic import SecretStr
+
+from stream_app.database_url import DatabaseUrl
+from stream_app.datasets.file import DatasetsFile, load_datasets
 from stream_app.datasets.missing_datasets import log_missing_datasets
 from stream_app.datasets.registry import Datasets
+from stream_app.datasets.source_urls import url_or_fault
 from stream_app.datasets.template_losses import log_template_losses
 from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
@@ -14,9 +19,11 @@ from stream_app.exports.sources.registry import Sources
 from stream_app.observability import metric_labels
 from stream_app.settings import Settings
 
+log = structlog.get_logger(__name__)
+
 
 def open_datasets(settings: Settings) -> Datasets:
-    """Read the datasets file, and log the plugins, that there are no datasets, and what templates lose.
+    """Read the datasets file, and log the plugins, what templates lose, and what else operators must know.
 
     Raises:
         DatasetsFileError: the file is unusable.
@@ -25,8 +32,21 @@ def open_datasets(settings: Settings) -> Datasets:
     datasets = Datasets(load_datasets(settings.datasets_file))
     log_missing_datasets(datasets, settings.datasets_file)
     log_template_losses(datasets.content.datasets.values())
+    _log_ignored_parameters(settings, datasets.content)
     metric_labels.set_known_labels(datasets=datasets, formats=FORMATS)
     return datasets
+
+
+def _log_ignored_parameters(settings: Settings, content: DatasetsFile) -> None:
+    """Log a line for each URL of a database whose parameters of other libraries have no effect."""
+    urls: dict[str, SecretStr | str | None] = {
+        "EXPORTER_DATABASE_URL": settings.database_url,
+        "EXPORTER_SOURCE_DATABASE_URL": settings.source_database_url,
+        **{item.url_env: url_or_fault(item) for item in content.sources.values()},
+    }
+    for variable, url in urls.items():
+        if isinstance(url, SecretStr) and (ignored := DatabaseUrl.parse(url.get_secret_value()).ignored):
+            log.warning("database_url.parameters_ignored", variable=variable, parameters=ignored)
 
 
 def datasets_watcher(

@@ -1,12 +1,27 @@
 """Parameters of a database's URL: each of libpq's works, or is refused by its name (cases P4, P5)."""
 
+import re
+import ssl
+from pathlib import Path
+
+import asyncpg
 import pytest
+from asyncpg.connect_utils import _parse_connect_dsn_and_args
+from structlog.testing import capture_logs
 
 from stream_app.database_url import ANY, BY_DRIVER, NOT_HERE, ONLY, SESSIONS, VALUES, DatabaseUrl
-from stream_app.foreign_parameters import FOREIGN
+from stream_app.exports.live_datasets import open_datasets
+from stream_app.foreign_parameters import FOREIGN, IGNORED
 from stream_app.settings import Settings
 
 BASE = "postgresql://u:p@a:5432,b:5433/shop"
+
+
+@pytest.fixture(autouse=True)
+def _without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("PGSSLMODE", "PGSERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+
 
 LIBPQ = """
 host hostaddr port dbname user password passfile require_auth channel_binding connect_timeout
@@ -74,13 +89,18 @@ def test_a_misspelt_parameter_is_refused(name: str, meant: str) -> None:
         ("sslmode=no-verify", "did you mean require[?] allowed"),
         ("sslmode=REQUIRE", "did you mean require[?] allowed"),
         ("ssl_min_protocol_version=tlsv1.2", "did you mean TLSv1.2[?] allowed"),
+        ("target_session_attrs=read_write", "did you mean read-write[?] allowed"),
+        ("target_session_attrs=prefer_standby", "did you mean prefer-standby[?] allowed"),
+        ("sslmode=verify.full", "sslmode=verify.full is unknown; allowed"),
+        ("ssl_min_protocol_version=TLSv1-2", "TLSv1-2 is unknown; allowed"),
         ("sslnegotiation=direct&sslmode=prefer", "does not work with sslmode=prefer; allowed: require"),
+        ("sslnegotiation=direct&sslmode=", "direct does not work without sslmode; allowed: require"),
+        ("sslnegotiation=direct", "direct does not work without sslmode; allowed: require"),
         ("port=5432,x", "port is not valid"),
         ("schema=public", "parameter schema is one of another library .*; use search_path"),
         ("ssl=true", "parameter ssl is one of another library .*; use sslmode"),
-        ("pgbouncer=1", "allowed: true, false"),
         *((f"{name}=1", f"parameter {name} is one of another library") for name in FOREIGN),
-        ("prepareThreshold=0", "parameter prepareThreshold is one of another library .*; leave it out"),
+        ("readOnly=true", "parameter readOnly is one of another library .*; leave it out"),
     ],
 )
 def test_a_value_or_a_name_of_another_library_is_refused(query: str, said: str) -> None:
@@ -89,14 +109,76 @@ def test_a_value_or_a_name_of_another_library_is_refused(query: str, said: str) 
         DatabaseUrl.parse(f"{BASE}?{query}")
 
 
-def test_each_value_that_the_driver_takes_is_accepted() -> None:
-    for name, values in VALUES.items():
-        for value in ("", *values, *(item.replace("-", "_").replace(".", "_") for item in values)):
-            if name not in ("target_session_attrs", "sslnegotiation"):
-                url = f"{BASE}?{name}={value}"
-                assert DatabaseUrl.parse(url).dsn == url
-    both = f"{BASE}?sslmode=require&sslnegotiation=direct"
-    assert DatabaseUrl.parse(both).dsn == both
+def read_by_driver(url: str) -> None:
+    """Read the URL as asyncpg does at each connection. It raises an error for what it refuses."""
+    others = (
+        "host port user password passfile database ssl service servicefile direct_tls server_settings "
+        "target_session_attrs krbsrvname gsslib"
+    )
+    _parse_connect_dsn_and_args(dsn=url, **dict.fromkeys(others.split()))
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_values_are_accepted_exactly_if_the_driver_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P4: with each separator, because the driver exchanges some of them."""
+    # This machine can have no authorities for verify-full.
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: None)
+    queries = [
+        f"{name}={written}"
+        for name, values in VALUES.items()
+        for value in values
+        for written in {value, *(re.sub("[-_.]", sign, value) for sign in "-_.")}
+    ]
+    queries += [f"sslnegotiation=direct&sslmode={mode}" for mode in ("", *VALUES["sslmode"], "verify_ca")]
+    for query in queries:
+        url = f"{BASE}?{query}"
+        try:
+            read_by_driver(url)
+        except asyncpg.ClientConfigurationError:
+            with pytest.raises(ValueError, match="its parameter"):
+                DatabaseUrl.parse(url)
+        else:
+            assert DatabaseUrl.parse(url).dsn == url
+    for name in VALUES:  # an empty value is none
+        assert DatabaseUrl.parse(f"{BASE}?{name}=").dsn == f"{BASE}?{name}="
+
+
+@pytest.mark.parametrize(("variable", "value"), [("PGSSLMODE", "verify_ca"), ("PGSERVICE", "shop")])
+def test_direct_tls_can_have_its_mode_elsewhere(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{BASE}?sslnegotiation=direct"
+    assert DatabaseUrl.parse(url + "&service=shop").dsn == url + "&service=shop"
+    monkeypatch.setenv(variable, value)
+    assert DatabaseUrl.parse(url).dsn == url
+
+
+def test_parameters_of_other_libraries_that_change_nothing_here_are_left_out() -> None:
+    """P4: a pooler can drop them, so URLs with them work elsewhere."""
+    url = f"{BASE}?sslmode=disable"
+    for name in IGNORED:
+        parsed = DatabaseUrl.parse(f"{url}&{name}=1")
+        assert (parsed.dsn, parsed.ignored) == (url, (name,))
+    assert DatabaseUrl.parse(f"{url}&prepareThreshold=0&pgbouncer=true").ignored == (
+        "prepareThreshold",
+        "pgbouncer",
+    )
+    assert IGNORED.isdisjoint({*FOREIGN, *BY_DRIVER, *ONLY, *ANY, *NOT_HERE})
+
+
+def test_the_log_names_parameters_that_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P4: at the start of a process, for each URL."""
+    file = tmp_path / "datasets.toml"
+    file.write_text('[sources.shop]\nurl_env = "SHOP_URL"\n[datasets.a]\ntable = "t"\nsource = "shop"\n')
+    monkeypatch.setenv("SHOP_URL", f"{BASE}?connection_limit=5&jit=off&pool_timeout=1")
+    settings = Settings(_env_file=None, datasets_file=file, database_url=f"{BASE}?pgbouncer=true")
+    with capture_logs() as logged:
+        open_datasets(settings)
+    lines = [line for line in logged if line["event"] == "database_url.parameters_ignored"]
+    assert [(line["variable"], line["parameters"]) for line in lines] == [
+        ("EXPORTER_DATABASE_URL", ("pgbouncer",)),
+        ("SHOP_URL", ("connection_limit", "pool_timeout")),
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "a.", ".a", "_pq_.x", "ä"])
