@@ -3,7 +3,7 @@
 The list is in the table. Where it is lost with a database that was restored, the manifest has it.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -91,23 +91,28 @@ class JobFiles:
     async def _of_manifest(self, job: ExportJob) -> Sequence[ExportedFile]:
         """Return the files that the manifest lists; none if it does not exist any more."""
         try:
-            content = from_json(await self.read(job.file_path or ""))
+            content = await self.read(job.file_path or "")
         except Rejected as error:
             if error.code != "no_file":  # a store that refuses to read has not lost the manifest
                 raise Retryable(str(error)) from error
             return []
-        return [
-            ExportedFile(
-                number=item["number"],
-                file_name=item["file_name"],
-                key=item["key"],
-                content_type=item["content_type"],
-                row_count=item["rows"],
-                file_size=item["bytes"],
-                sha256=item["sha256"],
-            )
-            for item in content["files"]
-        ]
+        try:
+            return [_from_item(item) for item in from_json(content)["files"]]
+        except (ValueError, KeyError, TypeError) as error:  # a proxy has cut it, or has sent a page
+            raise Retryable("object store: the content of a manifest is not as it was written") from error
+
+
+def _from_item(item: Mapping[str, Any]) -> ExportedFile:
+    """Return the file of an item of a manifest."""
+    return ExportedFile(
+        number=item["number"],
+        file_name=item["file_name"],
+        key=item["key"],
+        content_type=item["content_type"],
+        row_count=item["rows"],
+        file_size=item["bytes"],
+        sha256=item["sha256"],
+    )
 
 
 def _from_row(row: Row[Any]) -> ExportedFile:

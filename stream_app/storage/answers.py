@@ -19,13 +19,23 @@ from stream_app.storage.errors import ForeignAnswer
 COPY_SOURCE = "x-amz-copy-source"
 """The header of a call that copies an object. Its answer has the entity tag in its body."""
 
-_RESULTS: dict[tuple[str, str], tuple[str, str | None]] = {
-    (HTTPMethod.GET, "list-type"): ("ListBucketResult", "Name"),
-    (HTTPMethod.GET, "uploads"): ("ListMultipartUploadsResult", None),
-    (HTTPMethod.POST, "uploads"): ("InitiateMultipartUploadResult", "UploadId"),
-    (HTTPMethod.POST, "delete"): ("DeleteResult", None),
+_EMPTY = ""
+
+_RESULTS: dict[tuple[str, str], Mapping[str, str | None]] = {
+    (HTTPMethod.GET, "list-type"): {"ListBucketResult": "Name"},
+    # A store without the call ignores its name, and lists the objects. The library reads that as no uploads.
+    (HTTPMethod.GET, "uploads"): {"ListMultipartUploadsResult": None, "ListBucketResult": "Name"},
+    (HTTPMethod.POST, "uploads"): {"InitiateMultipartUploadResult": "UploadId"},
+    # Alibaba Cloud OSS answers a quiet removal without a body. The library does not read that: ParseError.
+    (HTTPMethod.POST, "delete"): {"DeleteResult": None, _EMPTY: None},
 }
-"""By method and query: the root of an answer, and the element that it must have."""
+"""By method and query: the roots that an answer can have, each with the element that it must have."""
+
+_TAGS = ("etag", "e-tag")
+"""The headers of an entity tag. Filen S3 sends the second one."""
+
+_OF_STORES, _OF_CLOUDFRONT = "x-amz-", "x-amz-cf-"
+"""How headers begin that only stores send, and those that CloudFront adds to pages, too."""
 
 _OF_ERROR = ("Code", "Message", "Resource", "RequestId", "HostId")
 
@@ -74,14 +84,18 @@ def checked_answer(
         ForeignAnswer: it is no answer of S3 to such a call.
     """
     try:
-        document = _document(answer) if has_body and method != HTTPMethod.HEAD else None
+        is_copy = COPY_SOURCE in headers
+        document = None
+        if has_body and method != HTTPMethod.HEAD:
+            can_be_text = method == HTTPMethod.DELETE or (method == HTTPMethod.PUT and not is_copy)
+            document = _document(answer, can_be_text=can_be_text)
         for name in query:
             if (method, name) in _RESULTS:
-                _check_result(answer, document, *_RESULTS[method, name])
+                _check_result(answer, document, _RESULTS[method, name])
         if object_name is None:
             return answer
         if method == HTTPMethod.PUT:
-            _check_written(answer, document, is_copy=COPY_SOURCE in headers)
+            _check_written(answer, document, is_copy=is_copy, is_part="partNumber" in query)
         elif method in (HTTPMethod.GET, HTTPMethod.HEAD):
             _check_object(answer)
     except BaseException:
@@ -90,13 +104,20 @@ def checked_answer(
     return answer
 
 
-def _document(answer: Any) -> Element | None:
-    """Return the root of the body; ``None`` if there is no body, as in the answers of most calls."""
+def _document(answer: Any, *, can_be_text: bool) -> Element | None:
+    """Return the root of the body; ``None`` if there is no body, as in the answers of most calls.
+
+    ``can_be_text``: a store can answer this call with a text, such as ``OK``. The result is ``None`` then, if
+    the headers are those of a store. A text that begins as XML is a page, or was cut.
+    """
     data = answer.data or b""
+    text = None
     try:
         text = data.decode().strip()
         document = ElementTree.fromstring(text) if text else None  # noqa: S314 # the deployment's own store
     except (ElementTree.ParseError, UnicodeDecodeError) as error:
+        if text and can_be_text and not text.startswith(("<", "\ufeff")) and _is_of_store(answer):
+            return None
         shown = data[:_SHOWN].decode(errors="replace")
         raise _foreign(f"its body is no XML: {shown}", answer) from error
     if document is None:
@@ -104,7 +125,10 @@ def _document(answer: Any) -> Element | None:
     root = _tag(document)
     if root == "Error":
         code, message, resource, request, host = (document.findtext(f"{{*}}{name}") for name in _OF_ERROR)
-        raise S3Error(answer, code, message, resource, request, host)
+        # By name: older versions of the library have another order.
+        raise S3Error(
+            response=answer, code=code, message=message, resource=resource, request_id=request, host_id=host
+        )
     if root.lower() == "html":
         raise _foreign("its body is a page", answer)
     return document
@@ -114,29 +138,44 @@ def _tag(element: Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _check_result(answer: Any, document: Element | None, root: str, element: str | None) -> None:
-    if document is None or _tag(document) != root:
-        found = "empty" if document is None else f"<{_tag(document)[:_SHOWN]}>"
-        raise _foreign(f"its body is {found} instead of <{root}>", answer)
-    if element is not None and not document.findtext(f"{{*}}{element}"):
+def _check_result(answer: Any, document: Element | None, roots: Mapping[str, str | None]) -> None:
+    root = _EMPTY if document is None else _tag(document)
+    if root not in roots:
+        found = f"<{root[:_SHOWN]}>" if root else "empty"
+        raise _foreign(f"its body is {found} instead of <{next(iter(roots))}>", answer)
+    element = roots[root]
+    if document is not None and element is not None and not document.findtext(f"{{*}}{element}"):
         raise _foreign(f"its body has no <{element}>", answer)
 
 
-def _check_written(answer: Any, document: Element | None, *, is_copy: bool) -> None:
-    """Check that the answer has the entity tag, by which each store confirms an object or a part."""
+def _check_written(answer: Any, document: Element | None, *, is_copy: bool, is_part: bool) -> None:
+    """Check that the answer has the entity tag, by which stores confirm an object or a part.
+
+    An object needs none where other headers prove that the answer is that of a store. A part does: its upload
+    is completed with the tag. So does a copy, because a store that ignores its header writes an empty object.
+    """
     if is_copy:
         tag = None if document is None else document.findtext("{*}ETag")
     else:
         tag = answer.headers.get("etag")
-    if not tag:
+    if not tag and (is_copy or is_part or not _is_of_object(answer)):
         raise _foreign("it has no entity tag", answer)
 
 
 def _check_object(answer: Any) -> None:
     """Check that the headers are those of an object. Some proxies remove the entity tag."""
-    headers = answer.headers
-    if not headers.get("etag") and not any(name.lower().startswith("x-amz-") for name in headers):
+    if not _is_of_object(answer):
         raise _foreign("it has no entity tag", answer)
+
+
+def _is_of_object(answer: Any) -> bool:
+    return any(answer.headers.get(name) for name in _TAGS) or _is_of_store(answer)
+
+
+def _is_of_store(answer: Any) -> bool:
+    """Return whether the answer has headers that only stores send."""
+    names = [name.lower() for name in answer.headers]
+    return any(name.startswith(_OF_STORES) and not name.startswith(_OF_CLOUDFRONT) for name in names)
 
 
 def _foreign(why: str, answer: Any) -> ForeignAnswer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from uuid import UUID
+from xml.etree.ElementTree import ParseError
 
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
@@ -163,13 +164,17 @@ class ObjectListing:
         """Remove many objects with one call; return those of them that it did not remove."""
         try:
             with store_errors():
-                errors = self._client.remove_objects(self._bucket, map(DeleteObject, keys))
-                return [
-                    str(error.name) for error in errors if error.code not in ("NoSuchKey", "NoSuchVersion")
-                ]
+                return self._failed_of(keys)
         except Outage:
             raise
         except ExporterError:
+            return list(keys)
+
+    def _failed_of(self, keys: Sequence[str]) -> list[str]:
+        try:
+            errors = self._client.remove_objects(self._bucket, map(DeleteObject, keys))
+            return [str(error.name) for error in errors if error.code not in ("NoSuchKey", "NoSuchVersion")]
+        except ParseError:  # there is no body, so it is not known which objects are removed
             return list(keys)
 
     def _prefix_of(self, job_id: object) -> str:

@@ -39,3 +39,21 @@ async def test_a_manifest_that_cannot_be_read_is_no_empty_one(
     failed = exception_for(answer(code, status))
     with pytest.raises(raised):
         await files(AsyncMock(side_effect=failed))._of_manifest(JOB)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"files": [{"number": 1, "file_na',
+        b"<html>",
+        b'{"blocked": true}',
+        b"[]",
+        b'{"files": [{"number": 1}]}',
+        b'{"files": null}',
+        b'{"files": ["a.csv"]}',
+    ],
+)
+async def test_a_manifest_that_a_proxy_has_changed_is_read_again(content: bytes) -> None:
+    with pytest.raises(Retryable):
+        await files(AsyncMock(return_value=content))._of_manifest(JOB)
