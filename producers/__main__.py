@@ -5,7 +5,7 @@ import logging
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
@@ -16,6 +16,9 @@ from producers.option_groups import grouped
 from producers.request_options import ContentOptions, NotificationOptions, RequestOptions, RequestTarget
 from producers.tokens import Token
 from stream_app.termination import exit_on_sigterm
+
+if TYPE_CHECKING:
+    from producers.request_dialog import RequestDraft
 
 cli = typer.Typer(
     cls=ExtensibleGroup,
@@ -111,18 +114,7 @@ def request(
             )
         request_dialog.require_all(draft)
         user_id, output = draft.user_id, draft.output
-        request = job_commands.parse_request(
-            {
-                "user_id": user_id,
-                "export_type": draft.export_type,
-                "format": draft.file_format,
-                **replace(content, filters=list(draft.filters)).fields(options.timezone),
-                "consistency": options.consistency,
-                "claims": arguments.parse_claims(options.claim or (), options.role or ()) or None,
-                "priority": options.priority,
-                **asdict(notifications),
-            }
-        )
+        request = job_commands.parse_request(_request_fields(draft, content, options, notifications))
         api = job_commands.open_api(settings, api_url, token, user_id) if watch or output else None
         job = asyncio.run(job_commands.publish_request(settings, request, options.job_id))
         if not as_json:
@@ -131,6 +123,29 @@ def request(
             print_json({"export_job_id": job, "status": "requested"})
         if api is not None:
             job_commands.follow_to_end(api, job, output, overwrite=overwrite, as_json=as_json)
+
+
+def _request_fields(
+    draft: "RequestDraft",
+    content: ContentOptions,
+    options: RequestOptions,
+    notifications: NotificationOptions,
+) -> dict[str, Any]:
+    """Return the fields of a request; those that were not given are ``None``.
+
+    Raises:
+        UsageError: an argument is invalid.
+    """
+    return {
+        "user_id": draft.user_id,
+        "export_type": draft.export_type,
+        "format": draft.file_format,
+        **replace(content, filters=list(draft.filters)).fields(options.timezone),
+        "consistency": options.consistency,
+        "claims": arguments.parse_claims(options.claim or (), options.role or ()) or None,
+        "priority": options.priority,
+        **asdict(notifications),
+    }
 
 
 @cli.command()
