@@ -159,19 +159,19 @@ async def _estimate(
     compression: Compression | None = None,
 ) -> Estimate:
     """Estimate the file of one dataset. ``compression`` is by default what the request asks for."""
-    output = services.formats[request.format]
-    compression = compression or compression_for(request.options.compression, output)
+    file_format = services.formats[request.format]
+    compression = compression or compression_for(request.options.compression, file_format)
     now = services.clock.now()
 
     def prepare(request: ExportRequest) -> tuple[RowQuery, ExportRequest]:
         request = table.resolve(request, now)
-        shown, options = shown_rows(row_query(table, request), table.dataset, request.options, output)
+        shown, options = shown_rows(row_query(table, request), table.dataset, request.options, file_format)
         return shown, request.model_copy(update={"options": options})
 
     rows, request = await asyncio.to_thread(prepare, request)  # many relative dates take long
     limit = ExportLimits.of(services.settings).of_dataset(table.dataset).of_rows(request)
     few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
-    statement = await asyncio.to_thread(CopyStatement.of, few, output, request.options)
+    statement = await asyncio.to_thread(CopyStatement.of, few, file_format, request.options)
     source = services.estimate_sources.source_for(table.dataset)
     try:
         async with asyncio.timeout(SECONDS), naming_refused_value(source, table, request.filters):
@@ -187,7 +187,9 @@ async def _estimate(
         raise EstimateTimedOut("the estimate timed out") from error
     size = None
     if sample is not None:
-        size = await asyncio.to_thread(_size, sample, amount.rows, rows, request, output, table, compression)
+        size = await asyncio.to_thread(
+            _size, sample, amount.rows, rows, request, file_format, table, compression
+        )
     fits = limit is None or amount.rows <= limit.rows
     return Estimate(
         rows=amount.rows,
@@ -256,7 +258,7 @@ def _size(
     count: int,
     rows: RowQuery,
     request: ExportRequest,
-    output: Format,
+    file_format: Format,
     table: SourceTable,
     compression: Compression | None,
 ) -> int:
@@ -272,7 +274,7 @@ def _size(
 
     def size(of: Sequence[bytes]) -> int:
         with ordinary_errors():
-            framed = output.frame(iter(of), document, Tally())
+            framed = file_format.frame(iter(of), document, Tally())
             return sum(map(len, CompressedFile(compression).apply(framed) if compression else framed))
 
     empty = size([])

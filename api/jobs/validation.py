@@ -151,15 +151,15 @@ async def check_against_table(
 
     ``window`` is that of the schedule's run that takes place again.
     """
-    output = services.formats[request.format]
-    compression_for(request.options.compression, output)
+    file_format = services.formats[request.format]
+    compression_for(request.options.compression, file_format)
 
     async def check_table(table: SourceTable) -> None:
         now = services.clock.now()
 
         def check() -> None:
             wanted = table.resolve(with_window(table, request, window), now)
-            shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
+            shown_rows(row_query(table, wanted), table.dataset, wanted.options, file_format)
 
         await asyncio.to_thread(check)  # a filter with many values takes long
 
@@ -167,7 +167,7 @@ async def check_against_table(
     # The datasets file can have changed since the request was validated.
     dataset = find_dataset(services.datasets, request.export_type, caller)
     if isinstance(dataset, Bundle):
-        await _check_members(services, dataset, request, output, window)
+        await _check_members(services, dataset, request, file_format, window)
     else:
         await use_visible(services.catalog, dataset, caller, check_table)
 
@@ -176,7 +176,7 @@ async def _check_members(
     services: ApiServices,
     bundle: Bundle,
     request: ExportRequest,
-    output: Format,
+    file_format: Format,
     window: Mapping[str, Any] | None,
 ) -> None:
     """Check the request for each dataset of a bundle."""
@@ -186,7 +186,7 @@ async def _check_members(
 
         def check() -> None:
             for member, table in zip(bundle.members, tables, strict=True):
-                shown_member(bundle, member, table, request, output, now, window)
+                shown_member(bundle, member, table, request, file_format, now, window)
 
         await asyncio.to_thread(check)
 

@@ -235,9 +235,9 @@ def _patched(services: ApiServices, current: Schedule, patch: SchedulePatch) -> 
     values |= changes
     if values["recipients"]:
         values["recipients"] = whole_addresses(values["recipients"], current.email_recipients)
-    output = services.formats.get(values["format"])
-    if "options" not in changes and current.options and output is not None:
-        values["options"] = kept_options(current.options, output)
+    file_format = services.formats.get(values["format"])
+    if "options" not in changes and current.options and file_format is not None:
+        values["options"] = kept_options(current.options, file_format)
     # A field that is set to null has its default.
     given = {name: value for name, value in values.items() if value is not None}
     try:

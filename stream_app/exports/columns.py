@@ -172,9 +172,9 @@ def has_instants(item: Column) -> bool:
     return _has_instants(item.data_type)
 
 
-def _has_instants(kind: DataType) -> bool:
-    parts = (kind.element, kind.bounds, *(part for _, part in kind.fields))
-    return kind.name == "timestamptz" or any(part is not None and _has_instants(part) for part in parts)
+def _has_instants(data_type: DataType) -> bool:
+    parts = (data_type.element, data_type.bounds, *(part for _, part in data_type.fields))
+    return data_type.name == "timestamptz" or any(part is not None and _has_instants(part) for part in parts)
 
 
 def quote_name(name: str) -> str:

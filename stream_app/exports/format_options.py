@@ -14,33 +14,33 @@ _OWN = frozenset(CsvOptions.model_fields) | frozenset(PdfOptions.model_fields)
 """Options of single formats; all others are about all formats."""
 
 
-def options_of(output: Format) -> list[str]:
+def options_of(file_format: Format) -> list[str]:
     """Return the names of the options that the format has."""
-    own = _OWN if output.own_options is None else output.own_options
+    own = _OWN if file_format.own_options is None else file_format.own_options
     return [
         name
         for name in Options.model_fields
-        if name in own or (name not in _OWN and (name != "compression" or output.compressible))
+        if name in own or (name not in _OWN and (name != "compression" or file_format.compressible))
     ]
 
 
-def kept_options(options: Mapping[str, object], output: Format) -> dict[str, object]:
+def kept_options(options: Mapping[str, object], file_format: Format) -> dict[str, object]:
     """Return the options without those of other formats, which have no effect."""
-    own = options_of(output)
+    own = options_of(file_format)
     return {name: value for name, value in options.items() if name in own or name not in _OWN}
 
 
-def refuse_foreign_options(names: Iterable[str], output: Format) -> None:
+def refuse_foreign_options(names: Iterable[str], file_format: Format) -> None:
     """Refuse options of other formats. Whether the format can be compressed is checked elsewhere.
 
     Raises:
         Rejected: one of ``names`` belongs to other formats. The text has the options of this one.
     """
-    own = options_of(output)
+    own = options_of(file_format)
     for name in names:
         if name in _OWN and name not in own:
             raise Rejected(
-                f"the format {output.name} has no such option; leave it out",
+                f"the format {file_format.name} has no such option; leave it out",
                 code="foreign_option",
                 field=f"options.{name}",
                 allowed=own,

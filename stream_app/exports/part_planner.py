@@ -255,8 +255,10 @@ class PartPlanner:
             row = size.bytes / size.rows if size and size.rows > 0 else USUAL_ROW
             one_file = split.rows * row
         else:
-            output = self.exporter.formats[request.format]
-            is_dense = request.format in DENSE_FORMATS or compression_for(request.options.compression, output)
+            file_format = self.exporter.formats[request.format]
+            is_dense = request.format in DENSE_FORMATS or compression_for(
+                request.options.compression, file_format
+            )
             asked = LARGEST_PART if split is None or split.bytes is None else split.bytes
             one_file = asked * (DENSITY if is_dense else 1)
         return int(min(max(FILLED * one_file, SMALLEST_PART), LARGEST_PART))

@@ -101,8 +101,8 @@ class Exporter:
                 "this worker does not know the dataset or the format; operators: give all workers the same "
                 "EXPORTER_DATASETS_FILE and install the same extras"
             )
-        output = self.formats[request.format]
-        compression = compression_for(request.options.compression, output)
+        file_format = self.formats[request.format]
+        compression = compression_for(request.options.compression, file_format)
         dataset = self.datasets[request.export_type]
         # The datasets file can have changed since the request was admitted.
         check_format(dataset, request.format, self.formats)
@@ -114,7 +114,7 @@ class Exporter:
 
         async def export(table: SourceTable) -> ExportResult:
             progress.waits_since = time.monotonic()
-            attempt = _DatasetExport(self, task, dataset, source, table, output, compression, progress)
+            attempt = _DatasetExport(self, task, dataset, source, table, file_format, compression, progress)
             async with naming_refused_value(source, table, request.filters):
                 try:
                     return await attempt.run()
@@ -160,7 +160,7 @@ class _DatasetExport:
     dataset: Dataset
     source: Source
     table: SourceTable
-    output: Format
+    file_format: Format
     compression: Compression | None
     progress: ExportProgress
 
@@ -175,7 +175,9 @@ class _DatasetExport:
         task, table, part = self.task, self.table, self.task.part
         requests = await self._requests()
         row_range = None if part is None else RowRange.from_json(part.range)
-        rows, statement = await prepare_statement(table, requests.rows, self.output, requests.zone, row_range)
+        rows, statement = await prepare_statement(
+            table, requests.rows, self.file_format, requests.zone, row_range
+        )
         async with self.source.snapshot(
             f"exporter {task.name}",
             search_path=table.search_path,
@@ -240,13 +242,13 @@ class _DatasetExport:
         exporter, task, table, request = self.exporter, self.task, self.table, requests.rows
         encryption = encryption_for(request.encrypt, task.job, exporter.passwords())
         # The disk for the parts of a huge file can be small, and other exports can use it.
-        file_limits = self._limits.of_file(self.output.name).at_most(largest_file_on(temporary_bytes()))
-        limit = FileLimit.of(request.split, file_limits, self.output).before(encryption)
+        file_limits = self._limits.of_file(self.file_format.name).at_most(largest_file_on(temporary_bytes()))
+        limit = FileLimit.of(request.split, file_limits, self.file_format).before(encryption)
         kind = FileKind(
             task,
             request,
             document_of(table, request, rows, as_of, limit.bytes),
-            self.output,
+            self.file_format,
             self.compression,
             given_parameters(table.dataset, request.parameters),
             tuple(table.dataset.session),
@@ -267,14 +269,21 @@ class _DatasetExport:
         self, request: ExportRequest, rows: RowQuery, statement: CopyStatement, reading: ParallelReading
     ) -> RowReader:
         return RowReader(
-            self.source, self.table, rows, self.output, request.options, statement, reading, self.task.name
+            self.source,
+            self.table,
+            rows,
+            self.file_format,
+            request.options,
+            statement,
+            reading,
+            self.task.name,
         )
 
     async def _transfer(
         self, snapshot: Snapshot, requests: _Requests, rows: RowQuery, live: RowStream
     ) -> WrittenFiles:
         """Read the rows, and the deletions if there are any, and write their files."""
-        file_limits = self._limits.of_file(self.output.name)
+        file_limits = self._limits.of_file(self.file_format.name)
         max_bytes = None if live.writer.limit.is_asked else file_limits.max_bytes
         transfer = RowTransfer(snapshot, self.exporter.threads, max_bytes, self.progress)
         try:
@@ -284,7 +293,9 @@ class _DatasetExport:
                 other = await self._deletions(snapshot, live.writer, requests.deletions, requests)
                 return await transfer.run_with_deletions(live, other)
         except MessageTooLong as error:
-            named = await find_too_large_row(self.task, self.source, self.table, requests.rows, self.output)
+            named = await find_too_large_row(
+                self.task, self.source, self.table, requests.rows, self.file_format
+            )
             raise named or error from error
         except TemplateError as error:
             raise _for_caller(error, self.table) from error
@@ -294,7 +305,7 @@ class _DatasetExport:
     ) -> RowStream:
         """Return how the deletions of a run are read and written. ``writer`` is that of its rows."""
         kind = writer.kind
-        rows, statement = await prepare_statement(self.table, request, self.output, requests.zone)
+        rows, statement = await prepare_statement(self.table, request, self.file_format, requests.zone)
         await check_row_count(snapshot, rows, self._limits.of_rows(requests.rows))
         document = document_of(self.table, request, rows, kind.document.as_of, writer.limit.bytes)
         # Over one connection: the last of several ends the transaction, which the rows still need.

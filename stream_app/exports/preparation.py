@@ -25,7 +25,7 @@ _known: LRUCache[Any, bool] = LRUCache(50)
 async def prepare_statement(
     table: SourceTable,
     request: ExportRequest,
-    output: Format,
+    file_format: Format,
     zone: TimeZone | None,
     part: RowRange | None = None,
 ) -> tuple[RowQuery, CopyStatement]:
@@ -34,7 +34,7 @@ async def prepare_statement(
     Args:
         table: the table as the caller of the request sees it.
         request: the request with its settled options.
-        output: the format.
+        file_format: the format.
         zone: the time zone of the file.
         part: the part of the rows that is wanted.
 
@@ -43,13 +43,13 @@ async def prepare_statement(
     """
 
     def prepare() -> tuple[RowQuery, CopyStatement]:
-        rows = presented(row_query(table, request), table.dataset, request.options, output, zone)
+        rows = presented(row_query(table, request), table.dataset, request.options, file_format, zone)
         if part is not None:
             rows = part.apply(rows)
-        return rows, CopyStatement.of(rows, output, request.options)
+        return rows, CopyStatement.of(rows, file_format, request.options)
 
     named = None if request.columns is None else tuple(request.columns)
-    kind = (table.dataset.name, table.fingerprint, table.columns, output.name, request.options, named)
+    kind = (table.dataset.name, table.fingerprint, table.columns, file_format.name, request.options, named)
     if kind in _known and has_few_values(request):
         return prepare()
     found = await asyncio.to_thread(prepare)

@@ -71,10 +71,10 @@ def _corrected(
     name = (data.key or "").rpartition("/")[2]
     if data.key is not None and data.file_name is not None and data.file_name != name:
         changed["file_name"] = name
-    output = formats.get(data.format)
+    file_format = formats.get(data.format)
     if data.content_type is not None:
         outer = MANIFEST_TYPE if name == MANIFEST else outer_media_type(name)
-        plain = output.media_type if output is not None else None
+        plain = file_format.media_type if file_format is not None else None
         known = {outer} if name == MANIFEST else {outer, plain, *COMPRESSED}
         if data.content_type not in known:
             changed["content_type"] = outer or plain

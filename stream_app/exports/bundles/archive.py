@@ -38,13 +38,13 @@ LEVEL = 1
 _DEFLATE = Compression("", "", lambda: isal_zlib.compressobj(level=LEVEL, wbits=-15), isal_zlib.Z_SYNC_FLUSH)
 
 
-def member_compression(name: str, output: Format) -> Compression | None:
+def member_compression(name: str, file_format: Format) -> Compression | None:
     """Return how the file of a dataset is compressed: as the request asks, else by the archive.
 
     Raises:
         Rejected: the format is compressed already.
     """
-    return compression_for(name, output) or (_DEFLATE if output.compressible else None)
+    return compression_for(name, file_format) or (_DEFLATE if file_format.compressible else None)
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class BundleArchive:
     """Writes the archive of one bundle.
 
     Attributes:
-        output: the format of the files.
+        file_format: the format of the files.
         compression: the compression of each file; ``None`` for none.
         password: encrypts all files (AES-256); ``None`` for an archive that is not encrypted.
         tally: counts rows and warnings of all files.
@@ -61,7 +61,7 @@ class BundleArchive:
         written: the files that are complete.
     """
 
-    output: Format
+    file_format: Format
     compression: Compression | None
     password: str | None
     tally: Tally
@@ -84,13 +84,15 @@ class BundleArchive:
 
     def _members(self, feed: Members, facts: BundleFacts) -> Iterator["MemberFile"]:
         for member, rows in feed:
-            self._is_compressed = self.compression is not None or not self.output.compressible
+            self._is_compressed = self.compression is not None or not self.file_format.compressible
             name = self._name(member)
             yield _file(name, member.document.as_of, self._content(member, rows, name))
         self._is_compressed = False
         facts = facts.of_written(self.written)
-        yield _file(README, facts.as_of, iter([readme(facts, self.written, self.output).encode()]))
-        content = json.dumps(archive_manifest(facts, self.output, self.written), ensure_ascii=False, indent=1)
+        yield _file(README, facts.as_of, iter([readme(facts, self.written, self.file_format).encode()]))
+        content = json.dumps(
+            archive_manifest(facts, self.file_format, self.written), ensure_ascii=False, indent=1
+        )
         yield _file(MANIFEST, facts.as_of, iter([content.encode()]))
 
     def _compressor(self) -> Any:
@@ -105,7 +107,7 @@ class BundleArchive:
         # The number is before the extension, so that programs still know the type of the file.
         (stem,) = unique_names([f"{document.dataset}-{self.day(document.as_of)}"], self._names)
         self._names.append(stem)
-        return f"{stem}.{self.output.extension}{suffix}"
+        return f"{stem}.{self.file_format.extension}{suffix}"
 
     def _content(self, member: Member, rows: Iterator[bytes], name: str) -> Iterator[bytes]:
         """Yield the file of a dataset, the same as the export of that dataset alone would be."""
@@ -131,14 +133,14 @@ class BundleArchive:
                 file_name=name,
                 file_size=size,
                 sha256=digest.hexdigest(),
-                content_type=self.compression.media_type if self.compression else self.output.media_type,
+                content_type=self.compression.media_type if self.compression else self.file_format.media_type,
             )
         )
 
     def _framed(self, rows: Iterator[bytes], member: Member) -> Iterator[bytes]:
-        if self.output.own_process:
-            return frame_in_process(self.output, rows, member.document, self.tally)
-        return self.output.frame(rows, member.document, self.tally)
+        if self.file_format.own_process:
+            return frame_in_process(self.file_format, rows, member.document, self.tally)
+        return self.file_format.frame(rows, member.document, self.tally)
 
 
 def _file(name: str, time: datetime, content: Iterator[bytes]) -> "MemberFile":

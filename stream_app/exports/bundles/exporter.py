@@ -76,17 +76,17 @@ async def export_bundle(
     bundle_for_caller = visible_dataset(bundle, caller)
     check_bundle_request(bundle, request)
     check_rows(bundle_for_caller, request.scope, caller)
-    output = exporter.formats[request.format]
-    compression_for(request.options.compression, output)
+    file_format = exporter.formats[request.format]
+    compression_for(request.options.compression, file_format)
 
     async def export(tables: Sequence[SourceTable]) -> ExportResult:
         progress.waits_since = time.monotonic()
         members = [
-            await _member(exporter, bundle, dataset, table, task, output)
+            await _member(exporter, bundle, dataset, table, task, file_format)
             for dataset, table in zip(bundle.members, tables, strict=True)
         ]
         in_order = [member for group in _by_source(members) for member in group]
-        return await _BundleExport(exporter, bundle, task, progress, output, in_order).run()
+        return await _BundleExport(exporter, bundle, task, progress, file_format, in_order).run()
 
     progress.waits_since = time.monotonic()
     try:
@@ -101,7 +101,7 @@ async def _member(
     dataset: Dataset,
     table: SourceTable,
     task: ExportTask,
-    output: Format,
+    file_format: Format,
 ) -> Member:
     source = exporter.sources.source_for(dataset)
     try:
@@ -110,12 +110,12 @@ async def _member(
         request = resolve_member(bundle, dataset, table, task.request, task.requested_at, task.window)
         options, zone = await resolve_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
-        rows, statement = await prepare_statement(table, request, output, zone)
+        rows, statement = await prepare_statement(table, request, file_format, zone)
     except Rejected as error:
         raise of_member(bundle, dataset, error) from error
     # The name is that of the whole export; the pages of each dataset have that of the dataset.
     document = replace(document_of(table, request, rows, task.requested_at, None), name="")
-    if isinstance(output, ExcelFormat):  # a workbook has one template at most
+    if isinstance(file_format, ExcelFormat):  # a workbook has one template at most
         document = replace(document, template=None, template_header=None)
     column = table.dataset.time
     return Member(
@@ -139,7 +139,7 @@ class _BundleExport:
     bundle: Bundle
     task: ExportTask
     progress: ExportProgress
-    output: Format
+    file_format: Format
     members: Sequence[Member]
 
     async def run(self) -> ExportResult:
@@ -198,12 +198,12 @@ class _BundleExport:
                 self.task.requested_at,
                 self.task.window,
             ),
-            self.output,
-            compression_for(options.compression, self.output),
+            self.file_format,
+            compression_for(options.compression, self.file_format),
             encryption_for(request.encrypt, self.task.job, exporter.passwords()),
             [member.document for member in self.members],
             # The free disk is no limit: a bundle cannot be divided, and the disk is not full forever.
-            exporter.limits.of_file(self.output.name).file_bytes,
+            exporter.limits.of_file(self.file_format.name).file_bytes,
             self.progress,
         )
 
@@ -308,13 +308,13 @@ class _BundleExport:
         exporter, progress = self.exporter, self.progress
         progress.waits_since = None  # what it waits for now is the upload
         pipe = await feed.begin(member)
-        max_bytes = exporter.limits.of_file(self.output.name).max_bytes
-        sink = TimedSink(limit_sink(watch_sink(pipe.write, progress), max_bytes, self.output))
+        max_bytes = exporter.limits.of_file(self.file_format.name).max_bytes
+        sink = TimedSink(limit_sink(watch_sink(pipe.write, progress), max_bytes, self.file_format))
         reader = RowReader(
             member.source,
             member.table,
             member.rows,
-            self.output,
+            self.file_format,
             member.request.options,
             member.statement,
             ONE_CONNECTION,
@@ -327,7 +327,9 @@ class _BundleExport:
                 member.row_count = await reader.read(snapshot, sink)
         except MessageTooLong as error:
             raise (
-                await find_too_large_row(self.task, member.source, member.table, member.request, self.output)
+                await find_too_large_row(
+                    self.task, member.source, member.table, member.request, self.file_format
+                )
                 or error
             ) from error
         pipe.finish()

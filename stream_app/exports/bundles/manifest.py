@@ -8,13 +8,17 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.task import ROW_SECURITY
 
 
-def archive_manifest(facts: BundleFacts, output: Format, written: Sequence[WrittenMember]) -> dict[str, Any]:
+def archive_manifest(
+    facts: BundleFacts, file_format: Format, written: Sequence[WrittenMember]
+) -> dict[str, Any]:
     """Return the content of ``manifest.json`` in the archive, which has no checksum of the archive itself."""
     rows = sum(item.member.row_count for item in written)
-    return {"rows": rows, "user_id": facts.request.user_id, **bundle_origin(facts, output, written)}
+    return {"rows": rows, "user_id": facts.request.user_id, **bundle_origin(facts, file_format, written)}
 
 
-def bundle_origin(facts: BundleFacts, output: Format, written: Sequence[WrittenMember]) -> dict[str, Any]:
+def bundle_origin(
+    facts: BundleFacts, file_format: Format, written: Sequence[WrittenMember]
+) -> dict[str, Any]:
     """Return where the rows of a bundle come from, as a JSON object.
 
     Sources are not named: their names are about the operators' databases.
@@ -28,7 +32,7 @@ def bundle_origin(facts: BundleFacts, output: Format, written: Sequence[WrittenM
         "bundle": facts.name,
         **({"kind": facts.kind} if facts.kind else {}),
         **({"label": facts.title} if facts.title != facts.name else {}),
-        "format": output.name,
+        "format": file_format.name,
         "scope": request.scope,
         **({"window": dict(facts.window)} if facts.window else {}),
         **({"timezone": request.options.timezone} if request.options.timezone else {}),

@@ -27,7 +27,7 @@ class _Words:
         return text(self.words.language, f"files.bundle.{key}", plural, **values)
 
 
-def readme(facts: BundleFacts, written: Sequence[WrittenMember], output: Format) -> str:
+def readme(facts: BundleFacts, written: Sequence[WrittenMember], file_format: Format) -> str:
     """Return the text: what the files are, of when their data is, and how to read and check them."""
     words = _Words(facts)
     times = sorted({item.member.document.as_of for item in written})
@@ -46,8 +46,8 @@ def readme(facts: BundleFacts, written: Sequence[WrittenMember], output: Format)
         scope = facts.request.scope
         key = {OWN: "own_rows", ALL: "all_rows"}.get(scope, "rows_of_scope")
         paragraphs.append(words.text(key, user=facts.request.user_id, scope=scope))
-    if f"files.bundle.formats.{output.name}" in messages(words.words.language):
-        paragraphs.append(words.text(f"formats.{output.name}"))
+    if f"files.bundle.formats.{file_format.name}" in messages(words.words.language):
+        paragraphs.append(words.text(f"formats.{file_format.name}"))
     paragraphs.append(words.text("manifest"))
     return "\n\n".join(_wrapped(item) for item in paragraphs) + "\n"
 

@@ -57,7 +57,7 @@ def shown_member(
     member: Dataset,
     table: SourceTable,
     request: ExportRequest,
-    output: Format,
+    file_format: Format,
     now: datetime,
     window: Mapping[str, Any] | None = None,
 ) -> tuple[RowQuery, ExportRequest]:
@@ -68,7 +68,7 @@ def shown_member(
     """
     try:
         wanted = resolve_member(bundle, member, table, request, now, window)
-        rows, options = shown_rows(row_query(table, wanted), table.dataset, wanted.options, output)
+        rows, options = shown_rows(row_query(table, wanted), table.dataset, wanted.options, file_format)
     except Rejected as error:
         raise of_member(bundle, member, error) from error
     return rows, wanted.model_copy(update={"options": options})

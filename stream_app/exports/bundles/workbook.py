@@ -18,7 +18,7 @@ CAPTIONS = ("dataset", "sheets", "rows", "columns", "as_of", "timezone", "extent
 
 
 def bundle_workbook(
-    output: ExcelFormat,
+    file_format: ExcelFormat,
     members: Members,
     facts: BundleFacts,
     documents: Sequence[Document],
@@ -29,7 +29,7 @@ def bundle_workbook(
     """Yield the bytes of the workbook.
 
     Args:
-        output: the format.
+        file_format: the format.
         members: the datasets with their rows.
         facts: what is known about the file.
         documents: the facts about all datasets, in the order of ``members``. Their time can be wrong.
@@ -54,7 +54,7 @@ def bundle_workbook(
             captions=[text(words.language, f"files.bundle.captions.{name}") for name in CAPTIONS],
             rows=lines,
         ),
-        output.last_row,
+        file_format.last_row,
     )
     archive = Archive(facts.as_of)
     yield from book.begin(archive)

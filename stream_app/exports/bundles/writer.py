@@ -27,7 +27,7 @@ class BundleWriter:
         storage: the object store.
         task: the export.
         facts: what is known about the file.
-        output: the format.
+        file_format: the format.
         compression: the compression of each file of an archive; ``None`` for none.
         encryption: how the file is encrypted; ``None`` for a file that is not.
         documents: the facts about each dataset.
@@ -41,7 +41,7 @@ class BundleWriter:
     storage: ObjectStore
     task: ExportTask
     facts: BundleFacts
-    output: Format
+    file_format: Format
     compression: Compression | None
     encryption: Encryption | None
     documents: Sequence[Document]
@@ -54,7 +54,7 @@ class BundleWriter:
     @property
     def is_archive(self) -> bool:
         """Whether the file is a zip archive and not a workbook."""
-        return not isinstance(self.output, ExcelFormat)
+        return not isinstance(self.file_format, ExcelFormat)
 
     @property
     def _outer(self) -> Encryption | None:
@@ -64,7 +64,7 @@ class BundleWriter:
     @property
     def plain_name(self) -> str:
         """The name of the file before it is encrypted."""
-        extension = EXTENSION if self.is_archive else self.output.extension
+        extension = EXTENSION if self.is_archive else self.file_format.extension
         return f"{self.facts.name}-{self.task.day(self.facts.as_of)}.{extension}"
 
     @property
@@ -77,7 +77,7 @@ class BundleWriter:
         """The media type of the file."""
         if self._outer is not None:
             return self._outer.media_type
-        return MEDIA_TYPE if self.is_archive else self.output.media_type
+        return MEDIA_TYPE if self.is_archive else self.file_format.media_type
 
     def write(self, feed: MemberFeed) -> StoredObject:
         """Write the rows of all datasets.
@@ -130,7 +130,7 @@ class BundleWriter:
                 "rows": rows,
                 "bytes": stored.size,
                 "sha256": stored.sha256,
-                **bundle_origin(facts, self.output, self.written),
+                **bundle_origin(facts, self.file_format, self.written),
                 **encryption_facts(self.encryption),
             },
         )
@@ -140,13 +140,13 @@ class BundleWriter:
 
     def _packed(self, members: Members) -> Iterator[bytes]:
         tally, times = self.progress.tally, self.progress.times
-        if isinstance(self.output, ExcelFormat):
+        if isinstance(self.file_format, ExcelFormat):
             return bundle_workbook(
-                self.output, members, self.facts, self.documents, tally, times, self.written
+                self.file_format, members, self.facts, self.documents, tally, times, self.written
             )
         password = self.encryption.password if isinstance(self.encryption, ZipEncryption) else None
         archive = BundleArchive(
-            self.output, self.compression, password, tally, times, self.task.day, self.written
+            self.file_format, self.compression, password, tally, times, self.task.day, self.written
         )
         return archive.chunks(members, self.facts)
 

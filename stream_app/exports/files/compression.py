@@ -79,7 +79,7 @@ COMPRESSIONS = {
 }
 
 
-def compression_for(name: str, output: Format) -> Compression | None:
+def compression_for(name: str, file_format: Format) -> Compression | None:
     """Return the compression ``name``, or ``None`` for ``none``.
 
     Raises:
@@ -87,8 +87,8 @@ def compression_for(name: str, output: Format) -> Compression | None:
     """
     if name == "none":
         return None
-    if not output.compressible:
+    if not file_format.compressible:
         raise Rejected(
-            f"{output.name} files are compressed already", field="options.compression", allowed=["none"]
+            f"{file_format.name} files are compressed already", field="options.compression", allowed=["none"]
         )
     return COMPRESSIONS[name]

@@ -61,9 +61,9 @@ class FileLimit:
     is_asked: bool = False
 
     @classmethod
-    def of(cls, split: Split | None, limits: FileLimits, output: Format) -> Self:
+    def of(cls, split: Split | None, limits: FileLimits, file_format: Format) -> Self:
         """Return the limit of a request with ``split``. The limits of the format hold for each file."""
-        largest = _least(limits.file_bytes, output.max_file_bytes)
+        largest = _least(limits.file_bytes, file_format.max_file_bytes)
         if split is None:
             return cls(bytes=largest)
         return cls(_least(split.rows, limits.max_rows), _least(split.bytes, largest), limits.max_bytes, True)
@@ -92,7 +92,7 @@ class FileRows:
         feed: RowFeed,
         ends: RowEnds,
         limit: FileLimit,
-        output: Format,
+        file_format: Format,
         tally: Tally,
         *,
         counted: bool,
@@ -105,7 +105,7 @@ class FileRows:
             feed: the rows that are left.
             ends: finds the ends of rows.
             limit: when the file is full.
-            output: its format.
+            file_format: its format.
             tally: counts the rows that the format has written.
             counted: whether to count the rows. It costs a little time.
             growth: the most bytes of the file for each byte of the rows, apart from rare rows.
@@ -116,11 +116,11 @@ class FileRows:
         self._feed = feed
         self._ends = ends
         self._limit = limit
-        self._output = output
+        self._file_format = file_format
         self._tally = tally
         self._tally_before = tally.rows
         is_small = limit.bytes is not None and limit.bytes < LARGE_LIMIT
-        self._counted = counted or (output.holds_rows and is_small)
+        self._counted = counted or (file_format.holds_rows and is_small)
         self._compressed = compressed
         self._taken = 0
         """Bytes of the rows so far."""
@@ -149,7 +149,7 @@ class FileRows:
                 self.rows += self._ends.count(piece)
             before = self._framed
             yield piece
-            if not self._output.holds_rows:
+            if not self._file_format.holds_rows:
                 self._growth = max(self._growth, 2 * (self._framed - before) / len(piece))
 
     def framed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -170,8 +170,8 @@ class FileRows:
         left = None if self._limit.copied_bytes is None else self._limit.copied_bytes - self._taken
         if self._limit.bytes is None:
             return left
-        limit = self._limit.bytes - self._output.closing_bytes
-        room = self._room_held(limit) if self._output.holds_rows else self._room_exact(limit)
+        limit = self._limit.bytes - self._file_format.closing_bytes
+        room = self._room_held(limit) if self._file_format.holds_rows else self._room_exact(limit)
         return max(0, room if left is None else min(left, room))
 
     def _room_exact(self, limit: int) -> int:

@@ -37,7 +37,7 @@ class FileKind:
     task: ExportTask
     request: ExportRequest
     document: Document
-    output: Format
+    file_format: Format
     compression: Compression | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     session: tuple[str, ...] = ()
@@ -64,14 +64,14 @@ class FileKind:
             counted = SUFFIX + counted
         suffix = self.compression.suffix if self.compression else ""
         day = self.task.day(self.document.as_of)
-        return f"{self.document.dataset}-{day}{counted}.{self.output.extension}{suffix}"
+        return f"{self.document.dataset}-{day}{counted}.{self.file_format.extension}{suffix}"
 
     @property
     def content_type(self) -> str:
         """The media type."""
         if self.encryption is not None:
             return self.encryption.media_type
-        return self.compression.media_type if self.compression else self.output.media_type
+        return self.compression.media_type if self.compression else self.file_format.media_type
 
     def origin(self, tally: Tally) -> dict[str, Any]:
         """Return the part of a manifest that describes the origin of the rows, as a JSON object."""
@@ -79,7 +79,7 @@ class FileKind:
         labels = {item.name: item.caption for item in self.document.columns if item.caption}
         return {
             "dataset": self.document.dataset,
-            "format": self.output.name,
+            "format": self.file_format.name,
             "columns": [{"name": item.name, "type": item.type} for item in self.document.columns],
             "order": list(self.document.order),
             "filters": request.filters,
@@ -187,10 +187,10 @@ class FileWriter:
             feed,
             self.ends,
             self.limit,
-            kind.output,
+            kind.file_format,
             self.tally,
             counted=counted,
-            growth=kind.output.growth_of(kind.document.columns),
+            growth=kind.file_format.growth_of(kind.document.columns),
             compressed=compressed,
         )
         read = TimedChunks(rows.chunks())
@@ -240,10 +240,10 @@ class FileWriter:
         return encryption.apply(chunks, name=self.kind.inner_name(number), time=self.kind.document.as_of)
 
     def _framed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        output, document = self.kind.output, self.kind.document
-        if output.own_process:
-            return frame_in_process(output, chunks, document, self.tally)
-        return output.frame(chunks, document, self.tally)
+        file_format, document = self.kind.file_format, self.kind.document
+        if file_format.own_process:
+            return frame_in_process(file_format, chunks, document, self.tally)
+        return file_format.frame(chunks, document, self.tally)
 
     def _single(self, file: ExportedFile) -> WrittenFiles:
         name = self.kind.name()

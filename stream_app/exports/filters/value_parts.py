@@ -54,19 +54,19 @@ def check_parts(column: Column, value: object, field: str) -> None:
             raise value_mismatch(field, value, f"a {column.base} with at most six digits of a second")
 
 
-def _parts(kind: DataType, text: str) -> Iterator[tuple[DataType, str]]:
+def _parts(data_type: DataType, text: str) -> Iterator[tuple[DataType, str]]:
     """Yield the texts of all parts with their types. A text that PostgreSQL refuses can have any parts."""
-    if kind.is_scalar:
-        yield kind, text
-    elif kind.bounds is not None and kind.is_multirange:
+    if data_type.is_scalar:
+        yield data_type, text
+    elif data_type.bounds is not None and data_type.is_multirange:
         for found in _RANGE.findall(text):
             for part in _split(found):
-                yield from _parts(kind.bounds, part)
-    elif kind.bounds is not None:
+                yield from _parts(data_type.bounds, part)
+    elif data_type.bounds is not None:
         for part in _split(text):
-            yield from _parts(kind.bounds, part)
+            yield from _parts(data_type.bounds, part)
     else:
-        for (_, field), part in zip(kind.fields, _split(text), strict=False):
+        for (_, field), part in zip(data_type.fields, _split(text), strict=False):
             yield from _parts(field, part)
 
 

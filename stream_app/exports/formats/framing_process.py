@@ -36,19 +36,19 @@ _idle: "list[_Child]" = []
 
 
 def frame_in_process(
-    output: "Format", chunks: Iterator[bytes], document: "Document", tally: "Tally"
+    file_format: "Format", chunks: Iterator[bytes], document: "Document", tally: "Tally"
 ) -> Iterator[bytes]:
-    """Run ``output.frame`` in another process and yield its bytes. ``tally`` grows meanwhile.
+    """Run ``file_format.frame`` in another process and yield its bytes. ``tally`` grows meanwhile.
 
     Raises:
         Retryable: the process died.
 
-    Errors of ``chunks`` and of ``output.frame`` pass. After an error, or if the generator is closed early,
-    the process is killed.
+    Errors of ``chunks`` and of ``file_format.frame`` pass. After an error, or if the generator is closed
+    early, the process is killed.
     """
     child = _take_child()
     try:
-        yield from child.frame(pickle.dumps((output, document)), chunks, tally)
+        yield from child.frame(pickle.dumps((file_format, document)), chunks, tally)
     except BaseException:
         child.kill()
         raise
@@ -185,13 +185,15 @@ def main() -> None:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not get into the file
         try:
             while task := _read_message(incoming):
-                output, document = pickle.loads(task)  # noqa: S301 - the bytes of a process of this program
-                _frame_file(output, document, incoming, outgoing)
+                file_format, document = pickle.loads(task)  # noqa: S301 - the bytes of a process of this program
+                _frame_file(file_format, document, incoming, outgoing)
         except (EOFError, BrokenPipeError):
             os._exit(1)  # the parent is gone
 
 
-def _frame_file(output: "Format", document: "Document", incoming: IO[bytes], outgoing: IO[bytes]) -> None:
+def _frame_file(
+    file_format: "Format", document: "Document", incoming: IO[bytes], outgoing: IO[bytes]
+) -> None:
     # Imported late, because it loads the libraries of the formats.
     from stream_app.exports.formats.base import Tally
 
@@ -203,7 +205,7 @@ def _frame_file(output: "Format", document: "Document", incoming: IO[bytes], out
         _write_message(outgoing, _TALLY, pickle.dumps((tally.rows, dict(tally.warnings))))
 
     try:
-        for part in output.frame(chunks, document, tally):
+        for part in file_format.frame(chunks, document, tally):
             if tally.rows != reported:
                 reported = tally.rows
                 report()

@@ -33,36 +33,40 @@ _OBJECTS = {
 """Catalogs by the types that refer to their rows. PostgreSQL shows names that depend on ``search_path``."""
 
 
-def text_sql(value: str, kind: DataType, depth: int = 1) -> str:
+def text_sql(value: str, data_type: DataType, depth: int = 1) -> str:
     """Return SQL for the value as ``text``. NULL stays NULL."""
-    if kind.bounds is not None:
-        return _multirange(value, kind, depth) if kind.is_multirange else _range(value, kind.bounds, depth)
-    if kind.element is not None or kind.fields:
-        return f"to_json({json_sql(value, kind, depth)})::text"
-    if kind.zone is not None:
-        return zoned_text_sql(value, kind.zone)
-    render = _TEXTS.get(kind.name) or (_name if kind.name in _OBJECTS else None)
-    return render(value, kind) if render else f"({value})::text"
+    if data_type.bounds is not None:
+        return (
+            _multirange(value, data_type, depth)
+            if data_type.is_multirange
+            else _range(value, data_type.bounds, depth)
+        )
+    if data_type.element is not None or data_type.fields:
+        return f"to_json({json_sql(value, data_type, depth)})::text"
+    if data_type.zone is not None:
+        return zoned_text_sql(value, data_type.zone)
+    render = _TEXTS.get(data_type.name) or (_name if data_type.name in _OBJECTS else None)
+    return render(value, data_type) if render else f"({value})::text"
 
 
-def json_sql(value: str, kind: DataType, depth: int = 1) -> str:
+def json_sql(value: str, data_type: DataType, depth: int = 1) -> str:
     """Return SQL for a value that ``to_json`` writes as the right JSON."""
-    if is_own_json(kind):
+    if is_own_json(data_type):
         return value
-    if kind.element is not None:
-        element = kind.element
+    if data_type.element is not None:
+        element = data_type.element
         return _array(value, lambda item: f"to_json({json_sql(item, element, depth + 1)})", depth)
-    if kind.fields:
+    if data_type.fields:
         fields = ", ".join(
             f"{json_sql(f'({value}).{quote_name(name)}', part, depth)} AS {quote_name(name)}"
-            for name, part in kind.fields
+            for name, part in data_type.fields
         )
         return (
             f"CASE WHEN {value} IS DISTINCT FROM NULL"  # IS NOT NULL would test each field
             f" THEN (SELECT row_to_json(f{depth}) FROM (SELECT {fields}) AS f{depth}) END"
         )
-    render = _JSON.get(kind.name)
-    return render(value, kind) if render else text_sql(value, kind, depth)
+    render = _JSON.get(data_type.name)
+    return render(value, data_type) if render else text_sql(value, data_type, depth)
 
 
 def array_texts_sql(value: str, element: DataType) -> str:
@@ -72,35 +76,40 @@ def array_texts_sql(value: str, element: DataType) -> str:
     return _array(value, lambda item: f"to_json({text_sql(item, element, 2)})", 1)
 
 
-def is_own_json(kind: DataType) -> bool:
+def is_own_json(data_type: DataType) -> bool:
     """Return whether PostgreSQL's JSON functions write values of the type as the rules demand."""
-    if kind.element is not None:
-        return is_own_json(kind.element)
-    if kind.fields:
-        return all(is_own_json(part) for _, part in kind.fields)
-    if kind.bounds is not None:
-        return is_own_text(kind)
-    if kind.has_json_cast:
-        return kind.name in _JSON_BY_CAST
-    if kind.zone is not None:
+    if data_type.element is not None:
+        return is_own_json(data_type.element)
+    if data_type.fields:
+        return all(is_own_json(part) for _, part in data_type.fields)
+    if data_type.bounds is not None:
+        return is_own_text(data_type)
+    if data_type.has_json_cast:
+        return data_type.name in _JSON_BY_CAST
+    if data_type.zone is not None:
         return False
-    return kind.name not in {*_JSON, *_OBJECTS, "bytea", "bpchar"}
+    return data_type.name not in {*_JSON, *_OBJECTS, "bytea", "bpchar"}
 
 
-def is_own_text(kind: DataType, *, within_array: bool = False) -> bool:
+def is_own_text(data_type: DataType, *, within_array: bool = False) -> bool:
     """Return whether PostgreSQL's text of a value, or of an array's element, is as the rules demand."""
-    if kind.bounds is not None:
-        return is_own_text(kind.bounds) and kind.bounds.name != "bool"
-    if not kind.is_scalar:
+    if data_type.bounds is not None:
+        return is_own_text(data_type.bounds) and data_type.bounds.name != "bool"
+    if not data_type.is_scalar:
         return False
     # A cast of an array casts each element, which removes the padding.
-    return (kind.name not in _TEXTS or (within_array and kind.name == "bpchar")) and kind.name not in _OBJECTS
+    return (
+        data_type.name not in _TEXTS or (within_array and data_type.name == "bpchar")
+    ) and data_type.name not in _OBJECTS
 
 
-def is_json_text(kind: DataType) -> bool:
+def is_json_text(data_type: DataType) -> bool:
     """Return whether the text of a value is JSON."""
     return (
-        kind.element is not None or bool(kind.fields) or kind.kind is Kind.JSON or kind.name in _JSON_BY_CAST
+        data_type.element is not None
+        or bool(data_type.fields)
+        or data_type.kind is Kind.JSON
+        or data_type.name in _JSON_BY_CAST
     )
 
 
@@ -127,15 +136,15 @@ _JSON: dict[str, _Render] = {
 """Types that are numbers in JSON, although PostgreSQL quotes them."""
 
 
-def _name(value: str, kind: DataType) -> str:
+def _name(value: str, data_type: DataType) -> str:
     """Return SQL for the name of an object as PostgreSQL writes it with an empty ``search_path``.
 
     An object that does not exist any more is written as its number.
     """
     identity = (
-        f"(pg_identify_object('pg_catalog.{_OBJECTS[kind.name]}'::regclass, ({value})::oid, 0)).identity"
+        f"(pg_identify_object('pg_catalog.{_OBJECTS[data_type.name]}'::regclass, ({value})::oid, 0)).identity"
     )
-    if kind.name in ("regoper", "regproc"):  # names of these types have no arguments
+    if data_type.name in ("regoper", "regproc"):  # names of these types have no arguments
         identity = f"regexp_replace({identity}, '\\([^()]*\\)$', '')"
     return (
         f"CASE ({value})::oid WHEN 0 THEN '-' ELSE coalesce("
@@ -157,20 +166,20 @@ def _range(value: str, bounds: DataType, depth: int) -> str:
     )
 
 
-def _bound(value: str, kind: DataType, depth: int) -> str:
+def _bound(value: str, data_type: DataType, depth: int) -> str:
     """Return SQL for the text of a bound, quoted as PostgreSQL quotes it."""
     escaped = f"replace(replace(b{depth}.b, '\\', '\\\\'), '\"', '\"\"')"
     return (
         f"(SELECT CASE WHEN b{depth}.b = '' OR b{depth}.b ~ '[][(),\"\\\\[:space:]]'"
         f" THEN '\"' || {escaped} || '\"' ELSE b{depth}.b END"
-        f" FROM (SELECT {text_sql(value, kind, depth + 1)} AS b OFFSET 0) AS b{depth})"
+        f" FROM (SELECT {text_sql(value, data_type, depth + 1)} AS b OFFSET 0) AS b{depth})"
     )
 
 
-def _multirange(value: str, kind: DataType, depth: int) -> str:
-    if is_own_text(kind) or kind.bounds is None:
+def _multirange(value: str, data_type: DataType, depth: int) -> str:
+    if is_own_text(data_type) or data_type.bounds is None:
         return f"({value})::text"
-    one = _range(f"i{depth}.e", kind.bounds, depth + 1)
+    one = _range(f"i{depth}.e", data_type.bounds, depth + 1)
     return (
         f"CASE WHEN {value} IS NOT NULL THEN '{{' ||"
         f" coalesce((SELECT string_agg({one}, ',' ORDER BY i{depth}.n)"

@@ -91,7 +91,7 @@ async def _as_on_server(zone: TimeZone, fetch: Fetch) -> TimeZone:
 
 
 def presented(
-    rows: RowQuery, dataset: Dataset, options: Options, output: Format, zone: TimeZone | None
+    rows: RowQuery, dataset: Dataset, options: Options, file_format: Format, zone: TimeZone | None
 ) -> RowQuery:
     """Return ``rows`` with columns as the file shows them: with captions and number formats, and in ``zone``.
 
@@ -99,8 +99,8 @@ def presented(
         Rejected: two columns have the same label, and programs find values of this format by them.
     """
     columns = tuple(_presented(item, dataset, options, zone) for item in rows.columns)
-    if options.headers == "labels" and output.unique_titles:
-        _check_titles(columns, output)
+    if options.headers == "labels" and file_format.unique_titles:
+        _check_titles(columns, file_format)
     return rows if columns == rows.columns else replace(rows, columns=columns)
 
 
@@ -135,7 +135,7 @@ def label_for(label: str | None, labels: Mapping[str, str], language: str | None
 
 
 def shown_rows(
-    rows: RowQuery, dataset: Dataset, options: Options, output: Format
+    rows: RowQuery, dataset: Dataset, options: Options, file_format: Format
 ) -> tuple[RowQuery, Options]:
     """Return ``rows`` and ``options`` for a check or an estimate, without asking the source database.
 
@@ -144,7 +144,7 @@ def shown_rows(
     """
     completed = completed_options(options, dataset)
     zone = None if completed.timezone is None else find_zone(completed.timezone)
-    return presented(rows, dataset, completed, output, zone), completed
+    return presented(rows, dataset, completed, file_format, zone), completed
 
 
 def _presented(item: Column, dataset: Dataset, options: Options, zone: TimeZone | None) -> Column:
@@ -158,15 +158,15 @@ def _presented(item: Column, dataset: Dataset, options: Options, zone: TimeZone 
     return shown if zone is None else shown.in_zone(zone)
 
 
-def _check_titles(columns: Sequence[Column], output: Format) -> None:
+def _check_titles(columns: Sequence[Column], file_format: Format) -> None:
     first: dict[str, str] = {}
     for item in columns:
         other = first.setdefault(item.title, item.name)
         if other != item.name:
             raise Rejected(
                 f"the columns {other!r} and {item.name!r} have the same label {item.title!r}, and a file in "
-                f"the format {output.name} cannot have two values of one name; choose names, fewer columns "
-                "or another format",
+                f"the format {file_format.name} cannot have two values of one name; choose names, fewer "
+                "columns or another format",
                 code="duplicate_labels",
                 field="options.headers",
                 allowed=["names"],

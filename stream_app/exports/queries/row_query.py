@@ -253,23 +253,23 @@ class CopyStatement:
     copy: Mapping[str, Any]
 
     @classmethod
-    def of(cls, rows: RowQuery, output: Format, options: Options) -> Self:
-        """Return the statement that renders ``rows`` in the format ``output``.
+    def of(cls, rows: RowQuery, file_format: Format, options: Options) -> Self:
+        """Return the statement that renders ``rows`` in ``file_format``.
 
         Raises:
             Rejected: the format cannot hold these columns.
         """
         untitled = options.model_copy(update={"title": None})  # titles differ, and would fill the cache
-        copy_select, copy = _copy_select_sql(output, rows.columns, untitled)
+        copy_select, copy = _copy_select_sql(file_format, rows.columns, untitled)
         selected = render(rows.select)
         return cls(selected, f"WITH rows AS ({selected}) {copy_select}", copy)
 
 
 @lru_cache(maxsize=64)
 def _copy_select_sql(
-    output: Format, columns: tuple[Column, ...], options: Options
+    file_format: Format, columns: tuple[Column, ...], options: Options
 ) -> tuple[str, Mapping[str, Any]]:
     """Return the part that all exports with the same format and columns share. It is most of the SQL."""
     with ordinary_errors():
-        copy_select = output.copy_select(columns, options)
+        copy_select = file_format.copy_select(columns, options)
     return rendered(copy_select.select), copy_select.copy

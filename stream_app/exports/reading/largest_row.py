@@ -18,7 +18,7 @@ LARGEST_SECONDS = 60
 
 
 async def find_too_large_row(
-    task: ExportTask, source: Source, table: SourceTable, request: ExportRequest, output: Format
+    task: ExportTask, source: Source, table: SourceTable, request: ExportRequest, file_format: Format
 ) -> Rejected | None:
     """Find the row that was too long and return the error that names it; ``None`` if it is not found.
 
@@ -36,9 +36,11 @@ async def find_too_large_row(
             session=rows.session,
         ) as snapshot:
             found = await snapshot.first(await asyncio.to_thread(largest_row_query, rows, key))
-            if found is not None and sum(found["sizes"]) <= output.row_bytes:
-                measure = partial(longest_row_query, rows, key, output, request.options)
+            if found is not None and sum(found["sizes"]) <= file_format.row_bytes:
+                measure = partial(longest_row_query, rows, key, file_format, request.options)
                 found = await snapshot.first(await asyncio.to_thread(measure))
             if found is not None:
-                return row_too_large(rows, key, (found["key"], found["sizes"]), output.row_bytes, output.name)
+                return row_too_large(
+                    rows, key, (found["key"], found["sizes"]), file_format.row_bytes, file_format.name
+                )
     return None

@@ -42,13 +42,13 @@ def largest_row_query(rows: RowQuery, key: Sequence[Column]) -> str:
     return _largest(rows, key, [_bytes(item) for item in rows.columns])
 
 
-def longest_row_query(rows: RowQuery, key: Sequence[Column], output: Format, options: Options) -> str:
-    """Return the query for the longest of ``rows`` as ``output`` writes it.
+def longest_row_query(rows: RowQuery, key: Sequence[Column], file_format: Format, options: Options) -> str:
+    """Return the query for the longest of ``rows`` as ``file_format`` writes it.
 
     Its columns are those of :func:`largest_row_query`, with the bytes that the format writes. It reads the
     values of all rows that can exceed the format's limit.
     """
-    copied = output.copy_select(rows.columns, options)
+    copied = file_format.copy_select(rows.columns, options)
     values: Sequence[Any] = list(copied.select.selected_columns)
     if copied.select.get_final_froms() != [ROWS] or len(values) != len(rows.columns):
         # PostgreSQL makes the whole line.
@@ -60,7 +60,7 @@ def longest_row_query(rows: RowQuery, key: Sequence[Column], output: Format, opt
         for item, value in zip(rows.columns, values, strict=True)
     ]
     stored: ColumnElement[Any] = reduce(add, map(_bytes, rows.columns))
-    return _largest(rows, key, sizes, stored > output.row_bytes // GROWTH)
+    return _largest(rows, key, sizes, stored > file_format.row_bytes // GROWTH)
 
 
 def _escapes_of_copy(options: Mapping[str, Any]) -> Mapping[str, int]:

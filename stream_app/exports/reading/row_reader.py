@@ -68,7 +68,7 @@ class RowReader:
     source: Source
     table: SourceTable
     rows: RowQuery
-    output: Format
+    file_format: Format
     options: Options
     statement: CopyStatement
     reading: ParallelReading
@@ -110,7 +110,7 @@ class RowReader:
 
     async def _ranges(self, snapshot: Snapshot) -> Sequence[RowRange]:
         is_alone = self.reading.streams < 2 or not self.source.pool.free_connections
-        if is_alone or not self.source.can_share_snapshots or self.output.own_process:
+        if is_alone or not self.source.can_share_snapshots or self.file_format.own_process:
             return ()
         return await plan_ranges(
             snapshot,
@@ -123,7 +123,7 @@ class RowReader:
 
     def _statement_with_condition(self) -> CopyStatement:
         """Return the statement with a place for the condition of a range: to render it takes long."""
-        return CopyStatement.of(narrowed(self.rows, _CONDITION), self.output, self.options)
+        return CopyStatement.of(narrowed(self.rows, _CONDITION), self.file_format, self.options)
 
     def _join(self, shared: str, number: int) -> AbstractAsyncContextManager[Snapshot]:
         return self.source.snapshot(
@@ -139,4 +139,4 @@ class RowReader:
         )
 
     async def _copy(self, snapshot: Snapshot, sql: str, copy: Mapping[str, Any], sink: Sink) -> int:
-        return await snapshot.copy(sql, copy, sink, max_row_bytes=self.output.row_bytes)
+        return await snapshot.copy(sql, copy, sink, max_row_bytes=self.file_format.row_bytes)

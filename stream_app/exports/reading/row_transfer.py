@@ -43,7 +43,7 @@ class RowTransfer:
         """Read rows and write their files. The transaction ``ends`` when its last rows are read."""
         reader, writer = rows.reader, rows.writer
         pipe = BytePipe()
-        output = writer.kind.output
+        file_format = writer.kind.file_format
         context = copy_context()
         writing: asyncio.Future[WrittenFiles] | None = None
 
@@ -65,9 +65,9 @@ class RowTransfer:
             await pipe.write(chunk)
 
         try:
-            if output.own_process:  # it starts while the source is asked
+            if file_format.own_process:  # it starts while the source is asked
                 writing = begin()
-            sink = TimedSink(limit_sink(watch_sink(put, self.progress), self.max_bytes, output))
+            sink = TimedSink(limit_sink(watch_sink(put, self.progress), self.max_bytes, file_format))
             copying = {"db.system.name": "postgresql", "db.operation.name": "COPY"}
             with stage_span("source", sink, copying, self.progress.times):
                 writer.row_count = await reader.read(self.snapshot, sink)

@@ -19,7 +19,7 @@ def watch_sink(sink: Sink, progress: ExportProgress) -> Sink:
     return take
 
 
-def limit_sink(sink: Sink, limit: int | None, output: Format) -> Sink:
+def limit_sink(sink: Sink, limit: int | None, file_format: Format) -> Sink:
     """Return ``sink`` with a limit: it raises :class:`Rejected` after ``limit`` bytes."""
     if limit is None:
         return sink
@@ -30,9 +30,9 @@ def limit_sink(sink: Sink, limit: int | None, output: Format) -> Sink:
         taken += len(chunk)
         if taken > limit:
             raise Rejected(
-                f"the rows have more than {limit:,} bytes of text, the limit for {output.name} files; narrow "
-                "the export with filters, divide it into several files with split, or choose another format; "
-                f"operators: the setting EXPORTER_{output.name.upper()}_MAX_BYTES is the limit",
+                f"the rows have more than {limit:,} bytes of text, the limit for {file_format.name} files; "
+                "narrow the export with filters, divide it into several files with split, or choose another "
+                f"format; operators: the setting EXPORTER_{file_format.name.upper()}_MAX_BYTES is the limit",
                 code="too_many_bytes",
             )
         await sink(chunk)
