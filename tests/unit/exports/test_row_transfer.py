@@ -21,7 +21,7 @@ from streaming_exporter.errors import Retryable
 
 @dataclass
 class Kind:
-    output: Any = field(default_factory=lambda: FORMATS["csv"])
+    file_format: Any = field(default_factory=lambda: FORMATS["csv"])
 
 
 @dataclass
