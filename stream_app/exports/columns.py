@@ -108,6 +108,7 @@ class Column:
         caption: the text above the column in a file; empty for its name.
         number_format: the number format of Excel from the datasets file, such as ``#,##0.00``.
         is_key: whether it is part of a primary or foreign key, or an identity column.
+        encoding: the encoding of the column's database.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Column:
     caption: str = ""
     number_format: str | None = None
     is_key: bool = False
+    encoding: str = "UTF8"
 
     @property
     def title(self) -> str:

@@ -109,7 +109,8 @@ def _is_alias(item: Column) -> bool:
     PostgreSQL cuts longer names, and refuses a statement with characters that the encoding of its database
     lacks. It has the column's own name.
     """
-    return item.title == item.name or (item.title.isascii() and len(item.title) <= MAX_NAME_BYTES)
+    is_known = item.title.isascii() or item.encoding == "UTF8"
+    return item.title == item.name or (is_known and len(item.title.encode()) <= MAX_NAME_BYTES)
 
 
 def _writer(

@@ -172,7 +172,16 @@ def masked_column(mask: str, column: Column) -> Column:
     """Return ``column`` as callers see it for whom the mask with this name is applied."""
     if _named(mask).keeps_type:
         return replace(column, mask=mask, nullable=True)
-    return Column(column.name, "text", "text", Kind.TEXT, column.nullable, cast="pg_catalog.text", mask=mask)
+    return Column(
+        column.name,
+        "text",
+        "text",
+        Kind.TEXT,
+        column.nullable,
+        cast="pg_catalog.text",
+        mask=mask,
+        encoding=column.encoding,
+    )
 
 
 def needs_keys(mask: str | None) -> bool:

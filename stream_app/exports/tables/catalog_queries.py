@@ -153,7 +153,7 @@ SELECT n.nspname AS schema, c.relname AS table, c.relkind, a.attname AS name,
        {_COMPARISONS},
        coalesce(array_position(i.indkey::int2[], a.attnum), -1) AS key_position,
        a.attidentity <> '' OR {_IS_KEY.format(table="c.oid", number="a.attnum")} AS is_key,
-       current_setting('server_version_num')::int AS version,
+       current_setting('server_version_num')::int AS version, getdatabaseencoding() AS encoding,
        c.relkind IN ('r', 'm') AND NOT c.relhassubclass AS is_alone,
        coalesce(method.amname = 'heap', false) AS is_heap,
        c.reltuples::float8 AS estimated_rows, c.relpages AS pages,
@@ -191,6 +191,7 @@ class TypedColumn:
         labels: values of an enum.
         is_key: whether it is part of a primary or foreign key, or an identity column.
         version: ``server_version_num``.
+        encoding: the encoding of the database.
     """
 
     name: str
@@ -208,6 +209,7 @@ class TypedColumn:
     labels: Sequence[str]
     is_key: bool
     version: int
+    encoding: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ SELECT d.name, true AS nullable, format_type(d.type_oid, d.modifier) AS type,
        {_COMPARISONS},
        coalesce(a.attidentity <> '', false)
            OR {_IS_KEY.format(table="d.origin", number="d.attribute")} AS is_key,
-       current_setting('server_version_num')::int AS version
+       current_setting('server_version_num')::int AS version, getdatabaseencoding() AS encoding
 FROM unnest($1::text[], $2::oid[], $3::int[], $4::oid[], $5::int2[])
     WITH ORDINALITY AS d (name, type_oid, modifier, origin, attribute, number)
 JOIN pg_type own ON own.oid = d.type_oid

@@ -180,4 +180,5 @@ def _column(row: TypedColumn, types: Mapping[int, TypeRow]) -> Column:
         declared=row.declared,
         shape=shape,
         is_key=row.is_key,
+        encoding=row.encoding,
     )

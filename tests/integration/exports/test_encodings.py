@@ -128,6 +128,7 @@ async def test_what_the_service_writes_itself_needs_no_character_of_the_encoding
         assert written.decode().splitlines()[1] == "1234567,5;31.01.2026\u202fг."
         (keyed,) = json.loads(await export("json", "j", "v", headers="labels"))
         assert keyed == {"Łódź 中文": {}, "x" * 99: "plain"}
+        assert json.loads(await export("json", "j", headers="labels")) == [{"Łódź 中文": {}}]
         for test in ("eq", "contains"):
             with pytest.raises(Rejected, match=rf"filters.v.{test}: expected only characters .* '😀'"):
                 await exported_by(exporter, storage, dataset, "csv", filters={"v": {test: "😀"}})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from stream_app.exports.formats import json as json_format
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.json import JsonFormat, NdjsonFormat
 from stream_app.exports.formats.json_objects import PIECE_BYTES, Form, ObjectWriter
+from stream_app.exports.masks.registry import masked_column
 from stream_app.exports.queries.row_query import CopyStatement, row_query
 from stream_app.exports.sources.message_too_long import MessageTooLong
 from stream_app.exports.sources.source import Source
@@ -272,6 +274,27 @@ def test_postgres_makes_the_objects_of_rows_that_are_mostly_json(kinds: str, fla
     assert json_format.is_flat(columns) is flat
     sql = str(JsonFormat().copy_select(columns, Options()).select)
     assert ("row_to_json" not in sql) is flat
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "encoding", "flat"),
+    [
+        ("j", "Größe", "UTF8", False),
+        ("j", "ö" * 31 + "x", "UTF8", False),
+        ("j", "ö" * 32, "UTF8", True),
+        ("j", "x" * 64, "UTF8", True),
+        ("j", "Größe", "LATIN1", True),
+        ("j", "Groesse", "LATIN1", False),
+        ("Größe", "", "LATIN1", False),
+    ],
+)
+def test_postgres_makes_the_objects_if_the_label_can_be_a_name(
+    name: str, label: str, encoding: str, flat: bool
+) -> None:
+    column = Column(name, "jsonb", "jsonb", Kind.JSON, caption=label, encoding=encoding)
+    assert json_format.is_flat([column]) is flat
+    masked = replace(masked_column("last4", column), caption=label)
+    assert json_format.is_flat([replace(column, name="j", caption=""), masked]) is flat
 
 
 def test_large_chunks_are_written_in_pieces() -> None:
