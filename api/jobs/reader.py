@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 from pydantic_core import from_json, to_json
 
-from stream_app.db.engine import keep_alive, outages_are_retryable
+from stream_app.db.engine import connect_to, outages_are_retryable
 from stream_app.db.statements import Record
 from stream_app.jobs.models import ExportJob
 from stream_app.settings import Settings
@@ -77,7 +77,8 @@ class JobReader:
 
     async def _connect(self, *_: object, **options: Any) -> "asyncpg.Connection[Record]":
         """Connect with the current URL, because its password can change."""
-        return await asyncpg.connect(self._settings.state_dsn, **options)
+        connection = await connect_to(self._settings, application=self._application, **options)
+        return cast("asyncpg.Connection[Record]", connection)
 
     async def _fetch(self, ids: list[UUID]) -> list[Record]:
         if self._pool is None:
@@ -85,12 +86,10 @@ class JobReader:
                 connect=self._connect,
                 min_size=0,
                 max_size=CONNECTIONS,
-                timeout=10,
                 command_timeout=QUERY_SECONDS,
                 record_class=Record,
                 init=_decode_json,
                 reset=_no_reset,
-                server_settings={"application_name": self._application, "timezone": "UTC"},
             )
         pool = await self._pool
         rows: list[Record] = await pool.fetch(_READ, ids)
@@ -98,7 +97,6 @@ class JobReader:
 
 
 async def _decode_json(connection: "asyncpg.Connection[Record]") -> None:
-    keep_alive(connection)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=to_json, decoder=from_json)
 
 

@@ -102,12 +102,7 @@ def create_engine(
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        try:
-            return await connect_to(settings, application=application, command_timeout=command_timeout)
-        except asyncpg.PostgresError as error:
-            if _states_value_error(error):  # of a setting in the URL, and not of a message
-                raise Retryable(f"state database: {error}") from error
-            raise
+        return await connect_to(settings, application=application, command_timeout=command_timeout)
 
     options = pool or {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}
     if autocommit:
@@ -122,13 +117,26 @@ def create_engine(
 async def connect_to(
     settings: Settings, *, application: str, **options: Any
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open one connection to the state database, with keep-alives. ``options`` are options of asyncpg."""
-    connection = await asyncpg.connect(
-        settings.state_dsn,
-        timeout=10,
-        server_settings={"application_name": application, "timezone": "UTC"},
-        **options,
-    )
+    """Open one connection to the state database, with keep-alives. ``options`` are options of asyncpg.
+
+    All connections to the state database are opened here.
+
+    Raises:
+        Retryable: the server refuses the value of a setting in the URL. No statement has that value.
+
+    The driver's other errors pass.
+    """
+    try:
+        connection = await asyncpg.connect(
+            settings.state_dsn,
+            timeout=10,
+            server_settings={"application_name": application, "timezone": "UTC"},
+            **options,
+        )
+    except asyncpg.PostgresError as error:
+        if _states_value_error(error):
+            raise Retryable(f"state database: {error}") from error
+        raise
     keep_alive(connection)
     return connection
 

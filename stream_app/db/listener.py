@@ -9,6 +9,7 @@ from sqlalchemy import DDL, FromClause, event
 
 from stream_app.db.engine import DRIVER_ERRORS, connect_to
 from stream_app.settings import Settings
+from streaming_exporter.errors import Retryable
 
 WAKE_CHANNEL = "exporter_jobs"
 """NOTIFY channel: an empty payload means new work, a job's id means to cancel the job."""
@@ -53,7 +54,7 @@ async def listen(
     while True:
         try:
             connection = await connect_to(settings, application=application)
-        except (ValueError, OSError, *DRIVER_ERRORS) as error:
+        except (ValueError, OSError, Retryable, *DRIVER_ERRORS) as error:
             # For example, a failover: every server that is reached is still a replica.
             log.warning("listener.connect_failed", error=str(error) or type(error).__name__)
             await asyncio.sleep(RETRY_SECONDS)

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.jobs.reader import JobReader
 from stream_app.db import engine as database
 from stream_app.db.engine import (
     KEEPALIVE_IDLE_SECONDS,
@@ -143,6 +144,10 @@ async def test_a_setting_that_the_server_refuses_loses_no_message(
         async with transaction(own):
             pass
     await own.dispose()
+    reader = JobReader(changed, application="test")
+    with pytest.raises(Retryable, match=r"state database: .*" + setting.partition("=")[0]):
+        await reader.get(uuid4())
+    await reader.close()
 
 
 async def test_a_locked_row_blocks_neither_admissions_nor_cancellations(

@@ -9,6 +9,7 @@ import pytest
 from stream_app.db import listener
 from stream_app.db.listener import listen
 from stream_app.settings import Settings
+from streaming_exporter.errors import Retryable
 from tests.waiting import until_async
 
 
@@ -18,7 +19,7 @@ def kinds(base: type[Exception]) -> set[type[Exception]]:
 
 RAISED: list[type[Exception]] = sorted(
     {
-        *(OSError, TimeoutError, ConnectionRefusedError, ValueError),
+        *(OSError, TimeoutError, ConnectionRefusedError, ValueError, Retryable),
         *(asyncpg.PostgresError, asyncpg.CannotConnectNowError, asyncpg.InvalidPasswordError),
         *kinds(asyncpg.InterfaceError),
         *kinds(asyncpg.InternalClientError),
