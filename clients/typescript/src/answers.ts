@@ -12,7 +12,7 @@ const FIRST_CALLS: ReadonlySet<unknown> = new Set(["connect", "getaddrinfo"]);
 const FIRST_CODES = /^(UND_ERR_CONNECT_TIMEOUT|ERR_INVALID_URL|UNABLE_TO_VERIFY_LEAF_SIGNATURE)$|(^|_)CERT(_|$)/;
 
 /** Return the error of a response that is not a success. */
-export async function refusal(response: Response, method: string): Promise<ApiError> {
+export async function refusal(base: string, response: Response, method: string): Promise<ApiError> {
   const type = response.headers.get("content-type") ?? "";
   const text = await response.text();
   const problem = type.startsWith("application/problem+json") ? asProblem(text) : null;
@@ -20,9 +20,12 @@ export async function refusal(response: Response, method: string): Promise<ApiEr
   const { status } = response;
   // Errors of the API have a code. A proxy sends others, also after it has sent the call to the API.
   const isLost = code === "" && (status >= 500 || status === 408) && !READS.has(method);
-  const said = problem?.detail ?? problem?.title ?? `the server answered ${status}`;
+  const isForeign = code === "" && (status < 400 || status === 404);
+  const found = problem?.detail ?? problem?.title ?? `the server answered ${status}`;
+  const said = isForeign ? `${notThere(base)}: ${found}` : found;
   return new ApiError(isLost ? `${said}; ${NOT_KNOWN}` : said, status, code, problem, {
     inDoubt: isLost || code === "in_doubt",
+    isForeign,
     retryAfter: readRetryAfter(response.headers.get("retry-after")),
   });
 }
@@ -36,8 +39,10 @@ export function unreachable(base: string, method: string, cause: unknown, sent: 
 
 /** Return the error of a server that answers but is not this API. */
 export function notTheApi(base: string, status: number, cause: unknown): ApiError {
-  return new ApiError(`${base} does not answer as the exporter's API does`, status, "", null, { cause });
+  return new ApiError(notThere(base), status, "", null, { cause, isForeign: true });
 }
+
+const notThere = (base: string): string => `${base} does not answer as the exporter's API does`;
 
 /** Note in an error what the caller needs to make the call again; `lost`: the answer of an earlier try was lost. */
 export function noteCall(error: ApiError, headers: Record<string, string> | undefined, lost: boolean): void {

@@ -3,6 +3,7 @@ import { noteCall } from "./answers.js";
 import { saveFile, type Progress } from "./download.js";
 import { ApiError, JobEndedError } from "./errors.js";
 import { parseEventStream } from "./event_stream.js";
+import { Following } from "./following.js";
 import { Http, pause, pauseAfter, type ClientOptions } from "./http.js";
 import type { components } from "./schema.js";
 
@@ -50,6 +51,12 @@ export interface RequestOptions extends CallOptions {
   readonly idempotencyKey?: string;
 }
 
+/** Options of a call that follows a job. */
+export interface FollowOptions extends CallOptions {
+  /** Is called with the job at once and after each change. */
+  readonly onUpdate?: (job: Job) => void;
+}
+
 /** Options of any other call. */
 export interface AnyCallOptions extends CallOptions {
   /** For calls that take one: the same key and body again have one effect. */
@@ -84,14 +91,14 @@ export class ExportClient {
   /** Request an export and wait for its end, so that a small one needs one call; return its job. */
   async requestAndWait(
     request: ExportRequest,
-    options: RequestOptions & { readonly onUpdate?: (job: Job) => void } = {},
+    options: RequestOptions & FollowOptions = {},
   ): Promise<Job> {
     const call = order(request, options, MAX_WAIT_SECONDS);
     const answer = await this.http.send(call);
     const job = this.http.read<Job | Accepted>(answer, call);
     if (answer.status === 200) return job as Job;
     try {
-      return await this.wait(job.export_job_id, options);
+      return await this.end(job.export_job_id, options, new Following(true));
     } catch (error) {
       if (error instanceof ApiError) noteCall(error, call.headers, false);
       throw error;
@@ -106,9 +113,14 @@ export class ExportClient {
   /**
    * Yield the job at once and after each change; the job that has ended comes last.
    *
-   * The stream is opened again where it breaks. While it cannot be opened, the job is read now and then.
+   * The stream is opened again where it breaks. While it cannot be opened, the job is read now and then. After the
+   * API has shown the job, a proxy can answer in its place for up to 15 s.
    */
-  async *events(id: string, options: CallOptions = {}): AsyncGenerator<Job, void, void> {
+  events(id: string, options: CallOptions = {}): AsyncGenerator<Job, void, void> {
+    return this.follow(id, options, new Following(false));
+  }
+
+  private async *follow(id: string, options: CallOptions, following: Following): AsyncGenerator<Job, void, void> {
     let last = "";
     let failures = 0;
     for (;;) {
@@ -128,15 +140,16 @@ export class ExportClient {
           failures = 0;
           last = event.id;
           const job = JSON.parse(event.data) as Job;
+          following.noteJob();
           yield job;
           if (isFinished(job)) return;
         }
       } catch (error) {
         options.signal?.throwIfAborted();
-        if (error instanceof ApiError && !error.retryable) throw error;
+        if (error instanceof ApiError && !following.canPass(error)) throw error;
         failure = error;
         if (failures > 0) {
-          const job = await this.jobIfReached(id, options);
+          const job = await this.jobIfReached(id, options, following);
           if (job !== null) yield job;
           if (job !== null && isFinished(job)) return;
         }
@@ -147,19 +160,25 @@ export class ExportClient {
   }
 
   /** Return a job, or null where the API cannot be reached now. */
-  private async jobIfReached(id: string, options: CallOptions): Promise<Job | null> {
+  private async jobIfReached(id: string, options: CallOptions, following: Following): Promise<Job | null> {
     try {
-      return await this.job(id, options);
+      const job = await this.job(id, options);
+      following.noteJob();
+      return job;
     } catch (error) {
-      if (error instanceof ApiError && error.retryable) return null;
+      if (error instanceof ApiError && following.canPass(error)) return null;
       throw error;
     }
   }
 
   /** Wait until a job has ended; return it, whatever its end is. */
-  async wait(id: string, options: CallOptions & { readonly onUpdate?: (job: Job) => void } = {}): Promise<Job> {
+  async wait(id: string, options: FollowOptions = {}): Promise<Job> {
+    return this.end(id, options, new Following(false));
+  }
+
+  private async end(id: string, options: FollowOptions, following: Following): Promise<Job> {
     const { onUpdate, ...rest } = options;
-    for await (const job of this.events(id, rest)) {
+    for await (const job of this.follow(id, rest, following)) {
       onUpdate?.(job);
       if (isFinished(job)) return job;
     }

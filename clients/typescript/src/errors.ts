@@ -9,6 +9,7 @@ const RETRYABLE_STATUSES: ReadonlySet<number> = new Set([408, 425, 429]);
 /** What an {@link ApiError} can have beside its status and its code. */
 export interface ApiErrorOptions extends ErrorOptions {
   readonly inDoubt?: boolean;
+  readonly isForeign?: boolean;
   readonly retryAfter?: number | null;
 }
 
@@ -21,6 +22,9 @@ export class ApiError extends Error {
    * lost. A request that is made again with `idempotencyKey`, if there is one, is the same job.
    */
   inDoubt: boolean;
+
+  /** Whether the answer is not one of the API, but that of a proxy or a page for signing in. */
+  readonly isForeign: boolean;
 
   /** The key of the call, also where the client has made it; null if the call has none. */
   idempotencyKey: string | null = null;
@@ -38,6 +42,7 @@ export class ApiError extends Error {
   ) {
     super(message, options);
     this.inDoubt = options.inDoubt ?? false;
+    this.isForeign = options.isForeign ?? false;
     this.retryAfter = options.retryAfter ?? null;
   }
 

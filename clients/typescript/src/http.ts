@@ -159,7 +159,7 @@ export class Http {
         ...body,
       });
       if (response.ok) return read(response);
-      throw await refusal(response, call.method);
+      throw await refusal(this.base, response, call.method);
     };
     return this.reached(call, act, () => sent);
   }

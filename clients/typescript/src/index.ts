@@ -8,6 +8,7 @@ export type {
   Destination,
   Estimate,
   ExportRequest,
+  FollowOptions,
   Job,
   JobFile,
   JobsOptions,
