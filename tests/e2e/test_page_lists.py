@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -359,6 +359,50 @@ def test_a_search_is_repeated_with_pauses_if_that_can_help(
     expect(alert).to_be_visible()
     assert alert.get_attribute("data-told") is None
     visit.forgive(f"status of {status}")
+    visit.forgive("status of 404")
+
+
+def test_jobs_stay_while_a_proxy_answers_in_place_of_the_service(
+    visit: Visit, system: System, anybody: str
+) -> None:
+    """A proxy without a service behind it answers each call with 404. Events do not come at all."""
+    page = visit.page
+    job = ordered(system, anybody) | {"status": "pending", "row_count": None, "download_url": None}
+    lists: list[str] = []
+
+    def proxy(route: Route) -> None:
+        if "/exports/jobs?" in route.request.url:
+            lists.append(route.request.url)
+        route.fulfill(status=404, body="default backend - 404")
+
+    def passed(condition: Callable[[], bool]) -> None:
+        """Let the clock of the page run until the condition holds."""
+
+        def holds() -> bool:
+            page.clock.run_for(1_500)
+            page.wait_for_timeout(20)
+            return condition()
+
+        until(holds)
+
+    page.clock.install(time=time.time())
+    page.route("**/exports/events", proxy)
+    page.route(JOBS, lambda route: route.fulfill(json={"jobs": [job], "next_cursor": None}))
+    visit.sign_in(anybody)
+    expect(cards(visit)).to_have_count(1)
+    expect(page.locator("#connection")).to_be_hidden()
+    page.route("**/*", proxy)
+    passed(lambda: len(lists) >= 3)
+    expect(cards(visit)).to_have_count(1)
+    expect(page.locator("#connection")).to_be_visible()
+    problem = page.locator("#link-problem")
+    page.evaluate(f"location.hash = 'job-{job['export_job_id']}'")
+    passed(problem.is_visible)
+    expect(problem).to_contain_text("cannot be reached")
+    page.unroute("**/*")
+    passed(page.locator("#connection").is_hidden)
+    passed(problem.is_hidden)
+    expect(cards(visit)).to_have_count(1)
     visit.forgive("status of 404")
 
 

@@ -8,7 +8,7 @@ const BASE = new URL("..", import.meta.url);
 const TIMEOUT = 20_000; // milliseconds for an answer
 const PAUSES = [1000, 3000]; // milliseconds before each further attempt of a call that can be repeated
 const SILENCE = 12_000; // milliseconds without an event; the service sends some every 5 s
-const GATEWAY = new Set([502, 503, 504]);
+const GATEWAY = new Set([404, 502, 503, 504]); // of proxies. Those of the service have a code
 const WITHOUT_EFFECT = new Set([408, 425, 429]); // the service did not read the request: an earlier attempt can have been done
 const TOO_SLOW = "search_too_slow"; // would be as slow again
 const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g; // texts and numbers of JSON
@@ -110,8 +110,9 @@ async function once(method, path, read, { body, headers, signal, token, timeout 
     if (read || !answer?.ok) signal?.removeEventListener("abort", stop); // a stream goes on
   }
   const away = GATEWAY.has(answer.status) && !problem?.code; // a proxy answered, and not the service
-  done(!away);
-  if (away) throw new Failure(answer.status, { detail: t("page.problems.unreachable") }, true);
+  const isBlocked = away && answer.status === 404 && !read; // a proxy can refuse streams alone
+  done(isBlocked ? null : !away);
+  if (away) throw new Failure(0, { detail: t("page.problems.unreachable") }, true);
   throw new Failure(answer.status, problem ?? {});
 }
 

@@ -10,6 +10,7 @@ import { exactTime, status, today } from "./words.js";
 
 const TYPING = 300; // milliseconds without a key, after which a search begins
 const AT_ONCE = 10; // unfinished jobs that are read one by one after the list
+const MISSING = "not_found"; // the code for a job that does not exist
 const MAX_CARDS = 200; // besides those that the user asked for
 const STATES = ["pending", "processing", "completed", "failed", "cancelled", "expired"];
 
@@ -184,7 +185,7 @@ export class Jobs {
       if (focus()) card.focus();
       return card;
     } catch (failure) {
-      if (failure.name !== "AbortError") throw failure.status === 404 ? new Error(t("page.jobs.no_such")) : failure;
+      if (failure.name !== "AbortError") throw failure.code === MISSING ? new Error(t("page.jobs.no_such")) : failure;
     }
   }
 
@@ -220,7 +221,7 @@ export class Jobs {
     try {
       return this.showJob(await call("GET", `exports/jobs/${id}`, { signal: this.abortController.signal }));
     } catch (failure) {
-      if (failure.status === 404) this.removeCard(id);
+      if (failure.code === MISSING) this.removeCard(id);
       else {
         if (failure.passes) this.failed ??= failure;
         showRecoverableError(this.problem, failure);
