@@ -1,12 +1,12 @@
 """The delivery client of destinations: sends the files of a job, and keeps its claim while it does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -27,6 +27,8 @@ from stream_app.notifications.outbox import Outbox
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Retryable
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -125,13 +127,8 @@ class DestinationClient:
             located = replace(progress, path=transfer.path, writing=notification.attempt, removed=False)
             return transfer.noted(located)
 
-        def begin_manifest() -> bool:
-            begun = asyncio.run_coroutine_threadsafe(claim.begin_manifest(transfer, known()), loop)
-            return begun.result()
-
-        def largest_set() -> int:
-            found = asyncio.run_coroutine_threadsafe(claim.largest_set(known()), loop)
-            return found.result()
+        def in_loop(call: Coroutine[Any, Any, T]) -> T:
+            return asyncio.run_coroutine_threadsafe(call, loop).result()
 
         transfer = Transfer(
             job_id=str(notification.job_id),
@@ -147,9 +144,10 @@ class DestinationClient:
             waits=progress.waits,
             most=min(progress.sent_files, len(files)),
             is_begun=progress.is_begun,
-            begin_manifest=begin_manifest,
+            begin_manifest=lambda is_free: in_loop(claim.begin_manifest(transfer, known(), is_free)),
             further=partial(further_paths, destination, facts, files),
-            largest_set=largest_set,
+            other_sets=lambda: in_loop(claim.sets_at_path(known())),
+            other_contents=lambda number: in_loop(claim.contents_at_path(known(), number)),
             upload=progress.upload,
         )
         transfer.earlier = progress.earlier_files(transfer.path, len(files))
@@ -190,7 +188,8 @@ class DestinationClient:
         self._running.add(transfer)
         try:
             before = progress = replace(progress, files=transfer.done, path=transfer.path)
-            begun = await self._claim(notification).begin(transfer, progress)
+            is_free = partial(self._in_thread, transfer.is_path_free)
+            begun = await self._claim(notification).begin(transfer, progress, is_free)
             if begun is None:
                 left = await self._discard(notification, transfer, progress)
                 raise DeliveryRefused(_joined(REPLACED, left))
@@ -352,9 +351,9 @@ class DestinationClient:
         await claim.record(reached() | {"removed": True})
         return text_of_left(0, transfer.settled(progress).elsewhere)
 
-    async def _in_thread(self, function: Callable[[], None]) -> None:
+    async def _in_thread(self, function: Callable[[], T]) -> T:
         run = partial(copy_context().run, function)
-        await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     async def _list(self, notification: Notification) -> Sequence[ExportedFile]:
         job = ExportJob(

@@ -15,6 +15,7 @@ from stream_app.destinations.transfer import Transfer
 from stream_app.notifications.channel import DeliveryFailed
 from stream_app.notifications.notification import Notification
 from stream_app.notifications.outbox import Outbox
+from stream_app.notifications.shared_paths import OthersAtPath, SetsAtPath
 from stream_app.retries import retry_until_possible
 from streaming_exporter.errors import Retryable
 
@@ -43,12 +44,20 @@ class DeliveryClaim:
         """Return until when a claim that is renewed now is certainly held, by :func:`time.monotonic`."""
         return time.monotonic() + self.outbox.lease.total_seconds()
 
-    async def begin(self, transfer: Transfer, progress: DeliveryProgress) -> DeliveryProgress | None:
+    async def begin(
+        self, transfer: Transfer, progress: DeliveryProgress, is_free: Callable[[], Awaitable[bool]]
+    ) -> DeliveryProgress | None:
         """Record that the attempt begins to write, and its paths, which all attempts must use.
 
+        Args:
+            transfer: the transfer.
+            progress: the progress so far.
+            is_free: asks the destination whether no file of another job is at the path. It is called if a
+                newer job was sent to the destination before that was changed.
+
         Returns:
-            The progress as it was recorded; or ``None`` if a newer job was sent to the same path, which this
-            one must not replace.
+            The progress as it was recorded; or ``None`` if the files of a newer job are at the same path,
+            which this one must not replace.
 
         Raises:
             DeliveryFailed: the claim is lost, or another job is being sent to the same path.
@@ -59,12 +68,13 @@ class DeliveryClaim:
             is_held = await self.record_start(begun)  # what is not on record would never be removed
         else:
             unbegun = replace(progress, removed=False).as_json()
-            try:
-                others = await self.outbox.begin_at_path(self.notification, unbegun)
-            except Retryable as error:
-                raise DeliveryFailed(OTHERS_UNREADABLE, host_called=False, detail=str(error)) from error
-            if others.is_writing:
-                raise DeliveryFailed(BUSY, host_called=False)
+            others = await self._begin_at_path(unbegun)
+            if others.is_newer_elsewhere and not others.is_newer:
+                async with self.renewed(transfer, self._renew_unchanged):
+                    if not await is_free():
+                        return None
+                transfer.held_until = self.held_until()
+                others = await self._begin_at_path(unbegun, is_free=True)
             if others.is_newer:
                 return None
             transfer.others_wrote = others.wrote
@@ -72,6 +82,23 @@ class DeliveryClaim:
         if not is_held:
             raise DeliveryFailed(CLAIM_LOST, host_called=False)
         return begun
+
+    async def _begin_at_path(self, unbegun: dict[str, Any], *, is_free: bool = False) -> OthersAtPath:
+        """Let the attempt begin if no other job forbids it.
+
+        Raises:
+            DeliveryFailed: the database is away, or another job is being sent to the same path.
+        """
+        try:
+            others = await self.outbox.begin_at_path(self.notification, unbegun, is_free=is_free)
+        except Retryable as error:
+            raise DeliveryFailed(OTHERS_UNREADABLE, host_called=False, detail=str(error)) from error
+        if others.is_writing:
+            raise DeliveryFailed(BUSY, host_called=False)
+        return others
+
+    async def _renew_unchanged(self) -> bool:
+        return await self.outbox.renew(self.notification, self.notification.progress)
 
     async def record_start(self, progress: DeliveryProgress) -> bool:
         """Record the progress before the first file is written; return whether the claim holds the delivery.
@@ -84,11 +111,19 @@ class DeliveryClaim:
         except Retryable as error:
             raise DeliveryFailed(UNRECORDED, host_called=False, detail=str(error)) from error
 
-    async def begin_manifest(self, transfer: Transfer, progress: DeliveryProgress) -> bool:
+    async def begin_manifest(
+        self, transfer: Transfer, progress: DeliveryProgress, is_free: bool
+    ) -> bool | None:
         """Record that the attempt begins to write the manifest, whose path other jobs have too.
 
+        Args:
+            transfer: the transfer.
+            progress: the progress so far.
+            is_free: whether the destination has said that no file is at the path.
+
         Returns:
-            Whether to write it. The manifest of a job that was requested later stays.
+            Whether to write it. The manifest of a job that was requested later stays. ``None`` if that job
+            was sent before the destination was changed: the destination has to be asked first.
 
         Raises:
             DeliveryFailed: the claim is lost, or another job writes a manifest there.
@@ -97,13 +132,17 @@ class DeliveryClaim:
         async with transfer.recording:
             begun = replace(progress, manifest=path).as_json()
             try:
-                others = await self.outbox.begin_at_path(self.notification, begun, key="manifest")
+                others = await self.outbox.begin_at_path(
+                    self.notification, begun, is_free=is_free, key="manifest"
+                )
             except Retryable as error:
                 raise DeliveryFailed(OTHERS_UNREADABLE, detail=str(error)) from error
             if others.is_held:
                 transfer.manifest_begun = path
         if others.is_writing:
             raise DeliveryFailed(BUSY)
+        if others.is_newer_elsewhere and not others.is_newer and not is_free:
+            return None
         if not others.is_newer and not others.is_held:
             raise DeliveryFailed(CLAIM_LOST)
         if others.is_newer:
@@ -116,14 +155,25 @@ class DeliveryClaim:
             )
         return not others.is_newer
 
-    async def largest_set(self, progress: DeliveryProgress) -> int:
-        """Return the largest number of files of another job that are possibly at the same path.
+    async def sets_at_path(self, progress: DeliveryProgress) -> SetsAtPath:
+        """Return how many files the sets of other jobs have at the same path.
 
         Raises:
             DeliveryFailed: the database is away.
         """
         try:
-            return await self.outbox.largest_set(self.notification, progress.as_json())
+            return await self.outbox.sets_at_path(self.notification, progress.as_json())
+        except Retryable as error:
+            raise DeliveryFailed(OTHERS_UNREADABLE, detail=str(error)) from error
+
+    async def contents_at_path(self, progress: DeliveryProgress, number: int) -> list[tuple[int, str]]:
+        """Return the sizes and digests that files of other jobs with this number have at the same path.
+
+        Raises:
+            DeliveryFailed: the database is away.
+        """
+        try:
+            return await self.outbox.contents_at_path(self.notification, progress.as_json(), number)
         except Retryable as error:
             raise DeliveryFailed(OTHERS_UNREADABLE, detail=str(error)) from error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from stream_app.datasets.destinations import Destination, S3Destination
-from stream_app.destinations.errors import TransferInterrupted
+from stream_app.destinations.errors import AWAY, DestinationError, TransferInterrupted
 from stream_app.settings import Settings
 
 
@@ -84,6 +84,20 @@ class Session(Protocol):
 
     def remove(self, path: str) -> None:
         """Remove a file. It is no error if it does not exist."""
+
+
+def answer_of(question: Callable[[], bool | None]) -> bool | None:
+    """Return the answer of the destination to a question; ``None`` if it refuses the question.
+
+    Raises:
+        DestinationError: the destination is away.
+    """
+    try:
+        return question()
+    except DestinationError as error:
+        if str(error) == AWAY:
+            raise
+        return None
 
 
 @contextmanager

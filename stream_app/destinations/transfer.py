@@ -13,8 +13,10 @@ from stream_app.datasets.destinations import Destination
 from stream_app.destinations.errors import AWAY, IN_USE, NOT_PERMITTED, DestinationError, FileUnavailable
 from stream_app.destinations.placement import whole_path
 from stream_app.destinations.progress import DeliveryProgress
-from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, open_session
+from stream_app.destinations.session import OutgoingFile, Session, SessionOptions, answer_of, open_session
+from stream_app.destinations.surplus import SurplusRemoval
 from stream_app.exports.task import ExportedFile
+from stream_app.notifications.shared_paths import SetsAtPath
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
@@ -27,9 +29,6 @@ BUSY_WAITS = 10
 
 POSSIBLY_BUSY_WAITS = 4
 """Attempts that wait if the destination does not say why it refuses a removal: about a minute."""
-
-
-UNKNOWN_SURPLUS = "a file with the next number is there, and no known job has sent it"
 
 UNREADABLE = "the file cannot be read from the object store at the moment"
 
@@ -51,10 +50,12 @@ class Transfer:
             if they were not looked for.
         record_look: called after they were looked for, before anything is written or removed.
         record: called after each complete file, and after an upload has begun that must be recorded.
-        begin_manifest: called before the manifest is written at a path that other jobs have too. It returns
-            whether to write it: that of a newer job must stay.
+        begin_manifest: called before the manifest is written at a path that other jobs have too, with whether
+            the destination has said that no file is there. It returns whether to write it, because that of a
+            newer job must stay; ``None`` if that depends on whether a file is there.
         further: returns where a file with a further number would be stored.
-        largest_set: returns the largest number of files of another job that are possibly at the same paths.
+        other_sets: returns how many files the sets of other jobs have at the same paths.
+        other_contents: returns the sizes and digests that their files with a number have.
         surplus: how many files of a larger set of another job are possibly still there; 0 also if there are
             some, and no known job has sent them.
         surplus_error: why they could not be removed; ``None`` if they could.
@@ -85,9 +86,10 @@ class Transfer:
     done: int
     record: Callable[[], None] = lambda: None
     record_look: Callable[[], None] = lambda: None
-    begin_manifest: Callable[[], bool] = lambda: True
+    begin_manifest: Callable[[bool], bool | None] = lambda _: True
     further: Callable[[int], Sequence[str]] = lambda _: ()
-    largest_set: Callable[[], int] = lambda: 0
+    other_sets: Callable[[], SetsAtPath] = lambda: SetsAtPath(0, 0)
+    other_contents: Callable[[int], Sequence[tuple[int, str]]] = lambda _: ()
     surplus: int = 0
     surplus_error: str | None = None
     waits: int = 0
@@ -153,10 +155,30 @@ class Transfer:
             if self.manifest is not None:
                 options.check()
                 outgoing, content = self.manifest
-                if not self.shares_manifest or self.begin_manifest():
+                if not self.shares_manifest or self._begins_manifest(session, outgoing.path):
                     self._remove_leftovers(session, outgoing)
                     self.is_untouched = False
                     session.put(outgoing, iter([content]))
+
+    def _begins_manifest(self, session: Session, path: str) -> bool:
+        """Record that the manifest is written next; return whether to write it."""
+        begins = self.begin_manifest(False)
+        if begins is None:
+            is_free = answer_of(partial(session.exists, path)) is False
+            begins = is_free and self.begin_manifest(True)
+        return bool(begins)
+
+    def is_path_free(self) -> bool:
+        """Return whether the destination has certainly no file of another job at the path of the first file.
+
+        Raises:
+            DestinationError: the destination is away, or refuses the service.
+        """
+        first = self.outgoing[0]
+        with open_session(self.destination, self.settings, self._options()) as session:
+            if answer_of(partial(session.exists, first.path)) is False:
+                return True
+            return self.is_begun and answer_of(partial(session.has, first)) is True
 
     def _remove_surplus(self, session: Session, options: SessionOptions) -> None:
         """Remove the files that a larger set of another job has at shared paths, as far as that is possible.
@@ -170,8 +192,18 @@ class Transfer:
         """
         if not self.shares_paths:
             return
+        removal = SurplusRemoval(
+            session,
+            sent=len(self.outgoing),
+            further=self.further,
+            sets=self.other_sets,
+            contents=self.other_contents,
+            manifest=None if self.manifest is None else self.manifest[0].path,
+            check=options.check,
+        )
         try:
-            self._remove_beyond(session, options)
+            removal.run()
+            self.surplus_error = removal.error
         except DestinationError as error:
             if str(error) == AWAY:
                 raise
@@ -183,33 +215,10 @@ class Transfer:
                     IN_USE, detail=error.detail, affects_all=False, is_busy=True
                 ) from error
             self.surplus_error = error.detail
-        if self.alone:
+        self.surplus = removal.surplus
+        if removal.is_complete:
+            self.alone = True
             self.record()
-
-    def _remove_beyond(self, session: Session, options: SessionOptions) -> None:
-        """Remove the files with further numbers, the last one first, until the destination refuses one.
-
-        So they are found again if the removal is interrupted. To ask the destination first is fast, and few
-        sets are smaller than the one before.
-        """
-        sent = len(self.outgoing)
-        kept = () if self.manifest is None else (self.manifest[0].path,)
-        further = [path for path in self.further(sent + 1) if path not in kept]
-        answers = [_answer(partial(session.exists, path)) for path in further]
-        if all(answer is False for answer in answers):
-            return
-        self.surplus = max(0, self.largest_set() - sent)
-        if not self.surplus and any(answers):
-            # The record of the job was deleted, or the files were copied from another host, or are of others.
-            self.surplus_error = UNKNOWN_SURPLUS
-            return
-        while self.surplus:
-            for path in self.further(sent + self.surplus):
-                options.check()
-                if path not in kept:
-                    session.remove(path)
-            self.surplus -= 1
-        self.alone = True
 
     @property
     def path(self) -> str:
@@ -253,7 +262,7 @@ class Transfer:
         found = False
         for file in self.outgoing[: self.earlier]:
             options.check()
-            found = found or (self._is_own(file.path) and _answer(partial(session.has, file)) is True)
+            found = found or (self._is_own(file.path) and answer_of(partial(session.has, file)) is True)
         self.is_same_place = found
         if found:
             self.most = max(self.most, self.earlier)
@@ -380,17 +389,3 @@ class Transfer:
         if (size, digest.hexdigest()) != (file.file_size, file.sha256):
             detail = f"{file.key} has {size} bytes with sha256 {digest.hexdigest()}, not those of the record"
             raise FileUnavailable("the file is not complete in the object store", detail=detail, lost=False)
-
-
-def _answer(question: Callable[[], bool | None]) -> bool | None:
-    """Return the answer of the destination; ``None`` if it refuses the question.
-
-    Raises:
-        DestinationError: the destination is away.
-    """
-    try:
-        return question()
-    except DestinationError as error:
-        if str(error) == AWAY:
-            raise
-        return None

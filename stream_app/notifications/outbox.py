@@ -29,7 +29,13 @@ from stream_app.db.engine import autocommitting, outages_are_retryable
 from stream_app.notifications import outbox_sql as sql
 from stream_app.notifications.models import Channel, DeliveryStatus, SuppressedAddress, Unsubscription
 from stream_app.notifications.notification import REVOKED, Notification, Recipient
-from stream_app.notifications.shared_paths import OthersAtPath, begin_at_path, largest_set
+from stream_app.notifications.shared_paths import (
+    OthersAtPath,
+    SetsAtPath,
+    begin_at_path,
+    contents_at_path,
+    sets_at_path,
+)
 from streaming_exporter.errors import Retryable
 
 log = structlog.get_logger(__name__)
@@ -247,6 +253,7 @@ class Outbox:
         progress: Mapping[str, Any],
         *,
         is_removal: bool = False,
+        is_free: bool = False,
         key: Literal["path", "manifest"] = "path",
     ) -> OthersAtPath:
         """Let a delivery begin to write to a path that other jobs have too, or to remove its files there.
@@ -254,12 +261,24 @@ class Outbox:
         See :func:`~stream_app.notifications.shared_paths.begin_at_path`.
         """
         return await begin_at_path(
-            self._autocommit, notification, progress, lease=self.lease, is_removal=is_removal, key=key
+            self._autocommit,
+            notification,
+            progress,
+            lease=self.lease,
+            is_removal=is_removal,
+            is_free=is_free,
+            key=key,
         )
 
-    async def largest_set(self, notification: Notification, progress: Mapping[str, Any]) -> int:
-        """Return the largest number of files of another job that are possibly at the path of a delivery."""
-        return await largest_set(self._autocommit, notification, progress)
+    async def sets_at_path(self, notification: Notification, progress: Mapping[str, Any]) -> SetsAtPath:
+        """Return how many files the sets of other jobs have at the path of a delivery."""
+        return await sets_at_path(self._autocommit, notification, progress)
+
+    async def contents_at_path(
+        self, notification: Notification, progress: Mapping[str, Any], number: int
+    ) -> list[tuple[int, str]]:
+        """Return the sizes and digests that files of other jobs with this number have there."""
+        return await contents_at_path(self._autocommit, notification, progress, number)
 
     async def host_unreachable(self, host: str, first: timedelta, longest: timedelta) -> None:
         """Start the back-off of a host that did not answer: ``first``, doubled with each further failure."""

@@ -14,6 +14,9 @@ delivery writes that path into its progress (``manifest``) before it writes the 
 Two paths are the same if the destination, the bucket and the path with its prefix are. The host, the port,
 the user, the endpoint and the pattern of the paths do not count: a host can have several names, and a worker
 can have the datasets file of before. So at a new host a job also waits for those that are sent to the old.
+
+Files that were sent with other settings, to another place, are possibly on another machine. Whether they are
+here is for the destination to say: nothing is removed or left out because of the record alone.
 """
 
 from collections.abc import Mapping
@@ -56,12 +59,15 @@ _NOW = text(
         WHERE other.status = 'sending' AND other.lease_until > now() AND {_OTHER}
             AND other.progress ->> CAST(:key AS text) = :path
             AND other.progress ->> 'writing' = CAST(other.attempts AS text)
-    ) AS is_writing, EXISTS (
-        SELECT FROM later CROSS JOIN LATERAL (
+    ) AS is_writing, coalesce(bool_or(newer.is_here), false) AS is_newer,
+           coalesce(bool_or(NOT newer.is_here), false) AS is_newer_elsewhere
+    FROM (
+        SELECT coalesce(other.progress ->> 'place', :place) = :place AS is_here
+        FROM later CROSS JOIN LATERAL (
             SELECT * FROM deliveries WHERE job_id = later.id OFFSET 0
         ) AS other
         WHERE other.status = 'sent' AND {_OTHER} AND other.progress ->> CAST(:key AS text) = :path
-    ) AS is_newer
+    ) AS newer
     """
 )
 
@@ -84,20 +90,46 @@ _BEFORE = text(
 
 
 # All deliveries to the destination are read. Only deliveries that find files of others need this, or whose
-# keys can only write. Of what ended before a set that was sent alone, nothing is left beyond that set.
-_LARGEST_SET = text(
-    f"""
+# keys can only write. Of what ended before a set that was sent alone to the same place, nothing is left there
+# beyond that set.
+_OTHER_SETS = f"""
     WITH others AS (
-        SELECT coalesce(theirs.file_count, 1) AS files, other.status, other.finished_at,
-               other.progress ->> 'alone' AS alone
+        SELECT other.job_id, theirs.file_path, coalesce(theirs.file_count, 1) AS files, other.finished_at,
+               other.progress ->> 'place' = :place AS is_here,
+               CASE WHEN other.status = 'sent' THEN coalesce(theirs.file_count, 1) ELSE greatest(
+                   CAST(other.progress ->> 'files' AS bigint), CAST(other.progress ->> 'sent_files' AS bigint)
+               ) END AS sent,
+               max(other.finished_at) FILTER (
+                   WHERE other.status = 'sent' AND other.progress ->> 'alone' = 'true'
+               ) OVER (PARTITION BY other.progress ->> 'place') AS alone_at
         FROM deliveries AS other JOIN export_jobs AS theirs ON theirs.id = other.job_id
         WHERE {_OTHER} AND other.progress ->> 'path' = :path
             AND coalesce(other.progress ->> 'writing', '1') <> '0'
+            AND coalesce(other.progress ->> 'removed', 'false') <> 'true'
+    ), possible AS (
+        SELECT * FROM others WHERE coalesce(finished_at >= alone_at, true)
     )
-    SELECT coalesce(max(files), 0) FROM others
-    WHERE finished_at IS NULL OR finished_at >= coalesce(
-        (SELECT max(finished_at) FROM others WHERE status = 'sent' AND alone = 'true'), finished_at
-    )
+"""
+
+_SET_SIZES = text(
+    f"""
+    {_OTHER_SETS}
+    SELECT coalesce(max(sent) FILTER (WHERE is_here), 0) AS sent, coalesce(max(files), 0) AS largest
+    FROM possible
+    """
+)
+
+# The last set that has a file with the number has written it. More than one are read, because it is not known
+# which of them were sent to another machine.
+_CONTENTS = text(
+    f"""
+    {_OTHER_SETS}
+    SELECT listed.file_size, listed.sha256
+    FROM possible JOIN export_files AS listed
+        ON listed.job_id = possible.job_id AND listed.result = possible.file_path AND listed.number = :number
+    GROUP BY listed.file_size, listed.sha256
+    ORDER BY max(coalesce(possible.finished_at, 'infinity')) DESC
+    LIMIT 10
     """
 )
 
@@ -109,6 +141,8 @@ class OthersAtPath:
     Attributes:
         is_writing: whether files of another job are being written or removed there.
         is_newer: whether a job that was requested later was sent there.
+        is_newer_elsewhere: whether such a job was sent with other settings of the destination. Its files are
+            possibly there, or on another machine.
         files: the largest number of files of a job that was sent there. Only for later attempts and removals,
             and not for the list of the files.
         wrote: whether a job possibly has written there since the delivery was planned. Only for these, too.
@@ -118,9 +152,24 @@ class OthersAtPath:
 
     is_writing: bool
     is_newer: bool
+    is_newer_elsewhere: bool
     files: int
     wrote: bool
     is_held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetsAtPath:
+    """How many files the sets of other jobs have at the path of a delivery.
+
+    Attributes:
+        sent: the largest number of files that were certainly sent to the same place.
+        largest: the number of files of the largest set that was sent to the destination, or possibly was,
+            with whatever settings.
+    """
+
+    sent: int
+    largest: int
 
 
 async def begin_at_path(
@@ -130,6 +179,7 @@ async def begin_at_path(
     *,
     lease: timedelta,
     is_removal: bool,
+    is_free: bool = False,
     key: Literal["path", "manifest"] = "path",
 ) -> OthersAtPath:
     """Let a delivery begin to write to a path that other jobs have too, or to remove its files there.
@@ -143,6 +193,8 @@ async def begin_at_path(
         progress: its progress, with the place and the path. If it begins, it is recorded with ``writing``.
         lease: how long its claim holds from now on.
         is_removal: whether it removes files. A removal does not need the files of the job.
+        is_free: whether the destination has said that no file of another job is at the path. Then jobs that
+            were sent with other settings do not count.
         key: which path of the progress it is: that of the first file, or that of the list of the files.
 
     Raises:
@@ -160,7 +212,8 @@ async def begin_at_path(
         if key == "path" and (is_removal or notification.attempt > 1):
             found = (await connection.execute(_BEFORE, {**where, "id": notification.delivery_id})).one()
             files, wrote = found.files, found.wrote
-        begins = not now.is_writing and (is_removal or not now.is_newer)
+        is_newer = now.is_newer or (now.is_newer_elsewhere and not is_free)
+        begins = not now.is_writing and (is_removal or not is_newer)
         unbegun = progress if key == "path" else {**progress, "manifest": None}
         if begins or is_removal:
             values = {
@@ -171,20 +224,33 @@ async def begin_at_path(
             }
             statement = sql.RECORD if is_removal else sql.RENEW
             is_held = bool((await connection.execute(statement, values)).all())
-    return OthersAtPath(now.is_writing, now.is_newer, files, wrote, is_held)
+    return OthersAtPath(now.is_writing, now.is_newer, now.is_newer_elsewhere, files, wrote, is_held)
 
 
-async def largest_set(
+async def sets_at_path(
     connections: Connections, notification: Notification, progress: Mapping[str, Any]
-) -> int:
-    """Return the largest number of files of another job that are possibly at the path of a delivery.
+) -> SetsAtPath:
+    """Return how many files the sets of other jobs have at the path of a delivery.
 
     Raises:
         Retryable: the database is away.
     """
     async with transaction(connections) as connection:
-        found = await connection.execute(_LARGEST_SET, _where(notification, progress, "path"))
-        return int(found.scalar_one())
+        found = (await connection.execute(_SET_SIZES, _where(notification, progress, "path"))).one()
+    return SetsAtPath(found.sent, found.largest)
+
+
+async def contents_at_path(
+    connections: Connections, notification: Notification, progress: Mapping[str, Any], number: int
+) -> list[tuple[int, str]]:
+    """Return the sizes and digests that files of other jobs with this number have, the last ones first.
+
+    Raises:
+        Retryable: the database is away.
+    """
+    values = {**_where(notification, progress, "path"), "number": number}
+    async with transaction(connections) as connection:
+        return [(row.file_size, row.sha256) for row in await connection.execute(_CONTENTS, values)]
 
 
 def _where(notification: Notification, progress: Mapping[str, Any], key: str) -> dict[str, Any]:

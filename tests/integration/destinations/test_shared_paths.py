@@ -224,11 +224,16 @@ def renamed(destination: Destination) -> Destination:
 
 
 @pytest.mark.parametrize(
-    ("path", "is_renamed"),
-    [(SHARED, False), ("{dataset}/date={date}/{file_name}", False), (SHARED, True)],
+    ("path", "is_renamed", "others"),
+    [
+        (SHARED, False, [6]),
+        ("{dataset}/date={date}/{file_name}", False, [6]),
+        (SHARED, True, [6]),
+        (SHARED, True, [3, 5]),  # as on another machine
+    ],
 )
 async def test_a_smaller_set_leaves_no_file_of_a_larger_one(
-    depot: Depot, place: tuple[Destination, Any], path: str, is_renamed: bool
+    depot: Depot, place: tuple[Destination, Any], path: str, is_renamed: bool, others: list[int]
 ) -> None:
     destination, store = place
     destination = destination.model_copy(update={"path": path})
@@ -236,18 +241,50 @@ async def test_a_smaller_set_leaves_no_file_of_a_larger_one(
     larger = await depot.job("acme", *(b"a%d" % number for number in range(5)))
     assert (await depot.sent(larger)).status == "sent"
     keys = sorted(store.files())
-    await asyncio.to_thread(add, store, keys[0].replace("1.csv", "6.csv"), b"of the receiver")
+    kept = {keys[0].replace("1.csv", f"{number}.csv"): b"of the receiver" for number in others}
+    for key, content in kept.items():
+        await asyncio.to_thread(add, store, key, content)
     if is_renamed:
         depot.use(renamed(destination))
     smaller = await depot.job("acme", b"b1", b"b2", created_at=DAY + timedelta(minutes=1))
     assert (await depot.sent(smaller)).status == "sent"
-    sent = {keys[0]: b"b1", keys[1]: b"b2", keys[0].replace("1.csv", "6.csv"): b"of the receiver"}
+    sent = {keys[0]: b"b1", keys[1]: b"b2", **kept}
     assert store.files() == sent
     if is_renamed:
         depot.use(destination)
         older = await depot.job("acme", b"a1", b"a2")
         assert (await depot.sent(older)).reason == REPLACED
         assert store.files() == sent
+
+
+async def test_a_newer_job_that_was_sent_to_another_machine_replaces_no_older_one(
+    depot: Depot, place: tuple[Destination, Any]
+) -> None:
+    destination, store = place
+    depot.use(destination)
+    newer = await depot.job("acme", b"new", created_at=LATER)
+    assert (await depot.sent(newer)).status == "sent"
+    store.clear()
+    depot.use(renamed(destination))
+    older = await depot.job("acme", b"old")
+    assert (await depot.sent(older)).status == "sent"
+    assert store.files() == {"in/ledger-1.csv": b"old"}
+
+
+async def test_the_files_that_a_failed_job_is_not_known_to_have_sent_are_compared(
+    depot: Depot, place: tuple[Destination, Any]
+) -> None:
+    """Its worker has possibly died before it could record the last file."""
+    destination, store = place
+    depot.use(destination)
+    failed = await depot.job("acme", b"a1", b"a2", b"a3", b"a4")
+    await tried_before(depot, failed, destination, files=2, writing=1)
+    await depot.run("UPDATE deliveries SET status = 'failed', finished_at = now()")
+    for number, content in ((2, b"x"), (4, b"of the receiver")):
+        await asyncio.to_thread(add, store, f"in/ledger-{number}.csv", content)
+    smaller = await depot.job("acme", b"b1", created_at=LATER)
+    assert (await depot.sent(smaller)).status == "sent"
+    assert store.files() == {"in/ledger-1.csv": b"b1", "in/ledger-4.csv": b"of the receiver"}
 
 
 async def test_a_smaller_set_leaves_no_file_on_a_server_that_says_nothing_of_its_files(
@@ -383,6 +420,13 @@ async def test_the_list_of_a_newer_job_stays_when_an_older_one_is_sent(
     newest = await depot.job("acme", b"newest", created_at=LATER + timedelta(hours=1))
     assert (await depot.sent(newest)).status == "sent"
     assert listed_job(store.files()) == str(newest)
+    depot.use(renamed(destination))
+    assert (await depot.sent(await depot.job("acme", b"older"))).status == "sent"
+    assert listed_job(store.files()) == str(newest)
+    store.clear()  # as on another machine
+    older = await depot.job("acme", b"older")
+    assert (await depot.sent(older)).status == "sent"
+    assert listed_job(store.files()) == str(older)
 
 
 async def test_one_job_at_a_time_writes_the_list_at_a_shared_path(

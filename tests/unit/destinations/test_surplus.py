@@ -23,8 +23,10 @@ from stream_app.destinations.errors import (
 from stream_app.destinations.s3_errors import s3_errors
 from stream_app.destinations.session import OutgoingFile
 from stream_app.destinations.sftp_errors import sftp_errors
+from stream_app.destinations.surplus import UNKNOWN_SURPLUS, UNREADABLE_SURPLUS
 from stream_app.destinations.transfer import Transfer
 from stream_app.exports.task import ExportedFile
+from stream_app.notifications.shared_paths import SetsAtPath
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 
@@ -59,6 +61,7 @@ class Place:
         self.found, self.answer = found, answer
         self.calls: list[str] = []
         self.written: list[str] = []
+        self.contents: dict[str, str] = {}
         self.recorded: list[bool] = []
 
     def remove_leftovers(self, path: str) -> None:
@@ -75,6 +78,12 @@ class Place:
         if isinstance(self.found, DestinationError):
             raise self.found
         return self.found
+
+    def has(self, file: OutgoingFile) -> bool | None:
+        content = self.contents.get(file.path)
+        if content is None:
+            return False if self.contents else None
+        return file.sha256 == content
 
     def remove(self, path: str) -> None:
         self.calls.append(path)
@@ -106,7 +115,7 @@ def transfer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Transfer]:
             done=0,
             record=lambda: place.recorded.append(sending.alone),
             further=lambda number: [f"{number}.csv"],
-            largest_set=lambda: 5,
+            other_sets=lambda: SetsAtPath(5, 5),
         )
         return sending
 
@@ -154,11 +163,84 @@ def test_a_file_with_the_next_number_that_no_known_job_has_sent_stays(transfer: 
     """Its job was deleted, or it is of others. Later jobs look at it again."""
     place = Place(True, None)
     sending = transfer(place)
-    sending.largest_set = lambda: 0
+    sending.other_sets = lambda: SetsAtPath(0, 0)
     sending.run()
     assert place.written == ["1.csv", "2.csv", "list.json"]
     assert (place.calls, place.recorded) == ([], [False, False])
-    assert (sending.surplus, sending.surplus_error) == (0, transfers.UNKNOWN_SURPLUS)
+    assert (sending.surplus, sending.surplus_error) == (0, UNKNOWN_SURPLUS)
+
+
+@pytest.mark.parametrize(
+    ("sent", "found", "contents", "removed", "left"),
+    [
+        (0, True, {"3.csv": "c", "4.csv": "d", "5.csv": "e"}, ["5.csv", "4.csv", "3.csv"], None),
+        (0, True, {"3.csv": "of others", "4.csv": "d", "5.csv": "of others"}, ["4.csv"], UNKNOWN_SURPLUS),
+        (3, True, {"3.csv": "of others", "4.csv": "of others"}, ["3.csv"], UNKNOWN_SURPLUS),
+        (0, True, {}, [], UNREADABLE_SURPLUS),
+        (0, None, {}, [], UNREADABLE_SURPLUS),
+        (4, None, {}, ["4.csv", "3.csv"], UNREADABLE_SURPLUS),
+    ],
+)
+def test_files_that_were_possibly_sent_to_another_machine_are_removed_only_if_they_are_the_same(
+    transfer: Any,
+    sent: int,
+    found: bool | None,
+    contents: dict[str, str],
+    removed: list[str],
+    left: str | None,
+) -> None:
+    """The destination was changed since a set of five was sent, of which ``sent`` files came here."""
+    place = Place(found, None)
+    place.contents = contents
+    sending = transfer(place)
+    sending.other_sets = lambda: SetsAtPath(sent, 5)
+    sending.other_contents = lambda number: [(1, "before"), (1, "..cde"[number - 1])]
+    sending.run()
+    assert place.written == ["1.csv", "2.csv", "list.json"]
+    assert place.calls == removed
+    assert (sending.surplus, sending.surplus_error) == (0, left)
+    assert sending.alone is (left is None), "later jobs look again"
+
+
+@pytest.mark.parametrize("begins", [True, False, None])
+@pytest.mark.parametrize("found", [True, False, None])
+def test_the_list_of_a_job_that_was_sent_before_the_destination_was_changed_stays_if_it_is_there(
+    transfer: Any, begins: bool | None, found: bool | None
+) -> None:
+    place = Place(found, None)
+    sending = transfer(place)
+    asked: list[bool] = []
+
+    def begin(is_free: bool) -> bool | None:
+        asked.append(is_free)
+        return begins or is_free or begins
+
+    sending.begin_manifest = begin
+    sending.run()
+    is_written = begins or (begins is None and found is False)
+    assert ("list.json" in place.written) is is_written
+    assert asked == [False, *([True] if begins is None and found is False else [])]
+
+
+@pytest.mark.parametrize(
+    ("found", "is_begun", "has", "is_free"),
+    [
+        (False, False, None, True),
+        (True, False, True, False),  # another job's with the same content
+        (True, True, True, True),
+        (True, True, False, False),
+        (None, True, None, False),
+        (DestinationError(NOT_PERMITTED), False, None, False),
+    ],
+)
+def test_a_path_is_free_if_it_has_nothing_or_what_the_delivery_has_sent(
+    transfer: Any, found: bool | None, is_begun: bool, has: bool | None, is_free: bool
+) -> None:
+    place = Place(found, None)
+    place.contents = {} if has is None else {"1.csv": "" if has else "of others"}
+    sending = transfer(place)
+    sending.is_begun = is_begun
+    assert sending.is_path_free() is is_free
 
 
 IN_REMOVALS = DestinationError(NOT_REMOVED, detail="4", affects_all=False, is_possibly_busy=True)
