@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -177,10 +177,11 @@ async def read_letters(settings: Settings, selection: Selection) -> AsyncGenerat
                 await consumer.start()
                 offsets = await _assign(consumer, settings.topic(Topic.DEAD_LETTERS), selection)
             for tp, (begin, end) in offsets.items():
-                async for record in _records(consumer, tp, begin, end):
-                    letter = DeadLetter.of(record)
-                    if selection.has(letter):
-                        yield letter
+                async with aclosing(_records(consumer, tp, begin, end)) as records:
+                    async for record in records:
+                        letter = DeadLetter.of(record)
+                        if selection.has(letter):
+                            yield letter
 
 
 @asynccontextmanager
@@ -257,7 +258,7 @@ async def _offsets(consumer: Any, tps: list[Any], selection: Selection) -> dict[
     return {tp: (begin, end) for tp, (begin, end) in offsets.items() if begin < end}
 
 
-async def _records(consumer: Any, tp: Any, begin: int, end: int) -> AsyncIterator[Any]:
+async def _records(consumer: Any, tp: Any, begin: int, end: int) -> AsyncGenerator[Any, None]:
     """Yield the records of an assigned partition from ``begin`` up to ``end``, which is left out.
 
     Raises:
