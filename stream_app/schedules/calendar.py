@@ -65,9 +65,7 @@ class Calendar:
     def after(self, moment: datetime) -> Iterator[datetime]:
         """Yield every run later than ``moment``, in UTC, in order."""
         last = moment
-        for run in (
-            cron_runs_after(self.schedule, self.zone, moment) if self.is_cron else self._period_runs(moment)
-        ):
+        for run in self._runs_from(moment):
             if run > last:
                 yield run
                 last = run
