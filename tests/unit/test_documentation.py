@@ -154,6 +154,10 @@ def test_paths_that_are_named_exist(document: Path) -> None:
     text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL)
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", text):
         assert (ROOT / path).exists(), f"{document.name}: {path}"
+    for module in re.findall(r"`([\w-]+/[\w./-]*\.py)`", text):
+        assert any((ROOT / base / module).exists() for base in ("", "stream_app")), (
+            f"{document.name}: {module}"
+        )
 
 
 def test_decisions_are_numbered_without_gaps_and_listed() -> None:
