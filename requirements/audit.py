@@ -71,7 +71,7 @@ def known_faults(uv: str) -> int:
     for package in faulty:
         for fault in package["vulns"]:
             fixed = ", ".join(fault.get("fix_versions", [])) or "no version"
-            print(f"audit: {package['name']} {package['version']}: {fault['id']}, mended in {fixed}")
+            print(f"audit: {package['name']} {package['version']}: {fault['id']}, fixed in {fixed}")
     for package in skipped:
         print(f"audit: NOT CHECKED: {package['name']}: {package['skip_reason']}")
     print(f"audit: {len(checked) - len(skipped)} packages were looked up, {len(faulty)} have known faults")

@@ -48,7 +48,7 @@ def test_known_vulnerabilities_are_reported(
     ]
     assert audit.known_faults(program(tmp_path, json.dumps({"dependencies": packages}), 1)) == 1
     said = capsys.readouterr().out
-    assert "faulty 1: CVE-2026-1, mended in 1.1" in said
-    assert "faulty 1: CVE-2026-2, mended in no version" in said
+    assert "faulty 1: CVE-2026-1, fixed in 1.1" in said
+    assert "faulty 1: CVE-2026-2, fixed in no version" in said
     assert "NOT CHECKED: odd: not on the list" in said
     assert "2 packages were looked up, 1 have known faults" in said
