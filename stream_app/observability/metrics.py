@@ -115,7 +115,7 @@ SLOTS = Gauge("exporter_slots", "Exports that the worker can run at a time", reg
 SLOTS_IN_USE = Gauge("exporter_slots_running", "Exports that are running", registry=WORKER)
 DURATION = Histogram(
     "exporter_export_duration_seconds",
-    "Time from the claim of a completed attempt to its sealed outcome",
+    "Time from the claim of a completed attempt to its stored outcome",
     ["format"],
     buckets=SECONDS,
     registry=WORKER,

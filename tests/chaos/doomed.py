@@ -178,8 +178,8 @@ POINTS: dict[str, Point] = {
     "part unfinished": Point(PartStore, "complete", _first, after=False),
     "part completed": Point(PartStore, "complete", _first),
     "listed": Point(JobQueue, "record_files", _first),
-    "unsealed": Point(JobQueue, "store_outcome", _first, after=False),
-    "sealed": Point(JobQueue, "store_outcome", _first),
+    "outcome unstored": Point(JobQueue, "store_outcome", _first, after=False),
+    "outcome stored": Point(JobQueue, "store_outcome", _first),
     "published": Point(JobRescuer, "publish_outcome", _first),
     # Its end: before and after the record is changed, and before the outcome is published.
     "unapplied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES), after=False),

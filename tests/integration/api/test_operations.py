@@ -279,7 +279,7 @@ async def test_a_job_that_is_locked_does_not_keep_others_from_being_cancelled(
         "status = 'completed', expires_at = now() + interval '1 day'",
         """outcome = '{"status": "completed"}', lease_until = now() + interval '1 minute'""",
     ],
-    ids=["completed", "sealed"],
+    ids=["completed", "outcome stored"],
 )
 async def test_a_job_that_ends_before_an_operator_cancels_it_keeps_its_file(api: Harness, ended: str) -> None:
     """The status that is read first is older than the lock: no role but that for data removes a file."""

@@ -123,10 +123,10 @@ class Depot:
         }
 
     async def _end(self, data: LifecycleData) -> None:
-        sealed = data.model_dump(mode="json", exclude_none=True)
+        outcome = data.model_dump(mode="json", exclude_none=True)
         async with self.engine.begin() as connection:
             await connection.execute(
-                update(ExportJob).where(ExportJob.id == data.job_id).values(outcome=sealed)
+                update(ExportJob).where(ExportJob.id == data.job_id).values(outcome=outcome)
             )
         event = lifecycle_event(EVENT_OF[Status(data.status)], data)
         message = SimpleNamespace(value=event.encode(), topic=event.topic, headers=())

@@ -41,7 +41,7 @@ async def test_of_each_user_at_most_their_slots_are_counted(jobs: Jobs) -> None:
     assert await demand(jobs) == 3 + 1, "those that run and those that wait are together at most the slots"
     assert await jobs.store.store_outcome(claim, completed(claim))
     await execute(jobs, "DELETE FROM export_jobs WHERE status = 'pending'")
-    assert await demand(jobs) == 1, "a sealed job needs no slot"
+    assert await demand(jobs) == 1, "a job with a stored outcome needs no slot"
 
 
 async def test_what_cannot_run_is_not_counted(jobs: Jobs) -> None:

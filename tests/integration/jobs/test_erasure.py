@@ -175,7 +175,7 @@ async def test_an_interrupted_erasure_is_finished_by_the_next_one(
     assert await records.rows_with(ADA) == []
 
 
-async def test_a_job_that_is_sealed_during_an_erasure_is_erased_after_its_end(
+async def test_a_job_whose_outcome_is_stored_during_an_erasure_is_erased_after_its_end(
     engine: AsyncEngine, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its file expires while files are removed. Its outcome names the user, and only it can end the job."""
@@ -184,18 +184,18 @@ async def test_a_job_that_is_sealed_during_an_erasure_is_erased_after_its_end(
     store = Jobs(engine).store
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE export_jobs SET expires_at = now() WHERE status = 'completed'"))
-    sealed: list[LifecycleData] = []
+    outcomes: list[LifecycleData] = []
 
-    async def seal(key: str) -> None:
-        sealed.extend(await store.unclaimed.expire_files())
+    async def expire(key: str) -> None:
+        outcomes.extend(await store.unclaimed.expire_files())
 
     with pytest.raises(Rejected, match="1 jobs of this user have not ended"):
-        await PersonalDataEraser(engine, seal).erase_user(ADA)
-    assert len(sealed) == 1
+        await PersonalDataEraser(engine, expire).erase_user(ADA)
+    assert len(outcomes) == 1
     assert len(await records.rows_with("forgotten:")) == 3
-    waits = asyncio.create_task(PersonalDataEraser(engine, seal).erase_user(ADA, wait_seconds=30))
+    waits = asyncio.create_task(PersonalDataEraser(engine, expire).erase_user(ADA, wait_seconds=30))
     async with engine.begin() as connection:
-        assert await apply_events(connection, [lifecycle_event(EventType.EXPIRED, sealed[0])])
+        assert await apply_events(connection, [lifecycle_event(EventType.EXPIRED, outcomes[0])])
     assert (await waits).jobs == 1
     assert await records.rows_with(ADA) == []
 

@@ -1,4 +1,4 @@
-"""The several files of a job share its life: listed when it is sealed, removed when it ends."""
+"""The several files of a job share its life: listed when its outcome is stored, removed when it ends."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -129,7 +129,7 @@ class Life(RuleBasedStateMachine):
     @rule(which=ANY, expired=st.booleans())
     def complete(self, which: int, expired: bool) -> None:
         claim, row = self._claim(which)
-        self._seal(claim, row, completed(claim, expired))
+        self._store_twice(claim, row, completed(claim, expired))
 
     @precondition(lambda self: self.claims)
     @rule(which=ANY)
@@ -137,7 +137,7 @@ class Life(RuleBasedStateMachine):
         claim, row = self._claim(which)
         error = JobError(code="c", message="m")
         now = datetime.now(UTC)
-        self._seal(claim, row, claim.lifecycle(Status.FAILED, error=error, completed_at=now))
+        self._store_twice(claim, row, claim.lifecycle(Status.FAILED, error=error, completed_at=now))
 
     @precondition(lambda self: self.claims)
     @rule(which=ANY, failed=st.booleans())
@@ -217,7 +217,7 @@ class Life(RuleBasedStateMachine):
             self.lose_leases()
             self.tend()
             for claim in self.run(self.store.claim("w3", 10)):
-                self._seal(claim, self.rows()[claim.job_id], completed(claim, False))
+                self._store_twice(claim, self.rows()[claim.job_id], completed(claim, False))
             while self.projected < len(self.requests.published):
                 self.project()
             if self._have_ended() and self.rows() == before:
@@ -266,12 +266,12 @@ class Life(RuleBasedStateMachine):
             None,
         )
 
-    def _seal(self, claim: Claim, row: Row[Any], outcome: LifecycleData) -> None:
-        """Seal a new outcome, twice: each ends at another time, or it would be taken for an earlier one."""
-        sealed = self.run(self.store.store_outcome(claim, outcome))
-        assert sealed == self._holds(claim, row)
-        assert self.run(self.store.store_outcome(claim, outcome)) == sealed
-        if sealed:
+    def _store_twice(self, claim: Claim, row: Row[Any], outcome: LifecycleData) -> None:
+        """Store a new outcome, twice: each ends at another time, or it would be taken for an earlier one."""
+        is_stored = self.run(self.store.store_outcome(claim, outcome))
+        assert is_stored == self._holds(claim, row)
+        assert self.run(self.store.store_outcome(claim, outcome)) == is_stored
+        if is_stored:
             self._publish([outcome])
 
     def _publish(self, outcomes: list[LifecycleData]) -> None:

@@ -106,7 +106,7 @@ async def test_the_files_of_a_dataset_expire_at_its_own_time(
 async def test_the_old_attempt_removes_only_its_own_file(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings, applied: bool
 ) -> None:
-    """R4: the completion of the new attempt is only sealed, or applied."""
+    """R4: the completion of the new attempt is only stored, or applied."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
     assert lost.key != kept.key
@@ -124,7 +124,7 @@ async def test_the_old_attempt_removes_only_its_own_file(
 async def test_the_old_attempt_does_not_affect_a_running_one(
     jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
 ) -> None:
-    """R4: the new attempt has written its file, but not sealed its outcome."""
+    """R4: the new attempt has written its file, but not stored its outcome."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
     runner = JobRunner(

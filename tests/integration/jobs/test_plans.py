@@ -181,7 +181,7 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
 
     return {
         "claim": lambda: store.claim("w", 4),
-        "claim, seal, apply, plan deliveries": end_one,
+        "claim, store the outcome, apply, plan deliveries": end_one,
         "claim, renew, release": hand_one_back,
         "admit, cancel": cancel,
         "unpublished": store.unclaimed.take_unpublished,

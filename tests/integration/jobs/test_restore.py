@@ -132,7 +132,7 @@ async def test_without_a_replay_each_recipient_gets_one_delivery(jobs: Jobs) -> 
     assert await count(jobs, "deliveries") == 1
 
 
-async def test_a_sealed_job_is_ended_only_by_the_event_of_its_seal(jobs: Jobs) -> None:
+async def test_a_job_with_a_stored_outcome_is_ended_only_by_the_event_of_it(jobs: Jobs) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     outcome = ended(claim, Status.COMPLETED)
@@ -153,7 +153,7 @@ async def test_a_sealed_job_is_ended_only_by_the_event_of_its_seal(jobs: Jobs) -
 async def test_an_event_of_another_user_dataset_or_format_ends_no_job(
     jobs: Jobs, said: dict[str, str]
 ) -> None:
-    """S12: this holds for sealed and unsealed outcomes."""
+    """S12: this holds for outcomes that were stored before and for others."""
     await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     outcome = completed(claim)

@@ -84,10 +84,10 @@ async def test_an_unreadable_job_does_not_block_the_events_of_others(jobs: Jobs,
     if ending == "unadmitted":
         found = [event.job_id for event in await jobs.store.admission.take_unadmitted()]
     else:
-        seal = (
+        end = (
             jobs.store.unclaimed.end_exhausted if ending == "exhausted" else jobs.store.unclaimed.expire_files
         )
-        found = [outcome.job_id for outcome in await seal()]
+        found = [outcome.job_id for outcome in await end()]
     assert found == [other]
 
 

@@ -77,12 +77,12 @@ class Office:
         )
 
     async def end(self, *outcomes: LifecycleData) -> None:
-        """Seal outcomes, and apply their events with the projector."""
+        """Store outcomes, and apply their events with the projector."""
         for data in outcomes:
-            sealed = data.model_dump(mode="json", exclude_none=True)
+            outcome = data.model_dump(mode="json", exclude_none=True)
             running = (ExportJob.id == data.job_id, ExportJob.status == Status.PROCESSING)
             async with self.engine.begin() as connection:
-                await connection.execute(update(ExportJob).where(*running).values(outcome=sealed))
+                await connection.execute(update(ExportJob).where(*running).values(outcome=outcome))
         events = [lifecycle_event(EVENT_OF[Status(data.status)], data) for data in outcomes]
         messages = [
             SimpleNamespace(message=SimpleNamespace(value=event.encode(), topic=event.topic, headers=()))
