@@ -59,6 +59,7 @@ class DatasetsWatcher:
         self._seen: Fingerprint | None = None
         self._used: Fingerprint | None = None  # unknown: the file can have changed since it was read
         self._failed: tuple[Fingerprint, float] | None = None
+        self._has_compared = False
         self.loaded_at = datetime.now(UTC)
         """When the datasets in use were read."""
         self.problem: str | None = None
@@ -88,7 +89,7 @@ class DatasetsWatcher:
             content = await asyncio.to_thread(load_datasets, path)
             if content != self._datasets.content:
                 self._take(content)
-                await asyncio.to_thread(log_template_losses, content.datasets.values())
+                self._has_compared = False
         except DatasetsFileError as error:
             self._failed = seen, time.monotonic() + RETRY_SECONDS
             self._note(str(error))
@@ -100,6 +101,10 @@ class DatasetsWatcher:
             return
         self._used, self._failed = seen, None
         self._note(None)
+        if not self._has_compared:
+            # Not at the start of a process, which does not have to wait for it.
+            self._has_compared = True
+            await asyncio.to_thread(log_template_losses, content.datasets.values())
 
     def _take(self, content: DatasetsFile) -> None:
         for replace in self._replace:

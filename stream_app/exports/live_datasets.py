@@ -10,7 +10,6 @@ from stream_app.datasets.file import DatasetsFile, load_datasets
 from stream_app.datasets.missing_datasets import log_missing_datasets
 from stream_app.datasets.registry import Datasets
 from stream_app.datasets.source_urls import url_or_fault
-from stream_app.datasets.template_losses import log_template_losses
 from stream_app.datasets.watcher import DatasetsWatcher
 from stream_app.exports.formats.registry import FORMAT_PLUGINS, FORMATS
 from stream_app.exports.masks.registry import MASK_PLUGINS
@@ -23,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 def open_datasets(settings: Settings) -> Datasets:
-    """Read the datasets file, and log the plugins, what templates lose, and what else operators must know.
+    """Read the datasets file, and log the plugins, that there are no datasets, and what URLs cannot have.
 
     Raises:
         DatasetsFileError: the file is unusable.
@@ -31,7 +30,6 @@ def open_datasets(settings: Settings) -> Datasets:
     log_plugins((*FORMAT_PLUGINS.plugins, *MASK_PLUGINS.plugins))
     datasets = Datasets(load_datasets(settings.datasets_file))
     log_missing_datasets(datasets, settings.datasets_file)
-    log_template_losses(datasets.content.datasets.values())
     _log_ignored_parameters(settings, datasets.content)
     metric_labels.set_known_labels(datasets=datasets, formats=FORMATS)
     return datasets

@@ -17,6 +17,8 @@ from openpyxl.worksheet.datavalidation import DataValidation
 from PIL import Image as Picture
 from structlog.testing import capture_logs
 
+from stream_app.datasets import template_losses as losses
+from stream_app.datasets.models import Dataset
 from stream_app.datasets.template_losses import NAMED, lost_parts
 from stream_app.doctor.datasets import check_datasets
 from stream_app.doctor.findings import State
@@ -261,7 +263,7 @@ def with_formats() -> bytes:
 
 
 async def test_the_doctor_and_the_log_name_them(tmp_path: Path) -> None:
-    """At the start of a process, and when the datasets file has changed."""
+    """After the start of a process, and when the datasets file has changed."""
     (tmp_path / "lossy.xlsx").write_bytes(with_formats())
     (tmp_path / "whole.xlsx").write_bytes(template())
     file = tmp_path / "datasets.toml"
@@ -275,13 +277,55 @@ async def test_the_doctor_and_the_log_name_them(tmp_path: Path) -> None:
     (finding,) = (found for found in check_datasets(settings) if found.code)
     assert (finding.state, finding.check) == (State.WARNING, "datasets.lossy.template")
     assert finding.values == {"parts": parts[0]}
-    with capture_logs() as at_start:
+    with capture_logs() as while_it_opens:
         datasets = open_datasets(settings)
+    assert "dataset.template_parts_lost" not in str(while_it_opens), "a start does not wait for it"
+    watcher = datasets_watcher(settings, datasets)
+    with capture_logs() as at_start:
+        for _ in range(4):  # the second time it is not changing any more
+            await watcher.look()
+    file.write_text(entries + "max_rows = 9\n")
     with capture_logs() as at_change:
-        watcher = datasets_watcher(settings, datasets)
-        file.write_text(entries + "max_rows = 9\n")
-        for _ in range(2):  # the second time it is not changing any more
+        for _ in range(4):
             await watcher.look()
     for logged in (at_start, at_change):
         (line,) = (one for one in logged if one["event"] == "dataset.template_parts_lost")
         assert (line["dataset"], line["parts"], line["log_level"]) == ("lossy", parts, "warning")
+
+
+def test_a_template_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds if it has many cells, and each dataset and each check reads it."""
+    compared = list[bytes]()
+
+    def compare(content: bytes) -> list[str]:
+        compared.append(content)
+        return ["macros"]
+
+    monkeypatch.setattr(losses, "lost_parts", compare)
+    monkeypatch.setattr(losses, "_known", {})
+    paths = [tmp_path / f"{name}.xlsx" for name in "abc"]
+    for path in paths:
+        path.write_bytes(with_formats() if path.name == "c.xlsx" else b"the same")
+    datasets = [Dataset(name=path.stem, table="t", template=path) for path in paths]
+    for _ in range(2):
+        assert [dataset.name for dataset, _ in losses.template_losses(datasets)] == ["a", "b", "c"]
+    assert len(compared) == 2
+    monkeypatch.setattr(losses, "KEPT_RESULTS", 1)
+    assert len(list(losses.template_losses(datasets))) == 3
+    assert len(compared) == 2, "it is known already"
+
+
+def test_processes_leave_large_templates_to_the_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lossy.xlsx"
+    path.write_bytes(with_formats())
+    datasets = [Dataset(name="a", table="t", template=path)]
+    with ZipFile(path) as archive:
+        size = sum(item.file_size for item in archive.infolist() if item.filename.endswith(".xml"))
+    for limit, lines in ((size, 1), (size - 1, 0)):
+        monkeypatch.setattr(losses, "LOGGED_XML_BYTES", limit)
+        with capture_logs() as logged:
+            losses.log_template_losses(datasets)
+        assert len(logged) == lines
+    assert len(list(losses.template_losses(datasets))) == 1
