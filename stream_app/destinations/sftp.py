@@ -37,6 +37,12 @@ READ_BLOCK = 2**20
 
 _GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 
+_UNANSWERED = (asyncssh.SFTPPermissionDenied, asyncssh.SFTPOpUnsupported, asyncssh.SFTPFailure)
+"""What servers answer to a question that they do not permit, do not know, or answer to nobody.
+
+A call that changes something has failed then; a question has no answer.
+"""
+
 
 class SftpSession:
     """A connection to an SFTP server; see :class:`~stream_app.destinations.session.Session`."""
@@ -255,7 +261,7 @@ class SftpSession:
             return self._call(self._sftp.stat(path))
         except _GONE:
             return False
-        except asyncssh.SFTPPermissionDenied:
+        except _UNANSWERED:
             return None
 
     def copy(self, file: OutgoingFile, bucket: str, key: str) -> bool:
@@ -294,7 +300,7 @@ class SftpSession:
                     digest.update(self._call(block(offset)))
             except _GONE:
                 return False
-            except asyncssh.SFTPPermissionDenied:
+            except _UNANSWERED:
                 return None
         return digest.hexdigest() == file.sha256
 

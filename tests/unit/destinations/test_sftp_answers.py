@@ -20,7 +20,7 @@ FILE = OutgoingFile("x/a", "a", "text/csv", len(CONTENT), hashlib.sha256(CONTENT
 class Server:
     """A server with one answer to every question about a path, and the calls that change something."""
 
-    def __init__(self, answer: asyncssh.SFTPAttrs | Exception, content: bytes = CONTENT) -> None:
+    def __init__(self, answer: asyncssh.SFTPAttrs | Exception, content: bytes | Exception = CONTENT) -> None:
         self.answer, self.content = answer, content
         self.calls: list[str] = []
 
@@ -49,7 +49,7 @@ class Server:
 
 
 class _Opened:
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | Exception) -> None:
         self.content = content
 
     def __await__(self) -> Any:
@@ -65,6 +65,8 @@ class _Opened:
         pass
 
     async def read(self, size: int, offset: int = 0) -> bytes:
+        if isinstance(self.content, Exception):
+            raise self.content
         return self.content[offset : offset + size]
 
     async def write(self, _: bytes) -> None:
@@ -94,6 +96,7 @@ def attributes(size: int | None = None, kind: int | None = None) -> asyncssh.SFT
 
 NO_FILE, NO_PATH = asyncssh.SFTPNoSuchFile("no"), asyncssh.SFTPNoSuchPath("no")
 SECRET = asyncssh.SFTPPermissionDenied("no")
+UNKNOWN, FAILURE = asyncssh.SFTPOpUnsupported("no"), asyncssh.SFTPFailure("no")
 
 
 @pytest.mark.parametrize(
@@ -106,15 +109,17 @@ SECRET = asyncssh.SFTPPermissionDenied("no")
         (attributes(), CONTENT, True, True, True),
         (attributes(), CONTENT + b"c", True, False, True),
         (attributes(4096, FILEXFER_TYPE_DIRECTORY), b"", True, False, True),
+        *((attributes(), error, True, None, True) for error in (SECRET, UNKNOWN, FAILURE)),
+        (attributes(), NO_FILE, True, False, True),
         (NO_FILE, b"", False, False, False),
         (NO_PATH, b"", False, False, False),
-        (SECRET, CONTENT, None, None, None),
+        *((answer, CONTENT, None, None, None) for answer in (SECRET, UNKNOWN, FAILURE)),
     ],
 )
 def test_what_a_server_says_of_a_path(
     session: SftpSession,
     answer: asyncssh.SFTPAttrs | Exception,
-    content: bytes,
+    content: bytes | Exception,
     exists: bool | None,
     has: bool | None,
     is_folder: bool | None,
@@ -128,7 +133,7 @@ def test_what_a_server_says_of_a_path(
     [
         (attributes(3), False, None),  # the folder and the file
         (attributes(), False, None),
-        (SECRET, True, None),
+        *((answer, True, None) for answer in (SECRET, UNKNOWN, FAILURE)),
         (NO_FILE, True, "it exists, or not"),
         (attributes(4), False, "has 4 bytes instead of 3"),
         (attributes(0), False, "has 0 bytes instead of 3"),
