@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import urllib3
 from minio.credentials.providers import Provider
 from minio.datatypes import Object
-from minio.error import S3Error
+from minio.error import InvalidResponseError, S3Error
 from pydantic import SecretStr
 
 from stream_app.datasets.destinations import S3Destination
@@ -26,7 +26,7 @@ from stream_app.settings import Settings
 from stream_app.storage.checksums import ChecksumSupport
 from stream_app.storage.chunk_errors import marked
 from stream_app.storage.credentials import StaticKeys, credentials_of
-from stream_app.storage.errors import STORE_ERRORS, is_retryable
+from stream_app.storage.errors import STORE_ERRORS, ForeignAnswer, is_retryable
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
 from stream_app.storage.object_headers import content_disposition
 from stream_app.storage.parts import split_into_parts
@@ -43,6 +43,9 @@ COPY_PART = 256 * 2**20
 _CANNOT_READ = ("AccessDenied", "Forbidden")
 """The answers for keys that can only write."""
 
+_NO_ANSWERS_OF_COPIES = (S3Error, ForeignAnswer, InvalidResponseError)
+"""The answers of a store that does not copy, or of a proxy that does not let copies pass."""
+
 _GONE = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
 """The answers for an object that does not exist."""
 
@@ -56,7 +59,7 @@ class S3Session:
         self._prefix = destination.prefix.strip("/")
         self._client = _client(destination, settings)
         self._checksums = ChecksumSupport()
-        self._is_own_store = _same_store(destination, settings)
+        self._can_copy = _same_store(destination, settings)
         self._encryption = _encryption_of(destination)
 
     def remove_leftovers(self, path: str) -> None:
@@ -113,11 +116,12 @@ class S3Session:
 
         The size is compared. The content is not, because the worker does not read it.
         """
-        if not self._is_own_store:
+        if not self._can_copy:
             return False
         self._options.check()
         source = quote(f"/{bucket}/{key}")
         target = self._key(file.path)
+        client = self._client.with_retries(None, can_succeed_soon=_copy_can_succeed_soon)
         with s3_errors(is_encrypted=bool(self._encryption)):
             try:
                 if file.size <= COPY_PART:
@@ -127,20 +131,22 @@ class S3Session:
                         "x-amz-metadata-directive": "REPLACE",
                         **self._headers(file),
                     }
-                    self._client._execute("PUT", self._bucket, target, headers=headers)
+                    client._execute("PUT", self._bucket, target, headers=headers)
                 else:
-                    self._copy_parts(file, source, target)
-            except S3Error as error:
-                # Stores without the call, and proxies that remove its headers, have many codes for it. If
+                    self._copy_parts(client, file, source, target)
+            except _NO_ANSWERS_OF_COPIES as error:
+                # Stores without the call, and proxies that remove its headers, have many codes for it. A
+                # store that ignores its headers has written an empty object, which the upload replaces. If
                 # the copy is not the reason, the upload has the same error.
-                if is_retryable(error):
+                if _copy_can_succeed_soon(error):
                     raise
+                self._can_copy = False
                 return False
             self._check_size(target, file.size)
         return True
 
-    def _copy_parts(self, file: OutgoingFile, source: str, target: str) -> None:
-        upload = self._client._create_multipart_upload(self._bucket, target, self._headers(file))
+    def _copy_parts(self, client: S3Client, file: OutgoingFile, source: str, target: str) -> None:
+        upload = client._create_multipart_upload(self._bucket, target, self._headers(file))
         try:
             self._record(file.path, upload)
             tags = []
@@ -151,7 +157,7 @@ class S3Session:
                     "x-amz-copy-source": source,
                     "x-amz-copy-source-range": f"bytes={start}-{end}",
                 }
-                tag, _ = self._client._upload_part_copy(self._bucket, target, upload, number, headers)
+                tag, _ = client._upload_part_copy(self._bucket, target, upload, number, headers)
                 tags.append(tag)
             self._options.check()
             document = Element("CompleteMultipartUpload")
@@ -159,7 +165,7 @@ class S3Session:
                 part = SubElement(document, "Part")
                 SubElement(part, "PartNumber").text = str(number)
                 SubElement(part, "ETag").text = f'"{tag}"'
-            self._client._execute(
+            client._execute(
                 "POST",
                 self._bucket,
                 target,
@@ -168,9 +174,9 @@ class S3Session:
                 query_params={"uploadId": upload},
             )
         except BaseException:
-            client = self._client.with_retries(None, within=CLEAN_UP_SECONDS)
+            quick = self._client.with_retries(None, within=CLEAN_UP_SECONDS)
             with suppress(*STORE_ERRORS, ExporterError):
-                client._abort_multipart_upload(self._bucket, target, upload)
+                quick._abort_multipart_upload(self._bucket, target, upload)
             raise
 
     def _record(self, path: str, upload: str) -> None:
@@ -235,6 +241,11 @@ class S3Session:
             "x-amz-meta-sha256": file.sha256,
             **self._encryption,
         }
+
+
+def _copy_can_succeed_soon(error: Exception) -> bool:
+    """Return whether the same copy can succeed soon. Where a page is the answer, an upload is quicker."""
+    return is_retryable(error) and not isinstance(error, ForeignAnswer | InvalidResponseError)
 
 
 def endpoint_of(destination: S3Destination, settings: Settings) -> str:

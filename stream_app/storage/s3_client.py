@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from threading import Event
 from typing import Any, Self
@@ -47,13 +47,22 @@ class S3Client(Minio):
         super().__init__(*arguments, **options)
         self.retry_seconds = retry_seconds
         self.within: float | None = None
+        self.can_succeed_soon: Callable[[Exception], bool] = is_retryable
         self.stopped = Event()
 
     def __del__(self) -> None:
         """Do not close the connections, because copies of the client share them."""
 
-    def with_retries(self, stopped: Event | None, *, within: float | None = None) -> Self:
+    def with_retries(
+        self,
+        stopped: Event | None,
+        *,
+        within: float | None = None,
+        can_succeed_soon: Callable[[Exception], bool] = is_retryable,
+    ) -> Self:
         """Return a copy that retries until ``stopped`` is set, or ``within`` seconds after a call has begun.
+
+        ``can_succeed_soon`` returns whether a call is retried after an error.
 
         Without ``within`` the seconds of the client count from the first error. A store that does not answer
         makes that error only after the time-out; a call with less time than that is not repeated then.
@@ -61,6 +70,7 @@ class S3Client(Minio):
         other = copy.copy(self)
         other.stopped = stopped or Event()
         other.within = within
+        other.can_succeed_soon = can_succeed_soon
         return other
 
     def _build_headers(
@@ -124,7 +134,7 @@ class S3Client(Minio):
                 first_failure = now if first_failure is None else first_failure
                 # A call can take longer before it fails: to send a large part over a slow network.
                 ends = first_failure + self.retry_seconds if self.within is None else began + self.within
-                if not is_retryable(error) or now + pause > ends:
+                if not self.can_succeed_soon(error) or now + pause > ends:
                     raise
                 after = round(now - began, 1)
                 log.info("store.call_retried", method=method, after=after, error=str(error)[:200])
