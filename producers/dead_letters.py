@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from producers.console import FAILED, JsonLines, exit_on_error
-from producers.dead_letter_marks import MILLISECOND, NOT_FOUND, KnownStates, mark_reader, marker, states_of
+from producers.dead_letter_api import MILLISECOND, NOT_FOUND, KnownStates, mark_reader, marker, states_of
 from producers.option_groups import grouped
 from producers.tables import plain
 from producers.tokens import Token

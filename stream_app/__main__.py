@@ -49,7 +49,7 @@ def worker() -> None:
         from stream_app.composition.health import create_worker_health
         from stream_app.composition.worker import create_app
         from stream_app.observability import telemetry
-        from stream_app.observability.metrics_server import serve_metrics
+        from stream_app.observability.metrics_server import start_metrics_server
         from stream_app.setting_errors import warn_of_unknown_settings
         from stream_app.worker.health import wait_for_topics
         from streaming_exporter.errors import ExporterError
@@ -59,7 +59,7 @@ def worker() -> None:
     if settings.ready_file is not None:
         settings.ready_file.unlink(missing_ok=True)
     if settings.metrics_port is not None:
-        serve_metrics(settings.metrics_host, settings.metrics_port)
+        start_metrics_server(settings.metrics_host, settings.metrics_port)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     try:

@@ -8,8 +8,8 @@ from stream_app.observability.metrics import registry_for
 log = structlog.get_logger(__name__)
 
 
-def serve_metrics(host: str, port: int) -> None:
-    """Serve a worker's metrics over HTTP in a thread, until the process ends.
+def start_metrics_server(host: str, port: int) -> None:
+    """Start a thread that serves a worker's metrics over HTTP until the process ends.
 
     If the address cannot be used, the worker works without metrics. Prometheus reports the missing target.
     """

@@ -16,7 +16,7 @@ from faust.types import EventT
 from faust.types.tuples import ConsumerMessage
 
 from api.operations.dead_letters import DeadLetters, without_values
-from producers import dead_letter_marks
+from producers import dead_letter_api
 from stream_app.composition.worker import create_app
 from stream_app.kafka.dead_letter_topic import Selection, newest_letters, parse_id
 from stream_app.kafka.event_producer import EventProducer
@@ -226,7 +226,7 @@ async def test_the_newest_of_several_partitions_are_listed(
             )
     await producer.stop()
 
-    monkeypatch.setattr(dead_letter_marks, "MOST", 3)
+    monkeypatch.setattr(dead_letter_api, "MOST", 3)
     token = sign_token(settings, "boss", [OPERATE])
     env = {
         "EXPORTER_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,

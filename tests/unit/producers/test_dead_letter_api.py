@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from producers import dead_letter_marks, job_commands
+from producers import dead_letter_api, job_commands
 from producers import redrive as redriving
 from producers.__main__ import cli
 from stream_app.kafka import dead_letter_topic
@@ -230,7 +230,7 @@ def marked(monkeypatch: pytest.MonkeyPatch) -> ScriptedApi:
                 yield letter
 
     monkeypatch.setattr(dead_letter_topic, "read_letters", read)
-    monkeypatch.setattr(dead_letter_marks, "MOST", 3)
+    monkeypatch.setattr(dead_letter_api, "MOST", 3)
     monkeypatch.setattr(job_commands, "open_api", lambda *_, **__: api)
     return api
 
@@ -300,7 +300,7 @@ def test_more_letters_of_a_millisecond_than_a_list_has_are_said(
 
 
 def test_a_list_ends_after_a_number_of_calls(marked: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letter_marks, "MOST_LISTS", 1)
+    monkeypatch.setattr(dead_letter_api, "MOST_LISTS", 1)
     shown, said = listed_by_command("--state", "discarded", code=1)
     assert shown == [(number, "discarded") for number in (5, 6, 7)]
     assert UNKNOWN in said

@@ -1,4 +1,4 @@
-"""The marks of dead letters, which the API keeps: sets them, reads one, and reads the states of many."""
+"""Calls the API for the marks of dead letters: sets them, reads one, and reads the states of many."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
