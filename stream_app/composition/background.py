@@ -1,4 +1,4 @@
-"""Adds the tasks that run beside the agents of a worker, and says how long a worker needs to stop."""
+"""Adds the tasks that run beside the agents of a worker."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,25 +10,16 @@ from stream_app.db.listener import listen
 from stream_app.exports.live_datasets import datasets_watcher
 from stream_app.exports.sources.monitor import SourceMonitor
 from stream_app.garbage_collection import exclude_started_objects
-from stream_app.kafka.stopping import CLOSE_SECONDS
 from stream_app.notifications.models import Channel
-from stream_app.notifications.sender import REST_SECONDS, SETTLE_SECONDS
 from stream_app.observability import metrics
 from stream_app.retries import retry_until_possible
-from stream_app.settings import Settings
 from stream_app.worker.background_tasks import add_background_tasks
-from stream_app.worker.dispatcher import DRAIN_SECONDS
 from stream_app.worker.maintenance.bucket_cleaner import CLEANING_LOCK_0_1, BucketCleaner
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from stream_app.worker.maintenance.request_relay import RequestRelay
 
-SHUTDOWN_SECONDS = CLOSE_SECONDS + 7
-"""Seconds that a worker has to close its connections after its exports have ended.
 
-Beside :data:`CLOSE_SECONDS` it needs 2 to sign off, 2 to end its tasks and 2 to send its last traces."""
-
-
-def create_background_tasks(worker: WorkerComponents) -> None:
+def add_tasks(worker: WorkerComponents) -> None:
     """Add the tasks that run beside the agents, and what happens when the worker stops."""
     settings, connections, store = worker.settings, worker.connections, worker.store
     dispatcher, presence, replay = worker.dispatcher, worker.presence, worker.replay
@@ -76,10 +67,3 @@ def create_background_tasks(worker: WorkerComponents) -> None:
         await presence.leave()
 
     add_background_tasks(worker.app, tasks, drain=drain, close=connections.close)
-
-
-def stop_timeout(settings: Settings) -> float:
-    """Return the seconds that a worker has to stop: the longest drain, and closing its connections."""
-    exports = settings.drain_seconds + DRAIN_SECONDS
-    deliveries = settings.delivery_timeout_seconds + SETTLE_SECONDS + REST_SECONDS
-    return max(exports, deliveries) + SHUTDOWN_SECONDS

@@ -1,6 +1,6 @@
 """Creates the service that checks a worker."""
 
-from stream_app.composition.background import stop_timeout
+from stream_app.composition.stop_timeout import stop_timeout
 from stream_app.db.engine import create_engine
 from stream_app.db.table_check import check_tables
 from stream_app.kafka.brokers import Brokers

@@ -5,7 +5,7 @@ import socket
 from functools import partial
 
 from stream_app.composition.agents import add_agents
-from stream_app.composition.background import create_background_tasks
+from stream_app.composition.background import add_tasks
 from stream_app.composition.components import WorkerComponents, WorkerConnections
 from stream_app.datasets.registry import Datasets
 from stream_app.exports.files.passwords import FilePasswords
@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> App:
         presence=presence,
     )
     add_agents(worker)
-    create_background_tasks(worker)
+    add_tasks(worker)
     return app
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from stream_app.composition.background import stop_timeout
+from stream_app.composition.stop_timeout import stop_timeout
 from stream_app.doctor.findings import State
 from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings

@@ -15,7 +15,7 @@ from dev.cache import UsageError
 from dev.compose import interpolate, read_services
 from dev.s3 import _weed
 from producers.__main__ import cli
-from stream_app.composition.background import stop_timeout
+from stream_app.composition.stop_timeout import stop_timeout
 from stream_app.datasets.file import load_datasets
 from stream_app.setting_errors import load_settings
 from stream_app.setting_sources import is_secret

@@ -9,7 +9,7 @@ import typer
 
 from dev.sample import DATASETS
 from producers.__main__ import cli
-from stream_app.composition.background import stop_timeout
+from stream_app.composition.stop_timeout import stop_timeout
 from stream_app.doctor.findings import State
 from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings

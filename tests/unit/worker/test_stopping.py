@@ -2,7 +2,7 @@
 
 import pytest
 
-from stream_app.composition.background import SHUTDOWN_SECONDS, stop_timeout
+from stream_app.composition.stop_timeout import SHUTDOWN_SECONDS, stop_timeout
 from stream_app.kafka.stopping import CLOSE_SECONDS
 from stream_app.notifications.sender import REST_SECONDS, SETTLE_SECONDS
 from stream_app.observability import telemetry
