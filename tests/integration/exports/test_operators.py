@@ -373,10 +373,21 @@ async def test_all_digits_of_a_second_are_compared(
     [
         (
             "timestamp",
-            ["2026-01-31", "20260131", "2026-01-31 10:00", "2026-01-31T10:00:00.5", "20260131T100000"],
+            [
+                "2026-01-31",
+                "20260131",
+                "2026-01-31 10:00",
+                "2026-01-31T10:00:00.5",
+                "20260131T100000",
+                "2026-01-31 1015",
+                "2026/01/31 101500.5",
+                "2026-031",
+                "2026-1-3 1:2:3",
+                "today 24:00",
+            ],
         ),
-        ("date", ["2026-01-31", "20260131"]),
-        ("time", ["10:00", "10:00:00.5", "100000"]),
+        ("date", ["2026-01-31", "20260131", "2026.1.31", "12026-01-31", "today"]),
+        ("time", ["10:00", "10:00:00.5", "100000", "T1015", "10:00:00.123456000", "24:00", "1:2:3"]),
     ],
 )
 async def test_what_postgresql_ignores_in_a_part_of_a_value_is_refused(
@@ -390,6 +401,7 @@ async def test_what_postgresql_ignores_in_a_part_of_a_value_is_refused(
     )
     table = await described(source, Dataset(name="t", table=f"{schema}.t"))
     ends = ["", "+02", "-05:00", " +0530", "Z", " z", " CET", " Europe/Berlin", " UTC", "T10:00"]
+    ends += ["-05", " -0530", "x10:00", " 101500"]
     ends += [] if kind == "time" else [" BC"]
     refused: dict[str, bool] = {}
     for text, end in product(texts, ends):
