@@ -168,19 +168,19 @@ async def _estimate(
         shown, options = shown_rows(row_query(table, request), table.dataset, request.options, file_format)
         return shown, request.model_copy(update={"options": options})
 
-    rows, request = await asyncio.to_thread(prepare, request)  # many relative dates take long
+    query, request = await asyncio.to_thread(prepare, request)  # many relative dates take long
     limit = ExportLimits.of(services.settings).of_dataset(table.dataset).of_rows(request)
-    few = replace(rows, select=rows.select.order_by(None).limit(SAMPLE_ROWS))
+    few = replace(query, select=query.select.order_by(None).limit(SAMPLE_ROWS))
     statement = await asyncio.to_thread(CopyStatement.of, few, file_format, request.options)
     source = services.estimate_sources.source_for(table.dataset)
     try:
         async with asyncio.timeout(SECONDS), naming_refused_value(source, table, request.filters):
-            async with _snapshot(services, table, rows) as snapshot:
+            async with _snapshot(services, table, query) as snapshot:
                 sample = await _sample(snapshot, statement)
             if sample is not None and sample.rows < SAMPLE_ROWS:
                 amount = Amount(sample.rows, exact=True)
             else:
-                amount = await _amount(services, table, request, rows, limit) or Amount(
+                amount = await _amount(services, table, request, query, limit) or Amount(
                     sample.rows if sample else 0, exact=False, at_least=True
                 )
     except TimeoutError as error:
@@ -188,7 +188,7 @@ async def _estimate(
     size = None
     if sample is not None:
         size = await asyncio.to_thread(
-            _size, sample, amount.rows, rows, request, file_format, table, compression
+            _size, sample, amount.rows, query, request, file_format, table, compression
         )
     fits = limit is None or amount.rows <= limit.rows
     return Estimate(
@@ -208,14 +208,14 @@ def _reason(limit: RowLimit) -> str:
 
 
 def _snapshot(
-    services: ApiServices, table: SourceTable, rows: RowQuery
+    services: ApiServices, table: SourceTable, query: RowQuery
 ) -> AbstractAsyncContextManager[Snapshot]:
     return services.estimate_sources.source_for(table.dataset).snapshot(
         "exporter estimate",
         search_path=table.search_path,
         seconds=SECONDS,
         lock_seconds=SECONDS / 2,
-        session=rows.session,
+        session=query.session,
     )
 
 
@@ -230,10 +230,10 @@ async def _counted(snapshot: Snapshot, sql: str, limit: int) -> Amount | None:
 
 
 async def _amount(
-    services: ApiServices, table: SourceTable, request: ExportRequest, rows: RowQuery, limit: RowLimit | None
+    services: ApiServices, table: SourceTable, request: ExportRequest, query: RowQuery, limit: RowLimit | None
 ) -> Amount | None:
-    sql = await asyncio.to_thread(render, rows.select.order_by(None))
-    async with _snapshot(services, table, rows) as snapshot:
+    sql = await asyncio.to_thread(render, query.select.order_by(None))
+    async with _snapshot(services, table, query) as snapshot:
         if shows_planner_numbers(table, request):
             return Amount(await snapshot.estimate(sql), exact=False)
         return await _counted(snapshot, sql, max(COUNTED_ROWS, limit.rows if limit else 0))
@@ -256,7 +256,7 @@ async def _sample(snapshot: Snapshot, statement: CopyStatement) -> Sample | None
 def _size(
     sample: Sample,
     count: int,
-    rows: RowQuery,
+    query: RowQuery,
     request: ExportRequest,
     file_format: Format,
     table: SourceTable,
@@ -265,7 +265,7 @@ def _size(
     """Calculate the bytes of a file with ``count`` rows like those of the sample."""
     document = Document(
         dataset=request.export_type,
-        columns=rows.columns,
+        columns=query.columns,
         options=request.options,
         as_of=datetime.now(UTC),
         filters=request.filters,

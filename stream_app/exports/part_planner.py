@@ -177,18 +177,18 @@ class PartPlanner:
         self, stack: AsyncExitStack, source: Source, task: ExportTask, table: SourceTable
     ) -> OpenPlan | None:
         request = table.resolve(with_window(table, task.request, task.window), task.requested_at)
-        rows = await asyncio.to_thread(row_query, table, request)
+        query = await asyncio.to_thread(row_query, table, request)
         snapshot = await stack.enter_async_context(
             source.snapshot(
                 f"exporter {task.name} parts",
                 search_path=table.search_path,
                 initial_sql=table.fingerprint_sql,
-                session=rows.session,
+                session=query.session,
             )
         )
         plan = None
         try:
-            plan = await self._plan_in(source, snapshot, task, table, request, rows)
+            plan = await self._plan_in(source, snapshot, task, table, request, query)
         finally:
             if plan is None or plan.shared is None:
                 await stack.aclose()
@@ -201,17 +201,17 @@ class PartPlanner:
         task: ExportTask,
         table: SourceTable,
         request: ExportRequest,
-        rows: RowQuery,
+        query: RowQuery,
     ) -> OpenPlan | None:
-        exporter, has_own = self.exporter, request.consistency == "part"
-        exports = exporter.sources.source_for(table.dataset)
-        if not has_own and not exports.can_share_snapshots:
+        exporter, has_own_snapshots = self.exporter, request.consistency == "part"
+        export_source = exporter.sources.source_for(table.dataset)
+        if not has_own_snapshots and not export_source.can_share_snapshots:
             return None
         await check_table(snapshot, table, task)
         ranges = await plan_ranges(
             snapshot,
             table,
-            rows,
+            query,
             target_bytes=self._part_bytes(table, request),
             min_bytes=self.min_bytes,
             at_least=PARTS_AT_LEAST,
@@ -220,28 +220,28 @@ class PartPlanner:
         if len(ranges) < 2:
             return None
         await check_storage(snapshot)  # to plan the ranges has locked the table
-        await check_row_count(snapshot, rows, exporter.limits.of_dataset(table.dataset).of_rows(request))
-        estimated = await snapshot.estimate(await asyncio.to_thread(render, rows.select.order_by(None)))
+        await check_row_count(snapshot, query, exporter.limits.of_dataset(table.dataset).of_rows(request))
+        estimated = await snapshot.estimate(await asyncio.to_thread(render, query.select.order_by(None)))
         known = estimated if shows_planner_numbers(table, request) else None
-        if has_own:
+        if has_own_snapshots:
             return OpenPlan(ranges, estimated_rows=known)
-        shared = await self._share(source, exports, snapshot, task, rows)
+        shared = await self._share(source, export_source, snapshot, task, query)
         if shared is None:
             return None
-        return OpenPlan(ranges, shared, snapshot.as_of, known, snapshot, task.name, exports)
+        return OpenPlan(ranges, shared, snapshot.as_of, known, snapshot, task.name, export_source)
 
     async def _share(
-        self, source: Source, exports: Source, snapshot: Snapshot, task: ExportTask, rows: RowQuery
+        self, source: Source, export_source: Source, snapshot: Snapshot, task: ExportTask, query: RowQuery
     ) -> str | None:
         """Return the id of the snapshot, once another connection could take it; ``None`` if none can."""
         try:
             # A worker that stands still must not keep the snapshot. keep_alive() comes more often.
             shared = await snapshot.export(idle_seconds=IDLE_SECONDS)
-            async with source.snapshot(f"exporter {task.name} test", shared=shared, session=rows.session):
+            async with source.snapshot(f"exporter {task.name} test", shared=shared, session=query.session):
                 return shared
         except SnapshotNotShared as error:
             log.warning("source.snapshot_not_shared", source=source.name, error=str(error))
-            exports.can_share_snapshots = False
+            export_source.can_share_snapshots = False
         except (Retryable, Rejected) as error:
             # Connections lead to several servers, or there is no second connection.
             log.warning("parts.snapshot_not_shared", error=str(error))

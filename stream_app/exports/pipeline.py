@@ -136,12 +136,12 @@ class _Requests:
     """What one transaction reads.
 
     Attributes:
-        rows: the request of the rows, with the values that its dates and options have now.
+        live: the request of the rows, with the values that its dates and options have now.
         deletions: the request of the deletions; ``None`` if they have no file of their own.
         zone: the time zone of the times in the files; ``None`` for UTC.
     """
 
-    rows: ExportRequest
+    live: ExportRequest
     deletions: ExportRequest | None
     zone: TimeZone | None
 
@@ -175,8 +175,8 @@ class _DatasetExport:
         task, table, part = self.task, self.table, self.task.part
         requests = await self._requests()
         row_range = None if part is None else RowRange.from_json(part.range)
-        rows, statement = await prepare_statement(
-            table, requests.rows, self.file_format, requests.zone, row_range
+        query, statement = await prepare_statement(
+            table, requests.live, self.file_format, requests.zone, row_range
         )
         async with self.source.snapshot(
             f"exporter {task.name}",
@@ -184,20 +184,20 @@ class _DatasetExport:
             initial_sql=table.fingerprint_sql,
             shared=None if part is None else part.snapshot,
             indexes_only=part is not None,
-            session=rows.session,
+            session=query.session,
         ) as snapshot:
             as_of = snapshot.as_of if part is None or part.as_of is None else part.as_of
             await check_table(snapshot, table, task)
             if row_range is not None and part is not None and part.snapshot is None:
                 await check_range(snapshot, table, row_range)
             if part is None:  # the rows of all parts were counted when they were planned
-                limit = self._limits.of_rows(requests.rows)
-                self.progress.estimated_rows = await check_row_count(snapshot, rows, limit)
-            writer = self._writer(requests, rows, statement, as_of)
+                limit = self._limits.of_rows(requests.live)
+                self.progress.estimated_rows = await check_row_count(snapshot, query, limit)
+            writer = self._writer(requests, query, statement, as_of)
             if table.has_row_security:
                 self.progress.tally.warnings[ROW_SECURITY] = 1
-            live = RowStream(self._reader(requests.rows, rows, statement, self.exporter.reading), writer)
-            written = await self._transfer(snapshot, requests, rows, live)
+            live = RowStream(self._reader(requests.live, query, statement, self.exporter.reading), writer)
+            written = await self._transfer(snapshot, requests, query, live)
         return ExportResult(
             row_count=written.row_count,
             file_size=written.file_size,
@@ -236,10 +236,10 @@ class _DatasetExport:
         )
 
     def _writer(
-        self, requests: _Requests, rows: RowQuery, statement: CopyStatement, as_of: datetime
+        self, requests: _Requests, query: RowQuery, statement: CopyStatement, as_of: datetime
     ) -> FileWriter:
         """Return what writes the files of the rows."""
-        exporter, task, table, request = self.exporter, self.task, self.table, requests.rows
+        exporter, task, table, request = self.exporter, self.task, self.table, requests.live
         encryption = encryption_for(request.encrypt, task.job, exporter.passwords())
         # The disk for the parts of a huge file can be small, and other exports can use it.
         file_limits = self._limits.of_file(self.file_format.name).at_most(largest_file_on(temporary_bytes()))
@@ -247,7 +247,7 @@ class _DatasetExport:
         kind = FileKind(
             task,
             request,
-            document_of(table, request, rows, as_of, limit.bytes),
+            document_of(table, request, query, as_of, limit.bytes),
             self.file_format,
             self.compression,
             given_parameters(table.dataset, request.parameters),
@@ -266,12 +266,12 @@ class _DatasetExport:
         )
 
     def _reader(
-        self, request: ExportRequest, rows: RowQuery, statement: CopyStatement, reading: ParallelReading
+        self, request: ExportRequest, query: RowQuery, statement: CopyStatement, reading: ParallelReading
     ) -> RowReader:
         return RowReader(
             self.source,
             self.table,
-            rows,
+            query,
             self.file_format,
             request.options,
             statement,
@@ -280,21 +280,21 @@ class _DatasetExport:
         )
 
     async def _transfer(
-        self, snapshot: Snapshot, requests: _Requests, rows: RowQuery, live: RowStream
+        self, snapshot: Snapshot, requests: _Requests, query: RowQuery, live: RowStream
     ) -> WrittenFiles:
         """Read the rows, and the deletions if there are any, and write their files."""
         file_limits = self._limits.of_file(self.file_format.name)
         max_bytes = None if live.writer.limit.is_asked else file_limits.max_bytes
         transfer = RowTransfer(snapshot, self.exporter.threads, max_bytes, self.progress)
         try:
-            async with estimate_while_running(self.task, self.source, self.table, rows, self.progress):
+            async with estimate_while_running(self.task, self.source, self.table, query, self.progress):
                 if requests.deletions is None:
                     return await transfer.run(live)
                 other = await self._deletions(snapshot, live.writer, requests.deletions, requests)
                 return await transfer.run_with_deletions(live, other)
         except MessageTooLong as error:
             named = await find_too_large_row(
-                self.task, self.source, self.table, requests.rows, self.file_format
+                self.task, self.source, self.table, requests.live, self.file_format
             )
             raise named or error from error
         except TemplateError as error:
@@ -305,11 +305,11 @@ class _DatasetExport:
     ) -> RowStream:
         """Return how the deletions of a run are read and written. ``writer`` is that of its rows."""
         kind = writer.kind
-        rows, statement = await prepare_statement(self.table, request, self.file_format, requests.zone)
-        await check_row_count(snapshot, rows, self._limits.of_rows(requests.rows))
-        document = document_of(self.table, request, rows, kind.document.as_of, writer.limit.bytes)
+        query, statement = await prepare_statement(self.table, request, self.file_format, requests.zone)
+        await check_row_count(snapshot, query, self._limits.of_rows(requests.live))
+        document = document_of(self.table, request, query, kind.document.as_of, writer.limit.bytes)
         # Over one connection: the last of several ends the transaction, which the rows still need.
-        reader = self._reader(request, rows, statement, ParallelReading())
+        reader = self._reader(request, query, statement, ParallelReading())
         own = FileWriter(
             writer.storage,
             replace(kind, request=request, document=document, content="deletions"),

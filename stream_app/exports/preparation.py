@@ -43,10 +43,10 @@ async def prepare_statement(
     """
 
     def prepare() -> tuple[RowQuery, CopyStatement]:
-        rows = presented(row_query(table, request), table.dataset, request.options, file_format, zone)
+        query = presented(row_query(table, request), table.dataset, request.options, file_format, zone)
         if part is not None:
-            rows = part.apply(rows)
-        return rows, CopyStatement.of(rows, file_format, request.options)
+            query = part.apply(query)
+        return query, CopyStatement.of(query, file_format, request.options)
 
     named = None if request.columns is None else tuple(request.columns)
     kind = (table.dataset.name, table.fingerprint, table.columns, file_format.name, request.options, named)
@@ -58,20 +58,20 @@ async def prepare_statement(
 
 
 def document_of(
-    table: SourceTable, request: ExportRequest, rows: RowQuery, as_of: datetime, target_bytes: int | None
+    table: SourceTable, request: ExportRequest, query: RowQuery, as_of: datetime, target_bytes: int | None
 ) -> Document:
-    """Return the facts about a file with ``rows``, as formats need them.
+    """Return the facts about a file with the rows of ``query``, as formats need them.
 
     Args:
         table: the table as the caller of the request sees it.
         request: the request with its settled options.
-        rows: the rows.
+        query: reads the rows.
         as_of: the time of their snapshot.
         target_bytes: the size at which the file ends; ``None`` without a limit.
     """
     return Document(
         dataset=table.dataset.name,
-        columns=rows.columns,
+        columns=query.columns,
         options=request.options,
         as_of=as_of,
         filters=request.filters,

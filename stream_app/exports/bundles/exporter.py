@@ -110,11 +110,11 @@ async def _member(
         request = resolve_member(bundle, dataset, table, task.request, task.requested_at, task.window)
         options, zone = await resolve_options(request.options, table.dataset, source.fetch)
         request = request.model_copy(update={"options": options})
-        rows, statement = await prepare_statement(table, request, file_format, zone)
+        query, statement = await prepare_statement(table, request, file_format, zone)
     except Rejected as error:
         raise of_member(bundle, dataset, error) from error
     # The name is that of the whole export; the pages of each dataset have that of the dataset.
-    document = replace(document_of(table, request, rows, task.requested_at, None), name="")
+    document = replace(document_of(table, request, query, task.requested_at, None), name="")
     if isinstance(file_format, ExcelFormat):  # a workbook has one template at most
         document = replace(document, template=None, template_header=None)
     column = table.dataset.time
@@ -123,7 +123,7 @@ async def _member(
         table=table,
         source=source,
         request=request,
-        rows=rows,
+        query=query,
         statement=statement,
         parameters=given_parameters(dataset, request.parameters),
         document=document,
@@ -223,12 +223,12 @@ class _BundleExport:
             The number of rows that were counted, if there is a limit.
         """
         source, first = group[0].source, group[0]
-        names = {name for member in group for name in member.rows.session}
+        names = {name for member in group for name in member.query.session}
         async with source.snapshot(
             f"exporter {self.task.name}",
             search_path=first.table.search_path,
             seconds=_left(deadline),
-            session=first.rows.session,
+            session=first.query.session,
         ) as snapshot:
             for member in group:
                 async with self._naming(member, deadline):
@@ -252,7 +252,7 @@ class _BundleExport:
         await member.source.switch(
             snapshot,
             search_path=member.table.search_path,
-            session=member.rows.session,
+            session=member.query.session,
             others=names,
             seconds=_left(deadline),
         )
@@ -287,7 +287,7 @@ class _BundleExport:
             Rejected: they are more than the dataset or its format can have.
         """
         limits = self.exporter.limits.of_dataset(member.table.dataset)
-        return await check_row_count(snapshot, member.rows, limits.of_rows(member.request)) or 0
+        return await check_row_count(snapshot, member.query, limits.of_rows(member.request)) or 0
 
     def _check_total(self, counted: int) -> None:
         """Check the number of rows of all datasets so far.
@@ -313,7 +313,7 @@ class _BundleExport:
         reader = RowReader(
             member.source,
             member.table,
-            member.rows,
+            member.query,
             self.file_format,
             member.request.options,
             member.statement,
@@ -338,7 +338,7 @@ class _BundleExport:
         """Estimate the rows of all datasets of an export that takes long."""
         await asyncio.sleep(ESTIMATE_AFTER)
         found = [
-            await estimated_rows(self.task, member.source, member.table, member.rows)
+            await estimated_rows(self.task, member.source, member.table, member.query)
             for member in self.members
         ]
         if self.progress.estimated_rows is None and None not in found:

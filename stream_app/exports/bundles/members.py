@@ -27,7 +27,7 @@ class Member:
         table: its table as the caller sees it.
         source: the source of its rows.
         request: the request for its rows, with settled options.
-        rows: the query for its rows.
+        query: the query for its rows.
         statement: reads and renders the rows.
         parameters: the values of the parameters of its query.
         document: the facts about its file. Its time is that of the source's snapshot, once it is open.
@@ -40,7 +40,7 @@ class Member:
     table: SourceTable
     source: Source
     request: ExportRequest
-    rows: RowQuery
+    query: RowQuery
     statement: CopyStatement
     parameters: Mapping[str, Any]
     document: Document

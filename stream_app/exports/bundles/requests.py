@@ -68,7 +68,7 @@ def shown_member(
     """
     try:
         wanted = resolve_member(bundle, member, table, request, now, window)
-        rows, options = shown_rows(row_query(table, wanted), table.dataset, wanted.options, file_format)
+        query, options = shown_rows(row_query(table, wanted), table.dataset, wanted.options, file_format)
     except Rejected as error:
         raise of_member(bundle, member, error) from error
-    return rows, wanted.model_copy(update={"options": options})
+    return query, wanted.model_copy(update={"options": options})

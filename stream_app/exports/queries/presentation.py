@@ -91,17 +91,17 @@ async def _as_on_server(zone: TimeZone, fetch: Fetch) -> TimeZone:
 
 
 def presented(
-    rows: RowQuery, dataset: Dataset, options: Options, file_format: Format, zone: TimeZone | None
+    query: RowQuery, dataset: Dataset, options: Options, file_format: Format, zone: TimeZone | None
 ) -> RowQuery:
-    """Return ``rows`` with columns as the file shows them: with captions and number formats, and in ``zone``.
+    """Return ``query`` with columns as the file shows them: with captions, number formats and in ``zone``.
 
     Raises:
         Rejected: two columns have the same label, and programs find values of this format by them.
     """
-    columns = tuple(_presented(item, dataset, options, zone) for item in rows.columns)
+    columns = tuple(_presented(item, dataset, options, zone) for item in query.columns)
     if options.headers == "labels" and file_format.unique_titles:
         _check_titles(columns, file_format)
-    return rows if columns == rows.columns else replace(rows, columns=columns)
+    return query if columns == query.columns else replace(query, columns=columns)
 
 
 def settings_of(dataset: Dataset, column: str) -> ColumnSettings:
@@ -135,16 +135,16 @@ def label_for(label: str | None, labels: Mapping[str, str], language: str | None
 
 
 def shown_rows(
-    rows: RowQuery, dataset: Dataset, options: Options, file_format: Format
+    query: RowQuery, dataset: Dataset, options: Options, file_format: Format
 ) -> tuple[RowQuery, Options]:
-    """Return ``rows`` and ``options`` for a check or an estimate, without asking the source database.
+    """Return ``query`` and ``options`` for a check or an estimate, without asking the source database.
 
     Raises:
         Rejected: as :func:`resolve_options` and :func:`presented`.
     """
     completed = completed_options(options, dataset)
     zone = None if completed.timezone is None else find_zone(completed.timezone)
-    return presented(rows, dataset, completed, file_format, zone), completed
+    return presented(query, dataset, completed, file_format, zone), completed
 
 
 def _presented(item: Column, dataset: Dataset, options: Options, zone: TimeZone | None) -> Column:

@@ -129,65 +129,69 @@ def reference(name: str) -> ColumnElement[Any]:
     return column(quoted_name(name, quote=True))
 
 
-def row_query(source: SourceTable, request: ExportRequest) -> RowQuery:
+def row_query(source_table: SourceTable, request: ExportRequest) -> RowQuery:
     """Return the query for the rows of ``request``.
 
     Args:
-        source: the table as the caller of the request sees it.
+        source_table: the table as the caller of the request sees it.
         request: the request.
 
     Raises:
         Rejected: a column is unknown or repeated, a filter or parameter is wrong, a claim is missing, or the
             caller cannot use the scope.
     """
-    chosen = _chosen(source, request)
-    choice = row_choice(source.dataset, request.scope, Caller.of(request))
-    known = {item.name: item for item in source.columns}
+    chosen = _chosen(source_table, request)
+    choice = row_choice(source_table.dataset, request.scope, Caller.of(request))
+    known = {item.name: item for item in source_table.columns}
     hidden = set()
-    for name in filter(None, (source.dataset.time, source.dataset.deleted_at)):
+    for name in filter(None, (source_table.dataset.time, source_table.dataset.deleted_at)):
         if name not in known:
-            known[name] = source.all_columns[name]
+            known[name] = source_table.all_columns[name]
             hidden.add(name)
-    zone = day_zone(request.options.timezone, source.dataset.timezone)
+    zone = day_zone(request.options.timezone, source_table.dataset.timezone)
     wanted = conditions(request.filters, known, reference, hidden=hidden, zone=zone)
-    origin = _origin(source, request)
-    if choice is not None or source.dataset.session:
-        owner = [] if choice is None else _conditions_of(source, choice)
-        if wanted and source.has_computed_columns:
+    origin = _origin(source_table, request)
+    if choice is not None or source_table.dataset.session:
+        owner = [] if choice is None else _conditions_of(source_table, choice)
+        if wanted and source_table.has_computed_columns:
             # The user's rows are selected first, so that a computed column cannot fail on the rows of others.
             # A view or query that compares a setting of the session selects them, too.
-            names = dict.fromkeys((*_read_columns(source, chosen), *request.filters, *source.order_columns))
+            names = dict.fromkeys(
+                (*_read_columns(source_table, chosen), *request.filters, *source_table.order_columns)
+            )
             fenced = (
                 select(*map(reference, names)).select_from(origin).where(*owner).offset(literal_column("0"))
             )
             # By the same name, because the SQL of a mask can write it before the name of a column.
-            origin = fenced.subquery(quoted_name(source.name or ORIGIN, quote=True))
+            origin = fenced.subquery(quoted_name(source_table.name or ORIGIN, quote=True))
         else:
             wanted = [*owner, *wanted]
     statement = (
         select(*map(_shown, chosen))
         .select_from(origin)
         .where(*wanted)
-        .order_by(*(reference(name) for name in source.order_columns))
+        .order_by(*(reference(name) for name in source_table.order_columns))
     )
-    session = session_values(source.dataset, Caller.of(request))
+    session = session_values(source_table.dataset, Caller.of(request))
     if any(needs_keys(item.mask) for item in chosen):
         session[HASH_KEYS] = ""  # the source has the keys
     return RowQuery(statement, chosen, session)
 
 
-def _origin(source: SourceTable, request: ExportRequest) -> FromClause:
+def _origin(source_table: SourceTable, request: ExportRequest) -> FromClause:
     """Return the table, or the query with the values of its parameters, each as a typed constant."""
-    texts = parameter_texts(source.dataset, request.parameters)
-    if source.query is None:
-        return table(quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True))
+    texts = parameter_texts(source_table.dataset, request.parameters)
+    if source_table.query is None:
+        return table(
+            quoted_name(source_table.name, quote=True), schema=quoted_name(source_table.schema, quote=True)
+        )
     values = {
         name: render_value(
-            cast(literal(text, String), NamedType(TYPES[source.dataset.parameters[name].type].sql))
+            cast(literal(text, String), NamedType(TYPES[source_table.dataset.parameters[name].type].sql))
         )
         for name, text in texts.items()
     }
-    return _QueryOrigin(source.query.render(values))
+    return _QueryOrigin(source_table.query.render(values))
 
 
 def _shown(item: Column) -> ColumnElement[Any]:
@@ -197,15 +201,15 @@ def _shown(item: Column) -> ColumnElement[Any]:
     return mask_expression(item.mask, item).label(quoted_name(item.name, quote=True))
 
 
-def _read_columns(source: SourceTable, chosen: Sequence[Column]) -> tuple[str, ...]:
+def _read_columns(source_table: SourceTable, chosen: Sequence[Column]) -> tuple[str, ...]:
     """Return the names of the columns that ``chosen`` are calculated from."""
     if any(item.mask is not None and not is_mask_name(item.mask) for item in chosen):
-        return tuple(source.all_columns)  # an expression can use each of them
+        return tuple(source_table.all_columns)  # an expression can use each of them
     return tuple(item.name for item in chosen)
 
 
-def _conditions_of(source: SourceTable, choice: RowChoice) -> list[ColumnElement[bool]]:
-    return scope_conditions(source.all_columns[choice.column], reference(choice.column), choice.values)
+def _conditions_of(source_table: SourceTable, choice: RowChoice) -> list[ColumnElement[bool]]:
+    return scope_conditions(source_table.all_columns[choice.column], reference(choice.column), choice.values)
 
 
 def scope_conditions(
@@ -217,16 +221,16 @@ def scope_conditions(
     return [or_(*(and_(*equals_text_conditions(column, target, value)) for value in dict.fromkeys(values)))]
 
 
-def _chosen(source: SourceTable, request: ExportRequest) -> tuple[Column, ...]:
-    if not source.columns:
+def _chosen(source_table: SourceTable, request: ExportRequest) -> tuple[Column, ...]:
+    if not source_table.columns:
         raise Rejected(
-            f"dataset {source.dataset.name!r} has no column that you can see",
+            f"dataset {source_table.dataset.name!r} has no column that you can see",
             code="no_column",
             field="columns",
         )
     if request.columns is None:
-        return source.columns
-    known = {item.name: item for item in source.columns}
+        return source_table.columns
+    known = {item.name: item for item in source_table.columns}
     for position, name in enumerate(request.columns):
         field = f"columns.{position}"
         if name not in known:
@@ -253,15 +257,15 @@ class CopyStatement:
     copy: Mapping[str, Any]
 
     @classmethod
-    def of(cls, rows: RowQuery, file_format: Format, options: Options) -> Self:
-        """Return the statement that renders ``rows`` in ``file_format``.
+    def of(cls, query: RowQuery, file_format: Format, options: Options) -> Self:
+        """Return the statement that renders the rows of ``query`` in ``file_format``.
 
         Raises:
             Rejected: the format cannot hold these columns.
         """
         untitled = options.model_copy(update={"title": None})  # titles differ, and would fill the cache
-        copy_select, copy = _copy_select_sql(file_format, rows.columns, untitled)
-        selected = render(rows.select)
+        copy_select, copy = _copy_select_sql(file_format, query.columns, untitled)
+        selected = render(query.select)
         return cls(selected, f"WITH rows AS ({selected}) {copy_select}", copy)
 
 

@@ -27,20 +27,20 @@ async def find_too_large_row(
     named = request.columns or [item.name for item in table.columns]
     key = [item for item in table.columns if item.name in table.primary_key]
     wanted = [*named, *(item.name for item in key if item.name not in named)]
-    rows = row_query(table, request.model_copy(update={"columns": wanted}))
+    query = row_query(table, request.model_copy(update={"columns": wanted}))
     with suppress(ExporterError, TimeoutError):
         async with source.snapshot(
             f"exporter {task.name} largest row",
             search_path=table.search_path,
             seconds=LARGEST_SECONDS,
-            session=rows.session,
+            session=query.session,
         ) as snapshot:
-            found = await snapshot.first(await asyncio.to_thread(largest_row_query, rows, key))
+            found = await snapshot.first(await asyncio.to_thread(largest_row_query, query, key))
             if found is not None and sum(found["sizes"]) <= file_format.row_bytes:
-                measure = partial(longest_row_query, rows, key, file_format, request.options)
+                measure = partial(longest_row_query, query, key, file_format, request.options)
                 found = await snapshot.first(await asyncio.to_thread(measure))
             if found is not None:
                 return row_too_large(
-                    rows, key, (found["key"], found["sizes"]), file_format.row_bytes, file_format.name
+                    query, key, (found["key"], found["sizes"]), file_format.row_bytes, file_format.name
                 )
     return None

@@ -33,34 +33,34 @@ _SMALL = {
 }  # fmt: skip
 
 
-def largest_row_query(rows: RowQuery, key: Sequence[Column]) -> str:
-    """Return the query for the largest of ``rows``.
+def largest_row_query(query: RowQuery, key: Sequence[Column]) -> str:
+    """Return the query for the largest row of ``query``.
 
     Its columns are ``key``, the texts of the key columns, and ``sizes``, the bytes of each column. It reads
     all rows, but not the values that PostgreSQL stores outside of them (TOAST).
     """
-    return _largest(rows, key, [_bytes(item) for item in rows.columns])
+    return _largest(query, key, [_bytes(item) for item in query.columns])
 
 
-def longest_row_query(rows: RowQuery, key: Sequence[Column], file_format: Format, options: Options) -> str:
-    """Return the query for the longest of ``rows`` as ``file_format`` writes it.
+def longest_row_query(query: RowQuery, key: Sequence[Column], file_format: Format, options: Options) -> str:
+    """Return the query for the longest row of ``query`` as ``file_format`` writes it.
 
     Its columns are those of :func:`largest_row_query`, with the bytes that the format writes. It reads the
     values of all rows that can exceed the format's limit.
     """
-    copied = file_format.copy_select(rows.columns, options)
+    copied = file_format.copy_select(query.columns, options)
     values: Sequence[Any] = list(copied.select.selected_columns)
-    if copied.select.get_final_froms() != [ROWS] or len(values) != len(rows.columns):
+    if copied.select.get_final_froms() != [ROWS] or len(values) != len(query.columns):
         # PostgreSQL makes the whole line.
-        values = [as_text(item) for item in rows.columns]
+        values = [as_text(item) for item in query.columns]
     by_copy = _escapes_of_copy(copied.copy)
     escapes = copied.escapes or by_copy
     sizes = [
         _written(item, value, by_copy if is_json_text(item.data_type) else escapes)
-        for item, value in zip(rows.columns, values, strict=True)
+        for item, value in zip(query.columns, values, strict=True)
     ]
-    stored: ColumnElement[Any] = reduce(add, map(_bytes, rows.columns))
-    return _largest(rows, key, sizes, stored > file_format.row_bytes // GROWTH)
+    stored: ColumnElement[Any] = reduce(add, map(_bytes, query.columns))
+    return _largest(query, key, sizes, stored > file_format.row_bytes // GROWTH)
 
 
 def _escapes_of_copy(options: Mapping[str, Any]) -> Mapping[str, int]:
@@ -71,7 +71,7 @@ def _escapes_of_copy(options: Mapping[str, Any]) -> Mapping[str, int]:
 
 
 def _largest(
-    rows: RowQuery,
+    query: RowQuery,
     key: Sequence[Column],
     sizes: Sequence[ColumnElement[int]],
     condition: ColumnElement[bool] | None = None,
@@ -83,14 +83,14 @@ def _largest(
     if condition is not None:
         measured = measured.where(condition)
     return (
-        f"WITH rows AS ({render(rows.select.order_by(None))})"
+        f"WITH rows AS ({render(query.select.order_by(None))})"
         f" SELECT key, sizes FROM ({render(measured)}) AS measured"
         " ORDER BY (SELECT sum(size) FROM unnest(sizes) AS size) DESC LIMIT 1"
     )
 
 
 def row_too_large(
-    rows: RowQuery,
+    query: RowQuery,
     key: Sequence[Column],
     found: tuple[Sequence[str | None], Sequence[int]],
     limit: int,
@@ -101,7 +101,7 @@ def row_too_large(
     size, number = max((size, number) for number, size in enumerate(sizes))
     names = " and ".join(f"{item.name} is {value!r}" for item, value in zip(key, values, strict=True))
     return value_too_large(
-        rows.columns[number].name, f"the row whose {names}" if names else "a row", size, limit, output
+        query.columns[number].name, f"the row whose {names}" if names else "a row", size, limit, output
     )
 
 

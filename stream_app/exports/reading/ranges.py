@@ -78,22 +78,22 @@ _PAGE_BY_PAGE = frozenset({"Tid Range Scan"})
 
 async def plan_ranges(
     snapshot: Snapshot,
-    source: SourceTable,
-    rows: RowQuery,
+    source_table: SourceTable,
+    query: RowQuery,
     *,
     target_bytes: int,
     min_bytes: int = 0,
     at_least: int = 1,
     at_most: int = sys.maxsize,
 ) -> Sequence[RowRange]:
-    """Cut ``rows`` into ranges, in the order of the rows.
+    """Cut the rows of ``query`` into ranges, in the order of the rows.
 
     An export that is known to be small costs no round trip.
 
     Args:
         snapshot: a snapshot with the table. It can be used again whatever happens.
-        source: the table.
-        rows: the query.
+        source_table: the table.
+        query: reads its rows.
         target_bytes: approximate bytes of a range, as COPY writes them.
         min_bytes: an export with fewer bytes is one range.
         at_least: as many ranges, unless they would be smaller than :data:`SMALLEST_RANGE`.
@@ -102,95 +102,99 @@ async def plan_ranges(
     Returns:
         The ranges. A single one means that the rows cannot be cut or are too few.
     """
-    known = source.size
+    table_size = source_table.size
     # The pages can hold compressed values, and the table can have grown since.
-    if not source.can_be_cut or (known is not None and known.bytes < min_bytes / 4):
+    if not source_table.can_be_cut or (table_size is not None and table_size.bytes < min_bytes / 4):
         return ALL_ROWS
     try:
         async with snapshot.savepoint():
-            return await _planned(snapshot, source, rows, target_bytes, min_bytes, at_least, at_most)
+            return await _planned(snapshot, source_table, query, target_bytes, min_bytes, at_least, at_most)
     except asyncpg.PostgresConnectionError:
         raise
     except (asyncpg.PostgresError, UnicodeError) as error:  # UnicodeError: a database without an encoding
         # The statement of the export itself meets the same error, or can do without ranges.
-        log.info("export.cutting_failed", dataset=source.dataset.name, error=str(error))
+        log.info("export.cutting_failed", dataset=source_table.dataset.name, error=str(error))
         return ALL_ROWS
 
 
 async def _planned(
     snapshot: Snapshot,
-    source: SourceTable,
-    rows: RowQuery,
+    source_table: SourceTable,
+    query: RowQuery,
     target_bytes: int,
     min_bytes: int,
     at_least: int,
     at_most: int,
 ) -> Sequence[RowRange]:
-    plan = await snapshot.explain(await asyncio.to_thread(render, rows.select))
-    size = _bytes(plan.rows, plan, source, rows)
-    if size < min_bytes:
+    plan = await snapshot.explain(await asyncio.to_thread(render, query.select))
+    estimated_bytes = _estimated_bytes(plan.rows, plan, source_table, query)
+    if estimated_bytes < min_bytes:
         return ALL_ROWS
-    count = max(math.ceil(size / target_bytes), min(at_least, int(size // SMALLEST_RANGE)))
+    count = max(
+        math.ceil(estimated_bytes / target_bytes), min(at_least, int(estimated_bytes // SMALLEST_RANGE))
+    )
     count = min(count, at_most)
     if count < 2:
         return ALL_ROWS
-    if source.order_columns:
-        return await _by_value(snapshot, source, rows, min(count, MOST_VALUES), at_most)
-    if source.can_be_cut_by_page and plan.node_types <= _WHOLE_TABLE:
-        most = min(_count_without_filter(plan, source, rows, target_bytes), at_most)
-        return await _by_page(snapshot, source, rows, count, most)
+    if source_table.order_columns:
+        return await _by_value(snapshot, source_table, query, min(count, MOST_VALUES), at_most)
+    if source_table.can_be_cut_by_page and plan.node_types <= _WHOLE_TABLE:
+        most = min(_count_without_filter(plan, source_table, query, target_bytes), at_most)
+        return await _by_page(snapshot, source_table, query, count, most)
     return ALL_ROWS
 
 
-def _bytes(number: float, plan: QueryPlan, source: SourceTable, rows: RowQuery) -> float:
+def _estimated_bytes(number: float, plan: QueryPlan, source_table: SourceTable, query: RowQuery) -> float:
     """Estimate the bytes of ``number`` of the rows as COPY writes them."""
-    more = sum(1 + _MORE_TEXT.get(item.kind, 0) for item in rows.columns)
-    size = number * (plan.width + more)
-    known = source.size
-    if known is not None and known.rows > 0:
+    more = sum(1 + _MORE_TEXT.get(item.kind, 0) for item in query.columns)
+    estimated_bytes = number * (plan.width + more)
+    table_size = source_table.size
+    if table_size is not None and table_size.rows > 0:
         # The planner's width leaves out what is stored outside of the rows.
-        size += int(_toast_bytes(source, rows) * min(1.0, number / known.rows))
-    return size
+        estimated_bytes += int(_toast_bytes(source_table, query) * min(1.0, number / table_size.rows))
+    return estimated_bytes
 
 
-def _count_without_filter(plan: QueryPlan, source: SourceTable, rows: RowQuery, target_bytes: int) -> int:
+def _count_without_filter(
+    plan: QueryPlan, source_table: SourceTable, query: RowQuery, target_bytes: int
+) -> int:
     """Return how many ranges all rows of the table would need, or 0 if no filter drops any.
 
     With as many, no range has more bytes than ``target_bytes``, wherever the other rows are.
     """
-    if rows.select.whereclause is None and not source.has_row_security:
+    if query.select.whereclause is None and not source_table.has_row_security:
         return 0
-    known = source.size
-    if known is None or known.rows <= 0:
+    table_size = source_table.size
+    if table_size is None or table_size.rows <= 0:
         return sys.maxsize
-    return math.ceil(_bytes(known.rows, plan, source, rows) / target_bytes)
+    return math.ceil(_estimated_bytes(table_size.rows, plan, source_table, query) / target_bytes)
 
 
-def _toast_bytes(source: SourceTable, rows: RowQuery) -> int:
-    """Return the bytes that are stored outside of all rows, if values of ``rows`` can be among them."""
-    known = source.size
-    can_be = known is not None and any(item.kind in _CAN_BE_TOASTED for item in rows.columns)
-    return known.toast_bytes if known is not None and can_be else 0
+def _toast_bytes(source_table: SourceTable, query: RowQuery) -> int:
+    """Return the bytes that are stored outside of all rows, if values of ``query`` can be among them."""
+    table_size = source_table.size
+    can_be = table_size is not None and any(item.kind in _CAN_BE_TOASTED for item in query.columns)
+    return table_size.toast_bytes if table_size is not None and can_be else 0
 
 
-def _most_reads(source: SourceTable, rows: RowQuery) -> float:
+def _most_reads(source_table: SourceTable, query: RowQuery) -> float:
     """Return how often each page of the table can be read on average.
 
     To read a page once more costs little if most bytes of the exported rows are stored outside of it. It is
     not known which of the columns has these bytes, so all that can have them must be exported.
     """
-    outside, known = _toast_bytes(source, rows), source.size
-    can_have = {name for name, item in source.all_columns.items() if item.kind in _CAN_BE_TOASTED}
-    if not outside or known is None or not can_have <= {item.name for item in rows.columns}:
+    outside, table_size = _toast_bytes(source_table, query), source_table.size
+    can_have = {name for name, item in source_table.all_columns.items() if item.kind in _CAN_BE_TOASTED}
+    if not outside or table_size is None or not can_have <= {item.name for item in query.columns}:
         return MOST_READS
-    return MOST_READS * known.bytes / max(1, known.bytes - outside)
+    return MOST_READS * table_size.bytes / max(1, table_size.bytes - outside)
 
 
 async def _by_page(
-    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int, most: int
+    snapshot: Snapshot, source_table: SourceTable, query: RowQuery, count: int, most: int
 ) -> Sequence[RowRange]:
     """Cut at pages: into ``count`` ranges, or up to ``most`` of them if there are very many pages."""
-    name = quote_text(_name(source))
+    name = quote_text(_name(source_table))
     found = await snapshot.first(f"""
         SELECT pg_catalog.pg_relation_size({name}::pg_catalog.regclass)
                / pg_catalog.current_setting('block_size')::int AS pages,
@@ -201,56 +205,60 @@ async def _by_page(
     ranges = PageRanges(pages, max(count, min(pages // PAGES_OF_FILTERED_ROWS, most)), storage)
     if len(ranges) < 2:
         return ALL_ROWS
-    plan = await _plan_of_one(snapshot, rows, ranges)
+    plan = await _plan_of_one(snapshot, query, ranges)
     return ranges if plan.node_types <= _PAGE_BY_PAGE else ALL_ROWS
 
 
 async def _by_value(
-    snapshot: Snapshot, source: SourceTable, rows: RowQuery, count: int, at_most: int
+    snapshot: Snapshot, source_table: SourceTable, query: RowQuery, count: int, at_most: int
 ) -> Sequence[RowRange]:
     """Cut at values of a sample: into ``count`` ranges and that of NULL, but not more than ``at_most``."""
-    lead = source.all_columns[source.order_columns[0]]
+    order_column = source_table.all_columns[source_table.order_columns[0]]
     # "IS NULL" is also true for a composite value whose fields are all NULL.
-    if not lead.ordering or lead.data_type.fields or lead.is_enum_domain:
+    if not order_column.ordering or order_column.data_type.fields or order_column.is_enum_domain:
         return ALL_ROWS
-    count = min(count, at_most - lead.nullable)
+    count = min(count, at_most - order_column.nullable)
     if count < 2:
         return ALL_ROWS
-    pages = await pages_with_index(snapshot, _name(source), lead)
+    pages = await pages_with_index(snapshot, _name(source_table), order_column)
     if pages is None:
         return ALL_ROWS
     fewest, most = SAMPLED_PAGES
     wanted = max(fewest, min(PAGES_OF_A_RANGE * count, max(most, PAGES_AT_LEAST * count)))
     percent = min(100.0, 100 * wanted / max(pages, 1))
     # In a thread, because a filter with many values takes long to render.
-    sql = await asyncio.to_thread(_sample_query, source, rows, lead, percent, count)
+    sql = await asyncio.to_thread(_sample_query, source_table, query, order_column, percent, count)
     sampled = await snapshot.fetch(sql)
-    if not sampled or sampled[0]["reads"] > _most_reads(source, rows):
+    if not sampled or sampled[0]["reads"] > _most_reads(source_table, query):
         return ALL_ROWS
-    ranges = _between(lead, [row["bound"] for row in sampled])
-    plan = await _plan_of_one(snapshot, rows, ranges)
-    return ranges if plan.searches(lead.name) else ALL_ROWS
+    ranges = _between(order_column, [row["bound"] for row in sampled])
+    plan = await _plan_of_one(snapshot, query, ranges)
+    return ranges if plan.searches(order_column.name) else ALL_ROWS
 
 
-def _name(source: SourceTable) -> str:
-    return f"{quote_name(source.schema)}.{quote_name(source.name)}"
+def _name(source_table: SourceTable) -> str:
+    return f"{quote_name(source_table.schema)}.{quote_name(source_table.name)}"
 
 
-def _sample_query(source: SourceTable, rows: RowQuery, lead: Column, percent: float, count: int) -> str:
+def _sample_query(
+    source_table: SourceTable, query: RowQuery, order_column: Column, percent: float, count: int
+) -> str:
     """Return the query for up to ``count`` - 1 values that cut a sample of the rows into equal parts.
 
     Its column ``reads`` is the average number of parts that have rows in one page.
     """
-    name = reference(lead.name)
-    origin = table(quoted_name(source.name, quote=True), schema=quoted_name(source.schema, quote=True))
+    name = reference(order_column.name)
+    origin = table(
+        quoted_name(source_table.name, quote=True), schema=quoted_name(source_table.schema, quote=True)
+    )
     sample = tablesample(origin, func.system(literal_column(f"{percent:.9f}")), seed=literal_column("0"))
     value: ColumnElement[Any] = name.label("value")
     page: ColumnElement[Any] = literal_column("(ctid::text::point)[0]").label("page")
     number = func.row_number().over(order_by=name).label("number")
     total = func.count().over().label("total")
     values = select(value, page, number, total).select_from(sample).where(name.is_not(None))
-    if rows.select.whereclause is not None:
-        values = values.where(rows.select.whereclause)
+    if query.select.whereclause is not None:
+        values = values.where(query.select.whereclause)
     parts = f"least({count}, total / {ROWS_OF_A_RANGE})"
     return f"""
         WITH sample AS MATERIALIZED (
@@ -270,17 +278,21 @@ def _sample_query(source: SourceTable, rows: RowQuery, lead: Column, percent: fl
     """
 
 
-def _between(lead: Column, bounds: Sequence[str]) -> Sequence[RowRange]:
+def _between(order_column: Column, bounds: Sequence[str]) -> Sequence[RowRange]:
     """Return the ranges between ``bounds``, which ascend."""
     kept = tuple(dict.fromkeys(bounds))
     if not kept:
         return ALL_ROWS
     # A cast to "name" cuts the value; "text" compares in the same way.
-    return ValueRanges(RowRange(column=lead.name, type=lead.cast or lead.type), kept, lead.nullable)
+    return ValueRanges(
+        RowRange(column=order_column.name, type=order_column.cast or order_column.type),
+        kept,
+        order_column.nullable,
+    )
 
 
-async def _plan_of_one(snapshot: Snapshot, rows: RowQuery, ranges: Sequence[RowRange]) -> QueryPlan:
+async def _plan_of_one(snapshot: Snapshot, query: RowQuery, ranges: Sequence[RowRange]) -> QueryPlan:
     """Return the plan of one of the ranges, as the transactions that share a snapshot make it."""
     one = ranges[len(ranges) // 2]
-    sql = await asyncio.to_thread(render, one.apply(rows).select)
+    sql = await asyncio.to_thread(render, one.apply(query).select)
     return await snapshot.explain(sql, as_shared=True)

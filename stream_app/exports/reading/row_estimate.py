@@ -21,13 +21,13 @@ COUNTED_ROWS = 1_000_000
 
 @asynccontextmanager
 async def estimate_while_running(
-    task: ExportTask, source: Source, table: SourceTable, rows: RowQuery, progress: ExportProgress
+    task: ExportTask, source: Source, table: SourceTable, query: RowQuery, progress: ExportProgress
 ) -> AsyncIterator[None]:
     """Estimate the rows of the export that runs in the block, if it takes long."""
 
     async def estimate() -> None:
         if progress.estimated_rows is None and task.part is None:
-            progress.estimated_rows = await estimated_rows(task, source, table, rows)
+            progress.estimated_rows = await estimated_rows(task, source, table, query)
 
     begun: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ async def estimate_while_running(
             await asyncio.wait({running})
 
 
-async def estimated_rows(task: ExportTask, source: Source, table: SourceTable, rows: RowQuery) -> int | None:
+async def estimated_rows(task: ExportTask, source: Source, table: SourceTable, query: RowQuery) -> int | None:
     """Estimate the rows of a running export over another connection, because its own is busy.
 
     A user's own rows are counted, because the planner's estimate would reveal facts about the rows of other
@@ -59,10 +59,10 @@ async def estimated_rows(task: ExportTask, source: Source, table: SourceTable, r
                 search_path=table.search_path,
                 seconds=ESTIMATE_SECONDS,
                 lock_seconds=ESTIMATE_SECONDS / 2,
-                session=rows.session,
+                session=query.session,
             ) as snapshot,
         ):
-            sql = await asyncio.to_thread(render, rows.select.order_by(None))
+            sql = await asyncio.to_thread(render, query.select.order_by(None))
             if shows_planner_numbers(table, task.request):
                 return await snapshot.estimate(sql)
             count = await snapshot.count(sql, COUNTED_ROWS + 1)

@@ -58,11 +58,11 @@ class RowRange:
         """The SQL condition for the rows of the range."""
         return " AND ".join(self._conditions()) or "true"
 
-    def apply(self, rows: RowQuery) -> RowQuery:
-        """Return the query for those of ``rows`` that are in the range."""
+    def apply(self, query: RowQuery) -> RowQuery:
+        """Return the query for those rows of ``query`` that are in the range."""
         if self == RowRange():
-            return rows
-        return narrowed(rows, self.condition)
+            return query
+        return narrowed(query, self.condition)
 
     def _conditions(self) -> Iterator[str]:
         if self.first_page is not None:
@@ -80,17 +80,17 @@ class RowRange:
             yield f"{name} <= {quote_text(self.until)}::{self.type}"
 
 
-def narrowed(rows: RowQuery, condition: str) -> RowQuery:
-    """Return the query for those of ``rows`` that fulfil the condition of a range.
+def narrowed(query: RowQuery, condition: str) -> RowQuery:
+    """Return the query for those rows of ``query`` that fulfil the condition of a range.
 
     The table had no child when its rows were cut. One that is attached meanwhile must not be in the later
     ranges: PostgreSQL looks up children anew for each statement.
     """
-    chosen = rows.select
-    for origin in rows.select.get_final_froms():
+    chosen = query.select
+    for origin in query.select.get_final_froms():
         if isinstance(origin, TableClause):
             chosen = chosen.with_hint(origin, "ONLY", "postgresql")
-    return replace(rows, select=chosen.where(literal_column(condition)))
+    return replace(query, select=chosen.where(literal_column(condition)))
 
 
 ALL_ROWS = (RowRange(),)

@@ -67,7 +67,7 @@ class RowReader:
 
     source: Source
     table: SourceTable
-    rows: RowQuery
+    query: RowQuery
     file_format: Format
     options: Options
     statement: CopyStatement
@@ -115,7 +115,7 @@ class RowReader:
         return await plan_ranges(
             snapshot,
             self.table,
-            self.rows,
+            self.query,
             target_bytes=self.reading.range_bytes,
             min_bytes=self.reading.min_bytes,
             at_least=RANGES_OF_A_STREAM * self.reading.streams,
@@ -123,7 +123,7 @@ class RowReader:
 
     def _statement_with_condition(self) -> CopyStatement:
         """Return the statement with a place for the condition of a range: to render it takes long."""
-        return CopyStatement.of(narrowed(self.rows, _CONDITION), self.file_format, self.options)
+        return CopyStatement.of(narrowed(self.query, _CONDITION), self.file_format, self.options)
 
     def _join(self, shared: str, number: int) -> AbstractAsyncContextManager[Snapshot]:
         return self.source.snapshot(
@@ -135,7 +135,7 @@ class RowReader:
             # waits for the first stream. So each stream has its lock before it takes a range.
             initial_sql=self.table.locking_sql,
             lock_seconds=LOCK_SECONDS,
-            session=self.rows.session,
+            session=self.query.session,
         )
 
     async def _copy(self, snapshot: Snapshot, sql: str, copy: Mapping[str, Any], sink: Sink) -> int:

@@ -88,7 +88,7 @@ async def check_range(snapshot: Snapshot, table: SourceTable, row_range: RowRang
         )
 
 
-async def check_row_count(snapshot: Snapshot, rows: RowQuery, limit: RowLimit | None) -> int | None:
+async def check_row_count(snapshot: Snapshot, query: RowQuery, limit: RowLimit | None) -> int | None:
     """Reject an export with more rows than ``limit`` before it starts.
 
     Returns:
@@ -96,7 +96,7 @@ async def check_row_count(snapshot: Snapshot, rows: RowQuery, limit: RowLimit | 
     """
     if limit is None:
         return None
-    unordered = await asyncio.to_thread(render, rows.select.order_by(None))
+    unordered = await asyncio.to_thread(render, query.select.order_by(None))
     count = await snapshot.count(unordered, limit.rows + 1)
     if count > limit.rows:
         raise Rejected(
