@@ -11,8 +11,12 @@ class DocumentedRoute(APIRoute):
     """A route whose summary is the first line of the docstring, and whose description is the rest."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        """Create the route. A summary or a description among ``options`` is replaced."""
+        """Create the route. A summary and a description among ``options`` replace those of the docstring.
+
+        Without docstrings (``python -OO``) these options are the only ones.
+        """
         summary, _, description = inspect.cleandoc(endpoint.__doc__ or "").partition("\n\n")
-        options |= {"summary": summary.rstrip(".") or None, "description": description}
+        options["summary"] = options.get("summary") or summary.rstrip(".") or None
+        options["description"] = options.get("description") or description
         super().__init__(path, endpoint, **options)
-        self.description = description
+        self.description = options["description"]
