@@ -239,7 +239,7 @@ class DestinationClient:
             async with self._claim(notification).renewed(transfer, renew):
                 await self._in_thread(transfer.run)
         finally:
-            if moved := transfer.settled(progress).told(transfer.path):
+            if moved := transfer.settled(progress).certainly_elsewhere(transfer.path):
                 log.warning(
                     "delivery.moved",
                     delivery=str(notification.delivery_id),

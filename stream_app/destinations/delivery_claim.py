@@ -190,6 +190,7 @@ class DeliveryClaim:
                 self.outbox.begin_at_path, self.notification, none, is_removal=True
             )
             transfer.kept = math.inf if others.is_writing else others.files
+            transfer.doubtful = others.files_elsewhere
             none |= {} if others.is_writing else {"writing": self.notification.attempt}
             is_held = others.is_held
         else:

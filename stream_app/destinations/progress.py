@@ -118,8 +118,8 @@ class DeliveryProgress:
         doubtful = (earlier for earlier in self.left if _is_in_doubt(earlier, path))
         return max((min(files_at(earlier), total) or total for earlier in doubtful), default=0)
 
-    def told(self, path: str) -> tuple[Mapping[str, Any], ...]:
-        """Return the earlier places that are not the place of ``path``, as far as is known."""
+    def certainly_elsewhere(self, path: str) -> tuple[Mapping[str, Any], ...]:
+        """Return the earlier places that have another path, or whose files were not found at ``path``."""
         return tuple(
             earlier for earlier in self.left if not _is_in_doubt(earlier, path) and not earlier.get("found")
         )

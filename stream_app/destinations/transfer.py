@@ -65,6 +65,9 @@ class Transfer:
         others_wrote: whether other jobs possibly have written to the paths since the delivery was planned.
         kept: how many files, from the first on, :meth:`discard` leaves at paths that other jobs have too,
             because another delivery was sent there. Its content can be equal, so a comparison cannot tell.
+        doubtful: how many files, from the first on, another delivery has sent to these paths before the
+            destination was changed. :meth:`discard` leaves those with the content of this job, because they
+            are possibly of that delivery, and counts them as left.
         keeps_manifest: whether :meth:`discard` leaves the manifest, because another job writes one there.
         manifest_begun: the path of the manifest, once it is begun at a path that other jobs have too.
         recording: held in the event loop while progress is recorded, so that no older progress, which waits
@@ -103,6 +106,7 @@ class Transfer:
     sent: int = 0
     others_wrote: bool = True
     kept: float = 0
+    doubtful: int = 0
     keeps_manifest: bool = False
     manifest_begun: str | None = None
     removed: int = 0
@@ -307,14 +311,14 @@ class Transfer:
 
         An attempt can end after a file got its name and before that was recorded, so all files are looked at.
         Where jobs share paths, those stay that another job has written, or that the service cannot read, and
-        the first :attr:`kept`.
+        the first :attr:`kept` and :attr:`doubtful`.
 
         Raises:
-            DestinationError: the destination failed, or has files that cannot be read.
+            DestinationError: the destination failed, or files were left that are possibly of this job.
             TransferInterrupted: another worker can have the delivery.
         """
         files = [*self.outgoing, *([self.manifest[0]] if self.manifest is not None else [])]
-        options, unreadable = self._options(), 0
+        options, unreadable, doubtful = self._options(), 0, 0
         with open_session(self.destination, self.settings, options) as session:
             if self._look(session, options):
                 self.record_look()  # the next attempt would not find what is removed now
@@ -326,18 +330,21 @@ class Transfer:
                 keeps = self.keeps_manifest if number == len(self.outgoing) else number < self.kept
                 is_kept = keeps and not self._is_own(file.path)
                 is_ours = False if is_kept else self._is_ours(session, file)
-                if is_ours is None:
-                    unreadable += 1
+                is_doubtful = number < min(self.doubtful, len(self.outgoing)) and not self._is_own(file.path)
+                if is_ours is None or (is_ours and is_doubtful):
+                    unreadable, doubtful = unreadable + (is_ours is None), doubtful + bool(is_ours)
                     continue
                 if is_ours:
                     options.check()  # to compare the content can take long
                     session.remove(file.path)
                 if number < self.most:
                     self.removed += 1
-        if unreadable:
-            raise DestinationError(
-                NOT_PERMITTED, detail=f"{unreadable} paths cannot be read, so their files were not removed"
-            )
+        reasons = (
+            (unreadable, "paths cannot be read, so their files"),
+            (doubtful, "files can be of others, so they"),
+        )
+        if detail := "; ".join(f"{count} {why} were not removed" for count, why in reasons if count):
+            raise DestinationError(NOT_PERMITTED, detail=detail)
 
     @property
     def left(self) -> int:

@@ -75,16 +75,21 @@ _NOW = text(
 # 0.2.0 recorded no path. Only attempts after the first, and removals, need this.
 _BEFORE = text(
     f"""
-    SELECT coalesce(max(coalesce(theirs.file_count, 1)) FILTER (WHERE other.status IN ('sent', 'sending')), 0)
-               AS files,
-           coalesce(bool_or(other.finished_at IS NULL OR other.finished_at >= own.created_at), false) AS wrote
-    FROM deliveries AS own
-    JOIN deliveries AS other ON {_OTHER} AND (
-            other.progress ->> 'path' = :path
-            OR other.progress ->> 'path' IS NULL AND other.progress ->> 'place' = :place
-        ) AND coalesce(other.progress ->> 'writing', '1') <> '0'
-    LEFT JOIN export_jobs AS theirs ON theirs.id = other.job_id
-    WHERE own.id = :id
+    SELECT coalesce(max(files) FILTER (WHERE was_sent AND is_here), 0) AS files,
+           coalesce(max(files) FILTER (WHERE was_sent AND NOT is_here), 0) AS files_elsewhere,
+           coalesce(bool_or(is_later), false) AS wrote
+    FROM (
+        SELECT coalesce(theirs.file_count, 1) AS files, other.status IN ('sent', 'sending') AS was_sent,
+               coalesce(other.progress ->> 'place', :place) = :place AS is_here,
+               other.finished_at IS NULL OR other.finished_at >= own.created_at AS is_later
+        FROM deliveries AS own
+        JOIN deliveries AS other ON {_OTHER} AND (
+                other.progress ->> 'path' = :path
+                OR other.progress ->> 'path' IS NULL AND other.progress ->> 'place' = :place
+            ) AND coalesce(other.progress ->> 'writing', '1') <> '0'
+        LEFT JOIN export_jobs AS theirs ON theirs.id = other.job_id
+        WHERE own.id = :id
+    ) AS others
     """
 )
 
@@ -145,6 +150,7 @@ class OthersAtPath:
             possibly there, or on another machine.
         files: the largest number of files of a job that was sent there. Only for later attempts and removals,
             and not for the list of the files.
+        files_elsewhere: the same of jobs that were sent with other settings of the destination.
         wrote: whether a job possibly has written there since the delivery was planned. Only for these, too.
         is_held: whether the delivery has begun, or for a removal whether its progress was recorded; else its
             claim is lost, or another job forbids it.
@@ -154,6 +160,7 @@ class OthersAtPath:
     is_newer: bool
     is_newer_elsewhere: bool
     files: int
+    files_elsewhere: int
     wrote: bool
     is_held: bool
 
@@ -208,10 +215,10 @@ async def begin_at_path(
     async with transaction(connections) as connection:
         await connection.execute(_LOCK, where)
         now = (await connection.execute(_NOW, {**where, "key": key, "requested_at": requested_at})).one()
-        files, wrote, is_held = 0, False, False
+        files, files_elsewhere, wrote, is_held = 0, 0, False, False
         if key == "path" and (is_removal or notification.attempt > 1):
             found = (await connection.execute(_BEFORE, {**where, "id": notification.delivery_id})).one()
-            files, wrote = found.files, found.wrote
+            files, files_elsewhere, wrote = found.files, found.files_elsewhere, found.wrote
         is_newer = now.is_newer or (now.is_newer_elsewhere and not is_free)
         begins = not now.is_writing and (is_removal or not is_newer)
         unbegun = progress if key == "path" else {**progress, "manifest": None}
@@ -224,7 +231,9 @@ async def begin_at_path(
             }
             statement = sql.RECORD if is_removal else sql.RENEW
             is_held = bool((await connection.execute(statement, values)).all())
-    return OthersAtPath(now.is_writing, now.is_newer, now.is_newer_elsewhere, files, wrote, is_held)
+    return OthersAtPath(
+        now.is_writing, now.is_newer, now.is_newer_elsewhere, files, files_elsewhere, wrote, is_held
+    )
 
 
 async def sets_at_path(

@@ -71,7 +71,7 @@ async def send_on(depot: Depot, job: UUID) -> None:
 
 
 @pytest.mark.parametrize("writing", [0, 1], ids=["has not begun", "has begun"])
-@pytest.mark.parametrize("end", ["replaced", "expired", "given up"])
+@pytest.mark.parametrize("end", ["replaced", "expired", "given up", "expired at another name of the host"])
 async def test_the_file_of_a_sent_job_stays_when_another_one_with_equal_content_ends(
     depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, writing: int, end: str
 ) -> None:
@@ -81,8 +81,11 @@ async def test_the_file_of_a_sent_job_stays_when_another_one_with_equal_content_
     sent = await depot.job("acme", b"equal", created_at=LATER if is_older else DAY)
     assert (await depot.sent(sent)).status == "sent"
     other = await depot.job("acme", b"equal", b"more", created_at=DAY if is_older else LATER)
+    if is_renamed := "name" in end:
+        destination = renamed(destination)
+        depot.use(destination)
     await tried_before(depot, other, destination, files=writing, writing=writing)
-    if end == "expired":
+    if end.startswith("expired"):
         await depot.run("UPDATE export_jobs SET expires_at = now() WHERE id = :id", id=other)
     elif end == "given up":
         await depot.give_up(other)
@@ -93,7 +96,7 @@ async def test_the_file_of_a_sent_job_stays_when_another_one_with_equal_content_
         monkeypatch.setattr(Transfer, "run", fail)
     row = await depot.sent(other)
     assert row.status == "failed"
-    assert "could not be removed" not in row.reason
+    assert ("could not be removed" in row.reason) is (is_renamed and bool(writing))
     assert (row.reason == REPLACED) is is_older
     assert store.files() == {"in/ledger-1.csv": b"equal"}
 

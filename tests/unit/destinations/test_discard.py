@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -110,6 +110,19 @@ def test_files_that_were_removed_before_an_error_are_not_counted_as_left(discard
         transfer.discard()
     assert place.removed == ["j1/manifest.json", "d", "c"]
     assert transfer.left == 2
+
+
+@pytest.mark.parametrize(("doubtful", "removed", "left"), [(0, "cba", 0), (1, "cb", 1), (9, "", 3)])
+def test_files_that_are_possibly_of_a_job_that_was_sent_to_another_machine_are_left_and_counted(
+    discarded: Any, doubtful: int, removed: str, left: int
+) -> None:
+    place = Place({"a": True, "b": True, "c": True})
+    transfer = discarded(place, 3)
+    transfer.doubtful = doubtful
+    with suppress(DestinationError) if left else nullcontext():
+        transfer.discard()
+    assert place.removed == ["j1/manifest.json", *removed]
+    assert transfer.left == left
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_destination_that_is_moved_back_gets_all_files_again_at_the_same_paths
     """People were told what is left there, or it was found under another name: it is possibly removed."""
     first = replace(attempt("a.test"), **FIRST)
     moved = replace(attempt("b.test", first), path=PATH).looked(PATH, found)
-    assert (len(moved.left), len(moved.elsewhere), len(moved.told(PATH))) == (
+    assert (len(moved.left), len(moved.elsewhere), len(moved.certainly_elsewhere(PATH))) == (
         (1, 0, 0) if found else (1, 1, 1)
     )
     back = attempt("a.test", replace(moved, writing=2, removed=True))
