@@ -82,7 +82,7 @@ class ApiServices:
     reader: JobReader
     live_updates: LiveUpdates
     job_waits: JobWaits
-    store: JobQueue
+    queue: JobQueue
     schedules: ScheduleStore
     schedule_reads: ScheduleStore
     """Reads schedules over a pool of its own, which works while writers wait for an unavailable part."""
@@ -124,20 +124,20 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
         monitor = SourceMonitor(sources)
         watcher = datasets_watcher(settings, datasets, sources, estimate_sources)
         publisher = await stack.enter_async_context(Publisher(settings, client_id=NAME, source=SOURCE))
-        store = JobQueue.of(settings, engines.writing)
-        relay = await _open_relay(stack, store, publisher)
+        queue = JobQueue.of(settings, engines.writing)
+        relay = await _open_relay(stack, queue, publisher)
         job_queries = JobQueries(engines.reading)
         reader = JobReader(settings, application=NAME)
         stack.push_async_callback(reader.close)
         # Only signs links and checks the store. The time-outs are short, because a user waits.
         storage = ObjectStore(settings, connections=2, timeout_seconds=3, retry_seconds=0)
         stack.callback(storage.close)
-        live_updates = LiveUpdates(job_queries, store.clock.now)
+        live_updates = LiveUpdates(job_queries, queue.clock.now)
         background: dict[str, Callable[[], Awaitable[object]]] = {
             "source_monitor": monitor.run,
             "datasets_watcher": watcher.run,
             "outbox_relay": relay.run,
-            "database_clock": store.clock.run,
+            "database_clock": queue.clock.run,
             "live_updates": live_updates.run,
             "loop_lag": metrics.measure_loop_lag,
             "listener": partial(_listen, settings, live_updates),
@@ -158,7 +158,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             job_waits=JobWaits(
                 live_updates, reader, limit=settings.api_wait_limit, limit_of_user=settings.user_wait_limit
             ),
-            store=store,
+            queue=queue,
             schedules=ScheduleStore(engines.writing),
             schedule_reads=ScheduleStore(engines.reading),
             storage=storage,
@@ -169,7 +169,7 @@ async def open_services(settings: Settings) -> AsyncIterator[ApiServices]:
             address_hash=AddressHash.of(settings),
             publisher=publisher,
             relay=relay,
-            clock=store.clock,
+            clock=queue.clock,
             queue_metrics=QueueMetrics(engines.reading, datasets),
             readiness=Readiness(
                 {
@@ -226,11 +226,11 @@ async def _listen(settings: Settings, live_updates: LiveUpdates) -> None:
     )
 
 
-async def _open_relay(stack: AsyncExitStack, store: JobQueue, publisher: Publisher) -> RequestRelay:
+async def _open_relay(stack: AsyncExitStack, queue: JobQueue, publisher: Publisher) -> RequestRelay:
     async def publish(events: Sequence[Event]) -> None:
         await asyncio.gather(*map(publisher.publish, events))
 
-    return await stack.enter_async_context(RequestRelay(store.admission, publish))
+    return await stack.enter_async_context(RequestRelay(queue.admission, publish))
 
 
 async def _open_keys(stack: AsyncExitStack, settings: Settings) -> Keys:

@@ -216,10 +216,10 @@ async def _erase(
         await eraser.pause_schedules(user_id)
         if jobs := await eraser.unfinished(user_id):
             typer.echo(f"Cancelling {len(jobs)} unfinished jobs …", err=True)
-            store = JobQueue.of(settings, engine)
+            queue = JobQueue.of(settings, engine)
             for job_id in jobs:  # the workers publish the outcomes
-                async with store.transaction() as connection:
-                    await store.unclaimed.cancel(connection, job_id)
+                async with queue.transaction() as connection:
+                    await queue.unclaimed.cancel(connection, job_id)
         return await eraser.erase_user(user_id, wait_seconds=CANCEL_SECONDS, leave_files=leave_files)
     finally:
         storage.close()

@@ -82,7 +82,7 @@ async def _record(services: ApiServices, job: NewJob) -> SubmitResult:
         Retryable: there is no row.
     """
     try:
-        return await services.store.admission.submit(job, user_limit=services.settings.user_pending_limit)
+        return await services.queue.admission.submit(job, user_limit=services.settings.user_pending_limit)
     except InDoubt as error:
         log.warning("job.in_doubt", job_id=str(job.id), error=str(error))
         with suppress(Exception):  # whatever it is, the row possibly exists

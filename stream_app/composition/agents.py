@@ -27,11 +27,11 @@ Then outcomes come one by one, and several are applied in one transaction. Other
 
 def add_agents(worker: WorkerComponents) -> None:
     """Add the agents, which handle requests, lifecycle events and ticks."""
-    app, settings, store, producer = worker.app, worker.settings, worker.store, worker.producer
-    replay, check_writes = worker.replay, partial(write_trial_job, store)
-    admission = RequestHandler(store, producer, worker.validator, settings.history, worker.dispatcher.admit)
+    app, settings, queue, producer = worker.app, worker.settings, worker.queue, worker.producer
+    replay, check_writes = worker.replay, partial(write_trial_job, queue)
+    admission = RequestHandler(queue, producer, worker.validator, settings.history, worker.dispatcher.admit)
     projector = LifecycleHandler(
-        store,
+        queue,
         producer,
         settings.schedule_max_failures,
         mail_limit=settings.user_mail_limit,
@@ -68,7 +68,7 @@ def add_agents(worker: WorkerComponents) -> None:
             projector.handle,
             producer,
             check_writes,
-            lambda: OUTCOMES_INTERVAL if store.is_work_left else 0.0,
+            lambda: OUTCOMES_INTERVAL if queue.is_work_left else 0.0,
         )
 
     @app.agent(bytes_topic(app, settings.topic(Topic.TICKS)), name="ticks")

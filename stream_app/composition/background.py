@@ -21,13 +21,13 @@ from stream_app.worker.maintenance.request_relay import RequestRelay
 
 def add_tasks(worker: WorkerComponents) -> None:
     """Add the tasks that run beside the agents, and what happens when the worker stops."""
-    settings, connections, store = worker.settings, worker.connections, worker.store
+    settings, connections, queue = worker.settings, worker.connections, worker.queue
     dispatcher, presence, replay = worker.dispatcher, worker.presence, worker.replay
     storage, sources, plan_sources = connections.storage, connections.sources, connections.plan_sources
     sender = create_sender(settings, connections.database, storage, worker.name, datasets=worker.datasets)
-    relay = RequestRelay(store.admission, worker.producer.publish_all)
-    bucket_cleaner = BucketCleaner(store, storage, settings, worker.datasets)
-    job_cleaner = JobCleaner(store, settings.history)
+    relay = RequestRelay(queue.admission, worker.producer.publish_all)
+    bucket_cleaner = BucketCleaner(queue, storage, settings, worker.datasets)
+    job_cleaner = JobCleaner(queue, settings.history)
     monitor = SourceMonitor(sources)
     watcher = datasets_watcher(
         settings, worker.datasets, sources, plan_sources, then=metrics.start_ended_job_series
@@ -52,7 +52,7 @@ def add_tasks(worker: WorkerComponents) -> None:
             replay.run(),
             rescue(),
             relay.run(),
-            store.clock.run(),
+            queue.clock.run(),
             *(sender.run(channel) for channel in Channel),
             sender.settle_expired(),
             listen(settings, dispatcher.wake, application=worker.name, shared_lock=CLEANING_LOCK_0_1),

@@ -86,7 +86,7 @@ class WorkerComponents:
     datasets: Datasets
     validator: RequestValidator
     connections: WorkerConnections
-    store: JobQueue
+    queue: JobQueue
     replay: OutcomeReplay
     dispatcher: Dispatcher
     presence: WorkerPresence

@@ -48,10 +48,10 @@ def create_app(settings: Settings) -> App:
     metrics.start_ended_job_series()
     metrics.SLOTS.set(settings.worker_slots)
     connections = WorkerConnections.of(settings, name, datasets)
-    store = JobQueue.of(settings, connections.database, connections.kept)
+    queue = JobQueue.of(settings, connections.database, connections.kept)
     app = create_faust_app(settings, name)
     producer = EventProducer(app, settings.kafka_topic_prefix)
-    dispatcher, presence = _create_dispatcher(settings, name, datasets, connections, store, producer)
+    dispatcher, presence = _create_dispatcher(settings, name, datasets, connections, queue, producer)
     worker = WorkerComponents(
         name=name,
         settings=settings,
@@ -60,8 +60,8 @@ def create_app(settings: Settings) -> App:
         datasets=datasets,
         validator=RequestValidator.of(settings, datasets),
         connections=connections,
-        store=store,
-        replay=_create_replay(settings, name, app, store),
+        queue=queue,
+        replay=_create_replay(settings, name, app, queue),
         dispatcher=dispatcher,
         presence=presence,
     )
@@ -75,7 +75,7 @@ def _create_dispatcher(
     name: str,
     datasets: Datasets,
     connections: WorkerConnections,
-    store: JobQueue,
+    queue: JobQueue,
     producer: EventProducer,
 ) -> tuple[Dispatcher, WorkerPresence]:
     """Return the dispatcher, and what reports it to the list of workers. Each asks the other."""
@@ -99,7 +99,7 @@ def _create_dispatcher(
     )
     dispatcher = Dispatcher(
         worker=name,
-        store=store,
+        queue=queue,
         exporter=exporter,
         publish_event=producer.publish,
         settings=settings,
@@ -109,7 +109,7 @@ def _create_dispatcher(
     return dispatcher, presence
 
 
-def _create_replay(settings: Settings, name: str, app: App, store: JobQueue) -> OutcomeReplay:
+def _create_replay(settings: Settings, name: str, app: App, queue: JobQueue) -> OutcomeReplay:
     """Return what waits for the outcomes that were on Kafka when the worker started."""
     outcomes = settings.topic(Topic.EVENTS)
 
@@ -121,5 +121,5 @@ def _create_replay(settings: Settings, name: str, app: App, store: JobQueue) -> 
         Brokers(settings, client_id=f"{name}-replay"),
         outcomes,
         failed_at=failed_at,
-        check_writes=partial(write_trial_job, store),
+        check_writes=partial(write_trial_job, queue),
     )

@@ -17,7 +17,7 @@ from streaming_exporter.events import RequestIdentity, lifecycle_event, request_
 TRIAL_REQUEST = RequestIdentity(user_id="exporter", export_type="trial", format="none")
 
 
-async def write_trial_job(store: JobQueue) -> None:
+async def write_trial_job(queue: JobQueue) -> None:
     """Admit, end and delete a trial job in one transaction, and commit it.
 
     No other transaction ever sees the job.
@@ -30,7 +30,7 @@ async def write_trial_job(store: JobQueue) -> None:
     now = datetime.now(UTC)
     job = replace(RequestValidator(formats=(), datasets={}).job(event, now=now), admitted_at=now)
     assert job.outcome is not None  # noqa: S101 - there is no dataset
-    async with store.transaction() as connection:
+    async with queue.transaction() as connection:
         await submit(connection, [job])
         ended = await apply_events(connection, [lifecycle_event(EVENT_OF[Status.FAILED], job.outcome)])
         await connection.execute(delete(ExportJob).where(ExportJob.id == event.job_id))

@@ -63,7 +63,7 @@ class Dispatcher:
         self,
         *,
         worker: str,
-        store: JobQueue,
+        queue: JobQueue,
         exporter: Exporter,
         publish_event: PublishEvent,
         settings: Settings,
@@ -76,13 +76,13 @@ class Dispatcher:
         """
         self._paused = paused
         self.worker = worker
-        self._store = store
+        self._queue = queue
         self._settings = settings
         self._attempts: dict[UUID, Attempt] = {}
         self._parts: dict[PartKey, PartAttempt] = {}
         self._tasks: dict[asyncio.Task[None], RunningAttempt] = {}
-        self._rescuer = JobRescuer(store, exporter.storage, publish_event)
-        self._part_store = PartStore(store)
+        self._rescuer = JobRescuer(queue, exporter.storage, publish_event)
+        self._part_store = PartStore(queue)
         self._part_runner = PartRunner(self._part_store, exporter, settings)
         coordinator = None
         if planner is not None:
@@ -90,10 +90,10 @@ class Dispatcher:
         self._sources = SourceSlots(exporter.sources, exporter.datasets, settings.worker_slots)
         gathered = GatheredEvents(publish_event, lambda: GATHER_SECONDS if self._has_backlog else 0.0)
         self._runner = JobRunner(
-            store,
+            queue,
             exporter,
             gathered,
-            JobRescuer(store, exporter.storage, gathered),
+            JobRescuer(queue, exporter.storage, gathered),
             settings,
             coordinator,
             exporter.datasets,
@@ -101,7 +101,7 @@ class Dispatcher:
         self._datasets = exporter.datasets
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
-        self._lost = LostClaims(store, worker)
+        self._lost = LostClaims(queue, worker)
         self._draining = False
         self.is_claiming = False
         """Whether the worker claims what waits. It begins once the bucket and the outcomes were read."""
@@ -168,7 +168,7 @@ class Dispatcher:
                 # Jobs that wait for their parts need no slot, but memory and a connection.
                 holders = sum(item.slot.is_free for item in self._tasks.values())
                 with self._lost.noticed():
-                    claims = await self._store.claim(
+                    claims = await self._queue.claim(
                         self.worker,
                         claimable.limit,
                         with_split=holders < self._settings.worker_slots,
@@ -182,7 +182,7 @@ class Dispatcher:
                 log.warning("claim.failed", error=str(error))
                 return False
             is_full = len(claims) == claimable.limit
-            self._has_backlog = is_full and self._store.is_work_left
+            self._has_backlog = is_full and self._queue.is_work_left
             await self._start_all(claims)
             # A source with fewer connections than free slots is full now, and others still have jobs.
             return is_full
@@ -194,7 +194,7 @@ class Dispatcher:
             The ``export.accepted`` data of the job if it was admitted now; or ``None``: it has to be admitted
             like any other job.
         """
-        if self._store.is_work_left or self._claiming.locked() or not _can_start_at_once(job):
+        if self._queue.is_work_left or self._claiming.locked() or not _can_start_at_once(job):
             return None
         # A task of its own is not cancelled with its caller, so a claimed job starts, and drain() waits for
         # it. Its empty context keeps what belongs to the message out of the export.
@@ -212,7 +212,7 @@ class Dispatcher:
                 return None
             try:
                 with self._lost.noticed():
-                    admitted = await self._store.admission.admit_and_claim(self.worker, job)
+                    admitted = await self._queue.admission.admit_and_claim(self.worker, job)
             except Locked:
                 return None
             except InDoubt:
@@ -266,7 +266,7 @@ class Dispatcher:
         began, seconds = time.monotonic(), self._settings.lease_seconds / 3
         try:
             async with asyncio.timeout(seconds):
-                held, cancelled = await self._store.renew(self.worker, [_progress(item) for item in attempts])
+                held, cancelled = await self._queue.renew(self.worker, [_progress(item) for item in attempts])
                 held_parts, cancelled_parts = await self._part_store.renew(
                     self.worker, [PartProgress.of(item.part, item.progress.tally.rows) for item in parts]
                 )
@@ -342,7 +342,7 @@ class Dispatcher:
     def _note_end(self) -> None:
         """Claim again, if work can be left, after an export or an attempt has ended."""
         metrics.SLOTS_IN_USE.set(self.slots_in_use)
-        if self._claim_skipped or self._store.is_work_left:
+        if self._claim_skipped or self._queue.is_work_left:
             self._wake.set()
 
     def _begin(self, claim: Claim) -> tuple[RunningAttempt, Coroutine[Any, Any, None], Callable[[], None]]:

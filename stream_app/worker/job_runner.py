@@ -39,7 +39,7 @@ MAX_LISTED_FILES = 1_000
 class JobRunner:
     """Runs attempts, and decides whether the job ends or is tried again."""
 
-    store: JobQueue
+    queue: JobQueue
     exporter: Exporter
     publish_event: PublishEvent
     rescuer: JobRescuer
@@ -75,7 +75,7 @@ class JobRunner:
             outcome = await self._decide(attempt)
             if outcome is None:
                 return
-            if await retry_until_possible(self.store.store_outcome, claim, outcome):
+            if await retry_until_possible(self.queue.store_outcome, claim, outcome):
                 tracing.current_span().set_attributes(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
                     metrics.observe_export(outcome, attempt.began)
@@ -110,7 +110,7 @@ class JobRunner:
         There is only one try, because the worker is about to end.
         """
         try:
-            await self.store.release(claim, delay=delay, failed=False)
+            await self.queue.release(claim, delay=delay, failed=False)
         except Retryable as error:
             log.warning("job.release_failed", **claim.log_fields, error=str(error))
 
@@ -118,7 +118,7 @@ class JobRunner:
         self, claim: Claim, *, delay: timedelta, failed: bool, waits_for: JobError | None = None
     ) -> None:
         """Release the job. Retry until it succeeds, because an expired lease would count as a failure."""
-        await retry_until_possible(self.store.release, claim, delay=delay, failed=failed, waits_for=waits_for)
+        await retry_until_possible(self.queue.release, claim, delay=delay, failed=failed, waits_for=waits_for)
 
     async def _clean(self, claim: Claim, outcome: LifecycleData) -> None:
         """Remove what the parts of a job that has ended have left."""
@@ -149,7 +149,7 @@ class JobRunner:
         if result.files:
             try:
                 # Before the outcome is stored: from then on the files can be asked for.
-                await retry_until_possible(self.store.record_files, claim, result)
+                await retry_until_possible(self.queue.record_files, claim, result)
             except BaseException:
                 await self.rescuer.remove_result(claim.job_id, result.key)
                 raise

@@ -42,7 +42,7 @@ def is_without_outcome(message: bytes | None, headers: Sequence[object] = ()) ->
 class LifecycleHandler:
     """Applies messages of ``exports.events``; idempotent, in any order."""
 
-    store: JobQueue
+    queue: JobQueue
     producer: EventProducer
     max_failures: int = 5
     """Failed runs in a row that pause their schedule."""
@@ -61,7 +61,7 @@ class LifecycleHandler:
             Retryable: the database or Kafka is away; handling the batch again does no harm.
         """
         read, unread = decode_all(messages, Topic.EVENTS)
-        outcomes, refused = self._validate_all(read, await self.store.clock.read())
+        outcomes, refused = self._validate_all(read, await self.queue.clock.read())
         if outcomes:
             with tracing.process_spans(outcomes) as traced:
                 await self._apply(traced)
@@ -85,7 +85,7 @@ class LifecycleHandler:
         return outcomes, refused
 
     async def _apply(self, outcomes: Sequence[Event]) -> None:
-        async with self.store.transaction() as connection:
+        async with self.queue.transaction() as connection:
             applied = await apply_events(connection, outcomes, history=self.history)
             ended = [job for _, job in applied if job.had_stored_outcome]
             await insert_deliveries(

@@ -30,7 +30,7 @@ NEWER_ELSEWHERE = frozenset({"unknown_dataset", "unknown_format", "unknown_desti
 class RequestHandler:
     """Turns messages of ``exports.requests`` into jobs; idempotent."""
 
-    store: JobQueue
+    queue: JobQueue
     producer: EventProducer
     validator: RequestValidator
     history: timedelta
@@ -48,7 +48,7 @@ class RequestHandler:
         requests: dict[UUID, Event] = {}
         old: dict[UUID, EventT[bytes]] = {}
         cancellations: list[Event] = []
-        now = await self.store.clock.read()
+        now = await self.queue.clock.read()
         oldest = oldest_admissible(now, self.history)
         for message, event in read:
             if event.type is not EventType.REQUESTED:
@@ -78,12 +78,12 @@ class RequestHandler:
             The ids of ``old`` requests that are left out, since their job can have been removed; and the ids
             of requests that could not be committed, since another transaction holds the job's row.
         """
-        now = await self.store.clock.read()
+        now = await self.queue.clock.read()
         validated = [
             replace(self.validator.job(event, now=now), admitted_at=now) for event in events_by_job.values()
         ]
         jobs = dict(zip(events_by_job, with_creation_order(validated), strict=True))
-        known = await self.store.admission.look_up(list(jobs.values()))
+        known = await self.queue.admission.look_up(list(jobs.values()))
         forgotten = [job_id for job_id in old if not known[job_id].is_known]
         wanted = [
             job_id for job_id in events_by_job if known[job_id].is_admissible and job_id not in forgotten
@@ -107,7 +107,7 @@ class RequestHandler:
         for data in admitted:
             metrics.observe_admission(events_by_job[data.job_id].time)
         outcomes = [outcome for data in admitted if (outcome := jobs[data.job_id].event_outcome) is not None]
-        late = await self.store.unclaimed.apply_early_cancellations(
+        late = await self.queue.unclaimed.apply_early_cancellations(
             [*events_by_job, *(event.job_id for event in cancellations)]
         )
         await self.producer.publish_all(
@@ -123,14 +123,14 @@ class RequestHandler:
             if started is not None:
                 return started, []
         try:
-            return await self.store.admission.admit(jobs), []
+            return await self.queue.admission.admit(jobs), []
         except Locked:
             log.warning("jobs.locked", jobs=len(jobs))
         admitted: list[LifecycleData] = []
         held: list[UUID] = []
         for job in jobs:
             try:
-                admitted += await self.store.admission.admit([job])
+                admitted += await self.queue.admission.admit([job])
             except Locked:
                 held.append(job.id)
         return admitted, held
@@ -139,9 +139,9 @@ class RequestHandler:
         """Cancel jobs; return the outcomes to publish."""
         if not ids:
             return []
-        async with self.store.transaction() as connection:
+        async with self.queue.transaction() as connection:
             ended = [
-                await self.store.unclaimed.cancel(connection, job_id, include_ended=True) for job_id in ids
+                await self.queue.unclaimed.cancel(connection, job_id, include_ended=True) for job_id in ids
             ]
         return [outcome for outcome in ended if outcome is not None]
 

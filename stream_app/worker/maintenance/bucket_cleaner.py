@@ -135,7 +135,7 @@ async def longest_promise(connection: AsyncConnection) -> timedelta:
 class BucketCleaner:
     """Cleans the whole bucket, page by page."""
 
-    store: JobQueue
+    queue: JobQueue
     storage: ObjectStore
     settings: Settings
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class BucketCleaner:
         Raises:
             Retryable: the database or the store is away.
         """
-        async with self.store.statement() as connection:
+        async with self.queue.statement() as connection:
             # A lock of the session and not of a transaction, because a large bucket takes long.
             if not await connection.scalar(select(func.pg_try_advisory_lock(CLEANING_LOCK))):
                 return 0
@@ -171,7 +171,7 @@ class BucketCleaner:
         pages = storage.listing.pages()
         while (page := await storage.run_in_thread(next, pages, None)) is not None:
             jobs = await owning_jobs(connection, page)
-            now = await self.store.clock.read()
+            now = await self.queue.clock.read()
             for found in page:
                 job = jobs.get(found.job_id)
                 if not is_needed(found, job, now=now, settings=self.settings, datasets=self.datasets):

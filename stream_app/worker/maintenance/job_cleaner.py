@@ -137,7 +137,7 @@ def oldest_admissible(now: datetime, history: timedelta) -> datetime:
 class JobCleaner:
     """Removes jobs that are older than ``history``. Several workers can do so at the same time."""
 
-    store: JobQueue
+    queue: JobQueue
     history: timedelta
 
     async def run(self) -> None:
@@ -152,8 +152,8 @@ class JobCleaner:
         Raises:
             Retryable: the database is away. The next call continues with the rest.
         """
-        await PartStore(self.store).delete_of_ended()
-        async with self.store.transaction() as connection:
+        await PartStore(self.queue).delete_of_ended()
+        async with self.queue.transaction() as connection:
             for statement in ADDRESSES[:2]:
                 await connection.execute(statement, {"history": self.history})
             await connection.execute(ADDRESSES[2])
@@ -175,7 +175,7 @@ class JobCleaner:
         """Remove one batch in a short transaction; return how many jobs, and where the next batch begins."""
         created_at, job_id = after
         values = {"created_at": created_at, "id": job_id, "history": self.history, "final": list(FINAL)}
-        async with self.store.transaction() as connection:
+        async with self.queue.transaction() as connection:
             await connection.execute(BEFORE_STEP)
             last = (await connection.execute(STEP, values)).one_or_none()
         if last is None:

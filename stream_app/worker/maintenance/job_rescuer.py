@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 class JobRescuer:
     """Publishes outcomes, removes leftovers, and rescues jobs that no worker runs."""
 
-    store: JobQueue
+    queue: JobQueue
     storage: ObjectStore
     publish_event: PublishEvent
 
@@ -42,7 +42,7 @@ class JobRescuer:
         The file of the attempt that completed the job is kept.
         """
         try:
-            completed_attempt = await self.store.completed_attempt(job_id)
+            completed_attempt = await self.queue.completed_attempt(job_id)
             if completed_attempt is not None:
                 before = min(before, completed_attempt)
             await self.storage.run_in_thread(self.storage.removal.remove_attempts, job_id, before=before)
@@ -69,20 +69,20 @@ class JobRescuer:
 
         Steps that need the object store come last. They stop at its first outage, when each call takes long.
         """
-        unpublished = await self.store.unclaimed.take_unpublished()
+        unpublished = await self.queue.unclaimed.take_unpublished()
         for outcome in unpublished:
             if outcome.status != Status.EXPIRED:
                 await self._try_to_publish(outcome)
-        exhausted = await self.store.unclaimed.end_exhausted()
-        for outcome in (*exhausted, *await self.store.unclaimed.apply_early_cancellations()):
+        exhausted = await self.queue.unclaimed.end_exhausted()
+        for outcome in (*exhausted, *await self.queue.unclaimed.apply_early_cancellations()):
             await self._try_to_publish(outcome)
-        await self.store.unclaimed.delete_old_cancellations()
+        await self.queue.unclaimed.delete_old_cancellations()
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]
         JITTER.shuffle(expired)  # so that a file that the store refuses to remove is not always the first
         if await self._expire(expired):
-            await self._expire(await self.store.unclaimed.expire_files())
+            await self._expire(await self.queue.unclaimed.expire_files())
 
     async def _expire(self, outcomes: Iterable[LifecycleData]) -> bool:
         """Remove files and publish their outcomes. Return False at the first outage."""

@@ -95,7 +95,7 @@ async def test_a_request_during_an_outage_of_kafka_is_published_later(
 async def test_a_commit_without_an_answer_is_in_doubt(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """R5: if the row is found, the request is accepted. Otherwise the response is in_doubt with the id."""
     services = api.app.state.services
-    submit = services.store.admission.submit
+    submit = services.queue.admission.submit
 
     async def committed(row: Any, **limit: Any) -> Any:
         await submit(row, **limit)
@@ -105,15 +105,15 @@ async def test_a_commit_without_an_answer_is_in_doubt(api: Harness, monkeypatch:
         raise InDoubt("connection lost")
 
     async with api.user() as client:
-        monkeypatch.setattr(services.store.admission, "submit", committed)
+        monkeypatch.setattr(services.queue.admission, "submit", committed)
         assert (await client.post("/exports/jobs", json=order())).status_code == 202
-        monkeypatch.setattr(services.store.admission, "submit", lost)
+        monkeypatch.setattr(services.queue.admission, "submit", lost)
         answer = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
         content = answer.json()
         assert (answer.status_code, content["code"]) == (503, "in_doubt")
         assert "it is not known whether job" in content["detail"]
         assert answer.headers["location"] == f"/exports/jobs/{content['export_job_id']}"
-        monkeypatch.setattr(services.store.admission, "submit", submit)
+        monkeypatch.setattr(services.queue.admission, "submit", submit)
         again = await client.post("/exports/jobs", json=order(), headers={"Idempotency-Key": "k"})
         assert again.json()["export_job_id"] == content["export_job_id"]
     assert await api.count() == 2
@@ -132,7 +132,7 @@ async def test_a_request_stays_in_doubt_if_its_row_cannot_be_read(
     async def fail(_: UUID) -> Any:
         raise error
 
-    monkeypatch.setattr(services.store.admission, "submit", lost)
+    monkeypatch.setattr(services.queue.admission, "submit", lost)
     monkeypatch.setattr(services.job_queries, "get", fail)
     async with api.user() as client:
         answer = await client.post("/exports/jobs", json=order())

@@ -173,7 +173,7 @@ class Fleet:
         jobs = Jobs(self.jobs.engine, lease=timedelta(seconds=settings.lease_seconds), user_slots=user_slots)
         dispatcher = Dispatcher(
             worker=f"w{len(self.workers) + 1}",
-            store=jobs.store,
+            queue=jobs.store,
             exporter=exporter,
             publish_event=publish_event,
             settings=settings,

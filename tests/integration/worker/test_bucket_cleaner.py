@@ -153,8 +153,8 @@ async def test_all_files_of_a_job_whose_list_is_lost_are_kept_until_it_expires(
     bucket._client._create_multipart_upload(bucket.bucket, object_key(split, 1, "open"), {})
     assert await bucket_cleaner.clean() == 1
     assert left(bucket) == kept
-    assert await bucket_cleaner.store.completed_attempt(UUID(str(split))) == 0
-    leftovers = Leftovers(settings, await bucket_cleaner.store.clock.read())
+    assert await bucket_cleaner.queue.completed_attempt(UUID(str(split))) == 0
+    leftovers = Leftovers(settings, await bucket_cleaner.queue.clock.read())
     async with engine.connect() as connection:
         for page in bucket.listing.pages():
             await leftovers.count_page(connection, page)

@@ -63,7 +63,7 @@ class Worker:
         self.jobs.store.claim = counted  # type: ignore[method-assign]
         self.dispatcher = Dispatcher(
             worker="w",
-            store=self.jobs.store,
+            queue=self.jobs.store,
             exporter=cast(Exporter, self.exports),
             publish_event=self.publish_event,
             settings=settings.model_copy(update={"worker_slots": SLOTS}),

@@ -186,7 +186,7 @@ async def test_an_attempt_that_lost_its_lease_publishes_no_more_events(
 
     dispatcher = Dispatcher(
         worker="w",
-        store=jobs.store,
+        queue=jobs.store,
         exporter=cast(Exporter, Exports(storage, Outage("away"))),
         publish_event=publish_event,
         settings=settings,
@@ -235,7 +235,7 @@ def dispatcher(
     """A dispatcher with the lease in seconds that the test has as its parameter, or a long one."""
     return Dispatcher(
         worker="w",
-        store=jobs.store,
+        queue=jobs.store,
         exporter=cast(Exporter, exports),
         publish_event=rescuer.publish_event,
         settings=settings.model_copy(

@@ -153,7 +153,7 @@ async def working(
 
     dispatcher = Dispatcher(
         worker="w",
-        store=jobs.store,
+        queue=jobs.store,
         exporter=cast(Exporter, exports),
         publish_event=publish_event,
         settings=settings.model_copy(update={"worker_slots": slots}),

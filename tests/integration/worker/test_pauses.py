@@ -53,7 +53,7 @@ async def test_nothing_is_claimed_while_it_is_paused(
     exports.datasets["ledger"] = Dataset(name="ledger", table="public.ledger", source="crm")
     dispatcher = Dispatcher(
         worker="w",
-        store=jobs.store,
+        queue=jobs.store,
         exporter=exporter,
         publish_event=publish_event,
         settings=settings,
@@ -99,7 +99,7 @@ async def test_parts_of_a_running_export_are_claimed_while_it_is_paused(
 
     dispatcher = Dispatcher(
         worker="w",
-        store=jobs.store,
+        queue=jobs.store,
         exporter=cast(Exporter, exports),
         publish_event=publish_event,
         settings=settings,
@@ -196,7 +196,7 @@ async def test_a_worker_that_does_not_claim_yet_has_no_slots(
 
     exporter, registry = cast(Exporter, Exports(storage)), WorkerRegistry(engine)
     dispatcher = Dispatcher(
-        worker="w", store=jobs.store, exporter=exporter, publish_event=publish_event, settings=settings
+        worker="w", queue=jobs.store, exporter=exporter, publish_event=publish_event, settings=settings
     )
     presence = WorkerPresence(
         registry, "w", slots=2, running=lambda: 0, is_claiming=lambda: dispatcher.is_claiming
@@ -221,7 +221,7 @@ async def test_a_heartbeat_stores_what_the_attempt_does(
 
     dispatcher = Dispatcher(
         worker="w",
-        store=jobs.store,
+        queue=jobs.store,
         exporter=cast(Exporter, exports),
         publish_event=publish_event,
         settings=settings,

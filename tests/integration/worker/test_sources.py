@@ -134,7 +134,7 @@ async def service(
 
         jobs = Jobs(engine, user_slots=1)
         dispatcher = Dispatcher(
-            worker="w", store=jobs.store, exporter=exporter, publish_event=publish_event, settings=settings
+            worker="w", queue=jobs.store, exporter=exporter, publish_event=publish_event, settings=settings
         )
         monitor = SourceMonitor(sources)
         tasks = [
