@@ -40,9 +40,9 @@ def add_tasks(worker: WorkerComponents) -> None:
         exclude_started_objects()
         await dispatcher.work()
 
-    async def rescue() -> None:
+    async def recover() -> None:
         await replay.wait()
-        await dispatcher.rescue()
+        await dispatcher.recover()
 
     def tasks() -> tuple[Coroutine[Any, Any, None], ...]:
         return (
@@ -50,7 +50,7 @@ def add_tasks(worker: WorkerComponents) -> None:
             dispatcher.heartbeat(),
             presence.run(),
             replay.run(),
-            rescue(),
+            recover(),
             relay.run(),
             queue.clock.run(),
             *(sender.run(channel) for channel in Channel),

@@ -239,7 +239,7 @@ class JobQueue:
         async with self.statement() as connection:
             if await STORE_OUTCOME.scalar(connection, values) is not None:
                 return True
-            # A rescuer can have published it before this repeated call. The whole outcome is
+            # The recovery of jobs can have published it before this repeated call. The whole outcome is
             # compared: an attempt of the same number can have ended the job otherwise, see ObjectStore.key.
             applied = and_(
                 ExportJob.outcome.is_(None),

@@ -28,7 +28,7 @@ from stream_app.settings import Settings
 from stream_app.worker.attempt import Attempt, PartAttempt, RunningAttempt, StopReason
 from stream_app.worker.gathered_events import GATHER_SECONDS, GatheredEvents
 from stream_app.worker.job_runner import JobRunner
-from stream_app.worker.maintenance.job_rescuer import JobRescuer
+from stream_app.worker.maintenance.job_recovery import JobRecovery
 from stream_app.worker.part_coordinator import PartCoordinator
 from stream_app.worker.part_runner import PartRunner
 from stream_app.worker.source_slots import SourceSlots
@@ -81,7 +81,7 @@ class Dispatcher:
         self._attempts: dict[UUID, Attempt] = {}
         self._parts: dict[PartKey, PartAttempt] = {}
         self._tasks: dict[asyncio.Task[None], RunningAttempt] = {}
-        self._rescuer = JobRescuer(queue, exporter.storage, publish_event)
+        self._recovery = JobRecovery(queue, exporter.storage, publish_event)
         self._part_store = PartStore(queue)
         self._part_runner = PartRunner(self._part_store, exporter, settings)
         coordinator = None
@@ -93,7 +93,7 @@ class Dispatcher:
             queue,
             exporter,
             gathered,
-            JobRescuer(queue, exporter.storage, gathered),
+            JobRecovery(queue, exporter.storage, gathered),
             settings,
             coordinator,
             exporter.datasets,
@@ -289,9 +289,9 @@ class Dispatcher:
                 # Not awaited, because leases must be renewed while Kafka is away.
                 attempt.report = asyncio.create_task(self._runner.report_progress(attempt))
 
-    async def rescue(self) -> None:
-        """Rescue jobs of dead workers every :data:`POLL_SECONDS`."""
-        await repeat("rescue", self._rescuer.rescue, POLL_SECONDS)
+    async def recover(self) -> None:
+        """Recover jobs of dead workers every :data:`POLL_SECONDS`."""
+        await repeat("rescue", self._recovery.recover, POLL_SECONDS)
 
     async def drain(self, grace: float) -> None:
         """Claim no more jobs, wait ``grace`` seconds for running exports, then stop and release the rest."""

@@ -21,7 +21,7 @@ from stream_app.observability import metrics, tracing
 from stream_app.retries import retry_until_possible
 from stream_app.settings import Settings
 from stream_app.worker.attempt import Attempt, Slot, StopReason, attempt_delay, trace_end
-from stream_app.worker.maintenance.job_rescuer import JobRescuer
+from stream_app.worker.maintenance.job_recovery import JobRecovery
 from stream_app.worker.part_coordinator import PartCoordinator
 from streaming_exporter.errors import ExporterError, NeedsOperator, Outage, Rejected, Retryable
 from streaming_exporter.events import EventType, FileData, JobError, LifecycleData, lifecycle_event
@@ -42,7 +42,7 @@ class JobRunner:
     queue: JobQueue
     exporter: Exporter
     publish_event: PublishEvent
-    rescuer: JobRescuer
+    recovery: JobRecovery
     settings: Settings
     coordinator: PartCoordinator | None = None
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
@@ -79,14 +79,14 @@ class JobRunner:
                 tracing.current_span().set_attributes(_traced(outcome))
                 if outcome.status == Status.COMPLETED:
                     metrics.observe_export(outcome, attempt.began)
-                await self.rescuer.publish_outcome(outcome)
+                await self.recovery.publish_outcome(outcome)
                 await self._clean(claim, outcome)
             else:
                 log.warning("job.lease_lost_at_end")
                 metrics.LEASES_LOST.inc()
-                await self.rescuer.discard(outcome)
+                await self.recovery.discard(outcome)
         except Retryable as error:
-            # A rescuer publishes a stored outcome later. The lease of a job without one expires.
+            # The recovery of jobs publishes a stored outcome later. The lease of a job without one expires.
             log.warning("attempt.interrupted", error=str(error))
         except Exception:
             log.exception("attempt.crashed")
@@ -126,12 +126,12 @@ class JobRunner:
             return
         await self.coordinator.clean(claim)
         if outcome.status != Status.COMPLETED:
-            await self.rescuer.remove_leftovers(claim.job_id, before=claim.attempt + 1)
+            await self.recovery.remove_leftovers(claim.job_id, before=claim.attempt + 1)
 
     async def _export(self, claim: Claim, progress: ExportProgress, slot: Slot) -> LifecycleData:
         keeps_parts = self.coordinator is not None and await self.coordinator.kept_plan(claim) is not None
         if claim.attempt > 1 and not keeps_parts:
-            await self.rescuer.remove_leftovers(claim.job_id, before=claim.attempt)
+            await self.recovery.remove_leftovers(claim.job_id, before=claim.attempt)
         folder = self.exporter.storage.folder(claim.job_id, claim.attempt)
         task = ExportTask(
             name=str(claim.job_id),
@@ -151,7 +151,7 @@ class JobRunner:
                 # Before the outcome is stored: from then on the files can be asked for.
                 await retry_until_possible(self.queue.record_files, claim, result)
             except BaseException:
-                await self.rescuer.remove_result(claim.job_id, result.key)
+                await self.recovery.remove_result(claim.job_id, result.key)
                 raise
         now, dataset = claim.now, self.datasets.get(claim.request.export_type)
         return claim.lifecycle(

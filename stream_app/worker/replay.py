@@ -22,7 +22,7 @@ class OutcomeReplay:
     """Delays admission and claims until old outcomes are applied, so that no finished job runs again.
 
     After the state database was restored, the consumer group reads outcomes again that the table lacks. Until
-    they are applied, no job is admitted, claimed or rescued. Usually there are none, and the replay ends at
+    they are applied, no job is admitted, claimed or recovered. Usually there are none, and the replay ends at
     once. If outcomes are missing, or their number is unknown because Kafka does not answer, the replay ends
     early only after :data:`NO_PROGRESS_SECONDS` without progress. Time in which outcomes cannot be applied
     does not count: they will be applied later, and must be applied first.

@@ -40,7 +40,7 @@ from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.multipart_upload import MultipartUpload
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.lifecycle_handler import LifecycleHandler
-from stream_app.worker.maintenance.job_rescuer import JobRescuer
+from stream_app.worker.maintenance.job_recovery import JobRecovery
 from stream_app.worker.request_handler import RequestHandler
 from stream_app.worker.scheduler import Scheduler
 from streaming_exporter.errors import Unreadable
@@ -168,7 +168,7 @@ POINTS: dict[str, Point] = {
     # One attempt.
     "claimed": Point(JobQueue, "claim", _found),
     "started": Point(EventProducer, "publish_all", _event(EventType.STARTED)),
-    "swept": Point(JobRescuer, "remove_leftovers", _first),
+    "swept": Point(JobRecovery, "remove_leftovers", _first),
     "copying": Point(BytePipe, "write", _current),
     "uploading": Point(MultipartUpload, "add", _part),
     "file written": Point(ObjectStore, "put", lambda call: _key(call.arguments[0])),
@@ -180,7 +180,7 @@ POINTS: dict[str, Point] = {
     "listed": Point(JobQueue, "record_files", _first),
     "outcome unstored": Point(JobQueue, "store_outcome", _first, after=False),
     "outcome stored": Point(JobQueue, "store_outcome", _first),
-    "published": Point(JobRescuer, "publish_outcome", _first),
+    "published": Point(JobRecovery, "publish_outcome", _first),
     # Its end: before and after the record is changed, and before the outcome is published.
     "unapplied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES), after=False),
     "applied": Point(LifecycleHandler, "handle", _batch(*OUTCOMES)),

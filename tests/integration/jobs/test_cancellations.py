@@ -123,7 +123,7 @@ async def test_cancellations_take_effect_that_are_handled_at_the_same_time_as_th
         assert sorted(kinds) == ["accepted", "cancelled"], f"seed {seed}"
 
 
-async def test_a_rescuer_applies_early_cancellations_that_are_left(jobs: Jobs) -> None:
+async def test_the_recovery_applies_early_cancellations_that_are_left(jobs: Jobs) -> None:
     job_id, unknown = uuid4(), uuid4()
     await jobs.cancel(unknown)
     async with jobs.store.transaction() as connection:

@@ -15,7 +15,7 @@ from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.states import Status
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.maintenance.job_cleaner import JobCleaner
-from stream_app.worker.maintenance.job_rescuer import JobRescuer
+from stream_app.worker.maintenance.job_recovery import JobRecovery
 from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import HISTORY, Jobs, ids
 
@@ -26,11 +26,11 @@ def jobs(engine: AsyncEngine) -> Jobs:
 
 
 @pytest.fixture
-def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
+def recovery(jobs: Jobs, storage: ObjectStore) -> JobRecovery:
     async def publish_event(_: Event) -> None:
         """Publish nothing."""
 
-    return JobRescuer(jobs.store, storage, publish_event)
+    return JobRecovery(jobs.store, storage, publish_event)
 
 
 def put(storage: ObjectStore, key: str) -> str:
@@ -126,40 +126,40 @@ async def test_the_files_of_the_attempt_that_completed_the_job_are_listed(
 
 
 async def test_an_attempt_that_lost_its_lease_removes_its_own_files_only(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery
 ) -> None:
     claim = await claimed(jobs)
     lost, kept = write(storage, claim, 2), write(storage, claim, 2)
-    await rescuer.discard(outcome(claim, lost))
+    await recovery.discard(outcome(claim, lost))
     assert sorted(left(storage, claim.job_id)) == sorted([kept.key, *(file.key for file in kept.files)])
 
 
 async def test_a_worker_that_died_between_two_files_leaves_none(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery
 ) -> None:
-    """Its successor, or the rescuer of a job without one, removes them."""
+    """Its successor, or the recovery of a job without one, removes them."""
     claim = await claimed(jobs)
     folder = storage.folder(claim.job_id, claim.attempt)
     for number in range(1, 6):
         put(storage, f"{folder}/f-{number}.csv")
-    await rescuer.remove_leftovers(claim.job_id, before=2)
+    await recovery.remove_leftovers(claim.job_id, before=2)
     assert left(storage, claim.job_id) == []
     put(storage, f"{folder}/f-1.csv")
     async with jobs.engine.begin() as connection:
         await connection.execute(update(ExportJob).values(cancel_requested_at=func.now()))
     await jobs.expire_leases()
-    await rescuer.rescue()
+    await recovery.recover()
     assert left(storage, claim.job_id) == []
 
 
 @pytest.mark.parametrize("count", [1, 7])
 async def test_all_files_expire_together(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, count: int
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery, count: int
 ) -> None:
     claim = await claimed(jobs)
     other = write(storage, replace(claim, job_id=UUID(int=claim.job_id.int ^ 1)), 1)
     result = write(storage, claim, count)
-    await rescuer.publish_outcome(
+    await recovery.publish_outcome(
         claim.lifecycle(Status.EXPIRED, key=result.key, completed_at=datetime.now(UTC))
     )
     assert left(storage, claim.job_id) == []

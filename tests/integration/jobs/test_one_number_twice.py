@@ -27,7 +27,7 @@ from stream_app.storage.object_store import ObjectStore
 from stream_app.worker import job_runner as attempts
 from stream_app.worker.job_runner import JobRunner
 from stream_app.worker.maintenance.bucket_cleaner import BucketCleaner
-from stream_app.worker.maintenance.job_rescuer import JobRescuer
+from stream_app.worker.maintenance.job_recovery import JobRecovery
 from streaming_exporter.errors import NeedsOperator, Outage
 from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs, completed
@@ -40,11 +40,11 @@ def jobs(engine: AsyncEngine) -> Jobs:
 
 
 @pytest.fixture
-def rescuer(jobs: Jobs, storage: ObjectStore) -> JobRescuer:
+def recovery(jobs: Jobs, storage: ObjectStore) -> JobRecovery:
     async def publish_event(event: Event) -> None:
         """Publish nothing."""
 
-    return JobRescuer(jobs.store, storage, publish_event)
+    return JobRecovery(jobs.store, storage, publish_event)
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
@@ -81,7 +81,7 @@ class Written:
 async def test_the_files_of_a_dataset_expire_at_its_own_time(
     jobs: Jobs,
     storage: ObjectStore,
-    rescuer: JobRescuer,
+    recovery: JobRecovery,
     settings: Settings,
     of_dataset: float | None,
     days: float,
@@ -91,7 +91,7 @@ async def test_the_files_of_a_dataset_expire_at_its_own_time(
     dataset = Dataset(name="ledger", table="ledger", retention_days=of_dataset)
     exporter = cast(Exporter, Written(storage, put(storage, claim)))
     datasets = {claim.request.export_type: dataset}
-    runner = JobRunner(jobs.store, exporter, rescuer.publish_event, rescuer, settings, datasets=datasets)
+    runner = JobRunner(jobs.store, exporter, recovery.publish_event, recovery, settings, datasets=datasets)
     await runner.finish(runner.start(claim))
     job = await jobs.queries.get(claim.job_id)
     assert job is not None
@@ -104,7 +104,7 @@ async def test_the_files_of_a_dataset_expire_at_its_own_time(
 
 @pytest.mark.parametrize("applied", [False, True])
 async def test_the_old_attempt_removes_only_its_own_file(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings, applied: bool
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery, settings: Settings, applied: bool
 ) -> None:
     """R4: the completion of the new attempt is only stored, or applied."""
     old, new = await twice(jobs)
@@ -114,7 +114,7 @@ async def test_the_old_attempt_removes_only_its_own_file(
     if applied:
         assert await jobs.apply(kept)
     runner = JobRunner(
-        jobs.store, cast(Exporter, Written(storage, lost)), rescuer.publish_event, rescuer, settings
+        jobs.store, cast(Exporter, Written(storage, lost)), recovery.publish_event, recovery, settings
     )
     await runner.finish(runner.start(old))
     assert storage.exists(str(kept.key))
@@ -122,13 +122,13 @@ async def test_the_old_attempt_removes_only_its_own_file(
 
 
 async def test_the_old_attempt_does_not_affect_a_running_one(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery, settings: Settings
 ) -> None:
     """R4: the new attempt has written its file, but not stored its outcome."""
     old, new = await twice(jobs)
     lost, kept = put(storage, old), put(storage, new)
     runner = JobRunner(
-        jobs.store, cast(Exporter, Written(storage, lost)), rescuer.publish_event, rescuer, settings
+        jobs.store, cast(Exporter, Written(storage, lost)), recovery.publish_event, recovery, settings
     )
     await runner.finish(runner.start(old))
     assert storage.exists(str(kept.key))
@@ -178,7 +178,7 @@ class Failing:
 async def test_a_job_shows_what_it_waits_for_or_why_it_begins_again(
     jobs: Jobs,
     storage: ObjectStore,
-    rescuer: JobRescuer,
+    recovery: JobRecovery,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     error: Outage,
@@ -189,7 +189,7 @@ async def test_a_job_shows_what_it_waits_for_or_why_it_begins_again(
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
     runner = JobRunner(
-        jobs.store, cast(Exporter, Failing(storage, error)), rescuer.publish_event, rescuer, settings
+        jobs.store, cast(Exporter, Failing(storage, error)), recovery.publish_event, recovery, settings
     )
     await runner.finish(runner.start(claim))
     job = await jobs.queries.get(job_id)

@@ -23,7 +23,7 @@ from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
 from stream_app.worker.dispatcher import Dispatcher
 from stream_app.worker.job_runner import JobRunner
-from stream_app.worker.maintenance.job_rescuer import JobRescuer
+from stream_app.worker.maintenance.job_recovery import JobRecovery
 from streaming_exporter.errors import Outage, Rejected, Retryable
 from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs, completed
@@ -47,11 +47,11 @@ def published() -> list[Event]:
 
 
 @pytest.fixture
-def rescuer(jobs: Jobs, storage: ObjectStore, published: list[Event]) -> JobRescuer:
+def recovery(jobs: Jobs, storage: ObjectStore, published: list[Event]) -> JobRecovery:
     async def publish_event(event: Event) -> None:
         published.append(event)
 
-    return JobRescuer(jobs.store, storage, publish_event)
+    return JobRecovery(jobs.store, storage, publish_event)
 
 
 def put(storage: ObjectStore, claim: Claim) -> LifecycleData:
@@ -71,7 +71,7 @@ async def test_a_seal_can_be_repeated_after_its_outcome_was_applied(jobs: Jobs) 
 
 
 async def test_leftovers_never_include_the_file_of_a_completed_job(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery
 ) -> None:
     await jobs.admit()
     (lost,) = await jobs.store.claim("w1", 1)
@@ -79,11 +79,11 @@ async def test_leftovers_never_include_the_file_of_a_completed_job(
     (claim,) = await jobs.store.claim("w2", 1)
     left, outcome = put(storage, lost), put(storage, claim)
     await jobs.store.store_outcome(claim, outcome)
-    await rescuer.remove_leftovers(claim.job_id, before=claim.attempt + 1)
+    await recovery.remove_leftovers(claim.job_id, before=claim.attempt + 1)
     assert storage.exists(str(outcome.key))
     assert not storage.exists(str(left.key))
     await jobs.apply(outcome)
-    await rescuer.remove_leftovers(claim.job_id, before=claim.attempt + 1)
+    await recovery.remove_leftovers(claim.job_id, before=claim.attempt + 1)
     assert storage.exists(str(outcome.key))
 
 
@@ -123,7 +123,7 @@ class Exports:
 async def test_a_job_is_released_when_the_state_database_is_available_again(
     jobs: Jobs,
     storage: ObjectStore,
-    rescuer: JobRescuer,
+    recovery: JobRecovery,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -141,7 +141,7 @@ async def test_a_job_is_released_when_the_state_database_is_available_again(
 
     monkeypatch.setattr(jobs.store, "release", late)
     exporter = cast(Exporter, Exports(storage, error))
-    runner = JobRunner(jobs.store, exporter, rescuer.publish_event, rescuer, settings)
+    runner = JobRunner(jobs.store, exporter, recovery.publish_event, recovery, settings)
     await runner.finish(runner.start(claim))
     job = await jobs.queries.get(job_id)
     assert job is not None
@@ -150,7 +150,7 @@ async def test_a_job_is_released_when_the_state_database_is_available_again(
 
 @pytest.mark.parametrize("error", [Outage("away"), Retryable("fault"), Rejected("no")])
 async def test_all_events_of_an_attempt_are_published_before_its_job_is_released(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings, error: Exception
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery, settings: Settings, error: Exception
 ) -> None:
     job_id = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
@@ -159,7 +159,7 @@ async def test_all_events_of_an_attempt_are_published_before_its_job_is_released
     async def publish_event(_: Event) -> None:
         await kafka_is_there.wait()
 
-    runner = JobRunner(jobs.store, cast(Exporter, Exports(storage, error)), publish_event, rescuer, settings)
+    runner = JobRunner(jobs.store, cast(Exporter, Exports(storage, error)), publish_event, recovery, settings)
     attempt = runner.start(claim)
     finishing = asyncio.create_task(runner.finish(attempt))
     await asyncio.wait({attempt.export})
@@ -175,7 +175,7 @@ async def test_all_events_of_an_attempt_are_published_before_its_job_is_released
 
 
 async def test_an_attempt_that_lost_its_lease_publishes_no_more_events(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery, settings: Settings
 ) -> None:
     await jobs.admit()
     started: list[int] = []
@@ -204,11 +204,11 @@ async def test_an_attempt_that_lost_its_lease_publishes_no_more_events(
 
 
 async def test_the_back_off_of_a_job_grows_during_an_outage(
-    jobs: Jobs, storage: ObjectStore, rescuer: JobRescuer, settings: Settings
+    jobs: Jobs, storage: ObjectStore, recovery: JobRecovery, settings: Settings
 ) -> None:
     job_id = await jobs.admit()
     exporter = cast(Exporter, Exports(storage, Outage("away")))
-    runner = JobRunner(jobs.store, exporter, rescuer.publish_event, rescuer, settings)
+    runner = JobRunner(jobs.store, exporter, recovery.publish_event, recovery, settings)
     for longest in (5, 10, 20, 40, 80, 120, 120):
         (claim,) = await jobs.store.claim("w", 1)
         began = datetime.now(UTC)
@@ -230,14 +230,14 @@ def exports(storage: ObjectStore) -> Exports:
 
 @pytest.fixture
 def dispatcher(
-    jobs: Jobs, exports: Exports, rescuer: JobRescuer, settings: Settings, request: pytest.FixtureRequest
+    jobs: Jobs, exports: Exports, recovery: JobRecovery, settings: Settings, request: pytest.FixtureRequest
 ) -> Dispatcher:
     """A dispatcher with the lease in seconds that the test has as its parameter, or a long one."""
     return Dispatcher(
         worker="w",
         queue=jobs.store,
         exporter=cast(Exporter, exports),
-        publish_event=rescuer.publish_event,
+        publish_event=recovery.publish_event,
         settings=settings.model_copy(
             update={"lease_seconds": getattr(request, "param", LEASE_SECONDS), "worker_slots": 2}
         ),
@@ -297,7 +297,7 @@ async def test_a_drain_does_not_wait_for_a_claim_that_hangs(dispatcher: Dispatch
 
 
 async def test_files_that_cannot_be_removed_delay_no_other_work(
-    jobs: Jobs, rescuer: JobRescuer, published: list[Event], monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, recovery: JobRecovery, published: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the object store is away, one removal is tried in each round, after all other work."""
     tried: list[int] = []
@@ -306,12 +306,12 @@ async def test_files_that_cannot_be_removed_delay_no_other_work(
         tried.append(len(published))
         raise Outage("object store: away")
 
-    monkeypatch.setattr(rescuer.storage.removal, "remove", remove)
+    monkeypatch.setattr(recovery.storage.removal, "remove", remove)
     for _ in range(3):
         await jobs.admit()
     for claim in await jobs.store.claim("w", 3):
         assert await jobs.apply(completed(claim).model_copy(update={"expires_at": claim.started_at}))
-    await rescuer.rescue()
+    await recovery.recover()
     await jobs.expire_leases()
     ended = await jobs.admit()
     (claim,) = await jobs.store.claim("w", 1)
@@ -319,6 +319,6 @@ async def test_files_that_cannot_be_removed_delay_no_other_work(
     await jobs.expire_leases()
     assert [outcome.job_id for outcome in await jobs.store.unclaimed.take_unpublished(limit=1)] == [ended]
     await jobs.expire_leases()
-    await rescuer.rescue()
+    await recovery.recover()
     assert [event.job_id for event in published] == [ended]
     assert tried == [0, 1]

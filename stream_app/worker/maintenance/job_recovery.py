@@ -1,4 +1,4 @@
-"""Rescues jobs of dead workers: publishes stored outcomes, ends abandoned jobs, expires files."""
+"""Recovers jobs of dead workers: publishes stored outcomes, ends abandoned jobs, expires files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class JobRescuer:
-    """Publishes outcomes, removes leftovers, and rescues jobs that no worker runs."""
+class JobRecovery:
+    """Publishes outcomes, removes leftovers, and recovers jobs that no worker runs."""
 
     queue: JobQueue
     storage: ObjectStore
@@ -64,7 +64,7 @@ class JobRescuer:
         except Retryable as error:
             log.warning("leftovers.not_removed", job_id=str(job_id), error=str(error))
 
-    async def rescue(self) -> None:
+    async def recover(self) -> None:
         """Publish outcomes that are not applied yet, end abandoned jobs, and expire files.
 
         Steps that need the object store come last. They stop at its first outage, when each call takes long.
