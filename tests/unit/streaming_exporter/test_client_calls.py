@@ -234,7 +234,7 @@ def test_the_typescript_client_has_the_method_and_its_readme_names_it(operation:
     folder = ROOT / "clients" / "typescript"
     source, readme = ((folder / name).read_text("utf-8") for name in ("src/client.ts", "README.md"))
     method = TYPESCRIPT_NAMES.get(CALLS[operation][0], CALLS[operation][0])
-    assert re.search(rf"(?m)^  async \*?{method}\(", source)
+    assert re.search(rf"(?m)^  (async )?\*?{method}\(", source)
     assert f"`{method}`" in readme
     http_method, path = OPERATIONS[operation]
     end = path.rpartition("}")[2]
