@@ -2,21 +2,16 @@
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from uuid import UUID
-from xml.etree.ElementTree import ParseError
-
-from minio.deleteobjects import DeleteObject
-from minio.error import S3Error
 
 from stream_app.settings import Settings
 from stream_app.storage.errors import store_errors
 from stream_app.storage.s3_client import S3Client
-from streaming_exporter.errors import ExporterError, Outage
 
 ATTEMPTS_PREFIX = "jobs"
 _ATTEMPT = re.compile(r"([0-9]{1,10})(-[0-9a-f]{16})?")
@@ -24,9 +19,6 @@ _PART = re.compile(r"part-([0-9]{1,10})-([0-9]{1,10})-[0-9a-f]{16}-")
 
 PAGE = 1_000
 """Largest number of objects that a store lists in one answer, or removes in one call."""
-
-FEW = 3
-"""Up to this number of objects, each is removed by a call of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +88,7 @@ def attempts_prefix(settings: Settings) -> str:
 
 
 class ObjectListing:
-    """Lists and removes the objects of attempts. It ignores all other objects in the bucket."""
+    """Lists the objects of attempts. It ignores all other objects in the bucket."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str = ATTEMPTS_PREFIX) -> None:
         self._client = client
@@ -120,21 +112,13 @@ class ObjectListing:
         """
         yield from self._uploads(self._prefix_of(job_id))
 
-    def remove(self, item: ListedObject) -> None:
-        """Remove an object or abort an upload. It is no error if it does not exist any more.
+    def open_uploads(self, job_id: object = None) -> list[ListedObject]:
+        """Return the multipart uploads that were neither completed nor aborted.
 
         Raises:
             Retryable: the store failed.
         """
-        with store_errors():
-            if item.upload_id is None:
-                self._client.remove_object(self._bucket, item.key)
-                return
-            try:
-                self._client._abort_multipart_upload(self._bucket, item.key, item.upload_id)
-            except S3Error as error:
-                if error.code != "NoSuchUpload":
-                    raise
+        return [item for page in self.uploads(job_id) for item in page]
 
     def keys_in(self, folder: str) -> Iterator[list[str]]:
         """Yield the keys of all objects in a folder and its folders, in pages.
@@ -146,36 +130,6 @@ class ObjectListing:
             items = self._client.list_objects(self._bucket, prefix=f"{folder}/", recursive=True)
             while page := [str(item.object_name) for item in islice(items, PAGE)]:
                 yield page
-
-    def remove_all(self, keys: Iterable[str]) -> None:
-        """Remove objects. Missing ones are no error. A store without the call for many gets one for each.
-
-        Raises:
-            Retryable: the store failed. Some objects can be removed already.
-        """
-        waiting = iter(keys)
-        while page := list(islice(waiting, PAGE)):
-            left = page if len(page) <= FEW else self._not_removed(page)
-            with store_errors():
-                for key in left:
-                    self._client.remove_object(self._bucket, key)
-
-    def _not_removed(self, keys: Sequence[str]) -> list[str]:
-        """Remove many objects with one call; return those of them that it did not remove."""
-        try:
-            with store_errors():
-                return self._failed_of(keys)
-        except Outage:
-            raise
-        except ExporterError:
-            return list(keys)
-
-    def _failed_of(self, keys: Sequence[str]) -> list[str]:
-        try:
-            errors = self._client.remove_objects(self._bucket, map(DeleteObject, keys))
-            return [str(error.name) for error in errors if error.code not in ("NoSuchKey", "NoSuchVersion")]
-        except ParseError:  # there is no body, so it is not known which objects are removed
-            return list(keys)
 
     def _prefix_of(self, job_id: object) -> str:
         return f"{self._prefix}/" if job_id is None else f"{self._prefix}/{job_id}/"

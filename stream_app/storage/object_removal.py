@@ -1,11 +1,20 @@
 """Removes objects of the bucket: single ones, the files of an attempt or of a job, and open uploads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from xml.etree.ElementTree import ParseError
+
+from minio.deleteobjects import DeleteObject
+from minio.error import S3Error
 
 from stream_app.storage.errors import store_errors
-from stream_app.storage.listing import ListedObject, ObjectListing, folders_of
+from stream_app.storage.listing import PAGE, ListedObject, ObjectListing, folders_of
 from stream_app.storage.manifest import MANIFEST
 from stream_app.storage.s3_client import S3Client
+from streaming_exporter.errors import ExporterError, Outage
+
+FEW = 3
+"""Up to this number of objects, each is removed by a call of its own."""
 
 ABORTS = 3
 """How often an upload that stays in the listing is aborted. The bucket cleaner removes it a day later."""
@@ -29,13 +38,34 @@ class ObjectRemoval:
         with store_errors():
             self._client.remove_object(self._bucket, key)
 
-    def remove_all(self, keys: Iterable[str]) -> None:
-        """Remove objects, many with one call where the store has such a call. Missing ones are no error.
+    def remove_listed(self, item: ListedObject) -> None:
+        """Remove an object or abort an upload. It is no error if it does not exist any more.
 
         Raises:
-            Retryable: the store failed. The call can be repeated.
+            Retryable: the store failed.
         """
-        self._listing.remove_all(keys)
+        with store_errors():
+            if item.upload_id is None:
+                self._client.remove_object(self._bucket, item.key)
+                return
+            try:
+                self._client._abort_multipart_upload(self._bucket, item.key, item.upload_id)
+            except S3Error as error:
+                if error.code != "NoSuchUpload":
+                    raise
+
+    def remove_all(self, keys: Iterable[str]) -> None:
+        """Remove objects. Missing ones are no error. A store without the call for many gets one for each.
+
+        Raises:
+            Retryable: the store failed. Some objects can be removed already. The call can be repeated.
+        """
+        waiting = iter(keys)
+        while page := list(islice(waiting, PAGE)):
+            left = page if len(page) <= FEW else self._not_removed(page)
+            with store_errors():
+                for key in left:
+                    self._client.remove_object(self._bucket, key)
 
     def remove_result(self, key: str) -> None:
         """Remove the file of an attempt; if it is a :data:`MANIFEST`, also all files in its folder.
@@ -96,16 +126,25 @@ class ObjectRemoval:
         uploads = [item for item in left if item.upload_id is not None]
         for _ in range(ABORTS):
             for item in uploads:
-                self._listing.remove(item)
+                self.remove_listed(item)
             if not uploads:
                 break
-            uploads = [item for item in self.open_uploads(job_id) if is_unneeded(item)]
+            uploads = [item for item in self._listing.open_uploads(job_id) if is_unneeded(item)]
         return len(left)
 
-    def open_uploads(self, job_id: object = None) -> list[ListedObject]:
-        """Return the multipart uploads that were neither completed nor aborted.
+    def _not_removed(self, keys: Sequence[str]) -> list[str]:
+        """Remove many objects with one call; return those of them that it did not remove."""
+        try:
+            with store_errors():
+                return self._failed_of(keys)
+        except Outage:
+            raise
+        except ExporterError:
+            return list(keys)
 
-        Raises:
-            Retryable: the store failed.
-        """
-        return [item for page in self._listing.uploads(job_id) for item in page]
+    def _failed_of(self, keys: Sequence[str]) -> list[str]:
+        try:
+            errors = self._client.remove_objects(self._bucket, map(DeleteObject, keys))
+            return [str(error.name) for error in errors if error.code not in ("NoSuchKey", "NoSuchVersion")]
+        except ParseError:  # there is no body, so it is not known which objects are removed
+            return list(keys)

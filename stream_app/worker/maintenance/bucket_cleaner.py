@@ -175,7 +175,7 @@ class BucketCleaner:
             for found in page:
                 job = jobs.get(found.job_id)
                 if not is_needed(found, job, now=now, settings=self.settings, datasets=self.datasets):
-                    await storage.run_in_thread(storage.listing.remove, found)
+                    await storage.run_in_thread(storage.removal.remove_listed, found)
                     removed += 1
                     log.info("object.removed", key=found.key, upload=found.upload_id)
         return removed

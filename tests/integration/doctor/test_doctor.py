@@ -156,7 +156,7 @@ async def database(own: Settings, bucket: ObjectStore) -> AsyncIterator[asyncpg.
 def _empty(bucket: ObjectStore) -> None:
     for page in bucket.listing.pages():
         for found in page:
-            bucket.listing.remove(found)
+            bucket.removal.remove_listed(found)
 
 
 async def insert(database: asyncpg.Connection, **values: Any) -> UUID:

@@ -60,7 +60,7 @@ def other(dataset: Dataset, view: str) -> Dataset:
 
 def leftovers(storage: ObjectStore, task: ExportTask) -> list[str]:
     prefix = f"jobs/{task.name}/"
-    return [*objects(storage, prefix), *(item.key for item in storage.removal.open_uploads(UUID(task.name)))]
+    return [*objects(storage, prefix), *(item.key for item in storage.listing.open_uploads(UUID(task.name)))]
 
 
 def objects(storage: ObjectStore, prefix: str) -> list[str]:
@@ -191,7 +191,7 @@ async def test_objects_of_lost_attempts_are_removed(storage: ObjectStore) -> Non
     assert upload
     assert storage.removal.remove_attempts(job, before=3) == 3
     assert objects(storage, f"jobs/{job}/") == [f"jobs/{job}/3/f"]
-    assert storage.removal.open_uploads(job) == []
+    assert storage.listing.open_uploads(job) == []
 
 
 @pytest.mark.parametrize("answer", ["success", "NoSuchUpload"])
@@ -212,7 +212,7 @@ async def test_an_upload_that_an_abort_leaves_is_aborted_again(
     monkeypatch.setattr(storage._client, "_abort_multipart_upload", without_effect_at_first)
     storage._client._create_multipart_upload(storage.bucket, f"jobs/{job}/1/f", {})
     assert storage.removal.remove_attempts(job, before=2) == 1
-    assert storage.removal.open_uploads(job) == []
+    assert storage.listing.open_uploads(job) == []
     assert len(calls) == 2
 
 
@@ -263,7 +263,7 @@ async def _until_uploading(storage: ObjectStore, task: ExportTask, running: "asy
     """Wait until a multipart upload is open, so that an upload could be left."""
 
     async def look() -> bool:
-        return running.done() or bool(await asyncio.to_thread(storage.removal.open_uploads, task.name))
+        return running.done() or bool(await asyncio.to_thread(storage.listing.open_uploads, task.name))
 
     await until_async(look)
     assert not running.done(), running

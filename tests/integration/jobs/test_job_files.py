@@ -170,7 +170,7 @@ async def test_all_files_expire_together(
 async def test_more_files_than_one_call_removes(storage: ObjectStore, jobs: Jobs) -> None:
     claim = await claimed(jobs)
     result = write(storage, claim, 20)
-    storage.listing.remove_all([*(file.key for file in result.files), "jobs/nothing/1/here"])
+    storage.removal.remove_all([*(file.key for file in result.files), "jobs/nothing/1/here"])
     assert left(storage, claim.job_id) == [result.key]
 
 

@@ -241,7 +241,7 @@ class Fleet:
 
         # A part that was stopped in the middle of an upload removes its object afterwards.
         assert await until_async(is_alone)
-        assert storage.removal.open_uploads(outcome.job_id) == []
+        assert storage.listing.open_uploads(outcome.job_id) == []
         return found
 
 

@@ -73,7 +73,7 @@ def put(bucket: ObjectStore, key: str) -> str:
 
 def left(bucket: ObjectStore) -> set[str]:
     found = bucket._client.list_objects(bucket.bucket, recursive=True)
-    return {str(item.object_name) for item in found} | {item.key for item in bucket.removal.open_uploads()}
+    return {str(item.object_name) for item in found} | {item.key for item in bucket.listing.open_uploads()}
 
 
 async def test_the_cleaner_removes_only_unneeded_objects(
@@ -293,5 +293,5 @@ async def test_removing_twice_is_no_error(bucket: ObjectStore) -> None:
     for _ in range(2):
         bucket.removal.remove(key)
         for item in found:
-            bucket.listing.remove(item)
+            bucket.removal.remove_listed(item)
     assert left(bucket) == set()

@@ -145,7 +145,7 @@ CALLS: dict[str, tuple[str, str, Callable[[], object]]] = {
     "part": ("PUT", "partNumber", put_large),
     "complete": ("POST", "uploadId", put_large),
     "list": ("GET", "list-type", lambda: list(storage().listing.keys_in("folder"))),
-    "uploads": ("GET", "uploads", lambda: storage().removal.open_uploads()),
+    "uploads": ("GET", "uploads", lambda: storage().listing.open_uploads()),
     "remove": ("DELETE", "", lambda: storage().removal.remove("key")),
     "remove many": ("POST", "delete", lambda: storage().removal.remove_all(KEYS)),
     "read": ("GET", "", lambda: storage().read("key")),
@@ -321,7 +321,7 @@ def test_an_object_that_does_not_exist_can_be_removed(network: Network, code: st
     store = storage()
     store.removal.remove(KEYS[0])
     store.removal.remove_all(KEYS[:2])
-    store.listing.remove(ListedObject(KEYS[0], JOB, 1, datetime.now(UTC)))
+    store.removal.remove_listed(ListedObject(KEYS[0], JOB, 1, datetime.now(UTC)))
     session().remove("f")
     assert network.calls == ["DELETE"] * 5
     network.replace("DELETE", "", Answer(error_document("NoSuchBucket"), 404))
