@@ -168,8 +168,7 @@ class Transfer:
         """Record that the manifest is written next; return whether to write it."""
         begins = self.begin_manifest(False)
         if begins is None:
-            is_free = answer_of(partial(session.exists, path)) is False
-            begins = is_free and self.begin_manifest(True)
+            begins = answer_of(partial(session.exists, path)) is False and self.begin_manifest(True)
         return bool(begins)
 
     def is_path_free(self) -> bool:
@@ -331,8 +330,11 @@ class Transfer:
                 is_kept = keeps and not self._is_own(file.path)
                 is_ours = False if is_kept else self._is_ours(session, file)
                 is_doubtful = number < min(self.doubtful, len(self.outgoing)) and not self._is_own(file.path)
-                if is_ours is None or (is_ours and is_doubtful):
-                    unreadable, doubtful = unreadable + (is_ours is None), doubtful + bool(is_ours)
+                if is_ours is None:
+                    unreadable += 1
+                    continue
+                if is_ours and is_doubtful:
+                    doubtful += 1
                     continue
                 if is_ours:
                     options.check()  # to compare the content can take long
