@@ -15,8 +15,8 @@ Two paths are the same if the destination, the bucket and the path with its pref
 the user, the endpoint and the pattern of the paths do not count: a host can have several names, and a worker
 can have the datasets file of before. So at a new host a job also waits for those that are sent to the old.
 
-Files that were sent with other settings, to another place, are possibly on another machine. Whether they are
-here is for the destination to say: nothing is removed or left out because of the record alone.
+Files that were sent with other settings are possibly on another machine. So the service asks the destination
+whether they are there. It removes no file, and counts no job as replaced, because of the record alone.
 """
 
 from collections.abc import Mapping
