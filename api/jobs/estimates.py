@@ -174,7 +174,7 @@ async def _estimate(
     statement = await asyncio.to_thread(CopyStatement.of, few, file_format, request.options)
     source = services.estimate_sources.source_for(table.dataset)
     try:
-        async with asyncio.timeout(SECONDS), naming_refused_value(source, table, request.filters):
+        async with asyncio.timeout(SECONDS), naming_refused_value(source, table, request):
             async with _snapshot(services, table, query) as snapshot:
                 sample = await _sample(snapshot, statement)
             if sample is not None and sample.rows < SAMPLE_ROWS:

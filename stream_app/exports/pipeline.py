@@ -115,7 +115,7 @@ class Exporter:
         async def export(table: SourceTable) -> ExportResult:
             progress.waits_since = time.monotonic()
             attempt = _DatasetExport(self, task, dataset, source, table, file_format, compression, progress)
-            async with naming_refused_value(source, table, request.filters):
+            async with naming_refused_value(source, table, request):
                 try:
                     return await attempt.run()
                 except SnapshotNotShared as error:

@@ -274,7 +274,7 @@ class _BundleExport:
     async def _naming(self, member: Member, deadline: float) -> AsyncIterator[None]:
         """Let errors in the block name the dataset, and the value of a filter that PostgreSQL refuses."""
         try:
-            async with naming_refused_value(member.source, member.table, member.request.filters):
+            async with naming_refused_value(member.source, member.table, member.request):
                 with source_errors(lambda: time.monotonic() >= deadline):
                     yield
         except Rejected as error:

@@ -125,7 +125,7 @@ def _times(data_type: DataType, text: str) -> Iterator[tuple[str, str]]:
     if not _has_times(data_type):
         return
     if data_type.is_scalar:
-        if text:  # otherwise it is NULL or no bound
+        if text.strip():  # otherwise it is NULL, no bound, or between the braces of an array
             yield data_type.name, text
         return
     for part, written in _parts(data_type, text.strip()):

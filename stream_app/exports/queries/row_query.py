@@ -37,6 +37,7 @@ from stream_app.exports.formats.base import Format
 from stream_app.exports.masks.base import HASH_KEYS
 from stream_app.exports.masks.registry import mask_expression, needs_keys
 from stream_app.exports.plugins import ordinary_errors
+from stream_app.exports.queries.encodings import is_lacking
 from stream_app.exports.queries.sql_text import render, render_value, rendered
 from stream_app.exports.sources.session_values import session_values
 from stream_app.exports.tables.query_catalog import ORIGIN, origin_sql
@@ -63,8 +64,10 @@ def equals_text_conditions(
     serve it. If it finds more rows (``citext``, a number with another scale), it is the condition for the
     index and the text is compared as well. For all other types only the text is compared.
 
-    No id is an error: a user whose id the type cannot hold owns no rows.
+    No id is an error: a user whose id the type or the encoding of the database cannot hold owns no rows.
     """
+    if is_lacking(column.encoding, user_id):
+        return [false()]
     if (canonical := _CANONICAL.get(column.kind)) is not None:
         if not re.fullmatch(canonical, user_id, re.ASCII) or not _fits(column, user_id):
             return [false()]

@@ -1,4 +1,4 @@
-"""Names the value of a filter that PostgreSQL refuses.
+"""Names the value of a filter or parameter that PostgreSQL refuses.
 
 The service itself checks values of the usual types. Those of other types, such as ``inet``, ranges or types
 of extensions, only PostgreSQL can read, and only it knows whether its encoding has all characters of a text.
@@ -17,6 +17,7 @@ from stream_app.exports.sources.errors import QUERY_REFUSED
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import ExporterError, Rejected
+from streaming_exporter.events import ExportRequest
 
 MAX_TRIED = 100
 """Values that are tried, each by a query."""
@@ -27,15 +28,18 @@ _TRIED_KINDS = (Kind.OTHER, Kind.INTERVAL)
 _TEXTS = (Kind.TEXT, Kind.ENUM)
 """Kinds whose values can have characters that the encoding of the database lacks."""
 
+_TEXT = "pg_catalog.text"
+_OF_THE_ENCODING = "only characters that the encoding of the source database has"
+
 
 @asynccontextmanager
 async def naming_refused_value(
-    source: Source, table: SourceTable, filters: Mapping[str, Any]
+    source: Source, table: SourceTable, request: ExportRequest
 ) -> AsyncIterator[None]:
-    """Replace the error of a query that PostgreSQL refuses, if a value of its filters is the reason.
+    """Replace the error of a query that PostgreSQL refuses, if a value of the request is the reason.
 
     Raises:
-        Rejected: it names the filter, the value and the type.
+        Rejected: it names the filter or parameter, the value and the type.
     """
     try:
         yield
@@ -44,23 +48,41 @@ async def naming_refused_value(
             raise
         found = None
         with suppress(ExporterError):
-            found = await _refused_value(source, table, filters)
+            found = await _refused_parameter(source, request.parameters)
+            found = found or await _refused_value(source, table, request.filters)
         if found is None:
             raise
         raise found from error
+
+
+async def _refused_parameter(source: Source, parameters: Mapping[str, Any]) -> Rejected | None:
+    for name, value in parameters.items():
+        if not isinstance(value, str) or value.isascii():
+            continue
+        if not await _is_read(source, value, _TEXT):
+            error = value_mismatch(f"parameters.{name}", value, _OF_THE_ENCODING)
+            error.code = "bad_parameter_value"
+            return error
+    return None
 
 
 async def _refused_value(source: Source, table: SourceTable, filters: Mapping[str, Any]) -> Rejected | None:
     for field, column, value in islice(_values(table, filters), MAX_TRIED):
         wanted, target = f"a value of type {column.type}", column.cast or column.type
         if column.kind in _TEXTS:
-            wanted = "only characters that the encoding of the source database has"
-            target = "pg_catalog.text"
-        try:
-            await source.fetch(f"SELECT CAST($1::pg_catalog.text AS {target})", value)
-        except Rejected:
+            wanted, target = _OF_THE_ENCODING, _TEXT
+        if not await _is_read(source, value, target):
             return value_mismatch(field, value, wanted)
     return None
+
+
+async def _is_read(source: Source, value: str, target: str) -> bool:
+    """Return whether PostgreSQL reads ``value`` as a value of the type ``target``."""
+    try:
+        await source.fetch(f"SELECT CAST($1::{_TEXT} AS {target})", value)
+    except Rejected:
+        return False
+    return True
 
 
 def _values(table: SourceTable, filters: Mapping[str, Any]) -> Iterator[tuple[str, Column, str]]:

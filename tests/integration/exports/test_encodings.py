@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -15,8 +15,9 @@ from openpyxl import load_workbook
 from pydantic import SecretStr
 from pypdf import PdfReader
 
-from stream_app.datasets.models import ColumnSettings, Dataset
+from stream_app.datasets.models import ColumnSettings, Dataset, Parameter
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.queries.encodings import CODECS, is_lacking
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
 from stream_app.settings import Settings
@@ -132,3 +133,53 @@ async def test_what_the_service_writes_itself_needs_no_character_of_the_encoding
         for test in ("eq", "contains"):
             with pytest.raises(Rejected, match=rf"filters.v.{test}: expected only characters .* '😀'"):
                 await exported_by(exporter, storage, dataset, "csv", filters={"v": {test: "😀"}})
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("LATIN1", "漢"), ("WIN1251", "Größe"), ("SQL_ASCII", "漢")])
+async def test_a_character_that_the_encoding_lacks_is_no_value_of_it(
+    encoding: str,
+    text: str,
+    source_dsn: str,
+    settings: Settings,
+    storage: ObjectStore,
+    exporter_of: Callable[..., Exporter],
+) -> None:
+    """P6, S4: a user with such an id owns no rows, and an error names such a value of a parameter."""
+    own = Dataset(name="own", table="things", owner="v", order=("id",))
+    asked = Dataset(
+        name="asked", query="SELECT * FROM things WHERE v = :v", parameters={"v": Parameter(type="text")}
+    )
+    async with table_of(encoding, "'plain'", source_dsn, settings) as source:
+        exporter = exporter_of(own, asked, sources=source, catalog=Catalog(source))
+        for user, rows in ((text, 0), ("plain", 1)):
+            exported = await exported_by(exporter, storage, own, "csv", scope="own", user_id=user)
+            assert exported.data.row_count == rows
+        if encoding == "SQL_ASCII":  # it has all bytes
+            exported = await exported_by(exporter, storage, asked, "csv", parameters={"v": text})
+            assert exported.data.row_count == 0
+            return
+        with pytest.raises(
+            Rejected, match=rf"^parameters\.v: expected only .* encoding .* '{text}'"
+        ) as error:
+            await exported_by(exporter, storage, asked, "csv", parameters={"v": text})
+        assert error.value.code == "bad_parameter_value"
+
+
+async def test_the_codecs_have_each_character_that_postgresql_has(database: asyncpg.Connection) -> None:
+    """S4: otherwise a user would lose rows."""
+    for encoding in CODECS:
+        try:
+            characters = await database.fetchval(
+                "SELECT convert_from($1, $2)", bytes(range(128, 256)), encoding
+            )
+        except asyncpg.PostgresError:  # a byte is no character
+            characters = ""
+            for byte in range(128, 256):
+                with suppress(asyncpg.PostgresError):
+                    characters += await database.fetchval(
+                        "SELECT convert_from($1, $2)", bytes([byte]), encoding
+                    )
+        assert [one for one in characters if is_lacking(encoding, one)] == [], encoding
+        assert len(characters) > 70
+    assert is_lacking("LATIN1", "a漢")
+    assert not is_lacking("EUC_JP", "漢"), "only PostgreSQL knows"
