@@ -54,7 +54,7 @@ def add_tasks(worker: WorkerComponents) -> None:
             relay.run(),
             queue.clock.run(),
             *(sender.run(channel) for channel in Channel),
-            sender.settle_expired(),
+            sender.recover_expired(),
             listen(settings, dispatcher.wake, application=worker.name, shared_lock=CLEANING_LOCK_0_1),
             bucket_cleaner.run(),
             job_cleaner.run(),

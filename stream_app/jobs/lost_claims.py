@@ -26,7 +26,7 @@ _LOCK = f"SELECT pg_advisory_xact_lock({CLAIMS})"
 
 # In a container the process before had the same name. What it has left must count as failed, because it can
 # have ended the process. So only what was claimed since the first lost answer is handed back.
-_HAND_BACK = Statement(
+_RELEASE_LOST = Statement(
     f"""
     WITH since AS (
         SELECT clock_timestamp() - CAST(:age AS interval) AS time
@@ -79,26 +79,26 @@ class LostClaims:
 
     queue: JobQueue
     worker: str
-    _since: float | None = field(default=None, init=False)
+    _in_doubt_since: float | None = field(default=None, init=False)
     """The begin of the first claim that is in doubt."""
 
     @property
-    def are_possible(self) -> bool:
+    def is_in_doubt(self) -> bool:
         """Whether a claim is in doubt."""
-        return self._since is not None
+        return self._in_doubt_since is not None
 
     @contextmanager
-    def noticed(self) -> Iterator[None]:
+    def watch(self) -> Iterator[None]:
         """Notice whether the claim of the block is in doubt. Its error is raised."""
         began = time.monotonic()
         try:
             yield
         except (InDoubt, asyncio.CancelledError):
-            if self._since is None:
-                self._since = began
+            if self._in_doubt_since is None:
+                self._in_doubt_since = began
             raise
 
-    async def hand_back(self, running: Iterable[Claim]) -> None:
+    async def release_lost(self, running: Iterable[Claim]) -> None:
         """Set what was claimed and does not run here back to ``pending``, if a claim is in doubt.
 
         A claim has the lock of claims until its commit is visible, and so has this transaction: no earlier
@@ -110,7 +110,7 @@ class LostClaims:
         Raises:
             Retryable: the database is away, or another claim has the lock. It must be called again.
         """
-        if self._since is None:
+        if self._in_doubt_since is None:
             return
         known = list(running)
         parts = [claim for claim in known if isinstance(claim, PartClaim)]
@@ -126,7 +126,7 @@ class LostClaims:
             "part_attempts": [claim.part_attempt for claim in parts],
         }
         async with self.queue.transaction(_LOCK) as connection:
-            age = timedelta(seconds=time.monotonic() - self._since) + MARGIN
-            (found,) = await _HAND_BACK.fetch(connection, values | {"age": age})
-        self._since = None
+            age = timedelta(seconds=time.monotonic() - self._in_doubt_since) + MARGIN
+            (found,) = await _RELEASE_LOST.fetch(connection, values | {"age": age})
+        self._in_doubt_since = None
         log.warning("claim.handed_back", jobs=found.jobs, parts=found.parts)

@@ -93,7 +93,7 @@ class Outbox:
         self._claims = (f"{process}/{number}" for number in count(1))
         self._last: dict[Channel, str] = {}
         """The last claim of each channel."""
-        self._unbegun: dict[str, float] = {}
+        self._unstarted: dict[str, float] = {}
         """The claims of which nothing was begun, and until when such a claim can still be committed."""
         self._after: dict[Channel, tuple[str, str]] = {}
         """The last pair (user, host) of each channel that the last claim read."""
@@ -108,7 +108,7 @@ class Outbox:
 
         First it releases the deliveries of earlier claims whose answers were lost.
         """
-        await self.return_unbegun()
+        await self.release_unstarted()
         after = self._after.get(channel, FIRST_PAIR)
         rows = await self._claim(
             channel,
@@ -149,25 +149,25 @@ class Outbox:
                     values |= {"channel": channel, "worker": claim}
                     return (await connection.execute(sql.CLAIM, values)).all()
                 except BaseException:
-                    self.give_up_last_claim(channel)
+                    self.note_unstarted(channel)
                     raise
 
-    def give_up_last_claim(self, channel: Channel) -> None:
+    def note_unstarted(self, channel: Channel) -> None:
         """Note that nothing of the last claim over ``channel`` was begun, and nothing will be."""
-        self._unbegun[self._last[channel]] = time.monotonic() + self.lease.total_seconds()
+        self._unstarted[self._last[channel]] = time.monotonic() + self.lease.total_seconds()
 
-    async def return_unbegun(self) -> None:
+    async def release_unstarted(self) -> None:
         """Release deliveries that were claimed and not started.
 
         A mail would be ambiguous otherwise, although nothing was sent. It is repeated for a while, because
         the server can commit a claim after its connection was lost.
         """
-        if not self._unbegun:
+        if not self._unstarted:
             return
         now = time.monotonic()
-        if found := await self._execute(sql.RETURN_UNBEGUN, claims=list(self._unbegun)):
+        if found := await self._execute(sql.RETURN_UNBEGUN, claims=list(self._unstarted)):
             log.warning("delivery.claim_returned", deliveries=len(found))
-        self._unbegun = {claim: until for claim, until in self._unbegun.items() if until > now}
+        self._unstarted = {claim: until for claim, until in self._unstarted.items() if until > now}
 
     async def finish(
         self, notification: Notification, status: DeliveryStatus, reason: str | None = None
@@ -288,11 +288,11 @@ class Outbox:
         """End the back-off of a host."""
         await self._execute(text("DELETE FROM receiver_hosts WHERE host = :host RETURNING host"), host=host)
 
-    async def settle_expired(self) -> list[ExpiredDelivery]:
-        """Settle the deliveries whose claims have expired because their workers died."""
+    async def recover_expired(self) -> list[ExpiredDelivery]:
+        """Recover the deliveries whose claims have expired because their workers died."""
         return [
             ExpiredDelivery(row.id, row.job_id, row.channel, row.address, row.status)
-            for row in await self._execute(sql.SETTLE_EXPIRED)
+            for row in await self._execute(sql.RECOVER_EXPIRED)
         ]
 
     async def suppress(self, address: str, reason: str) -> None:

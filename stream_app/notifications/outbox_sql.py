@@ -217,7 +217,7 @@ RETURN_UNBEGUN = text(
     """
 )
 
-SETTLE_EXPIRED = text(
+RECOVER_EXPIRED = text(
     f"""
     UPDATE deliveries
     SET status = CASE WHEN channel IN ({_ONCE}) THEN 'ambiguous' ELSE 'pending' END,

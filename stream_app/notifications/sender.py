@@ -113,11 +113,11 @@ class Sender:
             else:
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
 
-    async def settle_expired(self) -> None:
-        """Settle the deliveries of dead workers, until drained."""
+    async def recover_expired(self) -> None:
+        """Recover the deliveries of dead workers, until drained."""
         while not self._draining:
             try:
-                for lost in await self._outbox.settle_expired():
+                for lost in await self._outbox.recover_expired():
                     metrics.count_delivery(lost.channel, lost.status)
                     log.warning(
                         f"delivery.{lost.status}",
@@ -142,7 +142,7 @@ class Sender:
                 for lock in self._claiming.values():
                     async with lock:
                         pass  # the last claim has ended
-                await retry_until_possible(self._outbox.return_unbegun)
+                await retry_until_possible(self._outbox.release_unstarted)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0, until - time.monotonic()))
         with suppress(TimeoutError):
@@ -160,7 +160,7 @@ class Sender:
             log.warning("delivery.claim_failed", error=str(error))
             return []
         if self._draining:
-            self._outbox.give_up_last_claim(channel)
+            self._outbox.note_unstarted(channel)
             return []
         return found
 

@@ -147,7 +147,7 @@ class Dispatcher:
         self.is_claiming = True
         while not self._draining:
             self._wake.clear()
-            await self._hand_back_lost()
+            await self._release_lost()
             free = self._settings.worker_slots - self.slots_in_use
             self._claim_skipped = free <= 0
             if free <= 0 or not await self._claim(free):
@@ -158,7 +158,7 @@ class Dispatcher:
         async with self._claiming:
             paused = self._paused()
             # While a claim is in doubt, nothing is claimed: only what never ran must be handed back.
-            if self._draining or paused is None or self._lost.are_possible:
+            if self._draining or paused is None or self._lost.is_in_doubt:
                 self._claim_skipped = True
                 return False
             claimable = self._sources.claimable(free, self._exporting())
@@ -167,7 +167,7 @@ class Dispatcher:
                     await self._renew()  # otherwise a job that runs here could be claimed as abandoned
                 # Jobs that wait for their parts need no slot, but memory and a connection.
                 holders = sum(item.slot.is_free for item in self._tasks.values())
-                with self._lost.noticed():
+                with self._lost.watch():
                     claims = await self._queue.claim(
                         self.worker,
                         claimable.limit,
@@ -204,14 +204,14 @@ class Dispatcher:
     async def _admit(self, job: NewJob) -> list[LifecycleData] | None:
         async with self._claiming:
             paused = self._paused()
-            if self._draining or paused is None or paused.scopes or self._lost.are_possible:
+            if self._draining or paused is None or paused.scopes or self._lost.is_in_doubt:
                 return None
             if self.slots_in_use >= self._settings.worker_slots:
                 return None
             if not self._sources.have_room(job.export_type, self._exporting()):
                 return None
             try:
-                with self._lost.noticed():
+                with self._lost.watch():
                     admitted = await self._queue.admission.admit_and_claim(self.worker, job)
             except Locked:
                 return None
@@ -240,13 +240,13 @@ class Dispatcher:
                 log.exception("job.start_failed", **claim.log_fields)
                 await self._release(claim, delay=timedelta(seconds=POLL_SECONDS))
 
-    async def _hand_back_lost(self) -> None:
-        """Hand back what was claimed by a claim whose answer was lost, also while no slot is free."""
-        if not self._lost.are_possible:
+    async def _release_lost(self) -> None:
+        """Release what was taken by a claim whose answer was lost, also while no slot is free."""
+        if not self._lost.is_in_doubt:
             return
         async with self._claiming:
             try:
-                await self._lost.hand_back(attempt.claim for attempt in self._tasks.values())
+                await self._lost.release_lost(attempt.claim for attempt in self._tasks.values())
             except Retryable as error:
                 log.warning("claim.hand_back_failed", error=str(error))
 
@@ -313,7 +313,7 @@ class Dispatcher:
                     await self._release(attempt.claim, delay=timedelta(0))
                     if isinstance(attempt, Attempt):
                         attempt.report.cancel()
-                await self._hand_back_lost()
+                await self._release_lost()
 
     def _start(self, claim: Claim) -> None:
         """Begin the attempt of a claim. An earlier one at the same job or part has lost its lease."""

@@ -168,7 +168,7 @@ class Depot:
         tasks = [
             asyncio.create_task(task)
             for sender in senders
-            for task in (sender.run(Channel.DESTINATION), sender.settle_expired())
+            for task in (sender.run(Channel.DESTINATION), sender.recover_expired())
         ]
         try:
             yield

@@ -138,7 +138,7 @@ class Office:
             for number in range(count)
         ]
         runs = [sender.run(channel) for sender in senders for channel in Channel]
-        tasks = [asyncio.create_task(task) for task in [*runs, *(item.settle_expired() for item in senders)]]
+        tasks = [asyncio.create_task(task) for task in [*runs, *(item.recover_expired() for item in senders)]]
         try:
             yield
         finally:

@@ -173,7 +173,7 @@ async def test_the_message_of_a_dead_worker_is_not_posted_again(office: Office) 
     for channel in (Channel.SLACK, Channel.TEAMS):
         assert len(await outbox.claim(channel, 1)) == 1
     await office.run("UPDATE deliveries SET lease_until = now() - interval '1 second'")
-    assert {lost.status for lost in await outbox.settle_expired()} == {"ambiguous"}
+    assert {lost.status for lost in await outbox.recover_expired()} == {"ambiguous"}
     assert set((await office.statuses(job)).values()) == {"ambiguous"}
 
 

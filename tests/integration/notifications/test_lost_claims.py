@@ -54,7 +54,7 @@ async def test_what_a_claim_has_taken_whose_answer_was_lost_is_claimed_again(
                 await claim
             proxy.loses_answers = False
             if is_settled:
-                await Outbox(office.engine).settle_expired()
+                await Outbox(office.engine).recover_expired()
                 assert await office.statuses(job) == {"a@example.com": "ambiguous"}
             (again,) = await outbox.claim(Channel.MAIL, 1)
         finally:
@@ -69,7 +69,7 @@ async def test_a_lost_claim_of_a_process_does_not_touch_what_the_one_before_has_
     job = await office.ended("a@example.com")
     before, after = (Outbox(office.engine, worker="pod-1", lease=timedelta(seconds=60)) for _ in range(2))
     (mail,) = await before.claim(Channel.MAIL, 1)
-    after._unbegun = {next(after._claims): 0.0 for _ in range(3)}
+    after._unstarted = {next(after._claims): 0.0 for _ in range(3)}
     assert await after.claim(Channel.MAIL, 1) == []
     assert await office.statuses(job) == {"a@example.com": "sending"}
     assert mail.attempt == 1
@@ -119,7 +119,7 @@ async def test_an_outage_while_the_worker_stops_does_not_lose_what_it_has_claime
     execute = Outbox._execute
 
     async def failing(outbox: Outbox, statement: Any, **values: Any) -> Any:
-        if outages and statement is not outbox_sql.SETTLE_EXPIRED:
+        if outages and statement is not outbox_sql.RECOVER_EXPIRED:
             raise outages.pop()
         return await execute(outbox, statement, **values)
 
@@ -133,10 +133,10 @@ async def test_a_claim_of_another_worker_is_not_returned(office: Office) -> None
     job = await office.ended("a@example.com")
     before, after = (Outbox(office.engine, worker=name, lease=timedelta(seconds=60)) for name in "vw")
     (mail,) = await before.claim(Channel.MAIL, 1)
-    before.give_up_last_claim(Channel.MAIL)
+    before.note_unstarted(Channel.MAIL)
     async with office.engine.begin() as changing:
         await changing.execute(text("UPDATE deliveries SET worker = 'w/1/1'"))
-        returning = asyncio.create_task(before.return_unbegun())
+        returning = asyncio.create_task(before.release_unstarted())
 
         async def is_waiting() -> bool:
             async with office.engine.connect() as connection:

@@ -183,12 +183,12 @@ async def test_after_a_lost_claim_a_mail_is_ambiguous_and_a_webhook_is_due_again
     job = await office.ended("a@example.com", webhook=URL)
     lost = outbox(office, lease=-1)
     (mail,), (hook,) = await lost.claim(Channel.MAIL, 5), await lost.claim(Channel.WEBHOOK, 5)
-    settled = await outbox(office).settle_expired()
+    settled = await outbox(office).recover_expired()
     assert {(item.channel, item.status) for item in settled} == {
         ("mail", "ambiguous"),
         ("webhook", "pending"),
     }
-    assert await outbox(office).settle_expired() == []
+    assert await outbox(office).recover_expired() == []
     assert await outbox(office).claim(Channel.MAIL, 5) == []
     (again,) = await outbox(office).claim(Channel.WEBHOOK, 5)
     assert (again.delivery_id, again.attempt) == (hook.delivery_id, 2)

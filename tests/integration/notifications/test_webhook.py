@@ -252,7 +252,7 @@ async def test_a_host_gets_a_limited_number_of_calls_at_a_time(office: Office) -
     assert len(await outbox.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4)) == 4
     await outbox.host_unreachable("one.example.com", timedelta(seconds=60), timedelta(seconds=60))
     await office.run("UPDATE deliveries SET lease_until = now() - interval '1 second'")
-    await outbox.settle_expired()
+    await outbox.recover_expired()
     assert await outbox.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4) == []
     await outbox.host_answered("one.example.com")
     assert len(await outbox.claim(Channel.WEBHOOK, 10, user_slots=4, host_slots=4)) == 4

@@ -64,9 +64,9 @@ async def states(jobs: Jobs) -> dict[UUID, tuple[str, int, str | None]]:
 
 async def claimed_in_doubt(jobs: Jobs, answers: LostAnswers, lost: LostClaims) -> None:
     answers.left = 1
-    with pytest.raises(InDoubt), lost.noticed():
+    with pytest.raises(InDoubt), lost.watch():
         await jobs.store.claim(lost.worker, 10)
-    assert lost.are_possible
+    assert lost.is_in_doubt
 
 
 async def test_only_what_was_claimed_since_and_does_not_run_is_handed_back(
@@ -91,14 +91,14 @@ async def test_only_what_was_claimed_since_and_does_not_run_is_handed_back(
         await connection.execute(text("UPDATE export_jobs SET not_before = NULL"))
     await claimed_in_doubt(jobs, answers, lost)
     assert (await states(jobs))[taken] == ("processing", 0, "w")
-    await lost.hand_back([known[running]])
+    await lost.release_lost([known[running]])
     assert await states(jobs) == {
         before: ("processing", 0, "w"),
         running: ("processing", 0, "w"),
         other: ("processing", 0, "v"),
         taken: ("pending", 0, None),
     }
-    assert not lost.are_possible
+    assert not lost.is_in_doubt
     assert ids(await jobs.store.claim("w", 10)) == [taken]
 
 
@@ -107,7 +107,7 @@ async def test_a_job_that_is_to_be_cancelled_ends(jobs: Jobs, answers: LostAnswe
     lost = LostClaims(jobs.store, "w")
     await claimed_in_doubt(jobs, answers, lost)
     await jobs.cancel(job)
-    await lost.hand_back([])
+    await lost.release_lost([])
     (outcome,) = await jobs.store.unclaimed.end_exhausted()
     assert (outcome.job_id, outcome.status) == (job, "cancelled")
 
@@ -120,7 +120,7 @@ async def test_parts_are_handed_back(jobs: Jobs, answers: LostAnswers) -> None:
     (running,) = await jobs.store.claim("w", 1)
     await claimed_in_doubt(jobs, answers, lost)
     seen = "SELECT status, failures, worker FROM export_parts ORDER BY number"
-    await lost.hand_back([holder, running])
+    await lost.release_lost([holder, running])
     assert [state[0] for state in (await states(jobs)).values()] == ["processing"]
     async with jobs.engine.connect() as connection:
         rows = [tuple(row) for row in await connection.execute(text(seen))]
@@ -137,9 +137,9 @@ async def test_nothing_is_handed_back_before_the_claim_in_doubt_has_ended(
     async with jobs.engine.begin() as late:
         await late.execute(text(f"SELECT pg_advisory_xact_lock({CLAIMS})"))
         with pytest.raises(Locked):
-            await lost.hand_back([])
-    assert lost.are_possible
-    await lost.hand_back([])
+            await lost.release_lost([])
+    assert lost.is_in_doubt
+    await lost.release_lost([])
     assert [state[0] for state in (await states(jobs)).values()] == ["pending"]
 
 
@@ -235,16 +235,16 @@ async def test_nothing_is_claimed_while_what_is_lost_cannot_be_handed_back(
     monkeypatch.setattr(module, "POLL_SECONDS", 3_600)  # no other claim gets the answer that is lost
     tries = 0
     is_away = True
-    hand_back = LostClaims.hand_back
+    release_lost = LostClaims.release_lost
 
-    async def try_to_hand_back(self: LostClaims, running: Iterable[Claim]) -> None:
+    async def try_to_release_lost(self: LostClaims, running: Iterable[Claim]) -> None:
         nonlocal tries
         tries += 1
         if is_away:
             raise Outage("away")
-        await hand_back(self, running)
+        await release_lost(self, running)
 
-    monkeypatch.setattr(LostClaims, "hand_back", try_to_hand_back)
+    monkeypatch.setattr(LostClaims, "release_lost", try_to_release_lost)
     async with working(jobs, storage, settings, slots=2) as (dispatcher, exports):
         await until_async(lambda: not jobs.store.is_work_left)
         answers.left = 1
