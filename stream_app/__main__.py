@@ -219,7 +219,7 @@ async def _erase(
             queue = JobQueue.of(settings, engine)
             for job_id in jobs:  # the workers publish the outcomes
                 async with queue.transaction() as connection:
-                    await queue.unclaimed.cancel(connection, job_id)
+                    await queue.cancellations.cancel(connection, job_id)
         return await eraser.erase_user(user_id, wait_seconds=CANCEL_SECONDS, leave_files=leave_files)
     finally:
         storage.close()

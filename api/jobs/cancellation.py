@@ -22,7 +22,7 @@ async def cancel_job(services: ApiServices, user: User, job: ExportJob) -> None:
     """
     if user.can_see_data(job.user_id):
         async with services.queue.transaction() as connection:
-            await services.queue.unclaimed.cancel(connection, job.id)
+            await services.queue.cancellations.cancel(connection, job.id)
         publish_cancellation(services, job.id, by=user.id)
         return
     is_cancelled = job.status in UNFINISHED and await cancel_unfinished(services, job.id, by=user.id)
@@ -40,8 +40,8 @@ async def cancel_unfinished(services: ApiServices, job_id: UUID, *, by: str) -> 
         Retryable: the state database is away, or another transaction holds the job.
     """
     async with services.queue.transaction() as connection:
-        found = await services.queue.unclaimed.cancel_unfinished(connection, job_id)
-    if found is not None and found.has_ended:
+        found = await services.queue.cancellations.cancel_unfinished(connection, job_id)
+    if found is not None and found.is_outcome_stored:
         publish_cancellation(services, job_id, by=by)
     return found is not None
 

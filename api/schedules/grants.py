@@ -41,7 +41,7 @@ async def end_lost_grants(services: ApiServices, user: User, schedule_id: UUID) 
         planned = await services.schedules.planned_runs(connection, schedule_id)
         cancelled = [run.id for run in planned if _lacks(services, user, current, run)]
         for job_id in cancelled:
-            await services.queue.unclaimed.cancel(connection, job_id)
+            await services.queue.cancellations.cancel(connection, job_id)
     for job_id in cancelled:
         publish_cancellation(services, job_id, by=user.id)
 

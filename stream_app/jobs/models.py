@@ -119,8 +119,9 @@ class ExportJob(Base):
     ``stages`` is what the last heartbeat of an attempt said: ``attempt``, ``phase``, and the busy seconds of
     ``source``, ``render`` and ``upload``.
 
-    These modules write the table: ``submission``, ``admission``, ``queue``, ``unclaimed_jobs``,
-    ``lost_claims``, ``job_files``, ``partial_deliveries``, ``projector``, ``erasure`` and ``write_check``.
+    These modules write the table: ``submission``, ``admission``, ``queue``, ``cancellations``,
+    ``unclaimed_jobs``, ``stored_outcomes``, ``lost_claims``, ``job_files``, ``partial_deliveries``,
+    ``projector``, ``erasure`` and ``write_check``.
     ``job_cleaner`` deletes old jobs.
     """
 

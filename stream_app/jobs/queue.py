@@ -16,6 +16,7 @@ from stream_app.db.engine import Connections, autocommit_connection, autocommitt
 from stream_app.db.listener import WAKE_CHANNEL
 from stream_app.exports.task import ExportResult
 from stream_app.jobs.admission import Admission
+from stream_app.jobs.cancellations import Cancellations
 from stream_app.jobs.claim import AttemptProgress, Claim
 from stream_app.jobs.claim_reader import ClaimReader
 from stream_app.jobs.job_files import has_lost_list
@@ -46,7 +47,8 @@ class JobQueue:
 
     Attributes:
         admission: inserts and admits jobs.
-        unclaimed: ends jobs without an attempt.
+        cancellations: cancels jobs.
+        unclaimed: ends abandoned jobs and expired files.
         is_work_left: whether jobs or parts can wait that the last claim did not take, because a limit of
             slots was reached or they were excluded.
 
@@ -72,6 +74,7 @@ class JobQueue:
         self._claim_after_user = ""
         self._claims = ClaimReader(self._connections)
         self.admission = Admission(self._connections, self._claims, lease=lease, user_slots=user_slots)
+        self.cancellations = Cancellations(self._connections, lease=lease)
         self.unclaimed = UnclaimedJobs(self._connections, lease=lease, max_attempts=max_attempts)
 
     @classmethod

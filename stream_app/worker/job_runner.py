@@ -105,7 +105,7 @@ class JobRunner:
             log.warning("progress.publish_failed", **attempt.claim.log_fields, error=str(error))
 
     async def release(self, claim: Claim, *, delay: timedelta) -> None:
-        """Release a job without counting a failure, unless it has ended or was lost in the meantime.
+        """Release a job without counting a failure, unless its outcome is stored or it was lost since.
 
         There is only one try, because the worker is about to end.
         """

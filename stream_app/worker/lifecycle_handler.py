@@ -87,10 +87,10 @@ class LifecycleHandler:
     async def _apply(self, outcomes: Sequence[Event]) -> None:
         async with self.queue.transaction() as connection:
             applied = await apply_events(connection, outcomes, history=self.history)
-            ended = [job for _, job in applied if job.had_stored_outcome]
+            with_stored_outcome = [job for _, job in applied if job.had_stored_outcome]
             await insert_deliveries(
                 connection,
-                [job.id for job in ended if job.recipients or job.webhook],
+                [job.id for job in with_stored_outcome if job.recipients or job.webhook],
                 mail_limit=self.mail_limit,
             )
             # Windows, gaps and failures are in the database of the job: they change in the same transaction.

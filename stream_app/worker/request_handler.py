@@ -107,7 +107,7 @@ class RequestHandler:
         for data in admitted:
             metrics.observe_admission(events_by_job[data.job_id].time)
         outcomes = [outcome for data in admitted if (outcome := jobs[data.job_id].event_outcome) is not None]
-        late = await self.queue.unclaimed.apply_early_cancellations(
+        late = await self.queue.cancellations.apply_early(
             [*events_by_job, *(event.job_id for event in cancellations)]
         )
         await self.producer.publish_all(
@@ -141,7 +141,8 @@ class RequestHandler:
             return []
         async with self.queue.transaction() as connection:
             ended = [
-                await self.queue.unclaimed.cancel(connection, job_id, include_ended=True) for job_id in ids
+                await self.queue.cancellations.cancel(connection, job_id, include_stored=True)
+                for job_id in ids
             ]
         return [outcome for outcome in ended if outcome is not None]
 

@@ -74,9 +74,9 @@ class JobRecovery:
             if outcome.status != Status.EXPIRED:
                 await self._try_to_publish(outcome)
         exhausted = await self.queue.unclaimed.end_exhausted()
-        for outcome in (*exhausted, *await self.queue.unclaimed.apply_early_cancellations()):
+        for outcome in (*exhausted, *await self.queue.cancellations.apply_early()):
             await self._try_to_publish(outcome)
-        await self.queue.unclaimed.delete_old_cancellations()
+        await self.queue.cancellations.delete_old()
         for outcome in exhausted:
             await self.remove_leftovers(outcome.job_id, before=outcome.attempt + 1)
         expired = [outcome for outcome in unpublished if outcome.status == Status.EXPIRED]

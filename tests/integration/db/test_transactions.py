@@ -50,7 +50,7 @@ async def test_the_server_ends_every_transaction_of_a_frozen_process(
 
     async def stand_still() -> None:
         async with jobs.store.transaction() as connection:
-            assert await jobs.store.unclaimed.cancel(connection, job_id) is not None
+            assert await jobs.store.cancellations.cancel(connection, job_id) is not None
             session = {"pid": driver_connection(connection).get_server_pid()}
 
             async def is_ended() -> bool:
@@ -111,7 +111,7 @@ async def test_a_failure_leaves_a_connection_that_works_and_nothing_behind(jobs:
 
     async def fail() -> None:
         async with jobs.store.transaction() as connection:
-            await jobs.store.unclaimed.cancel(connection, job_id)
+            await jobs.store.cancellations.cancel(connection, job_id)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -168,7 +168,7 @@ async def test_a_locked_row_blocks_neither_admissions_nor_cancellations(
         assert set(ids(await jobs.store.claim("w", 100))) == set(fresh)
         assert requests.put_back_ids == [uncommitted], "the one that has no record yet"
         await holder.rollback()
-    (outcome,) = await jobs.store.unclaimed.apply_early_cancellations()
+    (outcome,) = await jobs.store.cancellations.apply_early()
     assert (outcome.job_id, outcome.status) == (running, "cancelled")
     await requests.handle(request(uncommitted))
     assert ids(await jobs.store.claim("w", 100)) == [uncommitted]

@@ -49,7 +49,7 @@ class Jobs:
 
     async def cancel(self, job_id: UUID) -> LifecycleData | None:
         async with self.store.transaction() as connection:
-            return await self.store.unclaimed.cancel(connection, job_id)
+            return await self.store.cancellations.cancel(connection, job_id)
 
     async def apply(self, data: LifecycleData) -> bool:
         event = lifecycle_event(EVENT_OF[Status(data.status)], data, source="/t")

@@ -94,7 +94,7 @@ async def test_a_cancellation_takes_effect_if_its_request_comes_while_it_commits
 ) -> None:
     job_id = uuid4()
     async with jobs.store.transaction() as connection:
-        assert await jobs.store.unclaimed.cancel(connection, job_id) is None
+        assert await jobs.store.cancellations.cancel(connection, job_id) is None
         await requests.handle(request(job_id))
         assert requests.kinds(job_id) == ["accepted"]
     await requests.handle(cancel_event(job_id, source="/t"))
@@ -127,12 +127,12 @@ async def test_the_recovery_applies_early_cancellations_that_are_left(jobs: Jobs
     job_id, unknown = uuid4(), uuid4()
     await jobs.cancel(unknown)
     async with jobs.store.transaction() as connection:
-        await jobs.store.unclaimed.cancel(connection, job_id)
+        await jobs.store.cancellations.cancel(connection, job_id)
         await jobs.admit_again(job_id)
-    assert await jobs.store.unclaimed.apply_early_cancellations([unknown]) == []
-    (outcome,) = await jobs.store.unclaimed.apply_early_cancellations()
+    assert await jobs.store.cancellations.apply_early([unknown]) == []
+    (outcome,) = await jobs.store.cancellations.apply_early()
     assert (outcome.job_id, outcome.status, outcome.traceparent) == (job_id, "cancelled", TRACE)
-    assert await jobs.store.unclaimed.apply_early_cancellations() == []
+    assert await jobs.store.cancellations.apply_early() == []
     assert await early(jobs) == 1
 
 
@@ -177,7 +177,7 @@ async def test_a_cancellation_without_a_job_is_deleted_after_a_week(jobs: Jobs) 
                 .where(EarlyCancellation.job_id == job_id)
                 .values(requested_at=func.now() - age)
             )
-    await jobs.store.unclaimed.delete_old_cancellations()
+    await jobs.store.cancellations.delete_old()
     async with jobs.engine.connect() as connection:
         assert (await connection.scalars(select(EarlyCancellation.job_id))).all() == [young]
 

@@ -157,7 +157,7 @@ class Life(RuleBasedStateMachine):
             self.store.unclaimed.expire_files,
         ):
             self._publish(self.run(step()))
-        self._publish(self.run(self.store.unclaimed.apply_early_cancellations()))
+        self._publish(self.run(self.store.cancellations.apply_early()))
 
     # --- the projector ---------------------------------------------------------------
 

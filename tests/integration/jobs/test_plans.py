@@ -188,8 +188,8 @@ def of_workers(jobs: Jobs, some_ids: list[UUID]) -> Statements:
         "unadmitted": store.admission.take_unadmitted,
         "exhausted": store.unclaimed.end_exhausted,
         "expired": store.unclaimed.expire_files,
-        "early cancellations": store.unclaimed.apply_early_cancellations,
-        "old cancellations": store.unclaimed.delete_old_cancellations,
+        "early cancellations": store.cancellations.apply_early,
+        "old cancellations": store.cancellations.delete_old,
         "sweep": owners,
         "prune": JobCleaner(store, timedelta(days=41)).clean,
     }
