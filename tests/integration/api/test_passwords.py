@@ -44,12 +44,12 @@ async def test_a_changed_secret_shows_no_wrong_password(api: Harness, tmp_path: 
     made_with = FilePasswords.of(settings)
     assert made_with is not None
     async with running(settings) as app, replace(api, app=app).user(user_id="user-7") as client:
-        marked, sealed, unmarked = [await place(client, encrypt=ZIP) for _ in range(3)]
+        marked, stored, unmarked = [await place(client, encrypt=ZIP) for _ in range(3)]
         await api.set(marked, status="completed", manifest={"rows": 1, FINGERPRINT: made_with.fingerprint})
-        await api.set(sealed, outcome={"manifest": {FINGERPRINT: made_with.fingerprint}})
+        await api.set(stored, outcome={"manifest": {FINGERPRINT: made_with.fingerprint}})
         await api.set(unmarked, status="completed", manifest={"rows": 1})
         file.write_text("a new secret " * 4)
-        for job in (marked, sealed):
+        for job in (marked, stored):
             refused = await client.post(f"/exports/jobs/{job}:password")
             assert (refused.status_code, refused.json()["code"]) == (409, "missing_secret")
         of_before = await client.post(f"/exports/jobs/{unmarked}:password")

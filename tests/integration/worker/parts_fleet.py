@@ -202,7 +202,7 @@ class Fleet:
         return found
 
     async def outcome(self, job_id: UUID) -> LifecycleData:
-        """Wait for the sealed outcome, and apply it."""
+        """Wait for the stored outcome, and apply it."""
 
         async def look() -> bool:
             return (await self.job(job_id)).outcome is not None

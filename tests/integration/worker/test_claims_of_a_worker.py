@@ -145,7 +145,7 @@ async def test_an_ended_export_has_no_slot_unless_there_are_more_of_them_than_sl
     exports, dispatcher = worker.exports, worker.dispatcher
     for user in "abcdefgh":
         await worker.jobs.admit(user)
-    worker.broker_is_there.clear()  # so no outcome is sealed or published
+    worker.broker_is_there.clear()  # so no outcome is stored or published
     await worker.notify()
     for ended in range(SLOTS + 1):
         running = SLOTS + ended

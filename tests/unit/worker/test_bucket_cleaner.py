@@ -45,7 +45,7 @@ def test_the_file_of_a_completed_job_is_needed_at_any_age() -> None:
 @pytest.mark.parametrize("status", [Status.PENDING, Status.PROCESSING])
 @pytest.mark.parametrize("upload", [True, False])
 def test_objects_of_the_current_attempt_are_needed(status: Status, upload: bool) -> None:
-    """Its completion can be sealed and not applied yet."""
+    """Its completion can be stored and not applied yet."""
     job = JobFilesNeeded(status, 2, None)
     assert needed(found(2, ANCIENT, upload=upload), job)
     assert not needed(found(1, OLD, upload=upload), job)
