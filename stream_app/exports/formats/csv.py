@@ -36,9 +36,10 @@ _SPARSE = 512
 
 _WIDE = b"\xef(?:%b)" % b"|".join(start.encode()[1:] for start in WIDE_STARTS)
 _ENDS = re.escape(_SEPARATORS).encode()
-_NUMBER = rb"[+-](?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-_FORMULA = b'(?!%b[])}>]*(?:[%b"]|$))[=+@-]' % (_NUMBER, _ENDS)
-"""Brackets can close behind a number, as in ``[0.1,-0.3]``: no formula has one that was not opened."""
+_NUMBER = rb"[+-](?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?"
+_FORMULA = b'(?!%b[])}>]*+(?:[%b"]|$))[=+@-]' % (_NUMBER, _ENDS)
+"""A repetition gives nothing back (``++``): otherwise long digits without an end would take quadratic time.
+Brackets can close behind a number, as in ``[0.1,-0.3]``: no formula has one that was not opened."""
 
 _FIRST = b"\xef" + ASCII_STARTS.encode()
 """First bytes of the characters that a formula begins with."""

@@ -236,6 +236,17 @@ def test_json_with_very_many_strings_takes_linear_time() -> None:
     assert time.process_time() - began < 5
 
 
+@pytest.mark.parametrize("text", ["1", "1.", ".1", "-1", "1e", "]", '"', ";", ";-1", ";=", "\r", "＝", "\\"])
+@pytest.mark.parametrize("start", ["", ";", ";-", ";-1", ";=", ";-1e"])
+def test_any_long_value_takes_linear_time(start: str, text: str) -> None:
+    """A pattern that goes back needs hours for a million digits."""
+    cell = f"{start}{text * (40_000 // len(text))}x"
+    chunk = f"{quoted(cell, ',')},{quoted(json.dumps([cell]), ',')}\n".encode()
+    began = time.process_time()
+    FormulaGuard([True, False], ",", MARKER, json=[False, True])(chunk)
+    assert time.process_time() - began < 5
+
+
 def without_guards(after: str, before: str) -> bool:
     """Return whether ``after`` is ``before`` with only ``'`` inserted."""
     left = iter(after)
