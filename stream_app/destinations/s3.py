@@ -46,6 +46,9 @@ _CANNOT_READ = ("AccessDenied", "Forbidden")
 _NO_ANSWERS_OF_COPIES = (S3Error, ForeignAnswer, InvalidResponseError)
 """The answers of a store that does not copy, or of a proxy that does not let copies pass."""
 
+_BUSY_PROXY = (408, 429, 502, 503, 504)
+"""The statuses of a proxy whose store restarts or is overloaded. Their pages say nothing about copies."""
+
 _GONE = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
 """The answers for an object that does not exist."""
 
@@ -138,7 +141,7 @@ class S3Session:
                 # Stores without the call, and proxies that remove its headers, have many codes for it. A
                 # store that ignores its headers has written an empty object, which the upload replaces. If
                 # the copy is not the reason, the upload has the same error.
-                if _copy_can_succeed_soon(error):
+                if isinstance(error, S3Error) and _copy_can_succeed_soon(error):
                     raise
                 self._can_copy = False
                 return False
@@ -244,8 +247,10 @@ class S3Session:
 
 
 def _copy_can_succeed_soon(error: Exception) -> bool:
-    """Return whether the same copy can succeed soon. Where a page is the answer, an upload is quicker."""
-    return is_retryable(error) and not isinstance(error, ForeignAnswer | InvalidResponseError)
+    """Return whether the same copy can succeed soon. With any other page, an upload is quicker."""
+    if isinstance(error, InvalidResponseError):
+        return error._code in _BUSY_PROXY
+    return is_retryable(error) and not isinstance(error, ForeignAnswer)
 
 
 def endpoint_of(destination: S3Destination, settings: Settings) -> str:

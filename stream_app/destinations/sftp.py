@@ -314,14 +314,21 @@ class SftpSession:
         """Remove a file.
 
         Version 3 of the protocol has no status for a locked file: servers on Windows answer with the general
-        failure, while a receiver has the file open.
+        failure, while a receiver has the file open. Others give that answer for a file that does not exist.
         """
+        target = self._path(path)
         with sftp_errors(), suppress(*_GONE):
             try:
-                self._call(self._sftp.remove(self._path(path)))
+                self._call(self._sftp.remove(target))
             except asyncssh.SFTPFailure as error:
+                found = self._stat(target)
+                if found is False:
+                    return
                 raise DestinationError(
-                    errors.NOT_REMOVED, detail=detail_of(error), affects_all=False, is_possibly_busy=True
+                    errors.NOT_REMOVED,
+                    detail=detail_of(error),
+                    affects_all=False,
+                    is_possibly_busy=found is not None,
                 ) from error
 
     def _path(self, path: str) -> str:

@@ -34,8 +34,8 @@ _RESULTS: dict[tuple[str, str], Mapping[str, str | None]] = {
 _TAGS = ("etag", "e-tag")
 """The headers of an entity tag. Filen S3 sends the second one."""
 
-_OF_STORES, _OF_CLOUDFRONT = "x-amz-", "x-amz-cf-"
-"""How headers begin that only stores send, and those that CloudFront adds to pages, too."""
+_OF_STORES, _OF_PROXIES = "x-amz-", ("x-amz-cf-", "x-amz-apigw-")
+"""How headers begin that only stores send, and those that CloudFront and API Gateway add to any answer."""
 
 _OF_ERROR = ("Code", "Message", "Resource", "RequestId", "HostId")
 
@@ -175,7 +175,7 @@ def _is_of_object(answer: Any) -> bool:
 def _is_of_store(answer: Any) -> bool:
     """Return whether the answer has headers that only stores send."""
     names = [name.lower() for name in answer.headers]
-    return any(name.startswith(_OF_STORES) and not name.startswith(_OF_CLOUDFRONT) for name in names)
+    return any(name.startswith(_OF_STORES) and not name.startswith(_OF_PROXIES) for name in names)
 
 
 def _foreign(why: str, answer: Any) -> ForeignAnswer:

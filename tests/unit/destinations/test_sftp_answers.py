@@ -20,8 +20,13 @@ FILE = OutgoingFile("x/a", "a", "text/csv", len(CONTENT), hashlib.sha256(CONTENT
 class Server:
     """A server with one answer to every question about a path, and the calls that change something."""
 
-    def __init__(self, answer: asyncssh.SFTPAttrs | Exception, content: bytes | Exception = CONTENT) -> None:
-        self.answer, self.content = answer, content
+    def __init__(
+        self,
+        answer: asyncssh.SFTPAttrs | Exception,
+        content: bytes | Exception = CONTENT,
+        removal: Exception | None = None,
+    ) -> None:
+        self.answer, self.content, self.removal = answer, content, removal
         self.calls: list[str] = []
 
     async def stat(self, _: str) -> asyncssh.SFTPAttrs:
@@ -38,8 +43,8 @@ class Server:
 
     async def remove(self, path: str) -> None:
         self.calls.append(f"remove {path}")
-        if isinstance(self.answer, Exception):
-            raise self.answer
+        if self.removal is not None:
+            raise self.removal
 
     async def rename(self, old: str, new: str) -> None:
         self.calls.append(f"rename {old} {new}")
@@ -155,20 +160,31 @@ def test_a_file_is_written_to_a_server_that_says_little_of_it(
 
 
 @pytest.mark.parametrize(
-    ("answer", "possibly_busy"),
-    [(asyncssh.SFTPFailure("in use, or not"), True), (SECRET, False), (NO_FILE, None), (attributes(), None)],
+    ("removal", "answer", "possibly_busy"),
+    [
+        (FAILURE, attributes(), True),
+        (FAILURE, NO_FILE, None),
+        *((FAILURE, answer, False) for answer in (FAILURE, SECRET, UNKNOWN)),
+        (SECRET, attributes(), False),
+        (NO_FILE, NO_FILE, None),
+        (None, NO_FILE, None),
+    ],
 )
 def test_a_removal_that_is_refused_without_a_reason_is_possibly_one_of_a_locked_file(
-    session: SftpSession, answer: asyncssh.SFTPAttrs | Exception, possibly_busy: bool | None
+    session: SftpSession,
+    removal: Exception | None,
+    answer: asyncssh.SFTPAttrs | Exception,
+    possibly_busy: bool | None,
 ) -> None:
-    session._sftp = Server(answer)  # type: ignore[assignment]
+    """Unless the server says that there is no file, or does not say whether there is one."""
+    session._sftp = Server(answer, removal=removal)  # type: ignore[assignment]
     if possibly_busy is None:
         session.remove("x/a")
         return
     with pytest.raises(DestinationError) as caught:
         session.remove("x/a")
     assert caught.value.is_possibly_busy is possibly_busy
-    assert caught.value.affects_all is not possibly_busy, "other files are taken meanwhile"
+    assert caught.value.affects_all is (removal is SECRET), "other files are taken meanwhile"
 
 
 @pytest.mark.parametrize(

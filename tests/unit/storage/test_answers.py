@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -15,6 +16,7 @@ from stream_app.datasets.destinations import S3Destination
 from stream_app.destinations import s3
 from stream_app.destinations.errors import AWAY, DestinationError
 from stream_app.destinations.session import OutgoingFile, SessionOptions
+from stream_app.storage import s3_client
 from stream_app.storage.listing import ListedObject
 from stream_app.storage.object_store import ObjectStore
 from stream_app.storage.parts import PART_SIZE
@@ -35,6 +37,7 @@ COMPLETED = b"<CompleteMultipartUploadResult%s/>" % NAMESPACE
 TAG = {"ETag": '"t"'}
 OF_STORE = {"X-Amz-Request-Id": "1"}
 OF_CLOUDFRONT = {"X-Amz-Cf-Id": "1"}
+OF_GATEWAY = {"X-Amz-Apigw-Id": "1"}
 
 
 def error_document(code: str) -> bytes:
@@ -220,6 +223,8 @@ def test_an_error_after_the_status_200_has_the_kind_of_its_code(network: Network
         ("part", Answer(headers=OF_STORE)),
         ("put", Answer(headers=OF_CLOUDFRONT)),
         ("read", Answer(b"Please sign in", headers=OF_CLOUDFRONT)),
+        ("put", Answer(headers=OF_GATEWAY)),
+        ("read", Answer(b"{}", headers=OF_GATEWAY)),
         ("put", Answer(b'{"blocked": true}', headers=TAG)),
         ("put", Answer(b"<p>Please sign in", headers=OF_STORE)),
         ("remove", Answer(b"OK")),
@@ -260,6 +265,27 @@ def test_a_copy_that_is_not_taken_is_not_tried_again(
     assert not made.copy(file, "exports", "key")
     assert not made.copy(file, "exports", "key"), "nor is the next file"
     assert network.calls == calls
+
+
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_copy_is_tried_again_after_the_page_of_a_busy_proxy(
+    network: Network, monkeypatch: pytest.MonkeyPatch, status: int, passes: bool
+) -> None:
+    """The store restarts. If that lasts longer than the retries, the file is uploaded."""
+
+    class Pause(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if passes:
+                network.replace("PUT", "", Answer(COPIED))
+            return not passes
+
+    network.replace("PUT", "", Answer(b"<html/>", status, "text/html"))
+    made = session()
+    made._client.retry_seconds = 60
+    monkeypatch.setattr(s3_client, "Event", Pause)
+    file = OutgoingFile("f", "f", "text/plain", 7, OF_CONTENT)
+    assert made.copy(file, "exports", "key") is passes
 
 
 @pytest.mark.parametrize(
