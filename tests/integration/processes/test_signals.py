@@ -141,8 +141,7 @@ async def test_the_log_of_a_migration_is_no_part_of_its_result(
     session = await connect()
     await session.execute("SELECT pg_advisory_lock($1)", LOCK)
     with running("migrate", "--json", env=env, log=tmp_path / "log") as (process, errors):
-        await until_async(lambda: migrates(session, "pg_try_advisory_lock"), otherwise=errors)
+        await until_async(lambda: "migration.delayed" in errors(), otherwise=errors)
         await session.close()
         output, _ = await asyncio.to_thread(process.communicate, timeout=patient(60))
-        assert "migration.delayed" in errors()
     assert json.loads(output) == {"migrated": True, "newer_revision": None}
