@@ -28,7 +28,7 @@ from stream_app.storage.chunk_errors import marked
 from stream_app.storage.credentials import StaticKeys, credentials_of
 from stream_app.storage.errors import STORE_ERRORS, ForeignAnswer, is_retryable
 from stream_app.storage.multipart_upload import CLEAN_UP_SECONDS, PART_SIZE, Headers, open_multipart_upload
-from stream_app.storage.object_headers import content_disposition
+from stream_app.storage.object_headers import content_disposition, encryption_headers
 from stream_app.storage.parts import split_into_parts
 from stream_app.storage.s3_client import S3Client
 from streaming_exporter.errors import ExporterError
@@ -63,7 +63,7 @@ class S3Session:
         self._client = _client(destination, settings)
         self._checksums = ChecksumSupport()
         self._can_copy = _same_store(destination, settings)
-        self._encryption = _encryption_of(destination)
+        self._encryption = encryption_headers(destination.sse, destination.sse_kms_key)
 
     def remove_leftovers(self, path: str) -> None:
         """Abort the uploads of earlier attempts. Errors are ignored: they take no part in the new upload.
@@ -299,13 +299,3 @@ def _credentials(destination: S3Destination, settings: Settings) -> Provider:
         return credentials_of(settings)
     keys = [SecretStr(secret_of(destination, name) or "") for name in ("access_key", "secret_key")]
     return StaticKeys(*keys)
-
-
-def _encryption_of(destination: S3Destination) -> Headers:
-    if destination.sse == "none":
-        return {}
-    if destination.sse == "s3":
-        return {"x-amz-server-side-encryption": "AES256"}
-    key = destination.sse_kms_key
-    named: Headers = {"x-amz-server-side-encryption-aws-kms-key-id": key} if key else {}
-    return {"x-amz-server-side-encryption": "aws:kms", **named}

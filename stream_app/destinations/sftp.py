@@ -38,9 +38,9 @@ READ_BLOCK = 2**20
 _GONE = (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)
 
 _UNANSWERED = (asyncssh.SFTPPermissionDenied, asyncssh.SFTPOpUnsupported, asyncssh.SFTPFailure)
-"""What servers answer to a question that they do not permit, do not know, or answer to nobody.
+"""The errors after which it is not known whether a path exists.
 
-A call that changes something has failed then; a question has no answer.
+The server does not permit the question, does not have this call, or gives no reason.
 """
 
 
@@ -253,7 +253,7 @@ class SftpSession:
         return found.type in (FILEXFER_TYPE_DIRECTORY, FILEXFER_TYPE_UNKNOWN)
 
     def _stat(self, path: str) -> asyncssh.SFTPAttrs | Literal[False] | None:
-        """Return what the server says of a path; False if nothing is there, ``None`` if it does not say.
+        """Return the attributes of a path; False if nothing is there, ``None`` if the server does not say.
 
         Servers of version 3 can leave out the size and the type.
         """

@@ -11,12 +11,13 @@ from urllib3 import BaseHTTPResponse, HTTPResponse
 
 from stream_app.datasets.destinations import S3Destination
 from stream_app.destinations import errors
-from stream_app.destinations.s3 import COPY_PART, S3Session, _encryption_of
+from stream_app.destinations.s3 import COPY_PART, S3Session
 from stream_app.destinations.s3_errors import FULL_CODES, INVALID_NAMES, UNSUPPORTED, s3_errors
 from stream_app.destinations.session import OutgoingFile, SessionOptions
 from stream_app.destinations.sftp_errors import MEANINGS, error_of, sftp_errors
 from stream_app.storage.checksums import ChecksumSupport
 from stream_app.storage.errors import KIND_BY_CODE, ErrorKind
+from stream_app.storage.object_headers import encryption_headers
 from streaming_exporter.errors import Rejected
 
 PERMANENT_CODES = frozenset(
@@ -126,7 +127,7 @@ def test_only_uploads_that_ask_for_encryption_wait_for_it(sse: str) -> None:
         _prefix="in",
         _checksums=ChecksumSupport(),
         _options=SessionOptions("t", 1, lambda: False),
-        _encryption=_encryption_of(destination),
+        _encryption=encryption_headers(destination.sse, destination.sse_kms_key),
     )
     with pytest.raises(errors.DestinationError) as caught:
         session.put(OutgoingFile("a", "a", "text/csv", 1, ""), iter([b"a"]))

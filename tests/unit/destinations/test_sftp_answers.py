@@ -1,4 +1,4 @@
-"""What an SFTP server says of a path: yes, no, or nothing that can be relied on."""
+"""Answers of SFTP servers about a path: it exists, it does not, or it is not known."""
 
 import hashlib
 from collections.abc import Iterator

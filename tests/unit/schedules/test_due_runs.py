@@ -1,6 +1,7 @@
 """The windows of runs that are due late, and the runs that are announced and left out."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice, pairwise
 
 import pytest
@@ -22,28 +23,13 @@ def test_the_first_window_begins_with_the_period_of_the_run_that_was_due_first(
     calendar = Calendar.of(schedule, timezone=BERLIN)
     first = calendar.next_run(datetime(2026, 11, 1, 9, tzinfo=UTC))
     until = first + late * DAY + timedelta(minutes=30)
+    plan = partial(plan_due_runs, windowing=Windowing.PREVIOUS_PERIOD, catch_up=catch_up, limit=3)
     begin, runs, due = None, [], first
     for at in (until, until + 40 * DAY, until + 80 * DAY):
-        found = plan_due_runs(
-            calendar,
-            next_run=due,
-            until=at,
-            window_start=begin,
-            windowing=Windowing.PREVIOUS_PERIOD,
-            catch_up=catch_up,
-            limit=3,
-        )
+        found = plan(calendar, next_run=due, until=at, window_start=begin)
         begin, due = found.window_start, found.next_run
         runs += [run.window for run in found.runs if run.window is not None]
-    last = plan_due_runs(
-        calendar,
-        next_run=due,
-        until=due,
-        window_start=begin,
-        windowing=Windowing.PREVIOUS_PERIOD,
-        catch_up=catch_up,
-        limit=3,
-    )
+    last = plan(calendar, next_run=due, until=due, window_start=begin)
     runs += [run.window for run in last.runs if run.window is not None]
     assert runs[0].start == period_before(calendar, first).start
     assert all(one.end == other.start for one, other in pairwise(runs))
