@@ -5,7 +5,7 @@ import ssl
 from datetime import timedelta
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
@@ -21,6 +21,7 @@ from aiokafka.errors import (
 
 from streaming_exporter.errors import BadSettings, Outage, Retryable
 from streaming_exporter.events import Topic
+from streaming_exporter.kafka_admin import AdminClient
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.oauth import OAuthTokenProvider
 
@@ -146,7 +147,7 @@ def _configs(topic: Topic) -> dict[str, str]:
     return {} if kept is None else {"retention.ms": str(kept // timedelta(milliseconds=1))}
 
 
-async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> dict[str, type[KafkaError]]:
+async def _create(admin: AdminClient, topics: list[NewTopic]) -> dict[str, type[KafkaError]]:
     """Create topics, without their configuration where the brokers refuse it; return the error of each."""
     response = await admin.create_topics(topics)
     errors = {name: for_code(code) for name, code, *_ in response.topic_errors}
@@ -178,7 +179,7 @@ async def ensure_topics(settings: KafkaSettings, *, wanted: str | None = None) -
         NotAllowed: the principal has no right to create a topic that is needed.
         Retryable: Kafka cannot be reached or refuses to create them.
     """
-    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=15_000)
+    admin = AdminClient(**client_options(settings), request_timeout_ms=15_000)
     try:
         await admin.start()
         try:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import GroupIdNotFound, KafkaError, for_code
 from aiokafka.protocol.metadata import MetadataRequest
@@ -21,6 +20,7 @@ from stream_app.kafka.group_errors import NOT_YET, raise_group_errors
 from stream_app.kafka.topic_ids import TopicIdsRequest, ids_of
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
+from streaming_exporter.kafka_admin import AdminClient
 from streaming_exporter.kafka_connection import NOT_ALLOWED, NotAllowed, client_options
 
 Partition = tuple[str, int]
@@ -48,7 +48,7 @@ REQUEST_SECONDS = 4.0
 
 Answer = TypeVar("Answer")
 Found = TypeVar("Found")
-Client = TypeVar("Client", AIOKafkaAdminClient, AIOKafkaConsumer)
+Client = TypeVar("Client", AdminClient, AIOKafkaConsumer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Brokers:
             "client_id": client_id,
             "request_timeout_ms": int(REQUEST_SECONDS * 1_000),
         }
-        self._admin: AIOKafkaAdminClient | None = None
+        self._admin: AdminClient | None = None
         self._reader: AIOKafkaConsumer | None = None
         self._running: asyncio.Task[Any] | None = None
         self._lock = asyncio.Lock()
@@ -133,7 +133,7 @@ class Brokers:
     async def logs(self, partitions: Collection[Partition]) -> Logs:
         """Return the ends of the partitions with a leader, and the results of :meth:`topic_ids`."""
 
-        async def ask(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer) -> Logs:
+        async def ask(admin: AdminClient, reader: AIOKafkaConsumer) -> Logs:
             ids = await _topic_ids(admin, {topic for topic, _ in partitions}) if partitions else {}
             leaderless = await _leaderless(admin, partitions)
             asked = [TopicPartition(*partition) for partition in partitions if partition not in leaderless]
@@ -176,7 +176,7 @@ class Brokers:
             Outage: a partition has no leader. The client would wait for one.
         """
 
-        async def ask(admin: AIOKafkaAdminClient, reader: AIOKafkaConsumer) -> Mapping[TopicPartition, Found]:
+        async def ask(admin: AdminClient, reader: AIOKafkaConsumer) -> Mapping[TopicPartition, Found]:
             if leaderless := await _leaderless(admin, partitions):
                 raise Outage(f"Kafka: {without_leader(leaderless)}")
             return await query(reader, [TopicPartition(*partition) for partition in partitions])
@@ -200,15 +200,11 @@ class Brokers:
         if reader is not None:
             await reader.stop()
 
-    async def _run(
-        self, query: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
-    ) -> Answer:
+    async def _run(self, query: Callable[[AdminClient, AIOKafkaConsumer], Awaitable[Answer]]) -> Answer:
         async with self._lock:
             return await self._run_alone(query)
 
-    async def _run_alone(
-        self, query: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
-    ) -> Answer:
+    async def _run_alone(self, query: Callable[[AdminClient, AIOKafkaConsumer], Awaitable[Answer]]) -> Answer:
         try:
             async with asyncio.timeout(self._timeout):
                 if self._running is not None:
@@ -225,9 +221,7 @@ class Brokers:
         self._running = None
         return task.result()
 
-    async def _execute(
-        self, query: Callable[[AIOKafkaAdminClient, AIOKafkaConsumer], Awaitable[Answer]]
-    ) -> Answer:
+    async def _execute(self, query: Callable[[AdminClient, AIOKafkaConsumer], Awaitable[Answer]]) -> Answer:
         last: Exception | None = None
         # Before the caller's time-out: it learns the coordinator's answer, and the next query need not wait.
         give_up_at = time.monotonic() + self._timeout / 2
@@ -254,11 +248,11 @@ class Brokers:
             await self._disconnect()
         raise Outage(f"Kafka: {last!r}") from last
 
-    async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
+    async def _connected(self) -> tuple[AdminClient, AIOKafkaConsumer]:
         if self._admin is None:
-            admin = AIOKafkaAdminClient(**self._options)
+            admin = AdminClient(**self._options)
             raise_group_errors(admin._client)
-            self._admin = await _started(admin, AIOKafkaAdminClient.close)
+            self._admin = await _started(admin, AdminClient.close)
         if self._reader is None:
             self._reader = await _started(AIOKafkaConsumer(**self._options), AIOKafkaConsumer.stop)
         return self._admin, self._reader
@@ -280,14 +274,14 @@ async def _started(client: Client, close: Callable[[Client], Awaitable[None]]) -
     return client
 
 
-async def _topic_ids(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, UUID]:
+async def _topic_ids(admin: AdminClient, topics: Collection[str]) -> dict[str, UUID]:
     try:
         return ids_of(await admin._send_request(TopicIdsRequest(topics)))
     except NotImplementedError:
         return {}
 
 
-async def _retentions(admin: AIOKafkaAdminClient, topics: Collection[str]) -> dict[str, timedelta | None]:
+async def _retentions(admin: AdminClient, topics: Collection[str]) -> dict[str, timedelta | None]:
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, {RETENTION_MS: None}) for name in topics]
     found: dict[str, timedelta | None] = {}
     for answer in await admin.describe_configs(asked) if asked else ():
@@ -298,7 +292,7 @@ async def _retentions(admin: AIOKafkaAdminClient, topics: Collection[str]) -> di
     return found
 
 
-async def _leaderless(admin: AIOKafkaAdminClient, partitions: Collection[Partition]) -> list[Partition]:
+async def _leaderless(admin: AdminClient, partitions: Collection[Partition]) -> list[Partition]:
     """Return those of ``partitions`` that have no leader, as the broker knows now."""
     if not partitions:
         return []
@@ -320,7 +314,7 @@ def without_leader(partitions: Collection[Partition]) -> str:
     return f"{names} {'has' if len(partitions) == 1 else 'have'} no leader"
 
 
-async def _group(admin: AIOKafkaAdminClient, name: str) -> Group:
+async def _group(admin: AdminClient, name: str) -> Group:
     coordinator = await admin.find_coordinator(name)
     (answer,) = await admin.describe_consumer_groups([name], coordinator)
     (code, _, state, _, _, members, *_) = answer.groups[0]

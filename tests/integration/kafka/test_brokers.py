@@ -3,7 +3,7 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,6 +26,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.structs import BrokerMetadata
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
 from stream_app.kafka import brokers as module
@@ -116,6 +117,44 @@ async def test_an_address_that_does_not_answer_leaves_time_for_another_one(
             assert await brokers.partitions([Topic.TICKS]) == {Topic.TICKS: {0}}
         finally:
             await brokers.close()
+
+
+QUERIES: dict[str, Callable[[Brokers], Awaitable[object]]] = {
+    "partitions": lambda brokers: brokers.partitions([Topic.TICKS]),
+    "topic_ids": lambda brokers: brokers.topic_ids([Topic.TICKS]),
+    "retentions": lambda brokers: brokers.retentions([Topic.TICKS]),
+    "leaderless": lambda brokers: brokers.leaderless([PLACE]),
+    "logs": lambda brokers: brokers.logs([PLACE]),
+    "group": lambda brokers: brokers.group(),
+    "end_offsets": lambda brokers: brokers.end_offsets([PLACE]),
+}
+
+
+@pytest.fixture
+def ended_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients know a broker that has ended, as the others list it for some seconds, and ask it first."""
+    bootstrap = AIOKafkaClient.bootstrap
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+
+    async def with_ended_broker(client: AIOKafkaClient) -> None:
+        await bootstrap(client)
+        client.cluster._brokers[99] = BrokerMetadata(99, "127.0.0.1", port, None)
+
+    monkeypatch.setattr(AIOKafkaClient, "bootstrap", with_ended_broker)
+    monkeypatch.setattr(random, "choice", max)
+    monkeypatch.setattr(random, "shuffle", lambda brokers: brokers.sort(reverse=True))
+
+
+@pytest.mark.usefixtures("ended_broker")
+@pytest.mark.parametrize("query", QUERIES)
+async def test_a_query_asks_another_broker_where_one_has_ended(settings: Settings, query: str) -> None:
+    await ensure_topics(settings)
+    brokers = Brokers(settings, client_id="test", timeout=patient(5))
+    try:
+        assert await QUERIES[query](brokers) is not None
+    finally:
+        await brokers.close()
 
 
 GROUP_REQUESTS = [FindCoordinatorRequest, DescribeGroupsRequest, OffsetFetchRequest]
