@@ -141,7 +141,7 @@ async def _export(
     measured = Measured()
     state = await asyncpg.connect(settings.state_dsn)
     try:
-        async with ours.ends(settings) as found, Publisher(settings) as publisher:
+        async with ours.stages(settings) as found, Publisher(settings) as publisher:
             first = [uuid4() for _ in range(WARM_UP * len(workers))]
             await asyncio.gather(*(publisher.request(small, warm_up_id) for warm_up_id in first))
             await found.wait(set(first), 120)
@@ -162,7 +162,7 @@ async def _export(
             await waiting
             if found.failed:
                 raise RuntimeError(found.failed[0])
-            measured.seconds = found.at[job_id] - began
+            measured.seconds = found.ended[job_id] - began
             return measured
     finally:
         await state.close()

@@ -1,21 +1,25 @@
 """``python -m bench.jobs``: measures latency and throughput of small exports, and of Celery."""
 
-import asyncio
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
 from typing import Annotated
 
 import typer
+import uvloop
 from rich.markdown import Markdown
 
 from bench.jobs import ours, peer
 from bench.jobs.system import ROWS, system
+from bench.spent import PARTS, cores, measuring
 from dev.progress import console
 from stream_app.settings import Settings
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+
+WARM_UP = 100
+"""Jobs before the measurement, so that everything is loaded and every partition is read."""
 
 
 def main(
@@ -30,41 +34,73 @@ def main(
         settings = Settings()
         times = round(rate * seconds)
         worker = stack.start_worker()
-        asyncio.run(ours.backlog(settings, count=50))  # everything is loaded
-        found = [("ours", asyncio.run(ours.latencies(settings, rate=rate, count=times)))]
-        throughput = [asyncio.run(ours.backlog(settings, count=count))]
+        uvloop.run(ours.backlog(settings, count=WARM_UP))
+        stages = uvloop.run(ours.latencies(settings, rate=rate, count=times))
+        with measuring(stack) as spent:
+            jobs = uvloop.run(ours.backlog(settings, count=count))
+        found = [Result("ours", stages["completed"], jobs, spent.per_job(count))]
         worker.stop()
         with peer.worker(slots):
-            found.append(("Celery", peer.latencies(rate=rate, count=times)))
-            throughput.append(peer.backlog(count=count))
-    report = _report(found, throughput, rate, count, slots)
+            latencies = peer.latencies(rate=rate, count=times)
+            with measuring(stack) as spent:
+                jobs = peer.backlog(count=count)
+            cost = spent.per_job(count)
+            # Celery's worker is in this process.
+            cost |= {"workers": cost["bench"], "bench": 0.0}
+            found.append(Result("Celery", latencies, jobs, cost))
+    report = _report(found, stages, rate, count, slots)
     console.print(Markdown(report))
     output.write_text(report, encoding="utf-8")
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Seconds of jobs at a steady rate; jobs a second and processor seconds of a job of a backlog."""
+
+    name: str
+    latencies: Sequence[float]
+    rate: float
+    cost: Mapping[str, float]
+
+
 def _report(
-    found: Sequence[tuple[str, Sequence[float]]],
-    throughput: Sequence[float],
-    rate: float,
-    count: int,
-    slots: int,
+    found: Sequence[Result], stages: Mapping[str, Sequence[float]], rate: float, count: int, slots: int
 ) -> str:
     lines = [
         "# Small exports",
         "",
         f"Made by `python -m bench.jobs`: {ROWS:,} rows as CSV, one worker with {slots} exports at a time, on"
-        f" {os.cpu_count()} cores that Kafka, PostgreSQL and S3 share. Latency at {rate:g} requests a second,"
+        f" {cores()} cores that Kafka, PostgreSQL and S3 share. Latency at {rate:g} requests a second,"
         " from publishing the request to reading that it is completed (Celery, whose broker is a queue in"
         f" memory: from sending the task to the end of its function). Throughput: {count:,} jobs at once.",
         "",
         "| who | p50 | p95 | p99 | longest | jobs a second |",
         "| --- | --- | --- | --- | --- | --- |",
+        *(f"| {one.name} | {_times(one.latencies)} | {one.rate:.0f} |" for one in found),
+        "",
+        "From publishing the request to reading each event of its job:",
+        "",
+        "| event | p50 | p95 | p99 | longest |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {stage} | {_times(seconds)} |" for stage, seconds in stages.items()),
+        "",
+        "Processor time of one job of the backlog. bench is the process that publishes requests and reads"
+        " events; Celery's threads are in that process, and count as its worker.",
+        "",
+        f"| who | all parts | {' | '.join(PARTS)} |",
+        f"| --- | --- |{' --- |' * len(PARTS)}",
+        *(f"| {one.name} | {_costs(one.cost)} |" for one in found),
     ]
-    for (name, seconds), jobs in zip(found, throughput, strict=True):
-        at = quantiles(seconds, n=100)
-        times = [f"{1000 * value:.0f} ms" for value in (at[49], at[94], at[98], max(seconds))]
-        lines.append(f"| {name} | {' | '.join(times)} | {jobs:.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def _times(seconds: Sequence[float]) -> str:
+    at = quantiles(seconds, n=100, method="inclusive")
+    return " | ".join(f"{1000 * value:.0f} ms" for value in (at[49], at[94], at[98], max(seconds)))
+
+
+def _costs(cost: Mapping[str, float]) -> str:
+    return " | ".join(f"{1000 * seconds:.1f} ms" for seconds in (sum(cost.values()), *cost.values()))
 
 
 if __name__ == "__main__":

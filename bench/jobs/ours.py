@@ -18,41 +18,53 @@ DATASET = "small"
 
 ENDS = {EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED}
 
+STAGES = {EventType.ACCEPTED: "accepted", EventType.STARTED: "started"} | dict.fromkeys(ENDS, "completed")
+"""The stage that a job has reached with an event."""
 
-class Ends:
-    """The times at which the final events of jobs were published, by the clock of this process."""
+
+class Stages:
+    """The times at which this process read that jobs had reached their stages, by its clock."""
 
     def __init__(self) -> None:
-        self.at: dict[UUID, float] = {}
+        self.at: dict[str, dict[UUID, float]] = {stage: {} for stage in STAGES.values()}
         self.failed: list[str] = []
         self._more = asyncio.Condition()
 
+    @property
+    def ended(self) -> dict[UUID, float]:
+        """The times of the final events."""
+        return self.at["completed"]
+
     async def note(self, raw: bytes) -> None:
+        now = time.perf_counter()
         try:
             event = decode(raw)
         except Unreadable:
             return
-        if event.type in ENDS and event.job_id is not None:
+        stage = STAGES.get(event.type)
+        if stage is None or event.job_id is None:
+            return
+        self.at[stage].setdefault(event.job_id, now)
+        if event.type in ENDS:
+            if event.type is not EventType.COMPLETED:
+                self.failed.append(str(event.data))
             async with self._more:
-                self.at.setdefault(event.job_id, time.perf_counter())
-                if event.type is not EventType.COMPLETED:
-                    self.failed.append(str(event.data))
                 self._more.notify_all()
 
     async def wait(self, jobs: set[UUID], timeout: float) -> None:
         async with asyncio.timeout(timeout), self._more:
-            await self._more.wait_for(lambda: jobs <= self.at.keys())
+            await self._more.wait_for(lambda: jobs <= self.ended.keys())
 
 
 @asynccontextmanager
-async def ends(settings: Settings) -> AsyncIterator[Ends]:
-    """Collect the final events that are published during the block."""
+async def stages(settings: Settings) -> AsyncIterator[Stages]:
+    """Collect the events of jobs that are published during the block."""
     consumer = AIOKafkaConsumer(
         settings.topic(Topic.EVENTS), **client_options(settings), auto_offset_reset="latest"
     )
     await consumer.start()
     await consumer.seek_to_end()
-    found = Ends()
+    found = Stages()
 
     async def read() -> None:
         async for message in consumer:
@@ -67,10 +79,10 @@ async def ends(settings: Settings) -> AsyncIterator[Ends]:
         await consumer.stop()
 
 
-async def latencies(settings: Settings, *, rate: float, count: int) -> list[float]:
-    """Return the seconds from each request to its final event, at ``rate`` requests a second."""
+async def latencies(settings: Settings, *, rate: float, count: int) -> dict[str, list[float]]:
+    """Return the seconds from each request to each of its stages, at ``rate`` requests a second."""
     sent: dict[UUID, float] = {}
-    async with ends(settings) as found, Publisher(settings) as publisher:
+    async with stages(settings) as found, Publisher(settings) as publisher:
         await publisher.check()  # it connects, which takes longer than an export
         started = time.perf_counter()
         for number in range(count):
@@ -81,19 +93,19 @@ async def latencies(settings: Settings, *, rate: float, count: int) -> list[floa
         await found.wait(set(sent), 60)
     if found.failed:
         raise RuntimeError(f"{len(found.failed)} exports did not complete, the first: {found.failed[0]}")
-    return [found.at[job_id] - moment for job_id, moment in sent.items()]
+    return {stage: [at[job_id] - moment for job_id, moment in sent.items()] for stage, at in found.at.items()}
 
 
 async def backlog(settings: Settings, *, count: int) -> float:
     """Return the jobs a second, from the first request to the last final event."""
-    async with ends(settings) as found, Publisher(settings) as publisher:
+    async with stages(settings) as found, Publisher(settings) as publisher:
         ids = [uuid4() for _ in range(count)]
         started = time.perf_counter()
         await asyncio.gather(
             *(publisher.request(request(number), job_id) for number, job_id in enumerate(ids))
         )
         await found.wait(set(ids), 300)
-    return count / (max(found.at[job_id] for job_id in ids) - started)
+    return count / (max(found.ended[job_id] for job_id in ids) - started)
 
 
 def request(number: int) -> ExportRequest:

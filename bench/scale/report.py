@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.scale.claims import Latency, Plan
-from bench.scale.spent import PARTS, cores
 from bench.scale.workers import Round
+from bench.spent import PARTS, cores
 
 _WORKERS = """\
 # Growing

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import asyncpg
+import uvloop
 
 from bench.jobs import ours
-from bench.scale.spent import Spent, cores, measuring
+from bench.spent import Spent, cores, measuring
 from dev.postgres import SOURCE
 from dev.stack import Stack
 from stream_app.settings import Settings
@@ -49,9 +50,9 @@ def throughput(stack: Stack, settings: Settings, workers: int, jobs: int) -> Rou
         first = 1 + len([name for name in stack.apps if name.startswith("worker-")])
         started = list(pool.map(stack.start_worker, range(first, first + workers)))
     try:
-        asyncio.run(ours.backlog(settings, count=WARM_UP * workers))
+        uvloop.run(ours.backlog(settings, count=WARM_UP * workers))
         with measuring(stack) as spent:
-            rate = asyncio.run(ours.backlog(settings, count=jobs))
+            rate = uvloop.run(ours.backlog(settings, count=jobs))
     finally:
         for worker in started:
             worker.stop()

@@ -29,6 +29,10 @@ class Spent:
     transactions: int = 0
     wal: int = 0
 
+    def per_job(self, jobs: int) -> dict[str, float]:
+        """Return the processor seconds of each part for one of ``jobs``."""
+        return {part: seconds / jobs for part, seconds in self.cpu.items()}
+
     @property
     def elsewhere(self) -> float:
         """The cores that other programs used on average."""
