@@ -1,27 +1,52 @@
 """An admin client that asks another broker when one does not answer. Needs the extra ``kafka``."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 
 class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
-    """Sends the requests that any broker can answer to all known brokers in turn, until one answers.
+    """Sends requests for which one broker is as good as another to all in turn, until one answers.
 
-    aiokafka sends such a request to one broker at random. For some seconds after a broker has ended the
-    others still list it, so in each rolling restart of a cluster some requests would fail.
+    aiokafka sends such a request to one broker: at random, or to the controller that the metadata name. For
+    some seconds after a broker has ended the others still list it, and name it as the controller, so in each
+    rolling restart of a cluster some requests would fail.
     """
 
     async def _send_request(self, request: Any, node_id: int | None = None) -> Any:
         if node_id is not None:
             return await super()._send_request(request, node_id)
+        return await self._ask(self._brokers(), request)
+
+    async def _send_to_controller(self, request: Any) -> Any:
+        """Ask the controller first. With KRaft the others pass the request on to it."""
+        if self._client.cluster.controller is None:
+            await self._client.force_metadata_update()
+        controller = self._client.cluster.controller
+        brokers = self._brokers()
+        if controller is not None:
+            brokers.sort(key=lambda broker: broker != controller.nodeId)
+        return await self._ask(brokers, request)
+
+    def _brokers(self) -> list[int]:
+        """Return the numbers of the known brokers in random order."""
         brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
         random.shuffle(brokers)
-        for broker in brokers[:-1]:
+        return brokers
+
+    async def _ask(self, brokers: Sequence[int], request: Any) -> Any:
+        """Return the first answer of a broker.
+
+        Raises:
+            KafkaError: no broker answers; the error of the last one.
+        """
+        last: KafkaError = KafkaConnectionError("the cluster names no broker")
+        for broker in brokers:
             try:
-                return await super()._send_request(request, broker)
-            except KafkaError:
-                continue  # aiokafka has logged it
-        return await super()._send_request(request, brokers[-1] if brokers else None)
+                return await self._client.send(broker, request)
+            except KafkaError as error:  # aiokafka has logged it
+                last = error
+        raise last

@@ -139,11 +139,30 @@ def ended_broker(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def with_ended_broker(client: AIOKafkaClient) -> None:
         await bootstrap(client)
-        client.cluster._brokers[99] = BrokerMetadata(99, "127.0.0.1", port, None)
+        ended = BrokerMetadata(99, "127.0.0.1", port, None)
+        client.cluster._brokers[ended.nodeId] = client.cluster.controller = ended
 
     monkeypatch.setattr(AIOKafkaClient, "bootstrap", with_ended_broker)
     monkeypatch.setattr(random, "choice", max)
     monkeypatch.setattr(random, "shuffle", lambda brokers: brokers.sort(reverse=True))
+
+
+async def _all_exist(brokers: Brokers, topics: set[str]) -> bool:
+    return (await brokers.partitions(topics)).keys() == topics
+
+
+@pytest.mark.usefixtures("ended_broker")
+async def test_another_broker_creates_topics_where_the_controller_has_ended(
+    settings: Settings,
+) -> None:
+    own = settings.model_copy(update={"kafka_topic_prefix": f"{uuid4().hex}."})
+    await ensure_topics(own)
+    brokers = Brokers(own, client_id="test", timeout=patient(5))
+    try:
+        names = {own.topic(topic) for topic in Topic}
+        await until_async(lambda: _all_exist(brokers, names))  # the broker learns it from the controller
+    finally:
+        await brokers.close()
 
 
 @pytest.mark.usefixtures("ended_broker")
