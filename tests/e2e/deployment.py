@@ -11,11 +11,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
-from dev.postgres import STATE
 from dev.stack import Stack
-from stream_app.db.migrations import upgrade
 from stream_app.settings import Settings
 from streaming_exporter.events import Event, ExportRequest, Topic, request_event
+from tests.state_databases import TEMPLATE, create_database
 from tests.waiting import WITHIN, until_async
 
 
@@ -25,7 +24,7 @@ class Deployment:
     def __init__(self, stack: Stack, **changed: str) -> None:
         self._stack = stack
         self.name = f"own_{uuid4().hex[:8]}"
-        self._run(stack.postgres.admin_url(), f"CREATE DATABASE {self.name} OWNER {STATE}")
+        asyncio.run(create_database(stack, self.name, TEMPLATE))
         url = stack.settings()["EXPORTER_DATABASE_URL"].rpartition("/")[0]
         self.variables = {
             "EXPORTER_DATABASE_URL": f"{url}/{self.name}",
@@ -36,7 +35,6 @@ class Deployment:
         merged = stack.settings() | self.variables
         fields = {name.removeprefix("EXPORTER_").lower(): value for name, value in merged.items()}
         self.settings = Settings(_env_file=None, **fields)  # type: ignore[arg-type]
-        upgrade(self.settings)
 
     def close(self) -> None:
         self._run(self._stack.postgres.admin_url(), f"DROP DATABASE {self.name} WITH (FORCE)")

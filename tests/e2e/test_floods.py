@@ -14,6 +14,9 @@ import pytest
 
 from dev.app_process import ApiProcess
 from dev.stack import Stack
+from producers.tokens import sign_token
+from stream_app.settings import Settings
+from tests.e2e.deployment import Deployment
 from tests.e2e.flood import KINDS
 from tests.waiting import patient
 
@@ -25,7 +28,7 @@ CALLS = 40
 If hundreds of clients connect at the same moment, the next call waits until all of them have their responses:
 some seconds on a busy machine. That is one call, and not one in ten.
 """
-BEARABLE = 0.1
+BEARABLE = patient(0.1)
 """Limit of the 90th percentile of the other user's calls in seconds, on an idle machine."""
 BUSY = 8.0
 """Limit of the same as a multiple of the time without the flood, on a busy machine."""
@@ -34,11 +37,19 @@ TRIES = 3
 
 
 @pytest.fixture(scope="module")
-def flooded(stack: Stack) -> Iterator[ApiProcess]:
-    """A separate API process, so that the flood does not affect other tests."""
+def deployment(stack: Stack) -> Iterator[Deployment]:
+    """A deployment without a worker: exports that a flood orders would take the processors from the API."""
+    own = Deployment(stack)
+    yield own
+    own.close()
+
+
+@pytest.fixture(scope="module")
+def flooded(stack: Stack, deployment: Deployment) -> Iterator[ApiProcess]:
+    """The API of the deployment."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    api = stack.start_api()
+    api = stack.start_api(settings=deployment.variables)
     yield api
     api.stop()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -75,9 +86,9 @@ def flooding(api: ApiProcess, kind: str, token: str) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_another_user_is_served_during_a_flood(stack: Stack, flooded: ApiProcess, kind: str) -> None:
+def test_another_user_is_served_during_a_flood(flooded: ApiProcess, settings: Settings, kind: str) -> None:
     """Other programs only make a time longer, so the shortest times are compared, each of several tries."""
-    token, of_flooder = stack.token("bystander"), stack.token(f"flooder-{kind}")
+    token, of_flooder = sign_token(settings, "bystander"), sign_token(settings, f"flooder-{kind}")
     before: list[float] = []
     during: list[float] = []
     while len(during) < TRIES and min(during, default=BEARABLE) >= BEARABLE:
@@ -90,4 +101,4 @@ def test_another_user_is_served_during_a_flood(stack: Stack, flooded: ApiProcess
             f"{kind}: p90 {before[-1] * 1000:.0f} -> {during[-1] * 1000:.0f} ms, "
             f"longest {busy[-1] * 1000:.0f} ms"
         )
-    assert min(during) < max(patient(BEARABLE), BUSY * min(before)), (before, during)
+    assert min(during) < max(BEARABLE, BUSY * min(before)), (before, during)
