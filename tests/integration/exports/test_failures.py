@@ -15,12 +15,14 @@ from stream_app.datasets.models import Dataset
 from stream_app.exports.columns import Column
 from stream_app.exports.formats.base import CopySelect, Document, Tally
 from stream_app.exports.formats.csv import CsvFormat
+from stream_app.exports.formats.parquet import writer
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
 from stream_app.exports.plugins import PluginFailed
 from stream_app.exports.sources.source import Source
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.settings import Settings
+from stream_app.storage import object_store
 from stream_app.storage.object_removal import ABORTS
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import Rejected, Retryable
@@ -28,15 +30,22 @@ from streaming_exporter.events import ExportRequest, Options, Split
 from tests.integration.exports.conftest import task_for
 from tests.waiting import patient, until_async
 
-ROWS = 400_000
-"""Rows of several parts of a multipart upload."""
+ROWS = 60_000
+"""Rows of several parts of a multipart upload, each of :data:`PART` bytes."""
+
+PART = 2**20
 
 Build = Callable[..., Exporter]
 
 
 @pytest.fixture
-async def large(database: asyncpg.Connection, schema: str) -> Dataset:
-    """Views: a long one, one whose last row fails, and one that never ends."""
+async def large(database: asyncpg.Connection, schema: str, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Views: a long one, one whose last row fails, and one that never ends.
+
+    Parts of uploads are small, and Parquet writes rows before it has several of them.
+    """
+    monkeypatch.setattr(object_store, "PART_SIZE", PART)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", PART)
     await database.execute(
         f"""
         CREATE VIEW large AS SELECT n AS id, md5(n::text) || md5((-n)::text) || md5((n / 7.0)::text) AS text
@@ -141,7 +150,7 @@ async def test_several_files_are_removed_with_the_attempt(
 ) -> None:
     """Whether it fails or is cancelled after some of its files are complete."""
     request = ExportRequest(
-        user_id="u", export_type="large", format="csv", scope="all", split=Split(rows=50_000)
+        user_id="u", export_type="large", format="csv", scope="all", split=Split(rows=ROWS // 8)
     )
     task = task_for(request)
     view = other(large, "broken" if ending == "error" else "slow")
