@@ -6,13 +6,17 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 from dev.stack import Stack
 from stream_app.settings import Settings
+from streaming_exporter.errors import Retryable
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import client_options, ensure_topics
 from tests.state_databases import TEMPLATE, create_database
+from tests.topics import partitions_of
+from tests.waiting import until, until_async
 
 CONSUMED = (Topic.REQUESTS, Topic.EVENTS, Topic.TICKS)
 """The topics that workers read."""
@@ -50,6 +54,7 @@ def own_part(stack: Stack, name: str) -> Iterator[Stack]:
             for service in stack.services.values():
                 if not service.running:
                     service.restart()
+                until(service.is_ready)  # a broker that was frozen is fenced at first
             asyncio.run(_execute(admin, f"DROP DATABASE {database} WITH (FORCE)"))
 
 
@@ -61,21 +66,25 @@ def stop_apps(stack: Stack) -> None:
 
 
 async def start_from_now(settings: Settings) -> None:
-    """Commit the end offsets for the workers' group, which has no members, so that it skips old messages."""
+    """Commit the end offsets for the workers' group, which has no members, so that it skips old messages.
+
+    A broker that was frozen refuses this until its session begins again, and the group has members until the
+    sessions of killed workers end.
+    """
+    await until_async(lambda: _commit_ends(settings), ignoring=(Retryable, KafkaError, OSError))
+
+
+async def _commit_ends(settings: Settings) -> bool:
     await ensure_topics(settings)
     consumer = AIOKafkaConsumer(**client_options(settings), group_id=settings.group, enable_auto_commit=False)
-    await consumer.start()
     try:
-        await consumer._client.force_metadata_update()
-        parts = [
-            TopicPartition(name, part)
-            for name in map(settings.topic, CONSUMED)
-            for part in consumer.partitions_for_topic(name) or ()
-        ]
+        await consumer.start()
+        parts = await partitions_of(consumer, [settings.topic(topic) for topic in CONSUMED])
         consumer.assign(parts)
         await consumer.commit(await consumer.end_offsets(parts))
     finally:
         await consumer.stop()
+    return True
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -11,6 +11,7 @@ from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, Topic, decode
 from streaming_exporter.kafka_connection import client_options
+from tests.waiting import until_async
 
 Message = Any
 """A `ConsumerRecord` of aiokafka, which has no types."""
@@ -38,6 +39,19 @@ async def offsets_of_jobs(settings: Settings, topic: Topic, ids: Collection[UUID
     ]
 
 
+async def partitions_of(consumer: AIOKafkaConsumer, topics: Collection[str]) -> list[TopicPartition]:
+    """Return the partitions of topics that exist. A broker that has just started lists them a bit later."""
+
+    async def look() -> list[TopicPartition] | None:
+        await consumer._client.force_metadata_update()
+        found = {topic: consumer.partitions_for_topic(topic) for topic in topics}
+        if not all(found.values()):
+            return None
+        return [TopicPartition(topic, part) for topic, parts in found.items() for part in parts or ()]
+
+    return await until_async(look)
+
+
 async def messages_on(settings: Settings, topic: Topic) -> list[Message]:
     """Return all messages on ``topic``."""
     consumer = AIOKafkaConsumer(
@@ -45,9 +59,7 @@ async def messages_on(settings: Settings, topic: Topic) -> list[Message]:
     )
     await consumer.start()
     try:
-        await consumer._client.force_metadata_update()
-        name = settings.topic(topic)
-        parts = [TopicPartition(name, part) for part in consumer.partitions_for_topic(name) or ()]
+        parts = await partitions_of(consumer, [settings.topic(topic)])
         consumer.assign(parts)
         ends = await consumer.end_offsets(parts)
         messages: list[Message] = []
