@@ -21,6 +21,7 @@ from stream_app.composition.sender import create_sender
 from stream_app.datasets.destinations import Destination, S3Destination, SftpDestination
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.registry import Datasets
+from stream_app.db.engine import autocommitting
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.jobs.models import ExportFile, ExportJob
 from stream_app.jobs.queue import JobQueue
@@ -137,13 +138,13 @@ class Depot:
 
     async def row(self, job_id: UUID) -> Any:
         """Return the delivery of a job."""
-        async with self.engine.connect() as connection:
+        async with autocommitting(self.engine).connect() as connection:
             query = text("SELECT * FROM deliveries WHERE job_id = :job")
             return (await connection.execute(query, {"job": job_id})).one()
 
     async def run(self, sql: str, **values: Any) -> None:
         """Execute a statement without the service."""
-        async with self.engine.begin() as connection:
+        async with autocommitting(self.engine).connect() as connection:
             await connection.execute(text(sql), values)
 
     async def hurry(self) -> None:
@@ -157,19 +158,20 @@ class Depot:
 
     @asynccontextmanager
     async def working(self, count: int = 1, **changes: Any) -> AsyncIterator[None]:
-        """Run ``count`` senders with changed settings during the block."""
-        settings = Settings(_env_file=None, **self.settings.model_dump() | changes)
+        """Run ``count`` senders with changed settings during the block.
+
+        They recover no deliveries of dead workers.
+        """
+        settings = self.settings
+        if changes:
+            settings = Settings(_env_file=None, **settings.model_dump() | changes)
         senders = [
             create_sender(
                 settings, self.engine, self.storage, f"worker-{number}", poll=0.05, datasets=self.datasets
             )
             for number in range(count)
         ]
-        tasks = [
-            asyncio.create_task(task)
-            for sender in senders
-            for task in (sender.run(Channel.DESTINATION), sender.recover_expired())
-        ]
+        tasks = [asyncio.create_task(sender.run(Channel.DESTINATION)) for sender in senders]
         try:
             yield
         finally:

@@ -19,6 +19,7 @@ from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.composition.sender import create_sender
+from stream_app.db.engine import autocommitting
 from stream_app.jobs.models import ExportJob
 from stream_app.jobs.queue import JobQueue
 from stream_app.jobs.states import EVENT_OF, Status
@@ -40,6 +41,8 @@ class Office:
     settings: Settings
     engine: AsyncEngine
     storage: ObjectStore
+    channels: Sequence[Channel] = tuple(Channel)
+    """The channels over which senders send. Each one costs a claim at each poll."""
 
     async def job(self, *recipients: Any, webhook: str | None = None, **values: Any) -> LifecycleData:
         """Insert a running job; return the data of the event that completes it."""
@@ -99,7 +102,7 @@ class Office:
 
     async def rows(self, job_id: UUID | None = None) -> Sequence[Any]:
         """Return rows of the outbox."""
-        async with self.engine.connect() as connection:
+        async with autocommitting(self.engine).connect() as connection:
             query = (
                 "SELECT * FROM deliveries WHERE CAST(:job AS uuid) IS NULL OR job_id = :job ORDER BY address"
             )
@@ -126,19 +129,23 @@ class Office:
 
     async def run(self, sql: str, **values: Any) -> None:
         """Execute a statement without the service."""
-        async with self.engine.begin() as connection:
+        async with autocommitting(self.engine).connect() as connection:
             await connection.execute(text(sql), values)
 
     @asynccontextmanager
-    async def working(self, count: int = 1, **changes: Any) -> AsyncIterator[None]:
-        """Run ``count`` senders with changed settings during the block."""
+    async def working(self, count: int = 1, *, recovers: bool = False, **changes: Any) -> AsyncIterator[None]:
+        """Run ``count`` senders with changed settings during the block.
+
+        ``recovers``: they recover the deliveries of dead workers, too.
+        """
         settings = Settings(_env_file=None, **self.settings.model_dump() | changes)
         senders = [
             create_sender(settings, self.engine, self.storage, f"worker-{number}", poll=0.05)
             for number in range(count)
         ]
-        runs = [sender.run(channel) for sender in senders for channel in Channel]
-        tasks = [asyncio.create_task(task) for task in [*runs, *(item.recover_expired() for item in senders)]]
+        runs = [sender.run(channel) for sender in senders for channel in self.channels]
+        recoveries = [sender.recover_expired() for sender in senders if recovers]
+        tasks = [asyncio.create_task(task) for task in [*runs, *recoveries]]
         try:
             yield
         finally:
@@ -152,7 +159,7 @@ class Office:
         """Wait until no delivery of the jobs is due or being sent."""
 
         async def look() -> bool:
-            rows = [row for job in jobs for row in await self.rows(job)]
+            rows = [row for row in await self.rows() if row.job_id in jobs]
             return bool(rows) and not [row for row in rows if row.status in ("pending", "sending")]
 
         await until_async(look)

@@ -11,16 +11,25 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.notifications.conftest import Office, failed
 from tests.integration.notifications.servers import mail_server, silent_server
 
 
+@pytest.fixture
+def office(office: Office) -> Office:
+    """Senders of mails."""
+    office.channels = (Channel.MAIL,)
+    return office
+
+
 async def test_each_recipient_gets_one_mail_from_several_senders(office: Office) -> None:
-    jobs = [await office.ended(f"a{number}@example.com", f"b{number}@example.com") for number in range(15)]
+    jobs = [await office.job(f"a{number}@example.com", f"b{number}@example.com") for number in range(15)]
+    await office.end(*jobs)
     async with mail_server() as server, office.working(3, smtp_port=server.port):
-        await office.settled(*jobs)
+        await office.settled(*(job.job_id for job in jobs))
     assert sorted(mail["X-Envelope-To"] for mail in server.mails) == sorted(
         f"{name}{number}@example.com" for number in range(15) for name in "ab"
     )

@@ -160,6 +160,7 @@ async def test_a_webhook_whose_client_crashes_is_sent_again(
         return payload(client, notification)
 
     monkeypatch.setattr(WebhookClient, "payload", crash)
+    office.channels = (Channel.WEBHOOK,)
     async with receiver() as hooks, office.working(webhook_allow_private=True, smtp_host=None):
         url = f"http://127.0.0.1:{hooks.port}/"
         job = await office.ended(webhook=url)

