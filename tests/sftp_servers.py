@@ -106,7 +106,7 @@ class OpenSsh(SftpServer):
         wrapper = folder / "sftp.sh"
         wrapper.write_text(
             f"""#!/bin/bash
-            refused=$(cat {folder}/refused); largest=$(cat {folder}/largest)
+            read -r refused < {folder}/refused; read -r largest < {folder}/largest
             [ -n "$largest" ] && trap '' XFSZ && ulimit -f $((largest / 1024))
             exec {program} -d {self.root} ${{refused:+-P $refused}}
             """.replace("            ", "")

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 import stream_app.__main__ as commands
-from stream_app.destinations.transfer import Transfer
+from stream_app.destinations.transfer import CHUNK, Transfer
 from stream_app.jobs import erasure, partial_deliveries
 from stream_app.jobs.erasure import ErasureResult, PersonalDataEraser
 from stream_app.notifications.models import Channel
@@ -93,7 +93,7 @@ async def test_a_transfer_in_progress_ends_and_its_files_are_removed_before_the_
 
     monkeypatch.setattr(Transfer, "_content", halt_after_two)
     depot.use(on_sftp(sftp))
-    job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+    job = await depot.job("acme", b"small", b"x" * 4 * CHUNK)
     try:
         async with depot.working(delivery_timeout_seconds=TIMEOUT):
             await until_async(is_halted.is_set)

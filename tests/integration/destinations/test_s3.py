@@ -16,8 +16,16 @@ from stream_app.destinations.session import OutgoingFile, SessionOptions, open_s
 from stream_app.storage.multipart_upload import MultipartUpload
 from tests.integration.destinations.conftest import Depot, OtherStore, names, on_s3
 
-LARGE = b"0123456789abcdef" * (20 * 2**16)
-"""20 MiB: three parts."""
+PART = 5 * 2**20
+"""The smallest part that S3 takes."""
+
+LARGE = b"0123456789abcdef" * (PART // 16 + 1)
+"""Two parts."""
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_SIZE", PART)
 
 
 async def test_files_and_their_manifest_are_sent(
@@ -259,7 +267,7 @@ async def test_only_objects_with_its_own_content_are_removed_with_a_job_where_jo
     assert other_store.files() == {"in/ledger-3.csv": b"o"}
 
 
-@pytest.mark.parametrize("part", [256 * 2**20, 8 * 2**20], ids=["in one call", "in parts"])
+@pytest.mark.parametrize("part", [s3.COPY_PART, PART], ids=["in one call", "in parts"])
 async def test_files_are_copied_inside_the_own_store(
     depot: Depot, monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:

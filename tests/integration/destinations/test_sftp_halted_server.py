@@ -1,5 +1,6 @@
 """A server that halts in the middle of a file: deliveries keep their leases, and end or go on in order."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,13 +12,16 @@ import pytest
 
 from stream_app.destinations.errors import DestinationError
 from stream_app.destinations.sftp import SftpSession
-from stream_app.destinations.transfer import Transfer
+from stream_app.destinations.transfer import CHUNK, Transfer
 from tests.integration.destinations.conftest import Depot, names, on_sftp
 from tests.sftp_servers import OpenSsh, SftpServer
 from tests.waiting import until_async
 
 TIMEOUT = 1.0
 """The time-out of deliveries, in seconds."""
+
+LARGE = b"x" * 4 * CHUNK
+"""The server halts when it has two of its chunks."""
 
 
 class Halt(Event):
@@ -57,7 +61,7 @@ async def test_a_slow_server_keeps_its_delivery_for_longer_than_a_lease(
     depot: Depot, sftp: SftpServer, is_halted: Halt
 ) -> None:
     async with halting(depot, sftp) as server:
-        job = await depot.job("acme", b"x" * 30 * 2**20)
+        job = await depot.job("acme", LARGE)
         async with depot.working(2, delivery_timeout_seconds=TIMEOUT):
             await until_async(is_halted.is_set)
             first = (await depot.row(job)).lease_until
@@ -65,7 +69,7 @@ async def test_a_slow_server_keeps_its_delivery_for_longer_than_a_lease(
             server.signal(signal.SIGCONT)
             row = await depot.ended(job)
     assert (row.status, row.attempts) == ("sent", 1)
-    assert row.progress["bytes"] == 30 * 2**20
+    assert row.progress["bytes"] == len(LARGE)
     assert names(sftp.files(), job) == ["ledger.csv"]
 
 
@@ -77,7 +81,7 @@ async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(
     depot: Depot, sftp: SftpServer, is_halted: Halt
 ) -> None:
     async with halting(depot, sftp) as server:
-        job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+        job = await depot.job("acme", b"small", LARGE)
         async with depot.working(delivery_timeout_seconds=TIMEOUT):
             await until_async(is_halted.is_set)
             assert "ledger-00001.csv" in names(sftp.files(), job)
@@ -99,11 +103,12 @@ async def test_a_worker_that_stops_hands_its_transfer_over(
     depot: Depot, sftp: SftpServer, is_halted: Halt
 ) -> None:
     async with halting(depot, sftp) as server:
-        job = await depot.job("acme", b"small", b"x" * 30 * 2**20)
+        job = await depot.job("acme", b"small", LARGE)
         async with depot.working():
             await until_async(is_halted.is_set)
             assert names(sftp.files(), job)[1] == "ledger-00001.csv"
-            server.signal(signal.SIGCONT)
+            going_on = asyncio.create_task(_go_on(server, is_halted.transfer.stopped))
+        await going_on
         row = await depot.row(job)
         assert (row.status, row.progress["files"]) == ("pending", 1)
         assert "worker was stopped" in row.reason
@@ -111,6 +116,12 @@ async def test_a_worker_that_stops_hands_its_transfer_over(
         row = await depot.sent(job)
     assert (row.status, row.attempts) == ("sent", 2)
     assert names(sftp.files(), job) == ["ledger-00001.csv", "ledger-00002.csv", "manifest.json"]
+
+
+async def _go_on(server: OpenSsh, stopped: Event) -> None:
+    """Let the server go on when the transfer is stopped, so that it cannot end before."""
+    await until_async(stopped.is_set)
+    server.signal(signal.SIGCONT)
 
 
 async def test_a_removal_keeps_its_delivery_for_longer_than_a_lease(

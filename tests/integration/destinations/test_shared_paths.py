@@ -39,14 +39,20 @@ REPLACED = "replaced by a newer export, which has the same path"
 BUSY = "another export is being sent to the same path"
 
 
-@pytest.fixture(params=["sftp", "s3"])
-def place(
-    request: pytest.FixtureRequest, sftp: SftpServer, other_store: OtherStore, tmp_path: Path
-) -> tuple[Destination, Any]:
-    """A destination whose jobs share paths, and what returns its files."""
-    if request.param == "sftp":
-        return on_sftp(sftp, path=SHARED, manifest="never"), sftp
-    return on_s3(other_store, tmp_path, path=SHARED, manifest="never"), other_store
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Destination, Any]:
+    """A destination whose jobs share paths, and what returns its files.
+
+    An object store, unless a test names "sftp": what a session of SFTP does has rows of its own.
+    """
+    store: SftpServer | OtherStore
+    if getattr(request, "param", "s3") == "sftp":
+        store = request.getfixturevalue("sftp")
+        assert isinstance(store, SftpServer)
+        return on_sftp(store, path=SHARED, manifest="never"), store
+    store = request.getfixturevalue("other_store")
+    assert isinstance(store, OtherStore)
+    return on_s3(store, tmp_path, path=SHARED, manifest="never"), store
 
 
 async def tried_before(depot: Depot, job: UUID, destination: Destination, **progress: Any) -> None:
@@ -70,8 +76,18 @@ async def send_on(depot: Depot, job: UUID) -> None:
     )
 
 
-@pytest.mark.parametrize("writing", [0, 1], ids=["has not begun", "has begun"])
-@pytest.mark.parametrize("end", ["replaced", "expired", "given up", "expired at another name of the host"])
+ENDS = ["replaced", "expired", "given up", "expired at another name of the host"]
+
+
+@pytest.mark.parametrize(
+    ("place", "end", "writing"),
+    [
+        *(("s3", end, writing) for end in ENDS for writing in (0, 1)),
+        ("sftp", "expired", 1),
+        ("sftp", "expired at another name of the host", 1),
+    ],
+    indirect=["place"],
+)
 async def test_the_file_of_a_sent_job_stays_when_another_one_with_equal_content_ends(
     depot: Depot, place: tuple[Destination, Any], monkeypatch: pytest.MonkeyPatch, writing: int, end: str
 ) -> None:
@@ -205,14 +221,10 @@ def listed_job(files: dict[str, bytes]) -> str:
     return str(json.loads(files["in/latest.json"])["job_id"])
 
 
-@pytest.fixture(params=["sftp", "s3"])
-def pointer(
-    request: pytest.FixtureRequest, sftp: SftpServer, other_store: OtherStore, tmp_path: Path
-) -> tuple[Destination, Any]:
+@pytest.fixture
+def pointer(other_store: OtherStore, tmp_path: Path) -> tuple[Destination, OtherStore]:
     """A destination where jobs share only the path of the manifest, and what returns its files."""
     paths = {"path": "{job_id}/{file_name}", "manifest": "always", "manifest_path": "latest.json"}
-    if request.param == "sftp":
-        return on_sftp(sftp, **paths), sftp
     return on_s3(other_store, tmp_path, **paths), other_store
 
 
@@ -227,13 +239,15 @@ def renamed(destination: Destination) -> Destination:
 
 
 @pytest.mark.parametrize(
-    ("path", "is_renamed", "others"),
+    ("place", "path", "is_renamed", "others"),
     [
-        (SHARED, False, [6]),
-        ("{dataset}/date={date}/{file_name}", False, [6]),
-        (SHARED, True, [6]),
-        (SHARED, True, [3, 5]),  # as on another machine
+        ("sftp", SHARED, False, [6]),
+        ("s3", "{dataset}/date={date}/{file_name}", False, [6]),
+        ("s3", SHARED, True, [6]),
+        ("s3", SHARED, True, [3, 5]),  # as on another machine
+        ("sftp", SHARED, True, [3, 5]),
     ],
+    indirect=["place"],
 )
 async def test_a_smaller_set_leaves_no_file_of_a_larger_one(
     depot: Depot, place: tuple[Destination, Any], path: str, is_renamed: bool, others: list[int]
@@ -406,7 +420,7 @@ def add(store: Any, path: str, content: bytes) -> None:
 
 
 async def test_the_list_of_a_newer_job_stays_when_an_older_one_is_sent(
-    depot: Depot, pointer: tuple[Destination, Any]
+    depot: Depot, pointer: tuple[Destination, OtherStore]
 ) -> None:
     """The files of both have their own paths, so both are sent."""
     destination, store = pointer
@@ -433,7 +447,7 @@ async def test_the_list_of_a_newer_job_stays_when_an_older_one_is_sent(
 
 
 async def test_one_job_at_a_time_writes_the_list_at_a_shared_path(
-    depot: Depot, pointer: tuple[Destination, Any]
+    depot: Depot, pointer: tuple[Destination, OtherStore]
 ) -> None:
     """The files are sent meanwhile, and are not sent again."""
     destination, store = pointer
@@ -455,7 +469,7 @@ async def test_one_job_at_a_time_writes_the_list_at_a_shared_path(
 
 @pytest.mark.parametrize("is_writing", [True, False])
 async def test_a_removal_leaves_the_list_that_another_job_writes(
-    depot: Depot, pointer: tuple[Destination, Any], is_writing: bool
+    depot: Depot, pointer: tuple[Destination, OtherStore], is_writing: bool
 ) -> None:
     destination, store = pointer
     depot.use(destination)
