@@ -10,6 +10,7 @@ from stream_app.addresses import AddressRules, is_public, networks, spellings
 from stream_app.chat_addresses import shown_address, whole_addresses
 from stream_app.settings import Settings
 from streaming_exporter.errors import Rejected
+from tests.rows import each_row
 
 SECRET = "whsec_" + "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
 
@@ -106,7 +107,7 @@ def test_a_webhook_is_a_public_https_url() -> None:
     assert addressing().webhook(url) == url
 
 
-@pytest.mark.parametrize(
+@each_row(
     "url",
     [
         "",
@@ -150,7 +151,7 @@ def test_without_a_secret_there_are_no_webhooks() -> None:
         addressing(webhook_secret=None).webhook("https://hooks.example.com/")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "public"),
     [
         ("93.184.216.34", True),
@@ -258,7 +259,7 @@ def test_chats_are_allowed_where_mails_are_not() -> None:
         rules.recipients(["ops@example.com"])
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("address", "changes", "reason"),
     [
         ("slack:", {}, "expected slack: and the URL"),

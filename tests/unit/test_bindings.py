@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, EventType, decode
+from tests.rows import each_row
 
 DATA = {"user_id": "user-17", "export_type": "ledger", "format": "csv", "filters": {"kind": "Größe, 大小"}}
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -110,7 +111,7 @@ def test_a_trace_in_a_separate_header_is_followed() -> None:
     assert decode(json.dumps(DATA).encode(), both).traceparent == TRACE
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "named", "complaint"),
     [
         (b"[]", [("content-type", b"application/cloudevents-batch+json")], "is a batch of events"),

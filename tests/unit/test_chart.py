@@ -18,6 +18,7 @@ from stream_app.doctor.part import Part
 from stream_app.doctor.unwise_settings import check_settings
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
+from tests.rows import each_row
 from tests.unit import test_kubernetes as kustomization
 from tools import yaml_text
 from tools.chart import CHART, EXAMPLES, RENDERED, ROOT, digest, examples, merged
@@ -278,7 +279,7 @@ def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process
     Settings.model_validate(fields | {key.removeprefix("EXPORTER_").lower(): value for key, value in secrets})
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("part", "wrong"),
     [
         ("setings", {}),

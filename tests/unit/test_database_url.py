@@ -13,6 +13,7 @@ from stream_app.database_url import ANY, BY_DRIVER, NOT_HERE, ONLY, SESSIONS, VA
 from stream_app.exports.live_datasets import open_datasets
 from stream_app.foreign_parameters import FOREIGN, IGNORED
 from stream_app.settings import Settings
+from tests.rows import each_row
 
 BASE = "postgresql://u:p@a:5432,b:5433/shop"
 
@@ -35,7 +36,7 @@ oauth_client_secret oauth_scope
 """
 
 
-@pytest.mark.parametrize("name", LIBPQ.split())
+@each_row("name", LIBPQ.split())
 def test_each_parameter_of_libpq_works_or_is_refused_by_name(name: str) -> None:
     """P4: no parameter of libpq is sent to the server as a setting."""
     try:
@@ -54,8 +55,8 @@ tcp_keepalives_interval wal_compression work_mem
 """
 
 
-@pytest.mark.parametrize("name", SERVER.split())
-@pytest.mark.parametrize("reads_only", [False, True])
+@each_row("name", SERVER.split())
+@each_row("reads_only", [False, True])
 def test_a_setting_of_the_server_is_passed_on(name: str, reads_only: bool) -> None:
     url = f"{BASE}?{name}=a%2Cb&sslmode=disable"
     assert DatabaseUrl.parse(url, reads_only=reads_only).dsn == url
@@ -82,7 +83,7 @@ def test_a_misspelt_parameter_is_refused(name: str, meant: str) -> None:
     assert f"options=-c%20{name}%3Dvalue" in str(error.value)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("query", "said"),
     [
         *((f"{name}=x", f"{name}=x is unknown; allowed: {items[0]}, ") for name, items in VALUES.items()),

@@ -11,6 +11,7 @@ from stream_app.exports.formats.registry import FORMATS
 from streaming_exporter.events import EventType, Topic
 from tests.built_once import command_of
 from tests.documents import DOCUMENTS
+from tests.rows import each_row
 from tests.unit.api.apps import openapi
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert {path.name for path in DOCS.glob("*.md")} - linked <= {"licences.md"}
 
 
-@pytest.mark.parametrize("command", sorted(command_of(cli).list_commands(None)))  # type: ignore[attr-defined]
+@each_row("command", sorted(command_of(cli).list_commands(None)))  # type: ignore[attr-defined]
 def test_every_command_is_documented(command: str) -> None:
     assert f"`{command}`" in COMMANDS or f"`exporter {command}`" in COMMANDS
 
@@ -56,7 +57,7 @@ def test_every_operator_is_documented(operator: str) -> None:
     assert re.search(rf"\b{operator}\b", REQUESTS)
 
 
-@pytest.mark.parametrize("word", [*EventType, *Topic])
+@each_row("word", [*EventType, *Topic])
 def test_every_event_and_topic_is_documented(word: str) -> None:
     assert f"`{word}`" in EVENTS
 
@@ -99,7 +100,7 @@ def test_links_to_files_are_told_from_addresses() -> None:
     assert _LINK.findall(text) == ["http.md#b", "#g"]
 
 
-@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+@each_row("document", PAGES)
 def test_links_lead_to_existing_targets(document: Path) -> None:
     for target in _LINK.findall(_without_blocks(document)):
         path, _, anchor = target.partition("#")
@@ -148,7 +149,7 @@ PACKAGES = (
 )
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@each_row("document", DOCUMENTS)
 def test_paths_that_are_named_exist(document: Path) -> None:
     folders = "|".join((*PACKAGES, "docs", "streaming_exporter"))
     text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL)

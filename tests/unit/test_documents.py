@@ -20,6 +20,7 @@ from stream_app.datasets.file import load_datasets
 from streaming_exporter.events import Topic
 from tests.built_once import command_of
 from tests.documents import BLOCKS, DOCUMENTS, ROOT, Block
+from tests.rows import each_row
 
 SHELLS = {"sh", "bash", "console"}
 RUNNABLE = SHELLS | {"python", "java", "go", "sql", "toml"}
@@ -31,7 +32,7 @@ def test_every_fenced_block_is_found() -> None:
     assert fences == 2 * len(BLOCKS)
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in RUNNABLE], ids=str)
+@each_row("block", [block for block in BLOCKS if block.language in RUNNABLE])
 def test_each_block_states_how_it_is_tested(block: Block) -> None:
     kind, _, rest = block.test.partition(" ")
     if kind.startswith("tests/"):
@@ -45,13 +46,13 @@ def test_each_block_states_how_it_is_tested(block: Block) -> None:
         assert re.fullmatch(r"not run: .{10,}", block.test), "a comment `<!-- test: … -->` is missing"
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in SHELLS], ids=str)
+@each_row("block", [block for block in BLOCKS if block.language in SHELLS])
 def test_shells_can_read_it(block: Block) -> None:
     done = subprocess.run(["sh", "-n"], input=block.text, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("json", "toml", "python")], ids=str)
+@each_row("block", [b for b in BLOCKS if b.language in ("json", "toml", "python")])
 def test_parsers_can_read_it(block: Block) -> None:
     parse: dict[str, Callable[[str], object]] = {
         "json": json.loads,
@@ -132,9 +133,7 @@ def commands() -> Iterator[tuple[Path, str]]:
         yield from ((path, code) for code in re.findall(r"`([^`]+)`", text) if _COMMAND.match(code))
 
 
-@pytest.mark.parametrize(
-    ("path", "command"), list(commands()), ids=lambda value: getattr(value, "name", None)
-)
+@each_row(("path", "command"), list(commands()))
 def test_commands_in_the_text_exist_with_their_options(path: Path, command: str) -> None:
     program, *words = shlex.split(command)
     if program == "make":

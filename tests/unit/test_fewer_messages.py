@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from tests.fewer_messages import outcomes_only
+from tests.rows import each_row
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,9 +26,9 @@ class Sender:
         self.sent.append(report)
 
 
-@pytest.mark.parametrize("when", ["setup", "call", "teardown"])
-@pytest.mark.parametrize("outcome", ["passed", "failed", "skipped"])
-@pytest.mark.parametrize("output", [[], [("Captured stdout setup", "x")]], ids=["silent", "output"])
+@each_row("when", ["setup", "call", "teardown"])
+@each_row("outcome", ["passed", "failed", "skipped"])
+@each_row("output", [[], [("Captured stdout setup", "x")]])
 def test_only_silent_parts_that_pass_are_not_sent(
     when: When, outcome: Outcome, output: list[tuple[str, str]]
 ) -> None:

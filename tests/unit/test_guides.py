@@ -4,14 +4,13 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from producers.__main__ import cli
 from stream_app.setting_sources import is_secret, known_variables
 from stream_app.settings import Settings
 from streaming_exporter.events import Topic
 from streaming_exporter.outbox.__main__ import DATABASE_URL as OUTBOX_DATABASE_URL
 from tests.built_once import command_of
+from tests.rows import each_row
 
 ROOT = Path(__file__).parents[2]
 GUIDES = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -22,7 +21,7 @@ def blocks(guide: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDES[guide], re.DOTALL)
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+@each_row("guide", GUIDES)
 def test_settings_commands_and_topics_exist(guide: str) -> None:
     text = GUIDES[guide]
     settings = {*known_variables(Settings.model_fields), OUTBOX_DATABASE_URL}
@@ -33,7 +32,7 @@ def test_settings_commands_and_topics_exist(guide: str) -> None:
     assert set(re.findall(r"`(exports\.[a-z-]+)`", text)) <= set(Topic)
 
 
-@pytest.mark.parametrize("guide", GUIDES)
+@each_row("guide", GUIDES)
 def test_headings_that_are_linked_exist(guide: str) -> None:
     text = GUIDES[guide]
     headings = [re.sub(r"[^\w -]", "", line).strip().lower() for line in re.findall(r"^#+ (.*)", text, re.M)]

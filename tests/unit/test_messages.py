@@ -18,6 +18,7 @@ from stream_app.messages.catalogue import (
     text,
 )
 from streaming_exporter.file_warnings import TEXTS, warning_texts
+from tests.rows import each_row
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(PAGE_FILES.glob("*.js"))
@@ -141,7 +142,7 @@ def is_for_people(literal: str) -> bool:
 STYLES = re.compile(r"class: \"[^\"]*\"|className = \"[^\"]*\"|\"quiet drop\"|pattern: \"[^\"]*\"")
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+@each_row("path", SCRIPTS)
 def test_scripts_have_no_texts_of_their_own(path: Path) -> None:
     """Each text that people read is a message, so that it can be had in all languages."""
     script = STYLES.sub("", path.read_text())

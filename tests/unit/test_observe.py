@@ -10,6 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from promql_parser import Expr, MatrixSelector, VectorSelector, parse, walk
 
 from stream_app.observability import metrics
+from tests.rows import each_row
 from tools import yaml_text
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ def selectors(expression: str) -> tuple[list[VectorSelector], set[str]]:
     return found, ranges
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS)
+@each_row("expression", EXPRESSIONS)
 def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
     found, _ = selectors(expression)
     assert found
@@ -78,7 +79,7 @@ def test_expressions_use_existing_metrics_and_labels(expression: str) -> None:
         assert set(grouping.split(", ")) <= known
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS)
+@each_row("expression", EXPRESSIONS)
 def test_counters_are_used_only_with_rates_and_increases(expression: str) -> None:
     """They begin at 0 in every process, so only their increase has a meaning."""
     found, ranges = selectors(expression)
@@ -195,7 +196,7 @@ def test_the_relabelling_of_the_document_fits_all_pods_with_annotations(folder: 
     assert {labels.get("deployment") for labels in found} == release
 
 
-@pytest.mark.parametrize("expression", EXPRESSIONS)
+@each_row("expression", EXPRESSIONS)
 def test_jobs_of_others_with_similar_names_are_none_of_ours(expression: str) -> None:
     """Their targets have no metric of a worker or an API, so they would be deployments without both."""
     for selector in selectors(expression)[0]:
@@ -215,7 +216,7 @@ def test_an_alert_about_a_metric_of_the_api_fires_when_no_api_answers() -> None:
     assert expression.count(") unless on (namespace, deployment) exporter_queue_read") == 1
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+@each_row("rule", RULES)
 def test_an_alert_is_about_one_deployment(rule: dict[str, Any]) -> None:
     """Otherwise the workers of a test system hide that production has none."""
     expression = rule["expr"]
@@ -226,7 +227,7 @@ def test_an_alert_is_about_one_deployment(rule: dict[str, Any]) -> None:
         assert set(matching.split(", ")) == OF_DEPLOYMENT
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+@each_row("panel", PANELS)
 def test_a_panel_is_about_the_chosen_deployments(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         for selector in selectors(target["expr"])[0]:

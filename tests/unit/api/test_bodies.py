@@ -16,6 +16,7 @@ import api
 from api.error_handlers import install
 from api.middleware.request_context import MAX_BODY
 from api.schedules.schemas import ScheduleOrder
+from tests.rows import each_row
 
 INTEGERS = (int, int | None)
 
@@ -64,8 +65,8 @@ def test_the_bodies_have_integer_fields() -> None:
     assert {name for _, name in FOUND} >= {"day", "delay"}
 
 
-@pytest.mark.parametrize(("model", "name"), FOUND, ids=lambda value: getattr(value, "__name__", value))
-@pytest.mark.parametrize("value", [False, True, "1", 1.0, 1.5, [1]], ids=repr)
+@each_row(("model", "name"), FOUND)
+@each_row("value", [False, True, "1", 1.0, 1.5, [1]])
 def test_an_integer_field_accepts_only_integers(model: type[BaseModel], name: str, value: Any) -> None:
     field = model.model_fields[name]
     adapter: TypeAdapter[Any] = TypeAdapter(_annotated(field))

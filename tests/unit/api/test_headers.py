@@ -10,6 +10,7 @@ from starlette.routing import Mount
 from structlog.testing import capture_logs
 
 from api.middleware.response_headers import DEFAULTS
+from tests.rows import each_row
 from tests.unit.api.apps import app_of
 
 JOB = "4f1c7a52-6f0e-4b0e-9d5b-0f6f5d1f3a10"
@@ -63,7 +64,7 @@ def assert_closed(response: httpx2.Response) -> None:
     assert response.headers["referrer-policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+@each_row(("method", "path"), ROUTES)
 async def test_every_response_has_a_strict_policy_and_is_not_cached(method: str, path: str) -> None:
     response = await ask(method, address(path))
     assert_closed(response)
@@ -80,7 +81,7 @@ async def test_errors_have_the_headers_too(method: str, path: str) -> None:
     assert_closed(response)
 
 
-@pytest.mark.parametrize(("method", "path"), ROUTES)
+@each_row(("method", "path"), ROUTES)
 async def test_behind_https_every_response_has_hsts(method: str, path: str) -> None:
     response = await ask(method, address(path), public_url="https://exports.example.com")
     assert response.headers["strict-transport-security"] == "max-age=31536000"

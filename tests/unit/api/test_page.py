@@ -1,7 +1,6 @@
 """The page's files are small, load nothing from other hosts, and never use text as markup."""
 
 import re
-from operator import attrgetter
 from pathlib import Path
 
 import httpx2
@@ -11,6 +10,7 @@ from api.page.compressed_files import accepts_gzip
 from api.page.localized import OF_DESTINATIONS, OF_OPERATORS, OF_PROVIDER
 from api.page.routes import PAGE_FILES
 from stream_app.messages.catalogue import PARTS_ON_DEMAND, page_messages, text
+from tests.rows import each_row
 from tests.unit.api.apps import app_of
 
 PAGE = [path for path in PAGE_FILES.iterdir() if path.suffix in {".html", ".css", ".svg"}]
@@ -44,7 +44,7 @@ def code_of(line: str) -> str:
     return code
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=attrgetter("name"))
+@each_row("script", SCRIPTS)
 async def test_a_script_is_served_without_comments_and_indentation(script: Path) -> None:
     source = script.read_text()
     assert all(line.count("`") % 2 == 0 for line in source.splitlines()), "a text of several lines"
@@ -84,7 +84,7 @@ async def test_a_file_that_has_not_changed_is_not_sent_again() -> None:
             assert again.headers["Content-Security-Policy"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("accepted", "expected"),
     [
         ("gzip", True),
@@ -107,14 +107,14 @@ def test_the_accepted_encoding(accepted: str, expected: bool) -> None:
     assert accepts_gzip(accepted) is expected
 
 
-@pytest.mark.parametrize("path", [*PAGE, *SCRIPTS], ids=lambda path: path.name)
+@each_row("path", [*PAGE, *SCRIPTS])
 def test_nothing_is_loaded_from_other_hosts(path: Path) -> None:
     text = path.read_text()
     addresses = set(re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]+[^\s\"')]*", text))
     assert addresses <= {"http://www.w3.org/2000/svg"}
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+@each_row("path", SCRIPTS)
 def test_scripts_cannot_create_markup(path: Path) -> None:
     sinks = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|srcdoc|createCont"
     assert not re.search(sinks, path.read_text())
@@ -218,7 +218,7 @@ async def test_nothing_else_is_served(path: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+@each_row("path", SCRIPTS)
 def test_modules_export_what_others_import(path: Path) -> None:
     """A browser refuses a whole module if one name is missing."""
     for names, module in re.findall(r'import \{ ([^}]+) \} from "\./([\w-]+\.js)"', path.read_text()):

@@ -15,6 +15,7 @@ from api import errors as problems
 from api.errors import Problem
 from api.middleware.request_context import RequestContext
 from streaming_exporter.errors import ExporterError, Rejected, Retryable, Unreadable
+from tests.rows import each_row
 
 
 class Body(BaseModel):
@@ -154,6 +155,6 @@ async def test_a_harmful_request_id_is_replaced(given: str) -> None:
     assert response.headers["x-request-id"] == response.json() != given
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 429, 500, 503])
+@each_row("status", [400, 401, 403, 404, 405, 408, 409, 410, 413, 422, 429, 500, 503])
 def test_every_status_has_a_title(status: int) -> None:
     assert problems.title(status)

@@ -18,6 +18,7 @@ from api.parameters import fields_at, unknown_name
 from api.schedules.schemas import ScheduleOrder, SchedulePatch
 from producers.tokens import sign_token
 from stream_app.settings import Settings
+from tests.rows import each_row
 from tests.unit.api.apps import app_of, published_paths
 
 SETTINGS = Settings(_env_file=None)
@@ -134,7 +135,7 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "name"), TEXTS)
+@each_row(("path", "name"), TEXTS)
 async def test_a_repeated_parameter_is_refused(path: str, name: str) -> None:
     """V17: only the last value would count."""
     place = re.sub("{[a-z_]+}", str(uuid4()), path)
@@ -143,7 +144,7 @@ async def test_a_repeated_parameter_is_refused(path: str, name: str) -> None:
     assert answer.json()["field"] == name
 
 
-@pytest.mark.parametrize(("path", "name"), TEXTS)
+@each_row(("path", "name"), TEXTS)
 async def test_a_parameter_with_a_nul_character_is_refused(path: str, name: str) -> None:
     """PostgreSQL cannot compare such a text: the call would fail with 500."""
     place = re.sub("{[a-z_]+}", str(uuid4()), path)

@@ -16,12 +16,13 @@ from api.jobs.live_updates import LiveUpdates
 from api.jobs.waiting import MAX_SECONDS, JobWaits, Waited, preferred_wait
 from stream_app.jobs.models import ExportJob
 from streaming_exporter.errors import Retryable
+from tests.rows import each_row
 from tests.waiting import at_most, until_async
 
 TOKENS = st.text("abcxyz-!#", min_size=1, max_size=8).filter(lambda name: name.lower() != "wait")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("headers", "seconds"),
     [
         ([], 0),

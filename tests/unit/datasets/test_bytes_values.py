@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stream_app.datasets.typed_values import checked_text
 from stream_app.exports.columns import Column, Kind
 from streaming_exporter.errors import Rejected
+from tests.rows import each_row
 
 COLUMN = Column("digest", "bytea", "bytea", Kind.BYTES)
 
@@ -22,7 +23,7 @@ def test_the_text_of_a_file_is_the_same_bytes(content: bytes) -> None:
         assert bytes.fromhex(found[2:]) == content
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     [
         "abc", "abcde", "3q2+7w", "3q2+7w=", "3q2+7x==", "3q2+\n7w==", " 3q2+7w==", "ä===", "\\336\\255",

@@ -10,6 +10,7 @@ from stream_app.datasets.parameters import parameter_texts
 from stream_app.exports.filters.relative_dates import resolve_request
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
+from tests.rows import each_row
 
 NOW = datetime(2026, 1, 31, 13, 30, tzinfo=UTC)
 
@@ -51,7 +52,7 @@ VALID: list[tuple[dict[str, Any], dict[str, Any], str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("parameter", "given", "wanted"), VALID)
+@each_row(("parameter", "given", "wanted"), VALID)
 def test_values(parameter: dict[str, Any], given: dict[str, Any], wanted: str | None) -> None:
     described = dataset(**parameter)
     request = ExportRequest.parse({"user_id": "u", "export_type": "q", "format": "csv", "parameters": given})
@@ -76,7 +77,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("parameter", "given", "code", "reason"), REFUSED)
+@each_row(("parameter", "given", "code", "reason"), REFUSED)
 def test_what_is_refused(parameter: dict[str, Any], given: dict[str, Any], code: str, reason: str) -> None:
     with pytest.raises(Rejected, match=reason) as error:
         parameter_texts(dataset(**parameter), given)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from stream_app.datasets.models import ColumnSettings, Dataset, Parameter, SessionValue
 from stream_app.datasets.query_text import QueryTextError, check_expression, parse_query
+from tests.rows import each_row
 
 PLACES = {
     "a comparison": ("select :a", "select  <a> "),
@@ -51,7 +52,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("case", PLACES)
+@each_row("case", PLACES)
 def test_where_the_parameters_are(case: str) -> None:
     text, wanted = PLACES[case]
     assert parse_query(text, ["a"]).render({"a": "<a>"}) == wanted
@@ -86,15 +87,15 @@ REFUSED: dict[str, tuple[str, Collection[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("after", ["", "\n", "\n and b = 1", "\n -- and\n", "\r\n--"])
-@pytest.mark.parametrize("line", ["-" * 20_000, "-- " * 20_000, " \t--" * 20_000])
+@each_row("after", ["", "\n", "\n and b = 1", "\n -- and\n", "\r\n--"])
+@each_row("line", ["-" * 20_000, "-- " * 20_000, " \t--" * 20_000])
 def test_a_long_comment_after_a_string_is_read_at_once(line: str, after: str) -> None:
     began = process_time()
     assert parse_query(f"select * from t where a = 'x' --{line}{after}").names == ()
     assert process_time() - began < 1
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@each_row("case", REFUSED)
 def test_what_is_refused_when_the_file_is_read(case: str) -> None:
     text, declared, reason = REFUSED[case]
     with pytest.raises(QueryTextError, match=reason):

@@ -11,6 +11,7 @@ from stream_app.exports.sources.registry import Sources, call_pools, export_pool
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage
 from tests.documents import ROOT
+from tests.rows import each_row
 
 URL = "postgresql://reader:hunter2@db:5432/crm"
 CRM = '[sources.crm]\n\nurl_env = "CRM_DATABASE_URL"\n'
@@ -86,8 +87,8 @@ def test_the_example_of_the_document_is_valid(tmp_path: Path) -> None:
     assert content.datasets["customers"].source == "crm"
 
 
-@pytest.mark.parametrize("limit", [None, 2, 3, 4, 5, 8, 100, 1000])
-@pytest.mark.parametrize("slots", [1, 4])
+@each_row("limit", [None, 2, 3, 4, 5, 8, 100, 1000])
+@each_row("slots", [1, 4])
 def test_the_pools_of_a_process_stay_within_the_limit_of_a_source(limit: int | None, slots: int) -> None:
     settings = Settings(worker_slots=slots, source_streams=2)
     exports, plans = (size.connections_for(limit) for size in export_pools(settings))

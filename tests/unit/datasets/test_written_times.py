@@ -17,6 +17,7 @@ from stream_app.exports.filters.conditions import conditions
 from stream_app.exports.queries.row_query import reference
 from stream_app.exports.queries.sql_text import render
 from streaming_exporter.errors import Rejected, UsageError
+from tests.rows import each_row
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 KINDS = {
@@ -49,7 +50,7 @@ def where(kind: str, tests: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [*DATES_WITH_OFFSETS, *WEEKS])
+@each_row("value", [*DATES_WITH_OFFSETS, *WEEKS])
 def test_what_python_reads_as_another_time_is_refused(value: str, kind: str) -> None:
     for tests in (value, {"gte": value}, {"lte": value}, {"in": [value]}, {"not_in": [value]}):
         with pytest.raises(Rejected, match="expected ") as error:
@@ -60,7 +61,7 @@ def test_what_python_reads_as_another_time_is_refused(value: str, kind: str) -> 
     assert refused.value.code == "bad_parameter_value"
 
 
-@pytest.mark.parametrize("value", [*DATES_WITH_OFFSETS, *WEEKS])
+@each_row("value", [*DATES_WITH_OFFSETS, *WEEKS])
 @pytest.mark.parametrize("limit", [since_moment, until_moment])
 def test_limits_of_lists_refuse_the_same(value: str, limit: Any) -> None:
     with pytest.raises(Rejected, match="expected "):

@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
-import pytest
 
 from stream_app.db.sqlstates import CLASSES, CODES, Meaning, meaning_in_state_database, meaning_of
+from tests.rows import each_row
 
 
 def codes_of_the_server() -> set[str]:
@@ -36,7 +36,7 @@ def test_every_exception_of_the_table_is_a_code_of_the_appendix() -> None:
     assert [code for code in CODES if CODES[code] is CLASSES[code[:2]] and code[:2] != "25"] == []
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("code", "meaning"),
     [
         ("55P03", Meaning.PASSES),  # lock_timeout of the role

@@ -19,6 +19,7 @@ from stream_app.storage.checksums import ChecksumSupport
 from stream_app.storage.errors import KIND_BY_CODE, ErrorKind
 from stream_app.storage.object_headers import encryption_headers
 from streaming_exporter.errors import Rejected
+from tests.rows import each_row
 
 PERMANENT_CODES = frozenset(
     {
@@ -49,7 +50,7 @@ def raised(error: Exception, turned: object) -> errors.DestinationError:
     return caught.value
 
 
-@pytest.mark.parametrize("code", sorted(KIND_BY_CODE))
+@each_row("code", sorted(KIND_BY_CODE))
 def test_a_file_that_a_store_does_not_copy_is_uploaded(code: str) -> None:
     """P10: stores without the call, and proxies that remove its headers, have many codes for it."""
 
@@ -80,7 +81,7 @@ def test_a_file_that_a_store_does_not_copy_is_uploaded(code: str) -> None:
             assert session.copy(file, "own", "key") is False
 
 
-@pytest.mark.parametrize("code", sorted({*KIND_BY_CODE, *FULL_CODES, *INVALID_NAMES, *PERMANENT_CODES}))
+@each_row("code", sorted({*KIND_BY_CODE, *FULL_CODES, *INVALID_NAMES, *PERMANENT_CODES}))
 def test_each_code_of_s3_is_permanent_or_retried(code: str) -> None:
     error = raised(answer(code), s3_errors)
     assert error.is_permanent is (code in PERMANENT_CODES)
@@ -90,7 +91,7 @@ def test_each_code_of_s3_is_permanent_or_retried(code: str) -> None:
         assert not error.affects_all, "other files can be taken"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "is_permanent"),
     [
         *((status, True) for status in (405, 413, 414, 431, 501)),
@@ -154,7 +155,7 @@ def test_each_status_of_sftp_has_a_meaning() -> None:
     assert set(STATUSES.values()) == set(MEANINGS)
 
 
-@pytest.mark.parametrize("name", sorted(STATUSES))
+@each_row("name", sorted(STATUSES))
 def test_each_status_of_sftp_is_permanent_or_retried(name: str) -> None:
     error = raised(asyncssh.SFTPError(STATUSES[name], "text of the server"), sftp_errors)
     assert error.is_permanent is (STATUSES[name] in PERMANENT_STATUSES)
@@ -162,7 +163,7 @@ def test_each_status_of_sftp_is_permanent_or_retried(name: str) -> None:
     assert "text of the server" not in str(error)
 
 
-@pytest.mark.parametrize("name", sorted(STATUSES))
+@each_row("name", sorted(STATUSES))
 def test_a_refused_rename_is_told_unless_the_name_is_the_reason(name: str) -> None:
     """A server without the operation refuses to rename, too."""
     error = error_of(asyncssh.SFTPError(STATUSES[name], "text of the server"), text=errors.RENAME_REFUSED)

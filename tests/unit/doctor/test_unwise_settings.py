@@ -17,6 +17,7 @@ from stream_app.settings import Settings
 from stream_app.sign_in_settings import DEVELOPMENT_SECRET
 from stream_app.unsafe_settings import UnsafeSettings, refuse_weak_secrets
 from streaming_exporter.errors import UsageError
+from tests.rows import each_row
 
 SAFE: dict[str, Any] = {
     "jwt_secret": SecretStr("wq8Zr1TfK0vYh3LmXc6Jb9NeUs2PdGa5"),
@@ -147,7 +148,7 @@ def test_safe_settings_have_no_findings() -> None:
     assert found(**PROVIDER, **MAIL) == {"values": State.OK}
 
 
-@pytest.mark.parametrize(("name", "changed", "state"), UNWISE)
+@each_row(("name", "changed", "state"), UNWISE)
 def test_unwise(name: str, changed: dict[str, Any], state: State) -> None:
     """S3: a setting that can be unwise has a finding."""
     assert found(**changed).get(f"EXPORTER_{name.upper()}") == state

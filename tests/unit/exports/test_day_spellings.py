@@ -20,6 +20,7 @@ from stream_app.schedules.due_runs import Run
 from stream_app.schedules.models import Schedule
 from stream_app.schedules.run_planner import run_request
 from streaming_exporter.events import ExportRequest
+from tests.rows import each_row
 
 NOW = datetime(2026, 7, 1, 10, tzinfo=UTC)
 """On 1 July 2026 in all of the zones."""
@@ -101,7 +102,7 @@ def in_run(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("wanted", SPELLINGS, ids=str)
+@each_row("wanted", SPELLINGS)
 def test_all_spellings_of_a_day_are_the_same_rows(wanted: Any, zone: str, kind: Kind) -> None:
     """Wherever the zone comes from: the request, the dataset or the schedule."""
     found = {
@@ -140,7 +141,7 @@ def test_days_before_and_from_now_on_meet(zone: str, kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("value", [item for item in SPELLINGS if isinstance(item, str)])
+@each_row("value", [item for item in SPELLINGS if isinstance(item, str)])
 def test_a_day_of_a_parameter_begins_where_it_does_in_filters(value: str, zone: str, kind: Kind) -> None:
     given = [({"since": value}, Parameter(type=kind.value))]
     if value.isascii() and value[0].isalpha():

@@ -15,6 +15,7 @@ from stream_app.exports.filters.conditions import conditions, operators
 from stream_app.exports.queries.row_query import reference
 from stream_app.exports.queries.sql_text import render
 from streaming_exporter.errors import Rejected
+from tests.rows import each_row
 
 LOCAL = DataType("timestamp", Kind.TIMESTAMP)
 DAYS = DataType("datemultirange", bounds=DataType("date", Kind.DATE), is_multirange=True)
@@ -95,7 +96,7 @@ def test_the_condition_of_a_filter(filters: dict[str, Any], expected: str) -> No
     assert where(filters) == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("filters", "complaint"),
     [
         ({"colour": 1}, "filters.colour: the dataset has no column 'colour'; allowed: id, small, kind"),
@@ -152,7 +153,7 @@ def test_every_operator_of_every_column_is_accepted() -> None:
                 assert error.code != "unknown_operator"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("column", "value", "refused"),
     [
         (

@@ -4,6 +4,7 @@ import pytest
 
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.identifiers import is_identifier
+from tests.rows import each_row
 
 IDENTIFIERS = [
     "id", "ID", "customer_id", "customerId", "userID", "order number", "order_no", "Rechnungsnummer",
@@ -25,7 +26,7 @@ AMOUNTS = [
 ]
 
 
-@pytest.mark.parametrize("name", IDENTIFIERS)
+@each_row("name", IDENTIFIERS)
 def test_names_of_identifiers(name: str) -> None:
     """C21: no separators in 1234567 where it names a customer."""
     assert is_identifier(Column(name, "bigint", "int8", Kind.INTEGER))

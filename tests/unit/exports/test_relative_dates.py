@@ -10,13 +10,14 @@ import pytest
 from stream_app.exports.columns import Kind
 from stream_app.exports.filters.local_time import instant, start_of, wall_of
 from stream_app.exports.filters.relative_dates import is_relative, resolve_filters
+from tests.rows import each_row
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 3, 30, 7, 15, 30, 500, tzinfo=UTC)
 """A Monday, 09:15:30 in Berlin, the day after the clocks went forward."""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "moment", "day"),
     [
         ("now", "2026-03-30T07:15:30Z", "2026-03-30"),
@@ -42,8 +43,8 @@ def test_values_stand_for_moments_and_days_of_the_zone(value: str, moment: str, 
     assert found == {"at": {"gte": moment, "lt": moment}, "on": day}
 
 
-@pytest.mark.parametrize("month", range(1, 13))
-@pytest.mark.parametrize("day", [1, 17, 31])
+@each_row("month", range(1, 13))
+@each_row("day", [1, 17, 31])
 def test_every_anchor_on_every_month(month: int, day: int) -> None:
     days = calendar.monthrange(2028, month)[1]
     today = date(2028, month, min(day, days))

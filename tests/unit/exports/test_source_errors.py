@@ -10,6 +10,7 @@ from stream_app.exports.sources.errors import connection_error, is_lost_connecti
 from stream_app.exports.sources.source import Source
 from stream_app.settings import Settings
 from streaming_exporter.errors import ExporterError, Outage, Rejected, Retryable
+from tests.rows import each_row
 
 KINDS: dict[str, Any] = {
     str(getattr(item, "sqlstate", None)): item
@@ -25,7 +26,7 @@ MEANT = {
 }
 
 
-@pytest.mark.parametrize("code", sorted(KINDS))
+@each_row("code", sorted(KINDS))
 def test_no_error_has_the_message_of_the_server(code: str) -> None:
     """S7, P2: this holds for each error of the driver, in statements and in connections."""
     error = KINDS[code](SECRET)

@@ -22,6 +22,7 @@ from stream_app.exports.filters.whole_days import (
     written_day,
 )
 from streaming_exporter.errors import Rejected
+from tests.rows import each_row
 
 BERLIN, UTC_ZONE = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC")
 NOW = datetime(2026, 10, 25, 12, tzinfo=UTC)
@@ -74,7 +75,7 @@ def test_what_is_no_date_is_no_day(value: Any) -> None:
     assert day_of(Kind.TIMESTAMPTZ, value, BERLIN, "f") is None
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.TIMESTAMP, Kind.TIMESTAMPTZ)])
+@each_row("kind", [kind for kind in Kind if kind not in (Kind.TIMESTAMP, Kind.TIMESTAMPTZ)])
 def test_other_columns_have_no_days(kind: Kind) -> None:
     assert day_of(kind, "2026-10-31", BERLIN, "f") is None
     assert without_zone(kind, "2026-10-31T12:00[Europe/Berlin]", "f") == "2026-10-31T12:00[Europe/Berlin]"

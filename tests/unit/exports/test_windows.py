@@ -10,6 +10,7 @@ from stream_app.exports.queries.windows import check_window_columns, with_window
 from stream_app.exports.tables.source_table import SourceTable
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
+from tests.rows import each_row
 
 TIMES = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
 DELETIONS = {Kind.TIMESTAMP, Kind.TIMESTAMPTZ}
@@ -24,8 +25,8 @@ def table(time: Kind, deleted_at: Kind) -> SourceTable:
     return SourceTable(dataset, "shop", "orders", tuple(columns.values()), columns, ())
 
 
-@pytest.mark.parametrize("has_deletions", [False, True])
-@pytest.mark.parametrize("kind", list(Kind))
+@each_row("has_deletions", [False, True])
+@each_row("kind", list(Kind))
 def test_the_time_column_has_times(kind: Kind, has_deletions: bool) -> None:
     checked = table(kind, Kind.TIMESTAMPTZ)
     if kind in TIMES:
@@ -37,7 +38,7 @@ def test_the_time_column_has_times(kind: Kind, has_deletions: bool) -> None:
     assert "placed_on" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@each_row("kind", list(Kind))
 def test_the_column_of_deletions_has_moments(kind: Kind) -> None:
     checked = table(Kind.DATE, kind)
     check_window_columns(checked, has_deletions=False)  # those of a bundle have no file of their own
@@ -93,6 +94,6 @@ def test_what_is_no_limit_of_the_window_stays(filters: dict[str, Any], window: d
     )
 
 
-@pytest.mark.parametrize("kind", sorted(set(Kind) - TIMES))
+@each_row("kind", sorted(set(Kind) - TIMES))
 def test_a_column_without_times_has_no_limits_to_write(kind: Kind) -> None:
     assert with_window(table(kind, kind), request(placed_on=DAYS), WINDOW) == request(placed_on=DAYS)

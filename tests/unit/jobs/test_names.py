@@ -17,6 +17,7 @@ from stream_app.jobs.submission import accepted_data_of_event
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import Event, EventType, ExportRequest
 from tests.datasets import datasets_of
+from tests.rows import each_row
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 VALIDATOR = RequestValidator({"csv"}, datasets_of("ledger"))
@@ -88,7 +89,7 @@ FILE = "ledger-2026-11-24-deleted.csv.gz"
 REST = FILE.removeprefix("ledger")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "saved"),
     [
         ("Ledger October", f"Ledger-October{REST}"),

@@ -19,6 +19,7 @@ from stream_app.jobs.states import EVENT_OF, OUTCOMES, Status
 from stream_app.storage.listing import object_key
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, EventType, LifecycleData, Options, lifecycle_event
+from tests.rows import each_row
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 KEPT = timedelta(days=7)
@@ -51,10 +52,10 @@ def believed(event: Event) -> LifecycleData:
 ENCRYPTIONS = {"none": None, "zip": ZipEncryption("secret"), "age": AgeEncryption((), ())}
 
 
-@pytest.mark.parametrize("output", FORMATS)
-@pytest.mark.parametrize("compression", ["none", *COMPRESSIONS])
-@pytest.mark.parametrize("encryption", ENCRYPTIONS)
-@pytest.mark.parametrize("is_bundle", [False, True], ids=["dataset", "bundle"])
+@each_row("output", FORMATS)
+@each_row("compression", ["none", *COMPRESSIONS])
+@each_row("encryption", ENCRYPTIONS)
+@each_row("is_bundle", [False, True])
 def test_outcomes_of_workers_are_unchanged(
     output: str, compression: str, encryption: str, is_bundle: bool
 ) -> None:
@@ -92,7 +93,7 @@ def test_a_key_can_have_a_prefix(before: str, mark: str) -> None:
     assert believed(event).key == event.lifecycle.key
 
 
-@pytest.mark.parametrize(
+@each_row(
     "key",
     [
         object_key(uuid4(), 2, "ledger.csv"),

@@ -26,6 +26,7 @@ from stream_app.notifications.request_words import one_line
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from stream_app.text_style import TextStyle
+from tests.rows import each_row
 from tests.unit.notifications.notifications import failure, notification
 
 LINK = "https://exports.example.com/exports/links/" + "A" * 66
@@ -329,8 +330,8 @@ async def test_a_file_that_is_not_the_one_of_the_record_is_not_attached(
         await mail_of(content, **changes)
 
 
-@pytest.mark.parametrize("code", [421, 450, 452, 550, 551, 552, 553, 554, 556])
-@pytest.mark.parametrize(
+@each_row("code", [421, 450, 452, 550, 551, 552, 553, 554, 556])
+@each_row(
     ("message", "is_bad"),
     [
         ("5.1.1 no such user", True),

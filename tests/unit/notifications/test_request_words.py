@@ -14,6 +14,7 @@ from stream_app.notifications.mail.templates import MailContent, render_mail
 from stream_app.notifications.mail_style import MailStyle
 from stream_app.notifications.notification import Notification, RequestSummary, ScheduleSummary
 from stream_app.notifications.request_words import PERIODS, filter_texts, schedule_text
+from tests.rows import each_row
 from tests.unit.notifications.notifications import failure, notification
 
 WEEK = {
@@ -163,7 +164,7 @@ def test_an_address_of_a_user_and_numbers_are_no_links(given: str) -> None:
     assert f"kind = {given}" in found.text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("filters", "shown"),
     [
         ({"kind": "proof"}, ["kind = proof"]),

@@ -17,9 +17,10 @@ from producers.arguments import (
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.filters.conditions import operators
 from streaming_exporter.errors import UsageError
+from tests.rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pairs", "expected"),
     [
         (["kind=proof"], {"kind": "proof"}),
@@ -76,7 +77,7 @@ def test_filters_of_the_document_and_pairs_are_combined() -> None:
     }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pairs", "document", "said"),
     [
         (["kind"], None, "expected column=value"),

@@ -10,6 +10,7 @@ from stream_app.exports.format_options import refuse_foreign_options as refuse_i
 from stream_app.exports.formats.registry import _ALL
 from streaming_exporter.errors import Rejected, UsageError
 from streaming_exporter.events import Options
+from tests.rows import each_row
 
 FORMATS = {item.name: item for item in _ALL}
 
@@ -18,8 +19,8 @@ def test_all_formats_of_the_service_are_known() -> None:
     assert OWN_OPTIONS.keys() == FORMATS.keys()
 
 
-@pytest.mark.parametrize("name", OWN_OPTIONS)
-@pytest.mark.parametrize("option", Options.model_fields)
+@each_row("name", OWN_OPTIONS)
+@each_row("option", Options.model_fields)
 def test_the_command_refuses_what_the_api_refuses(name: str, option: str) -> None:
     try:
         refuse_in_the_api([option], FORMATS[name])

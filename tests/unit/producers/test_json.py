@@ -16,6 +16,7 @@ from streaming_exporter.errors import PublishError
 from streaming_exporter.events import Event
 from streaming_exporter.publisher import Publisher
 from tests.built_once import command_of
+from tests.rows import each_row
 from tests.unit.producers.fake_server import FakeServer
 
 PROCESSES = {"api", "worker", "tick", "up", "demo"}
@@ -42,7 +43,7 @@ def commands(group: Any, *names: str) -> Iterator[tuple[str, Any]]:
 COMMANDS = dict(commands(command_of(cli)))
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - PROCESSES))
+@each_row("name", sorted(COMMANDS.keys() - PROCESSES))
 def test_every_command_has_the_option_json(name: str) -> None:
     assert "--json" in {option for parameter in COMMANDS[name].params for option in parameter.opts}
 
@@ -129,7 +130,7 @@ def test_with_json_standard_output_is_one_document(
     assert result.stdout.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - PROCESSES))
+@each_row("name", sorted(COMMANDS.keys() - PROCESSES))
 def test_with_json_the_error_of_every_command_is_a_document(name: str) -> None:
     """An argument is missing, or a setting is wrong."""
     result = CliRunner().invoke(cli, [*name.split(), "--json"], env={"EXPORTER_WORKER_SLOTS": "many"})
@@ -140,8 +141,8 @@ def test_with_json_the_error_of_every_command_is_a_document(name: str) -> None:
     assert error["message"]
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - PROCESSES))
-@pytest.mark.parametrize("wrong", [("--no-such-option",), ("a", "b", "c", "d")], ids=["option", "arguments"])
+@each_row("name", sorted(COMMANDS.keys() - PROCESSES))
+@each_row("wrong", [("--no-such-option",), ("a", "b", "c", "d")])
 def test_with_json_an_error_of_the_command_line_is_a_document(name: str, wrong: tuple[str, ...]) -> None:
     """An option is unknown, or there are too many arguments."""
     assert_usage_error(*name.split(), *wrong, "--json")
@@ -171,8 +172,8 @@ def assert_usage_error(*arguments: str) -> None:
     assert error["message"]
 
 
-@pytest.mark.parametrize("charset", NARROW)
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@each_row("charset", NARROW)
+@each_row("name", sorted(COMMANDS))
 def test_every_help_can_be_printed_in_every_encoding(name: str, charset: str) -> None:
     result = CliRunner(charset=charset).invoke(cli, [*name.split(), "--help"])
     assert result.exit_code == 0, result.output

@@ -16,6 +16,7 @@ from stream_app.exports.filters.local_time import DAY, SECOND, exists, start_of,
 from stream_app.schedules.calendar import DAYS, LOOK_BACK, PERIODS, Calendar
 from stream_app.schedules.windows import Windowing, period_before, window_of
 from streaming_exporter.errors import Rejected
+from tests.rows import each_row
 
 MANUAL = Path(__file__).parents[3] / "docs" / "requests.md"
 ZONES = sorted(available_timezones() - {"localtime"})
@@ -190,7 +191,7 @@ BERLIN, NEW_YORK, LORD_HOWE = "Europe/Berlin", "America/New_York", "Australia/Lo
 CASABLANCA, TEHRAN, NUUK, APIA = "Africa/Casablanca", "Asia/Tehran", "America/Nuuk", "Pacific/Apia"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schedule", "zone", "at", "after", "runs"),
     [
         # 02:00 to 03:00 is skipped: 03:00 is the first minute after it.
@@ -254,7 +255,7 @@ def test_a_long_pause_is_not_searched_run_by_run() -> None:
     assert calendar.latest(until - 3_650 * DAY, until, 2) == [until - timedelta(minutes=1), until]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("changes", "field"),
     [
         ({"schedule": "hourly"}, "schedule"),

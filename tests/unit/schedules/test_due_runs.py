@@ -10,13 +10,14 @@ from stream_app.exports.filters.local_time import DAY
 from stream_app.schedules.calendar import Calendar
 from stream_app.schedules.due_runs import CatchUp, plan_due_runs, upcoming_runs
 from stream_app.schedules.windows import Windowing, period_before
+from tests.rows import each_row
 
 BERLIN = "Europe/Berlin"
 
 
-@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
-@pytest.mark.parametrize("catch_up", list(CatchUp))
-@pytest.mark.parametrize("late", [0, 1, 90])
+@each_row("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
+@each_row("catch_up", list(CatchUp))
+@each_row("late", [0, 1, 90])
 def test_the_first_window_begins_with_the_period_of_the_run_that_was_due_first(
     schedule: str, catch_up: CatchUp, late: int
 ) -> None:
@@ -66,11 +67,9 @@ def test_runs_before_the_begin_of_the_next_window_are_left_out(
     assert all(one.end == other.start for one, other in pairwise(windows))
 
 
-@pytest.mark.parametrize("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
-@pytest.mark.parametrize("windowing", list(Windowing))
-@pytest.mark.parametrize(
-    "begin", [None, datetime(2027, 1, 6, 10, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)]
-)
+@each_row("schedule", ["daily", "weekly", "monthly", "0 */6 * * *"])
+@each_row("windowing", list(Windowing))
+@each_row("begin", [None, datetime(2027, 1, 6, 10, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC)])
 def test_the_runs_that_are_announced_are_those_that_take_place(
     schedule: str, windowing: Windowing, begin: datetime | None
 ) -> None:

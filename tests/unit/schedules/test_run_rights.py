@@ -15,6 +15,7 @@ from stream_app.schedules.grants import SchedulePermissions, granted_until
 from stream_app.schedules.models import DueSchedule
 from stream_app.schedules.run_planner import RunPlanner
 from stream_app.settings import Settings
+from tests.rows import each_row
 
 NOW = datetime(2026, 3, 2, 0, 0, 30, tzinfo=UTC)
 DUE = datetime(2026, 3, 2, tzinfo=UTC)
@@ -62,8 +63,8 @@ ENDS = [None, NOW - timedelta(days=1), NOW, NOW + timedelta(days=1), NOW + timed
 
 @pytest.mark.parametrize("scope", ["all", "own"])
 @pytest.mark.parametrize("claims", [None, {}, CLAIMS])
-@pytest.mark.parametrize("all_rows_until", ENDS)
-@pytest.mark.parametrize("claims_until", ENDS)
+@each_row("all_rows_until", ENDS)
+@each_row("claims_until", ENDS)
 def test_the_end_of_a_grant_tells_when_runs_are_refused(
     scope: str, claims: Any, all_rows_until: datetime | None, claims_until: datetime | None
 ) -> None:
@@ -75,7 +76,7 @@ def test_the_end_of_a_grant_tells_when_runs_are_refused(
         assert (rights.refusal(schedule, moment) is not None) == (end is not None and end <= moment)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("dataset", "schedule", "code"),
     [
         ({}, {}, None),

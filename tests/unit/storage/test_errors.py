@@ -33,6 +33,7 @@ from stream_app.storage.parts import (
     split_into_parts,
 )
 from streaming_exporter.errors import NeedsOperator, Outage, Rejected, Retryable
+from tests.rows import each_row
 
 RAISED = {
     ErrorKind.PASSES: Outage,
@@ -58,7 +59,7 @@ def answer(code: str, status: int) -> S3Error:
     return S3Error(response, code, "said so", "/b/k", "r", "h")
 
 
-@pytest.mark.parametrize("code", sorted(KIND_BY_CODE))
+@each_row("code", sorted(KIND_BY_CODE))
 def test_each_code_becomes_the_error_of_its_kind(code: str) -> None:
     """The status does not matter."""
     for status in (400, 403, 404, 409, 500, 501, 503):
@@ -74,7 +75,7 @@ def test_the_most_frequent_codes_are_in_the_table() -> None:
     assert set(WELL_KNOWN) <= KIND_BY_CODE.keys()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("status", "meaning"),
     [
         (400, ErrorKind.FAULT), (401, ErrorKind.OPERATOR), (403, ErrorKind.OPERATOR), (404, ErrorKind.FAULT),

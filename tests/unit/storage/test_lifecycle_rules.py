@@ -11,6 +11,7 @@ from minio import Minio
 from minio.error import S3Error
 
 from stream_app.storage.lifecycle_rules import OF_TRANSITIONS, S3, set_lifecycle_rules
+from tests.rows import each_row
 
 OWN = ("exporter-files", "exporter-uploads")
 
@@ -100,8 +101,8 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("start", [f'<LifecycleConfiguration xmlns="{S3}">', "<LifecycleConfiguration>"])
-@pytest.mark.parametrize("rule", FOREIGN)
+@each_row("start", [f'<LifecycleConfiguration xmlns="{S3}">', "<LifecycleConfiguration>"])
+@each_row("rule", FOREIGN)
 def test_rules_of_others_stay_as_they_are(rule: str, start: str) -> None:
     theirs = (
         f"\n  <Rule><ID>theirs \u00e9</ID>{FOREIGN[rule]}<Status>Enabled</Status></Rule>\n  "

@@ -14,6 +14,7 @@ import pytest
 
 from streaming_exporter import AsyncExportClient, ExportClient, ExportRequest
 from streaming_exporter.errors import ApiError, ExporterError
+from tests.rows import each_row
 
 ROOT = Path(__file__).parents[3]
 JOB = UUID("4f1c0de0-0000-4000-8000-000000000001")
@@ -119,7 +120,7 @@ def made_by(operation: str) -> tuple[list[str], Callable[[httpx2.Request], httpx
     return seen, handle
 
 
-@pytest.mark.parametrize("operation", CALLS)
+@each_row("operation", CALLS)
 def test_the_synchronous_client_makes_the_call(operation: str) -> None:
     seen, handle = made_by(operation)
     name, arguments = CALLS[operation]
@@ -132,7 +133,7 @@ def test_the_synchronous_client_makes_the_call(operation: str) -> None:
     assert seen == [operation]
 
 
-@pytest.mark.parametrize("operation", CALLS)
+@each_row("operation", CALLS)
 async def test_the_asynchronous_client_makes_the_call(operation: str) -> None:
     seen, handle = made_by(operation)
     name, arguments = CALLS[operation]
@@ -165,7 +166,7 @@ FOREIGN = [
 ]
 """Answers of a proxy or a page for signing in, which is in front of the API or in its place."""
 
-foreign_answers = pytest.mark.parametrize("answer", FOREIGN)
+foreign_answers = each_row("answer", FOREIGN)
 every_method = pytest.mark.parametrize(("name", "arguments"), dict(CALLS.values()).items(), ids=str)
 
 
@@ -228,7 +229,7 @@ def test_a_link_is_that_of_the_object_store() -> None:
         assert client.link(JOB) == link
 
 
-@pytest.mark.parametrize("operation", sorted(CALLS.keys() - ONE_FILE.keys()))
+@each_row("operation", sorted(CALLS.keys() - ONE_FILE.keys()))
 def test_the_typescript_client_has_the_method_and_its_readme_names_it(operation: str) -> None:
     """Its own tests make the calls on the running system."""
     folder = ROOT / "clients" / "typescript"

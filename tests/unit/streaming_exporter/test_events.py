@@ -27,6 +27,7 @@ from streaming_exporter.events import (
     request_event,
     tick_event,
 )
+from tests.rows import each_row
 
 JOB = "4f1c2d3e-0000-4000-8000-000000000001"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -135,7 +136,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert decode(json.dumps(content).encode()).data["user_id"] == "user-17"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("content", "complaint"),
     [
         (None, "empty"),
@@ -220,7 +221,7 @@ def _nested_tuples(levels: int) -> object:
     return value
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "complaint"),
     [
         ({"split": {}}, "split: it must have exactly one of rows (at least 1) and bytes (at least 1048576)"),
@@ -263,7 +264,7 @@ def test_a_trace_context_is_unchanged(traceparent: str) -> None:
     assert decode(event.encode()).traceparent == traceparent
 
 
-@pytest.mark.parametrize(
+@each_row(
     "traceparent",
     [
         "é",

@@ -24,6 +24,7 @@ from streaming_exporter.errors import ApiError, PublishError
 from streaming_exporter.events import tick_event
 from streaming_exporter.kafka_settings import KafkaSettings
 from streaming_exporter.publisher import Publisher
+from tests.rows import each_row
 
 JOB = UUID("4f1c0de0-0000-4000-8000-000000000001")
 REQUEST = ExportRequest(user_id="u", export_type="ledger", format="csv")
@@ -185,10 +186,8 @@ def test_a_call_whose_answer_is_lost_is_in_doubt_and_has_its_key(
     assert len(set(api.keys)) == 3, "each call has its own key"
 
 
-@pytest.mark.parametrize("answer", LOST_ANSWERS, ids=repr)
-@pytest.mark.parametrize(
-    ("name", "arguments"), [("cancel", (JOB,)), ("password", (JOB,)), ("call", ("PATCH", "/x", {}))]
-)
+@each_row("answer", LOST_ANSWERS)
+@each_row(("name", "arguments"), [("cancel", (JOB,)), ("password", (JOB,)), ("call", ("PATCH", "/x", {}))])
 def test_a_change_without_a_key_is_in_doubt_too(
     name: str, arguments: tuple[Any, ...], answer: Exception | httpx2.Response
 ) -> None:

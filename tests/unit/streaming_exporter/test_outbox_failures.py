@@ -13,6 +13,7 @@ from streaming_exporter.errors import BadSettings, ExporterError, Retryable
 from streaming_exporter.outbox.__main__ import main
 from streaming_exporter.outbox.database_failures import failure_of
 from streaming_exporter.outbox.sqlalchemy_store import SqlAlchemyStore
+from tests.rows import each_row
 
 PASSWORD = "ssw0rd"
 OF_A_DRIVER = re.compile(
@@ -71,7 +72,7 @@ OperationalDriverError.__name__ = "OperationalError"
 LEAK = "the text of the driver"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("error", "words"),
     [
         (OfDriver(LEAK, sqlstate="42P01"), "has no table exporter_outbox; do this"),

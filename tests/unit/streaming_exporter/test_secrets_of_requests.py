@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from streaming_exporter.errors import ExporterError
 from streaming_exporter.events import ExportRequest, request_event
 from streaming_exporter.payloads import read
+from tests.rows import each_row
 
 MARK = "TOPSECRET"
 URL = f"slack:https://hooks.example.com/services/{MARK}"
@@ -36,7 +37,7 @@ def text_of(error: BaseException) -> str:
     return "".join((str(error), repr(error), *traceback.format_exception(error)))
 
 
-@pytest.mark.parametrize(("field", "value"), list(wrong()))
+@each_row(("field", "value"), list(wrong()))
 def test_a_wrong_secret_is_in_no_error(field: str, value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         ExportRequest(**{**BASE, field: value})

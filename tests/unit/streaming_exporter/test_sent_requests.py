@@ -17,6 +17,7 @@ from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest, decode, request_event
 from streaming_exporter.json_values import MAX_LEVELS
 from streaming_exporter.validation import sentence
+from tests.rows import each_row
 
 JOB = UUID("4f1c0de0-0000-4000-8000-000000000001")
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -135,9 +136,9 @@ def change(field: str, value: object) -> ExportRequest:
     return request
 
 
-@pytest.mark.parametrize("field", ["filters", "parameters"])
-@pytest.mark.parametrize("build", [make, change])
-@pytest.mark.parametrize(("value", "expected"), SENT, ids=repr)
+@each_row("field", ["filters", "parameters"])
+@each_row("build", [make, change])
+@each_row(("value", "expected"), SENT)
 def test_a_value_that_json_has_is_sent_as_it_was_meant(
     field: str, build: Callable[[str, object], ExportRequest], value: object, expected: object
 ) -> None:
@@ -183,8 +184,8 @@ def test_values_of_an_iterator_are_checked() -> None:
         make("filters", value)
 
 
-@pytest.mark.parametrize("field", ["filters", "parameters"])
-@pytest.mark.parametrize(("value", "words"), REFUSED, ids=[words for _, words in REFUSED])
+@each_row("field", ["filters", "parameters"])
+@each_row(("value", "words"), REFUSED)
 def test_a_value_that_json_does_not_have_is_refused(field: str, value: object, words: str) -> None:
     with pytest.raises(ValidationError, match=words) as caught:
         make(field, value)

@@ -2,15 +2,14 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
-
 from streaming_exporter.skipped_bytes import async_bytes_from, bytes_from
+from tests.rows import each_row
 
 CONTENT = b"0123456789"
 
 
-@pytest.mark.parametrize("size", [1, 3, 10])
-@pytest.mark.parametrize("start", range(11))
+@each_row("size", [1, 3, 10])
+@each_row("start", range(11))
 async def test_the_bytes_from_the_first_one_on_are_left(start: int, size: int) -> None:
     chunks = [CONTENT[at : at + size] for at in range(0, len(CONTENT), size)]
 

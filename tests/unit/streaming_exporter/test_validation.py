@@ -20,6 +20,7 @@ from producers.__main__ import cli
 from streaming_exporter.errors import Rejected
 from streaming_exporter.payloads import ExportRequest
 from streaming_exporter.validation import _PATTERNS, PYDANTIC_TYPES, field_of, sentence, with_value
+from tests.rows import each_row
 
 OF_PYDANTIC = re.compile(
     r"input should|should be|after validation|valid string|valid dictionary|unable to|pydantic|"
@@ -42,7 +43,7 @@ WRONG: tuple[object, ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", sorted(PYDANTIC_TYPES))
+@each_row("kind", sorted(PYDANTIC_TYPES))
 def test_every_type_of_error_has_a_sentence(kind: str) -> None:
     problem = {"type": kind, "loc": ("field",), "msg": "Input should be odd", "input": 3, "ctx": CONTEXT}
     text = sentence(problem)
@@ -117,7 +118,7 @@ def test_every_pattern_of_a_model_is_explained() -> None:
 REQUEST = {"user_id": "u", "export_type": "ledger", "format": "csv"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("change", "text"),
     [
         ({"filters": ["x"]}, 'filters: expected an object such as {"kind": "proof"}, got'),

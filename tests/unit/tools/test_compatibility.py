@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.rows import each_row
 from tools.compatibility import NAMED, RELEASED, asyncapi_changes, changes, load, openapi_changes, verdict
 
 Document = dict[str, Any]
@@ -156,7 +157,7 @@ HARMLESS: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("said", BREAKING)
+@each_row("said", BREAKING)
 def test_each_kind_of_breaking_change_is_found(said: str) -> None:
     changed = copy.deepcopy(API)
     BREAKING[said](changed)
@@ -165,7 +166,7 @@ def test_each_kind_of_breaking_change_is_found(said: str) -> None:
     assert any(said in line for line in found), found
 
 
-@pytest.mark.parametrize("what", HARMLESS)
+@each_row("what", HARMLESS)
 def test_changes_that_break_nothing_are_not_reported(what: str) -> None:
     changed = copy.deepcopy(API)
     HARMLESS[what](changed)

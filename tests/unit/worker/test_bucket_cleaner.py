@@ -10,6 +10,7 @@ from stream_app.jobs.states import Status
 from stream_app.settings import Settings
 from stream_app.storage.listing import ListedObject, object_key
 from stream_app.worker.maintenance.bucket_cleaner import JobFilesNeeded, is_needed
+from tests.rows import each_row
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SETTINGS = Settings(_env_file=None, retention_days=7, lease_seconds=30, export_timeout_seconds=3600)
@@ -26,9 +27,9 @@ def needed(item: ListedObject, job: JobFilesNeeded | None) -> bool:
     return is_needed(item, job, now=NOW, settings=SETTINGS)
 
 
-@pytest.mark.parametrize("status", Status)
-@pytest.mark.parametrize("attempt", [1, 2, 3])
-@pytest.mark.parametrize("upload", [True, False])
+@each_row("status", Status)
+@each_row("attempt", [1, 2, 3])
+@each_row("upload", [True, False])
 def test_young_objects_are_needed(status: Status, attempt: int, upload: bool) -> None:
     assert needed(found(attempt, YOUNG, upload=upload), JobFilesNeeded(status, 2, None))
     assert needed(found(attempt, YOUNG, upload=upload), None)

@@ -10,6 +10,7 @@ from api.auth.authenticator import Authenticator, User
 from api.auth.signing_keys import SharedSecret
 from producers.tokens import sign_token
 from stream_app.unsafe_settings import UnsafeSettings
+from tests.rows import each_row
 from tests.unit.api.auth.tokens import (
     RSA,
     SECRET,
@@ -30,7 +31,7 @@ async def test_a_token_of_the_command_is_accepted() -> None:
     assert user == User("user-1", frozenset({"exports:all"}))
 
 
-@pytest.mark.parametrize(
+@each_row(
     "content",
     [
         claims(exp=None),
@@ -92,7 +93,7 @@ async def test_one_of_several_audiences_is_enough() -> None:
     assert (await shared(jwt_audience="exporter").user(token)).id == "user-1"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "token",
     [
         "",

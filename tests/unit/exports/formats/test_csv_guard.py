@@ -16,6 +16,7 @@ from stream_app.exports.columns import Column, DataType, Kind
 from stream_app.exports.formats.base import Document, Tally
 from stream_app.exports.formats.csv import CsvFormat, FormulaGuard
 from streaming_exporter.events import Options
+from tests.rows import each_row
 
 MARKER = b"\x01marker\x01"
 PLAIN_NUMBER = re.compile(r"[+-]([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -36,7 +37,7 @@ def quoted(value: str, delimiter: str) -> str:
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|", "\n", "\r", "\r\n", ';"', '\t""', "\n\n"])
-@pytest.mark.parametrize("start", [*"=+-@＝＋－＠﹦﹢﹣﹫"])
+@each_row("start", [*"=+-@＝＋－＠﹦﹢﹣﹫"])
 def test_a_formula_behind_a_separator_is_guarded(separator: str, start: str) -> None:
     """V6: a program that splits at the separator finds a text."""
     rows, count = guarded([["1", f"a{separator}{start}1+1", "z"]], [False, True, True])
@@ -54,8 +55,8 @@ def test_the_file_s_own_delimiter_needs_no_guard(delimiter: str) -> None:
         assert count == (separator != delimiter)
 
 
-@pytest.mark.parametrize("start", [*"＝＋－＠﹦﹢﹣﹫"])
-@pytest.mark.parametrize("before", [[], ["1"], ["", ""], ['"', "a\nb"]])
+@each_row("start", [*"＝＋－＠﹦﹢﹣﹫"])
+@each_row("before", [[], ["1"], ["", ""], ['"', "a\nb"]])
 def test_a_full_width_start_is_guarded(start: str, before: list[str]) -> None:
     """V6: in every column, quoted or not, also in the first record."""
     row = [*before, f"{start}1+1", f'{start}"1", 2']

@@ -19,6 +19,7 @@ from stream_app.exports.queries.row_query import reference
 from stream_app.exports.queries.sql_text import render
 from stream_app.text_style import TextStyle
 from streaming_exporter.events import Options
+from tests.rows import each_row
 
 AT = Column("at", "timestamp with time zone", "timestamptz", Kind.TIMESTAMPTZ)
 CODE = Column("code", "text", "text", Kind.TEXT)
@@ -119,8 +120,8 @@ def test_the_head_shows_the_time_that_the_rows_are_compared_with(
         assert compared.time() == datetime.min.time()
 
 
-@pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize(
+@each_row("zone", ZONES)
+@each_row(
     ("kind", "first", "end", "shown"),
     [
         (Kind.TIMESTAMPTZ, "2026-07-01", "2026-08-01", "at: 2026-07-01 to 2026-07-31"),
