@@ -25,6 +25,16 @@ from dev.service import Service
 _TMP = Path("/tmp")  # noqa: S108 - wired into SeaweedFS
 BUCKET, REGION = "exports", "us-east-1"
 
+RETRIES = urllib3.Retry(
+    total=8,
+    read=0,  # whether the server has done what was asked is not known
+    backoff_factor=0.1,
+    status_forcelist=[500, 502, 503, 504],
+    allowed_methods=None,
+    raise_on_status=False,
+)
+"""SeaweedFS answers some calls with an internal error on a busy machine."""
+
 
 class S3Service(Service):
     """One bucket on the loopback interface, and one key with all permissions."""
@@ -108,7 +118,8 @@ class S3Service(Service):
     def is_ready(self) -> bool:
         if not is_open(self.port):
             return False
-        client = self.client()
+        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=5), retries=False)
+        client = self._client(pool)
         try:
             if not client.bucket_exists(bucket_name=BUCKET):
                 client.make_bucket(bucket_name=BUCKET)
@@ -121,8 +132,10 @@ class S3Service(Service):
         return True
 
     def client(self) -> Minio:
-        """Return a client with short time-outs and without retries."""
-        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=1, read=5), retries=False)
+        """Return a client that repeats a call when the server answers with an error of its own."""
+        return self._client(urllib3.PoolManager(timeout=60, retries=RETRIES))
+
+    def _client(self, pool: urllib3.PoolManager) -> Minio:
         return Minio(
             endpoint=f"127.0.0.1:{self.port}",
             access_key=self.access_key,
