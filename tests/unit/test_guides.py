@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 from producers.__main__ import cli
@@ -21,10 +22,15 @@ def blocks(guide: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDES[guide], re.DOTALL)
 
 
+@cache
+def all_variables() -> set[str]:
+    return {*known_variables(Settings.model_fields), OUTBOX_DATABASE_URL}
+
+
 @each_row("guide", GUIDES)
 def test_settings_commands_and_topics_exist(guide: str) -> None:
     text = GUIDES[guide]
-    settings = {*known_variables(Settings.model_fields), OUTBOX_DATABASE_URL}
+    settings = all_variables()
     named = set(re.findall(r"\bEXPORTER_[A-Z0-9_]*[A-Z0-9]\b(?![*_])", text))
     assert named <= settings
     commands = set(command_of(cli).list_commands(None))  # type: ignore[attr-defined]

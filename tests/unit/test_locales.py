@@ -30,10 +30,11 @@ def test_rules(tag: str, delimiter: str, day: str, number: str, excel: str) -> N
     assert rules.excel_date == excel
 
 
-def test_every_locale_has_a_date_that_can_be_read_back() -> None:
-    for name in locale_identifiers():
-        if name == "root":
-            continue
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 20])
+def test_every_locale_has_a_date_that_can_be_read_back(step: int) -> None:
+    names = sorted(set(locale_identifiers()) - {"root"})[::step]
+    assert len(names) > 30
+    for name in names:
         rules = find_locale(name)
         order = [part[0] for part in rules.date_parts if part in ("d", "dd", "M", "MM", "yyyy")]
         assert sorted(order) == ["M", "d", "y"], name

@@ -86,7 +86,7 @@ def test_days_that_follow_each_other_meet_at_every_change_of_clocks(zone: str, d
         now = instant(datetime.combine(run, time(hour, 30)), place)
         if wall_of(now, place).date() != run:
             continue  # there is no such day, or its first hour is skipped
-        for offset in range(-10, 11):
+        for offset in (-10, -1, 0, 1, 10, -distance - 1, -distance, -distance + 1):
             wanted = start_of(date.fromordinal(run.toordinal() + offset), place)
             weeks = f"today{offset + 7:+d}d-1w"
             found = _moments(place, now, f"today{offset:+d}d", weeks, f"yesterday{offset + 1:+d}d")

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sqlalchemy import Text, cast, func, literal, select
 
@@ -26,8 +26,6 @@ COLUMNS = (
     Column("tags", "text[]", "text", Kind.ARRAY),
     Column('quote"d', "text", "text", Kind.TEXT, deterministic=False),
 )
-EXAMPLES = settings().max_examples
-"""The number of examples of the chosen profile."""
 OWNERS = [item.name for item in COLUMNS]
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 ODD = st.sampled_from(["'", "''", "\\'", "%s", "%%(a)s", ":a", "$1", "\\", "/", "_", "{}", "active", "it's"])
@@ -85,7 +83,6 @@ def statement(wanted: dict[str, Any], owner: str, user: str, scope: str) -> Any:
 
 
 @pytest.mark.unmeasured  # the tests of filters reach the same lines
-@settings(max_examples=3 * EXAMPLES, deadline=None)
 @given(filters(), st.sampled_from(OWNERS), TEXTS.filter(bool) | ODD, st.sampled_from(["own", "all"]))
 def test_the_text_of_a_form_with_values_is_the_text_by_sqlalchemy(
     wanted: dict[str, Any], owner: str, user: str, scope: str
@@ -98,7 +95,6 @@ def test_the_text_of_a_form_with_values_is_the_text_by_sqlalchemy(
     assert render(statement(wanted, owner, user, scope)) == rendered(first), "now its form is known"
 
 
-@settings(max_examples=8 * EXAMPLES // 5, deadline=None)
 @given(st.data(), st.sampled_from([item for item in COLUMNS if operators(item)]))
 def test_two_values_of_one_form_each_have_their_own_text(data: st.DataObject, column: Column) -> None:
     operator = data.draw(st.sampled_from(operators(column)))

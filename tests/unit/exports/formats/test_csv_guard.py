@@ -229,12 +229,12 @@ def test_any_json(values: list[Any], delimiter: str, spaces: bool) -> None:
 
 
 def test_json_with_very_many_strings_takes_linear_time() -> None:
-    """A copy of the cell for each of its strings would take half a minute."""
-    text = json.dumps(["a;=1"] + ["b"] * 500_000, separators=(",", ":"))
+    """A copy of the cell for each of its strings would take eight seconds."""
+    text = json.dumps(["a;=1"] + ["b"] * 250_000, separators=(",", ":"))
     chunk = f"{quoted(text, ',')}\n".encode()
     began = time.process_time()
     FormulaGuard([False], ",", MARKER, json=[True])(chunk)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 2.5
 
 
 @pytest.mark.parametrize("text", ["1", "1.", ".1", "-1", "1e", "]", '"', ";", ";-1", ";=", "\r", "＝", "\\"])
