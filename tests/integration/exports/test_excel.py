@@ -141,14 +141,6 @@ async def test_names_of_all_kinds(export: Export, database: asyncpg.Connection, 
     assert by_openpyxl(content) == [tuple(names), (1, 2, 3, 4, 5, 6, 7)]
 
 
-async def test_three_hundred_columns(export: Export, database: asyncpg.Connection, schema: str) -> None:
-    await database.execute(f"CREATE TABLE t ({', '.join(f'c{number} int' for number in range(300))})")
-    values = ", ".join(f"n * 1000 + {number}" for number in range(300))
-    await database.execute(f"INSERT INTO t SELECT {values} FROM generate_series(1, 500) n")
-    rows = by_openpyxl((await export(f"{schema}.t", "excel")).content)
-    assert rows[1:] == [tuple(row * 1000 + number for number in range(300)) for row in range(1, 501)]
-
-
 async def test_rows_roll_over(
     exporter_of: Callable[..., Exporter], storage: ObjectStore, database: asyncpg.Connection, schema: str
 ) -> None:
