@@ -1,6 +1,7 @@
 """A client of the system under test: publishes with retries; reads the table, the topics and the bucket."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -21,12 +22,19 @@ from tests.waiting import patient, until_async
 
 Job = Mapping[str, Any]
 
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+"""Errors of queries while the database is away."""
+
 OUTAGE_SECONDS = 300.0
 """Seconds for which a publication is retried while Kafka is away."""
 
 
 class SystemClient:
-    """``async with SystemClient(stack) as client``."""
+    """``async with SystemClient(stack) as client``.
+
+    All queries use one connection, and jobs that are waited for at the same time are read by one query:
+    tests wait for dozens of jobs, and a connection takes ten times the processor time of a query.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self.settings = settings_of(stack)
@@ -34,6 +42,12 @@ class SystemClient:
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self.settings.kafka_bootstrap_servers, request_timeout_ms=10_000
         )
+        self._connection: asyncpg.Connection | None = None
+        self._turn = asyncio.Lock()
+        self._waited_for: Counter[UUID] = Counter()
+        self._next: asyncio.Task[dict[UUID, Job]] | None = None
+        """The next reading of the jobs that are waited for, until it begins."""
+        self._readings: set[asyncio.Task[dict[UUID, Job]]] = set()
 
     async def __aenter__(self) -> Self:
         await self._producer.start()
@@ -42,6 +56,11 @@ class SystemClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for reading in self._readings:
+            reading.cancel()
+        await asyncio.gather(*self._readings, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.terminate()
         await self._producer.stop()
 
     async def publish(self, event: Event) -> None:
@@ -61,19 +80,45 @@ class SystemClient:
         Raises:
             OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it is away.
         """
-        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=patient(5))
-        try:
-            rows: list[Job] = await connection.fetch(sql, *values)
-            return rows
-        finally:
-            connection.terminate()
+        async with self._turn:
+            return await self._fetch(sql, *values)
+
+    async def _fetch(self, sql: str, *values: Any) -> list[Job]:
+        if self._connection is not None:
+            with suppress(*AWAY):  # it can have ended in an outage that is over
+                return list(await self._connection.fetch(sql, *values))
+            self._connection.terminate()
+            self._connection = None
+        self._connection = await asyncpg.connect(
+            self.settings.database_url.get_secret_value(),
+            timeout=patient(5),
+            statement_cache_size=0,  # migrations change the tables
+        )
+        return list(await self._connection.fetch(sql, *values))
 
     async def jobs(self, ids: Collection[UUID]) -> dict[UUID, Job]:
         """Return the records of these jobs that exist; nothing during an outage."""
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            rows = await self.fetch("SELECT * FROM export_jobs WHERE id = ANY($1)", list(ids))
+        async with self._turn:
+            return await self._jobs(ids)
+
+    async def _jobs(self, ids: Collection[UUID]) -> dict[UUID, Job]:
+        with suppress(*AWAY):
+            rows = await self._fetch("SELECT * FROM export_jobs WHERE id = ANY($1)", list(ids))
             return {row["id"]: row for row in rows}
         return {}
+
+    async def _awaited_jobs(self) -> dict[UUID, Job]:
+        """Return the records of all jobs that are waited for, as they are after this call."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+            self._readings.add(self._next)
+            self._next.add_done_callback(self._readings.discard)
+        return await asyncio.shield(self._next)  # others wait for it too
+
+    async def _read(self) -> dict[UUID, Job]:
+        async with self._turn:
+            self._next = None
+            return await self._jobs(list(self._waited_for))
 
     async def until(
         self, ids: Collection[UUID], holds: Callable[[Job], bool], *, within: float
@@ -86,15 +131,20 @@ class SystemClient:
         found: dict[UUID, Job] = {}
 
         async def look() -> bool:
+            known = await self._awaited_jobs()
             found.clear()
-            found.update(await self.jobs(ids))
+            found.update({job_id: known[job_id] for job_id in ids if job_id in known})
             return len(found) == len(ids) and all(map(holds, found.values()))
 
         def waited_for() -> str:
             waiting = [_summary(job) for job in found.values() if not holds(job)]
             return f"missing {set(ids) - found.keys()}, waiting {waiting}"
 
-        await until_async(look, within=within, every=0.1, otherwise=waited_for)
+        self._waited_for.update(ids)
+        try:
+            await until_async(look, within=within, every=0.1, otherwise=waited_for)
+        finally:
+            self._waited_for -= Counter(ids)
         return found
 
     async def listed_files(self, job: Job) -> list[Job]:
