@@ -151,12 +151,15 @@ MOMENTS = ("2026-03-29T22:30:00Z", "2026-12-31T23:30:00Z", "2028-02-29T12:00:00Z
 def test_cards_say_which_days_a_period_was(visit: Visit, zone: str) -> None:
     """They are those that the export had, at the ends of months, years and hours of summer time."""
     visit.open()
-    for moment, ((gte, lt), name) in product(MOMENTS, PERIODS.items()):
-        shown = visit.page.evaluate(
-            "async ([at, zone, now]) =>"
-            " (await import('/page/filter_texts.js')).filtersText({ at }, '', zone, now)",
-            [{"gte": gte, "lt": lt}, zone, moment],
-        )
+    cases = list(product(MOMENTS, PERIODS.items()))
+    texts = visit.page.evaluate(
+        """async ([zone, cases]) => {
+            const { filtersText } = await import('/page/filter_texts.js');
+            return cases.map(([gte, lt, now]) => filtersText({ at: { gte, lt } }, '', zone, now));
+        }""",
+        [zone, [[*period, moment] for moment, (period, _) in cases]],
+    )
+    for (moment, ((gte, lt), name)), shown in zip(cases, texts, strict=True):
         wanted = {"at": {"gte": gte, "lt": lt}}
         kinds, now = {"at": Kind.TIMESTAMPTZ}, datetime.fromisoformat(moment)
         found = resolve_filters(wanted, kinds, now, ZoneInfo(zone))["at"]
@@ -195,27 +198,34 @@ def test_filters_that_are_edited_select_the_same_rows(visit: Visit, kind: Kind) 
     """What the form shows in another way is the same time for the service."""
     visit.open()
     shown = 0
-    for zone, text, operator in product(ZONES, TIMES, ("gte", "lt", "lte", "gt")):
-        read = visit.page.evaluate(
-            """async ([kind, zone, text, operator]) => {
-                const { inputs } = await import('/page/filters.js');
+    edited = list(product(ZONES, TIMES, ("gte", "lt", "lte", "gt")))
+    values = visit.page.evaluate(
+        """async ([kind, cases]) => {
+            const { inputs } = await import('/page/filters.js');
+            return cases.map(([zone, text, operator]) => {
                 const input = inputs({ kind, name: 'at', operators: [operator] }, operator, () => zone);
                 return input.write(text) ? input.read() : null;
-            }""",
-            [kind.value, zone, text, operator],
-        )
+            });
+        }""",
+        [kind.value, edited],
+    )
+    for (zone, text, operator), read in zip(edited, values, strict=True):
         if read is not None:
             shown += 1
             same = rows_of({operator: text}, kind, zone)
             assert rows_of({operator: read}, kind, zone) == same, (zone, text, operator, read)
     assert shown >= 4 * 3 * len(ZONES)
     changed = 0
-    for zone, first, end in product(ZONES, TIMES, TIMES):
-        tests = {"gte": first, "lt": end.replace("2026-07-01", "2026-08-01").replace("06-30", "07-31")}
-        days = visit.page.evaluate(
-            "async (values) => (await import('/page/filter_texts.js')).asDays(...values)",
-            [tests, zone, kind.value],
-        )
+    ends = [end.replace("2026-07-01", "2026-08-01").replace("06-30", "07-31") for end in TIMES]
+    periods = [({"gte": first, "lt": end}, zone) for zone, first, end in product(ZONES, TIMES, ends)]
+    converted = visit.page.evaluate(
+        """async ([kind, cases]) => {
+            const { asDays } = await import('/page/filter_texts.js');
+            return cases.map(([tests, zone]) => asDays(tests, zone, kind));
+        }""",
+        [kind.value, periods],
+    )
+    for (tests, zone), days in zip(periods, converted, strict=True):
         changed += days != tests
         assert rows_of(days, kind, zone) == rows_of(tests, kind, zone), (zone, tests, days)
     assert changed >= len(ZONES)
