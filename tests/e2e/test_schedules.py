@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from dev.postgres import SOURCE
 from producers.__main__ import cli
+from producers.tokens import sign_token
 from tests.e2e.conftest import System
+from tests.stacks import settings_of
 from tests.waiting import until
 
 USER = "schedule-user"
@@ -116,7 +118,7 @@ async def let_it_be_due(system: System, schedule_id: str) -> None:
 
 
 def finished_runs(system: System, schedule_id: str) -> list[dict[str, Any]]:
-    token = system.stack.token(USER)
+    token = sign_token(settings_of(system.stack), USER)
     headers = {"Authorization": f"Bearer {token}"}
     with httpx2.Client(base_url=system.api.url, headers=headers, timeout=30) as client:
 

@@ -8,18 +8,22 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
+from typer.testing import CliRunner, Result
+
 from dev.stack import ROOT
+from producers.__main__ import cli
 from tests.e2e.conftest import System
 
 
-def exporter(system: System, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "producers", *arguments],
-        env={**system.stack.environment(), "EXPORTER_PUBLIC_URL": system.api.url},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+def exporter(system: System, *arguments: str) -> Result:
+    """Run a command of `exporter` in this process."""
+    done = CliRunner().invoke(cli, [*arguments, "--user-id", "customer-1"], env=environment(system))
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def environment(system: System) -> dict[str, str]:
+    return {**system.stack.environment(), "EXPORTER_PUBLIC_URL": system.api.url}
 
 
 def test_a_request_for_several_files_ends_in_a_folder_with_all_of_them(
@@ -27,8 +31,13 @@ def test_a_request_for_several_files_ends_in_a_folder_with_all_of_them(
 ) -> None:
     job = str(uuid4())
     wanted = ["--export-type", "orders", "--format", "csv", "--user-id", "customer-1"]
-    done = exporter(
-        system, "request", *wanted, "--split-rows", "30", "--job-id", job, "--output", str(tmp_path)
+    request = ["request", *wanted, "--split-rows", "30", "--job-id", job, "--output", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "producers", *request],
+        env=environment(system),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{tmp_path}: 3 files, 72 rows" in done.stderr
@@ -38,15 +47,13 @@ def test_a_request_for_several_files_ends_in_a_folder_with_all_of_them(
     assert [len(table) - 1 for table in tables] == [30, 30, 12]
     assert len({tuple(table[0]) for table in tables}) == 1
     files[1].unlink()
-    again = exporter(system, "download", job, "--user-id", "customer-1", "--output", str(tmp_path))
-    assert again.returncode == 0, again.stderr
+    again = exporter(system, "download", job, "--output", str(tmp_path))
     assert again.stdout.split() == [str(path) for path in files]
     files[1].write_text("changed")
-    numbered = exporter(system, "download", job, "--user-id", "customer-1", "--output", str(tmp_path))
-    assert numbered.returncode == 0, numbered.stderr
+    numbered = exporter(system, "download", job, "--output", str(tmp_path))
     beside = files[1].with_name(f"{files[1].stem} (2).csv")
     assert numbered.stdout.splitlines() == [str(path) for path in (files[0], beside, files[2])]
     assert files[1].read_text() == "changed"
     assert len(list(csv.reader(io.StringIO(beside.read_text(), newline="")))) == 31
-    status = json.loads(exporter(system, "status", job, "--user-id", "customer-1").stdout)
+    status = json.loads(exporter(system, "status", job).stdout)
     assert (status["file_count"], status["split"]) == (3, {"rows": 30})
