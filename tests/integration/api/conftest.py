@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import httpx2
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
 from api.jobs import estimates
+from api.services import ApiServices
 from dev.stack import Stack
 from producers.tokens import sign_token
 from stream_app.datasets.file import DatasetsFile
 from stream_app.datasets.models import Dataset
 from stream_app.datasets.registry import Datasets
-from stream_app.db.engine import create_engine
+from stream_app.db.engine import create_engine, driver_connection
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import Base, ExportJob
 from stream_app.settings import Settings
@@ -30,6 +31,15 @@ from streaming_exporter.kafka_connection import ensure_topics
 from tests.state_databases import create_database, with_database
 from tests.topics import events_on
 from tests.waiting import WITHIN, patient
+
+EMPTY = "; ".join(f"DELETE FROM {table}" for table in reversed(Base.metadata.sorted_tables))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a module that call the same API in the event loop of this API."""
+    for item in items:
+        if "api" in getattr(item, "fixturenames", ()) and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 def changed(settings: Settings, **changes: Any) -> Settings:
@@ -63,11 +73,17 @@ class Harness:
     settings: Settings
     engine: AsyncEngine
     queries: JobQueries
+    services: ApiServices
+    """The services of the application. Tests can give it changed ones, which end with the test."""
 
     def user(self, *roles: str, user_id: str | None = None, **claims: Any) -> httpx2.AsyncClient:
         """Return a client for a user, by default for a new user."""
         user = user_id or f"user-{uuid4()}"
         return client_of(self.app, sign_token(self.settings, user, roles, claims=claims))
+
+    def use(self, **services: Any) -> None:
+        """Give the application these services in place of its own, until the test ends."""
+        self.app.state.services = replace(self.services, **services)
 
     def datasets_with(self, *datasets: Dataset) -> Datasets:
         """Return the datasets of the API, with further ones or with others of the same names."""
@@ -95,6 +111,15 @@ class Harness:
             for event in await events_on(self.settings, Topic.REQUESTS)
             if str(event.job_id) == str(about)
         ]
+
+
+@asynccontextmanager
+async def harness_of(settings: Settings, *, again: FastAPI | None = None) -> AsyncIterator[Harness]:
+    """Run the application as :func:`running` does."""
+    engine = create_engine(settings, application="test")
+    async with running(settings, again=again) as app:
+        yield Harness(app, settings, engine, JobQueries(engine), app.state.services)
+    await engine.dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -129,18 +154,22 @@ def application(api_settings: Settings) -> FastAPI:
     return create_app(api_settings)
 
 
-@pytest.fixture
-async def api(api_settings: Settings, application: FastAPI) -> AsyncIterator[Harness]:
-    """The running API. Nothing in its database is left of other tests."""
-    connection = await asyncpg.connect(api_settings.state_dsn)
-    await connection.execute(
-        "; ".join(f"DELETE FROM {table}" for table in reversed(Base.metadata.sorted_tables))
-    )
-    await connection.close()
-    engine = create_engine(api_settings, application="test")
-    async with running(api_settings, again=application) as app:
-        yield Harness(app, api_settings, engine, JobQueries(engine))
-    await engine.dispose()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lasting(api_settings: Settings, application: FastAPI) -> AsyncIterator[Harness]:
+    """The API, which runs for all tests of a module: a new one connects anew, and prepares its statements."""
+    async with harness_of(api_settings, again=application) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def api(lasting: Harness) -> Harness:
+    """The running API. Nothing in its database, its limits and its services is left of other tests."""
+    lasting.app.state.services = lasting.services
+    lasting.app.middleware_stack = None  # limits of calls begin to count anew
+    await lasting.services.relay.settle()
+    async with lasting.engine.begin() as connection:
+        await driver_connection(connection).execute(EMPTY)
+    return lasting
 
 
 def order(**changes: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -71,7 +72,9 @@ async def test_both_clients_wait_for_the_end_of_a_small_export(api: Harness) -> 
 async def test_both_clients_follow_the_job_if_the_api_does_not_wait(api: Harness, is_async: bool) -> None:
     """Too many calls wait, or the server stops: the answer comes at once."""
     token = sign_token(api.settings, "user-9")
-    api.app.state.services.job_waits.stop()
+    waits = replace(api.services.job_waits)
+    api.use(job_waits=waits)
+    waits.stop()
 
     async def submit(seconds: int = 30) -> Job:
         if is_async:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert, text
 from structlog.testing import capture_logs
 
@@ -57,7 +58,7 @@ class Post:
         return client_of(self.api.app, None)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def post(api: Harness) -> Post:
     made = Post(api)
     await made.send("A@example.com", "b@example.com")

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 import pytest
+import pytest_asyncio
 import structlog
 from sqlalchemy import text
 from typer.testing import CliRunner
@@ -31,7 +32,7 @@ from tests.integration.api.test_jobs import place
 OPERATE = "exports:operate"
 
 
-@pytest.fixture(autouse=True)
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def clean(api: Harness) -> None:
     """Leave no pauses and workers of other tests."""
     async with api.engine.begin() as connection:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import httpx2
 import pytest
+import pytest_asyncio
 from sqlalchemy import update
 
 from producers.tokens import sign_token
@@ -31,7 +32,7 @@ PEOPLE = "people"
 """A dataset for everybody, with columns and scopes that are not."""
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
     """The API with datasets that have rights."""
     schema = f"test_{uuid4().hex[:8]}"

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from sqlalchemy import insert, select, update
 
 from stream_app.datasets.bundles import Bundle, BundleSettings
@@ -30,7 +31,7 @@ from tests.integration.schedules.conftest import producer
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
     """The API with a dataset of days, one of times, and a bundle of both."""
     schema = f"test_{uuid4().hex[:8]}"

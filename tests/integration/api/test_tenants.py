@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 import httpx2
 import pytest
+import pytest_asyncio
 
 from api.jobs import estimates as estimates_module
 from producers.tokens import sign_token
@@ -26,14 +27,14 @@ HIDDEN = ("hidden_", "secret-of-other-tenant")
 """Names and values that must not be in a response to a user."""
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def database(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(source_dsn)
     yield connection
     await connection.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def watcher(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A second connection, because pg_stat_activity does not change within a transaction."""
     connection = await asyncpg.connect(source_dsn)
@@ -41,7 +42,7 @@ async def watcher(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def shop(api: Harness, database: asyncpg.Connection) -> AsyncIterator[Harness]:
     """Datasets with hidden columns, a cast that fails on rows of other tenants, and a missing table."""
     schema = f"hidden_schema_{uuid4().hex[:8]}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -166,7 +167,8 @@ async def test_a_client_that_leaves_ends_its_wait_and_its_request_has_succeeded(
 
 
 async def test_a_wait_that_is_cut_short_is_no_applied_preference(api: Harness) -> None:
-    waits = api.app.state.services.job_waits
+    waits = replace(api.services.job_waits)
+    api.use(job_waits=waits)
     async with api.user() as client:
         call = asyncio.create_task(client.post("/exports/jobs", json=order(), headers={"Prefer": "wait=20"}))
         await until_async(lambda: waits.waiting == 1)
@@ -179,7 +181,9 @@ async def test_a_wait_that_is_cut_short_is_no_applied_preference(api: Harness) -
             assert "Preference-Applied" not in response.headers
 
 
-async def test_waiting_calls_make_no_queries_of_their_own(api: Harness) -> None:
+async def test_waiting_calls_make_no_queries_of_their_own(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """500 calls wait: their jobs are read when something changes, 200 with each query."""
     waits, count = api.app.state.services.job_waits, 500
     reads: list[int] = []
@@ -190,7 +194,7 @@ async def test_waiting_calls_make_no_queries_of_their_own(api: Harness) -> None:
         reads.append(len(ids))
         return await get_many(ids)
 
-    live_updates._job_queries.get_many = counted
+    monkeypatch.setattr(live_updates._job_queries, "get_many", counted)
     async with api.user() as client:
         job_id = (await client.post("/exports/jobs", json=order())).json()["export_job_id"]
         calls = [
