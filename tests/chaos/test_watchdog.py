@@ -19,14 +19,15 @@ from streaming_exporter.publisher import Publisher
 from tests.chaos.freezing import frozen
 from tests.log_files import logged
 from tests.stacks import settings_of, start_from_now
-from tests.waiting import until, until_async
+from tests.waiting import patient, until, until_async
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
 IN_ORDER = True
 """Workers that get stuck on purpose start last, because outages could end them before."""
 
-STUCK = 5.0
+STUCK = patient(5.0)
+"""A worker that joins its group late, or handles a message late, on a busy machine is not stuck."""
 
 
 def impatient(stack: Stack) -> dict[str, str]:
@@ -36,7 +37,7 @@ def impatient(stack: Stack) -> dict[str, str]:
         asyncio.run(start_from_now(settings_of(stack)))
     return {
         **group,
-        "EXPORTER_STUCK_SECONDS": str(STUCK),
+        "EXPORTER_STUCK_SECONDS": f"{STUCK:g}",
         "EXPORTER_DRAIN_SECONDS": "1",
     }
 
@@ -137,7 +138,7 @@ def test_a_worker_with_a_backlog_is_ready_as_soon_as_its_writes_succeed(stack: S
     finally:
         worker.kill()
     reasons = [line["reason"] for line in logged(worker.log) if line["event"] == "worker.waiting"]
-    assert "writes fail for every message" in reasons[-1]
+    assert any("writes fail for every message" in reason for reason in reasons), reasons
 
 
 UNREAD = "is not read on from"
