@@ -5,11 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_app.settings import Settings
 from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Event, Topic, decode
+from streaming_exporter.kafka_admin import AdminClient
 from streaming_exporter.kafka_connection import client_options
 from tests.waiting import until_async
 
@@ -26,7 +26,7 @@ async def offsets_of_jobs(settings: Settings, topic: Topic, ids: Collection[UUID
     """Describe the messages of these jobs on ``topic``: their offsets, and the committed one."""
     keys = {str(job_id).encode(): job_id for job_id in ids}
     found = [message for message in await messages_on(settings, topic) if message.key in keys]
-    admin = AIOKafkaAdminClient(**client_options(settings))
+    admin = AdminClient(**client_options(settings))
     await admin.start()
     try:
         committed = await admin.list_consumer_group_offsets(settings.group)
