@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
 from dev.stack import Stack
 from stream_app.settings import Settings
 from streaming_exporter.events import Event, ExportRequest, Topic, request_event
+from streaming_exporter.kafka_admin import AdminClient
 from tests.state_databases import TEMPLATE, create_database
 from tests.waiting import WITHIN, until_async
 
@@ -50,7 +50,7 @@ class Deployment:
 
     @asynccontextmanager
     async def admin(self) -> Any:
-        client = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka_bootstrap_servers)
+        client = AdminClient(bootstrap_servers=self.settings.kafka_bootstrap_servers)
         await client.start()
         try:
             yield client

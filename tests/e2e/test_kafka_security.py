@@ -16,7 +16,7 @@ from streaming_exporter.kafka_connection import ensure_topics, tls_context
 from streaming_exporter.publisher import Publisher
 from tests.e2e.deployment import Deployment
 from tests.e2e.listeners import PASSWORD, Certificates, SecuredKafka, TokenServer
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 pytestmark = pytest.mark.slow
 
@@ -126,8 +126,9 @@ async def _ask(own: Deployment) -> None:
     async def stable() -> bool:
         return (await brokers.group()).is_stable
 
-    await until_async(stable)
-    assert (await brokers.end_offsets([(own.settings.topic(Topic.EVENTS), 0)])).keys()
+    await until_async(stable, ignoring=(Outage,))
+    place = (own.settings.topic(Topic.EVENTS), 0)
+    assert (await until_async(lambda: brokers.end_offsets([place]), ignoring=(Outage,))).keys()
     await brokers.close()
 
 
@@ -162,7 +163,7 @@ async def test_a_token_server_can_require_the_secret_in_the_body(
 ) -> None:
     tokens.basic = False
     try:
-        async with Publisher(settings_of(oauth), timeout=20) as publisher:
+        async with Publisher(settings_of(oauth), timeout=patient(20)) as publisher:
             await publisher.check()
     finally:
         tokens.basic = True

@@ -12,23 +12,23 @@ from aiokafka.admin import NewPartitions, RecordsToDelete
 from dev.app_process import AppProcess
 from dev.stack import Stack
 from stream_app.doctor.checks import run_checks
-from stream_app.doctor.findings import State
+from stream_app.doctor.findings import Finding, State
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import ensure_topics
 from tests.e2e.deployment import Deployment
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 IN_ORDER = True
 """Each test continues with the topics of the test before."""
 
 PARTITIONS = 8
-NOTICED = 30
+NOTICED = patient(30)
 """Seconds within which a worker must notice new topics and partitions."""
 
 
 @pytest.fixture(scope="module")
 def own(stack: Stack) -> Iterator[Deployment]:
-    deployment = Deployment(stack, EXPORTER_STUCK_SECONDS="10")
+    deployment = Deployment(stack, EXPORTER_STUCK_SECONDS=f"{patient(10):g}")
     yield deployment
     deployment.close()
 
@@ -55,8 +55,14 @@ def lost(own: Deployment) -> set[UUID]:
 
 
 async def _offsets(own: Deployment) -> tuple[State, str]:
-    found = {(item.area, item.check): item async for item in run_checks(own.settings)}["kafka", "offsets"]
-    return found.state, found.what
+    """Return the finding about offsets. There is none if Kafka does not answer in time."""
+
+    async def look() -> Finding | None:
+        found = {(item.area, item.check): item async for item in run_checks(own.settings)}
+        return found.get(("kafka", "offsets"))
+
+    finding = await until_async(look)
+    return finding.state, finding.what
 
 
 @pytest.fixture(scope="module")

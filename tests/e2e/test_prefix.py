@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from stream_app.kafka.brokers import Brokers, Group
+from streaming_exporter.errors import Outage
 from streaming_exporter.events import Topic
 from tests.e2e.conftest import System
 from tests.e2e.deployment import Deployment, request
@@ -45,7 +46,7 @@ async def test_two_deployments_on_one_cluster(system: System, own: Deployment) -
             found = await brokers.group()
             return found if found.is_stable else None
 
-        group = await until_async(stable)
+        group = await until_async(stable, ignoring=(Outage,))
         await brokers.close()
         assert len(group.members) == 1
         assert {topic for topic, _ in group.committed} <= {own.settings.topic(topic) for topic in Topic}
