@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -35,6 +36,7 @@ OF_2010 = (
 )
 
 
+@cache
 def template() -> bytes:
     """Return a workbook with parts that openpyxl keeps: a chart, two pictures, a comment, a validation."""
     book: Any = Workbook()

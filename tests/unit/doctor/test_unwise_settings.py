@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,14 @@ HARMLESS = {
 """Settings without unwise values."""
 
 
+@cache
+def safe() -> Settings:
+    return Settings(_env_file=None, **SAFE)
+
+
 def found(**changed: Any) -> dict[str, State]:
     # Some of these values are refused when they are read. They are checked here too.
-    settings = Settings(_env_file=None, **SAFE).model_copy(update=changed)
+    settings = safe().model_copy(update=changed)
     return {finding.check: finding.state for finding in check_settings(settings)}
 
 

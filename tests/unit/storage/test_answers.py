@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
+from itertools import product
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
@@ -176,21 +177,22 @@ def test_the_answers_of_s3_are_taken(network: Network, name: str) -> None:
     assert call() in (None, True, [], b"content")
 
 
+PAGES = {
+    "html": Answer(b"<!doctype html><title>Please sign in</title><p>Your session", kind="text/html"),
+    "xhtml": Answer(b"<html xmlns='http://www.w3.org/1999/xhtml'><body>Please sign in</body></html>"),
+    "json": Answer(b'{"blocked": true}', kind="application/json"),
+    "latin-1": Answer("<p>Zugang gesperrt für heute".encode("latin-1"), 502, "text/html"),
+}
+
+
 @pytest.mark.parametrize(
-    "page",
-    [
-        Answer(b"<!doctype html><title>Please sign in</title><p>Your session has ended", kind="text/html"),
-        Answer(b"<html xmlns='http://www.w3.org/1999/xhtml'><body>Please sign in</body></html>"),
-        Answer(b'{"blocked": true}', kind="application/json"),
-        Answer("<p>Zugang gesperrt für heute".encode("latin-1"), 502, "text/html"),
-    ],
-    ids=["html", "xhtml", "json", "latin-1"],
+    ("name", "kind"),
+    [*((name, "html") for name in CALLS), *product(("put", "list", "read", "copy"), list(PAGES)[1:])],
 )
-@pytest.mark.parametrize("name", CALLS)
-def test_a_page_is_an_outage(network: Network, name: str, page: Answer) -> None:
+def test_a_page_is_an_outage(network: Network, name: str, kind: str) -> None:
     """A file that is not copied is uploaded, which has the same error if the store is away."""
     method, word, call = CALLS[name]
-    network.replace(method, word, page)
+    network.replace(method, word, PAGES[kind])
     if "copy" in name:
         assert call() is False
     else:
