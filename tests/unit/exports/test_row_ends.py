@@ -14,7 +14,7 @@ from stream_app.exports.formats.base import RAW_LINES
 VALUES = st.lists(
     st.lists(st.text(st.sampled_from('ab"\n,\x01'), max_size=5), min_size=2, max_size=3),
     min_size=1,
-    max_size=12,
+    max_size=6,
 )
 
 
