@@ -114,9 +114,13 @@ async def test_the_first_and_the_last_instants_stay_in_utc(database: asyncpg.Con
 @pytest.mark.slow
 async def test_every_zone_has_the_times_of_the_server(database: asyncpg.Connection, instants: str) -> None:
     """PostgreSQL's functions take some names for abbreviations, without summer time."""
-    some = f"{instants} WHERE id % 4 = 1 OR id > 801"  # of the evenly spaced ones each fourth
+    known: set[tuple[object, ...]] = set()
     for name in sorted(known_zones()):
         zone = find_zone(name)
+        # Of the evenly spaced ones each fourth. Another name of the same changes only has to mean the same.
+        times = (zone.changes, zone.offsets)
+        some = f"{instants} WHERE id > 801" + ("" if times in known else " OR id % 4 = 1")
+        known.add(times)
         if (differs := await database.fetchval(check_sql(zone))) is not None:
             zone = zone.until(differs)
         expected = await in_zone(

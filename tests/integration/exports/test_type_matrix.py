@@ -46,8 +46,9 @@ FORMATS = ("csv", "json", "ndjson", "excel", "parquet")
 
 Row = tuple[Any, ...]
 ROWS = 3
-EXAMPLES, MORE_ROWS = 4, 5
-"""Examples, and rows of further values. Ten exports of 700 columns take five to thirty seconds."""
+EXAMPLES, MORE_ROWS = 3, 5
+"""Examples with the simplest one, and rows of further values. Ten exports of 700 columns take five to thirty
+seconds."""
 NULL = "<null>"
 
 BUILT_IN = """
