@@ -63,7 +63,7 @@ async def healthz() -> Health:
     "/readyz",
     operation_id="getReadiness",
     response_model=Health,
-    responses={503: {"model": Health, "description": "A part is unavailable"}},
+    responses={503: {"model": Health, "description": "A part is unavailable"}, **problem_responses(422)},
 )
 async def readyz(
     services: InjectedServices,

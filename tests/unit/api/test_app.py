@@ -35,6 +35,8 @@ def test_every_call_is_documented() -> None:
     assert len(set(names)) == len(names)
     for method, path, operation in operations:
         assert operation["summary"], (method, path)
+        if any(item["in"] == "query" for item in operation.get("parameters", ())):
+            assert "422" in operation["responses"], (method, path)
         if path.startswith(("/exports/links/", "/exports/unsubscribe/")):
             assert "security" not in operation, "the link itself is the right"
         elif path.startswith("/exports"):
