@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import chain
 from urllib.parse import urlsplit
 
 
@@ -17,7 +18,7 @@ class TcpProxy:
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self.is_silent = False
         self.loses_answers = False
         self.refuses = False
@@ -27,20 +28,25 @@ class TcpProxy:
         """Close each connection of this moment as soon as its client uses it, but not before."""
         self._breaks += 1
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward one connection."""
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection in a task."""
+        writers = [writer]
+        task = asyncio.create_task(self._forward(reader, writers))
+        self._connections[task] = writers
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        for writer in self._connections.pop(task):
+            writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writers: list[asyncio.StreamWriter]) -> None:
+        """Copy both ways. The list gets the connection to the server, so that it is closed at any end."""
         if self.refuses:
-            writer.close()
             return
-        try:
+        with suppress(OSError):  # the server is away
             inner, outer = await asyncio.open_connection(*self._target)
-        except OSError:  # the server is away
-            writer.close()
-            return
-        for copy in (self._copy(reader, outer), self._copy(inner, writer, is_answer=True)):
-            task = asyncio.create_task(copy)
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            writers.append(outer)
+            await asyncio.gather(self._copy(reader, outer), self._copy(inner, writers[0], is_answer=True))
 
     async def _copy(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool = False
@@ -59,9 +65,12 @@ class TcpProxy:
 
     async def drop(self) -> None:
         """Close all connections."""
-        for task in self._connections:
+        dropped = dict(self._connections)
+        for task in dropped:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*dropped, return_exceptions=True)
+        for writer in chain(*dropped.values()):
+            writer.transport.abort()  # also if its client does not read what is left
 
 
 @asynccontextmanager
@@ -69,7 +78,7 @@ async def proxied(url: str) -> AsyncIterator[tuple[TcpProxy, str]]:
     """Run a proxy in front of the server of ``url``; yield it and the URL of the proxy."""
     parts = urlsplit(url)
     proxy = TcpProxy(str(parts.hostname), parts.port or 5432)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
         yield proxy, url.replace(f":{parts.port}/", f":{port}/")
