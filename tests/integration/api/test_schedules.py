@@ -191,10 +191,11 @@ async def test_pausing_and_resuming(api: Harness) -> None:
         await connection.execute(
             text("UPDATE scheduled_exports SET failures = 4, paused_reason = 'x', paused_code = 'y'")
         )
+    before = datetime.now(UTC)
     resumed = (await user.patch(path(schedule), json={"active": True})).json()
     assert (resumed["active"], resumed["failures"]) == (True, 0)
     assert (resumed["paused_at"], resumed["paused_reason"], resumed["paused_code"]) == (None, None, None)
-    assert datetime.fromisoformat(resumed["next_run"]) > datetime.now(UTC)
+    assert datetime.fromisoformat(resumed["next_run"]) > before
 
 
 async def test_pausing_needs_no_dataset_no_source_and_no_role(

@@ -1,11 +1,12 @@
 """Ticks start each run exactly once, with its window."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 import pytest
 from sqlalchemy import text
@@ -16,12 +17,12 @@ from stream_app.datasets.file import load_datasets
 from stream_app.jobs.states import Status
 from stream_app.jobs.submission import SubmitResult
 from stream_app.schedules import run_planner
-from stream_app.schedules.run_planner import job_id_of
+from stream_app.schedules.run_planner import job_id_of, start_delay
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import Event, EventType
 from tests.integration.schedules.conftest import START, Schedules, days, producer, refusal
 
-MINUTE = timedelta(minutes=1)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 async def test_a_run_is_one_job_however_often_its_tick_comes(schedules: Schedules) -> None:
@@ -307,18 +308,23 @@ async def test_the_permission_for_all_rows_is_checked_when_a_run_is_due(
 
 
 async def test_runs_of_one_minute_start_at_different_times_within_the_jitter(schedules: Schedules) -> None:
-    await schedules.create_many({"next_run": START} for _ in range(200))
+    ids = [uuid5(NAMESPACE_OID, str(number)) for number in range(200)]
+    await schedules.create_many({"id": schedule_id, "next_run": START} for schedule_id in ids)
     late = await schedules.create(next_run=START, delay=600)
     before = datetime.now(UTC)
     await schedules.scheduler(schedule_jitter_seconds=60).run_due(START)
-    # One of many schedules can have no jitter at all, and its run starts at once.
+    lasted = datetime.now(UTC) - before
+    # A run that has no jitter at all starts at once.
     waits = {job.schedule_id: (job.not_before or before) - before for job in await schedules.jobs()}
-    assert timedelta(minutes=10) <= waits.pop(late) <= timedelta(minutes=12)
-    counts = [
-        sum(minute * 15 <= wait.total_seconds() < minute * 15 + 15 for wait in waits.values())
-        for minute in range(4)
-    ]
-    assert min(counts) > 20
+    assert timedelta(minutes=10) <= waits.pop(late) <= timedelta(minutes=12) + lasted
+    delays = {schedule_id: start_delay(schedule_id, 60) for schedule_id in ids}
+    assert waits.keys() == delays.keys()
+    # The runs are planned one after the other, and each waits from then on. The database's clock is another.
+    for schedule_id, delay in delays.items():
+        assert -SECOND <= waits[schedule_id] - delay <= lasted + SECOND
+    counts = Counter(delay // (15 * SECOND) for delay in delays.values())
+    assert sorted(counts) == [0, 1, 2, 3]
+    assert min(counts.values()) > 20
 
 
 async def test_runs_that_wait_for_late_rows_do_not_count_for_the_limit_of_their_user(
