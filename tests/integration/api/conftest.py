@@ -14,8 +14,11 @@ from fastapi import FastAPI
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api import services
 from api.app import create_app
+from api.datasets import routes
 from api.jobs import estimates
+from api.operations import readiness
 from api.services import ApiServices
 from dev.stack import Stack
 from producers.tokens import sign_token
@@ -26,6 +29,7 @@ from stream_app.db.engine import create_engine, driver_connection
 from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import Base, ExportJob
 from stream_app.settings import Settings
+from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import Event, Topic
 from streaming_exporter.kafka_connection import ensure_topics
 from tests.state_databases import create_database, with_database
@@ -122,17 +126,32 @@ async def harness_of(settings: Settings, *, again: FastAPI | None = None) -> Asy
     await engine.dispose()
 
 
-@pytest.fixture(autouse=True)
-def _unhurried_estimates() -> Iterator[None]:
-    """Let estimates take as long as waits of tests, so that a busy machine changes no answer.
+LIMITS_OF_CALLS = (
+    (routes, "CATALOGUE_SECONDS"),
+    (readiness, "CHECK_TIMEOUT_SECONDS"),
+    (services, "TABLE_SECONDS"),
+)
+"""Time limits of calls for which a user waits, by module. An answer is another one when they are over."""
 
-    Their own time-outs make a number a lower limit. Tests of these set them.
+
+@pytest.fixture(autouse=True, scope="module")
+def _unhurried() -> Iterator[None]:
+    """Let calls take as long as waits of tests, so that a busy machine changes no answer.
+
+    The time-outs of estimates make a number a lower limit. Tests of a time limit set it.
     """
     with pytest.MonkeyPatch.context() as patch:
+        for module, name in LIMITS_OF_CALLS:
+            patch.setattr(module, name, patient(WITHIN))
+        patch.setattr(services, "ObjectStore", _patient_store)
         patch.setattr(estimates, "SECONDS", 2 * patient(WITHIN))  # half of it is the time-out of locks
         for name in ("SAMPLE_MILLISECONDS", "COUNT_MILLISECONDS"):
             patch.setattr(estimates, name, round(patient(WITHIN) * 1_000))
         yield
+
+
+def _patient_store(settings: Settings, **options: Any) -> ObjectStore:
+    return ObjectStore(settings, **options | {"timeout_seconds": patient(WITHIN)})
 
 
 @pytest.fixture(scope="session")

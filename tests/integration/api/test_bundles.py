@@ -15,6 +15,7 @@ from dev.sample import DATASETS
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.integration.api.conftest import changed, client_of, order, running
+from tests.waiting import patient
 
 BUNDLES = """
 roles = ["staff", "customer"]
@@ -121,7 +122,7 @@ async def test_an_estimate_of_many_datasets_ends_in_time(
             yield found
 
     monkeypatch.setattr(estimates, "_snapshot", snapshot)
-    monkeypatch.setattr(estimates, "SECONDS", 2.0)
+    monkeypatch.setattr(estimates, "SECONDS", patient(2))
     async with clients("customer") as client:
         everything_is_slow = False
         found = (await client.post("/exports/jobs:estimate", json=order(export_type="my_data"))).json()

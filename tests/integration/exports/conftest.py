@@ -20,6 +20,7 @@ from stream_app.datasets.models import Dataset
 from stream_app.exports.formats.base import Format
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.sources import source as source_module
 from stream_app.exports.sources.source import Source
 from stream_app.exports.tables.catalog import Catalog
 from stream_app.exports.task import ExportLimits, ExportProgress, ExportResult, ExportTask
@@ -27,6 +28,7 @@ from stream_app.settings import Settings
 from stream_app.storage.listing import new_key_suffix, object_key
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest
+from tests.waiting import WITHIN, patient
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,12 @@ RunBundle = Callable[..., Awaitable[Exported]]
 
 PEOPLE = 300
 """Rows of the first dataset of :func:`members`."""
+
+
+@pytest.fixture(autouse=True)
+def _patient_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let streams begin as late as they want. The product does without one that does not begin in time."""
+    monkeypatch.setattr(source_module, "JOIN_SECONDS", patient(WITHIN))
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from stream_app.exports.reading.pipe import BytePipe
 from stream_app.exports.reading.ranges import plan_ranges
 from stream_app.exports.reading.row_reader import ParallelReading
 from stream_app.exports.sources import session as source_session
+from stream_app.exports.sources import source as source_module
 from stream_app.exports.sources.errors import NoFreeConnection, SnapshotNotShared
 from stream_app.exports.sources.monitor import SourceMonitor
 from stream_app.exports.sources.snapshot import Snapshot
@@ -366,7 +367,7 @@ async def test_a_cancellation_reaches_every_stream_in_two_seconds(
     running = asyncio.create_task(exporter.run(task_for(_everything("csv")), ExportProgress()))
     await until_async(lambda: _has_sessions(database, 3))
     running.cancel()
-    async with asyncio.timeout(2):
+    async with at_most(2):
         with pytest.raises(asyncio.CancelledError):
             await running
         await until_async(lambda: _has_sessions(database, 0))
@@ -450,8 +451,11 @@ async def test_streams_behind_a_pooler_share_their_snapshot(
 
 
 @pytest.mark.parametrize("kind", POOLERS)
-async def test_a_stream_does_not_wait_for_a_connection_of_a_pooler(kind: str, settings: Settings) -> None:
+async def test_a_stream_does_not_wait_for_a_connection_of_a_pooler(
+    kind: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stream that waits in the pooler's queue would be served before an export that needs it."""
+    monkeypatch.setattr(source_module, "JOIN_SECONDS", 3)
     async with through(kind, settings.source_dsn) as url:
         source = Source(settings.model_copy(update={"source_database_url": SecretStr(url)}), connections=4)
         async with source.snapshot("first") as first, source.snapshot("second"):

@@ -8,6 +8,7 @@ import pytest
 import pyzipper
 import structlog
 
+from stream_app.exports.sources import source as source_module
 from tests.integration.worker.parts_fleet import (
     PART,
     PARTS,
@@ -15,7 +16,7 @@ from tests.integration.worker.parts_fleet import (
     ROWS,
     Fleet,
 )
-from tests.waiting import at_most, until_async
+from tests.waiting import WITHIN, at_most, patient, until_async
 
 
 async def test_two_workers_share_the_parts_of_an_export(fleet: Fleet) -> None:
@@ -84,8 +85,11 @@ async def test_archives_can_be_unpacked_into_one_folder(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("consistency", ["snapshot", "part"])
-async def test_each_part_is_read_over_several_connections(fleet: Fleet, consistency: str) -> None:
+async def test_each_part_is_read_over_several_connections(
+    fleet: Fleet, consistency: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They share the snapshot that the part has taken from the holder, or its own."""
+    monkeypatch.setattr(source_module, "JOIN_SECONDS", patient(WITHIN))  # none is left out on a busy machine
     fleet.worker(connections=8, streams=3).start(fleet.settings)
     with structlog.testing.capture_logs() as logs:
         outcome = await fleet.outcome(await fleet.request(consistency=consistency))
@@ -121,7 +125,7 @@ async def test_the_rows_of_parts_are_shown_as_progress(fleet: Fleet) -> None:
 
 
 async def test_the_time_limit_holds_for_the_whole_export(fleet: Fleet) -> None:
-    fleet.settings = fleet.settings.model_copy(update={"export_timeout_seconds": 2})
+    fleet.settings = fleet.settings.model_copy(update={"export_timeout_seconds": round(patient(2))})
     worker = fleet.worker()
     worker.storage.held = {1}
     worker.start(fleet.settings)

@@ -21,6 +21,7 @@ from stream_app.datasets.models import Dataset, SourceSettings
 from stream_app.datasets.registry import Datasets
 from stream_app.exports.formats.registry import FORMATS
 from stream_app.exports.pipeline import Exporter
+from stream_app.exports.sources import connection_pool
 from stream_app.exports.sources import monitor as source_monitor
 from stream_app.exports.sources.monitor import SourceMonitor
 from stream_app.exports.sources.registry import Sources, export_pools
@@ -35,12 +36,12 @@ from stream_app.worker.dispatcher import Dispatcher
 from streaming_exporter.events import Event, ExportRequest, request_event
 from tests.integration.jobs.jobs import Jobs
 from tests.tcp_proxy import TcpProxy, proxied
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 JOBS = 12
 SLOTS = 3
 
-HELD_UP_SECONDS = CONNECT_SECONDS / 2
+HELD_UP_SECONDS = patient(CONNECT_SECONDS) / 2
 """Jobs that wait for slots of exports from the source that is away wait for longer: until these give up."""
 
 
@@ -109,6 +110,7 @@ async def service(
     settings = own_settings.model_copy(update={"worker_slots": SLOTS, "user_slots": 1})
     async with proxied(databases["crm"]) as (proxy, url):
         monkeypatch.setenv("CRM_DATABASE_URL", url)
+        monkeypatch.setattr(connection_pool, "CONNECT_SECONDS", patient(CONNECT_SECONDS))
         monkeypatch.setattr(attempt, "SLOW_SECONDS", 0.5)
         for name_of_time in ("STARTING_SECONDS", "AWAY_SECONDS", "CHECK_SECONDS", "POLL_SECONDS"):
             monkeypatch.setattr(source_monitor, name_of_time, 0.5)
