@@ -10,7 +10,7 @@ from pathlib import Path
 from dev.process import Child, ManagedProcess
 
 _ROOT = Path(__file__).parent.parent
-_START_TIMEOUT = 90.0
+START_TIMEOUT = 90.0
 
 
 class AppProcess(ManagedProcess):
@@ -26,7 +26,7 @@ class AppProcess(ManagedProcess):
     def start(self) -> None:
         """Start the process and wait until it is ready."""
         self._ready_file.unlink(missing_ok=True)
-        self.wait_ready(Child(self.name, self._argv, self.log, env=self._env, cwd=_ROOT), _START_TIMEOUT)
+        self.wait_ready(Child(self.name, self._argv, self.log, env=self._env, cwd=_ROOT), START_TIMEOUT)
 
     def is_ready(self) -> bool:
         """Return whether the process has created the file of EXPORTER_READY_FILE."""

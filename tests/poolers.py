@@ -13,7 +13,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dev.process import free_ports, is_open
-from tests.waiting import at_most
+from tests.waiting import at_most, patient
 
 KNOWN = {"user", "database", "client_encoding"}
 SSL_REQUEST, GSS_REQUEST, CANCEL = 80877103, 80877104, 80877102
@@ -118,5 +118,5 @@ async def through_pgbouncer(url: str) -> AsyncIterator[str]:
         yield url.replace(f":{parts.port}/", f":{port}/")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(patient(10))
         shutil.rmtree(folder)

@@ -8,16 +8,22 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from dev import app_process
 from dev.postgres import SOURCE, STATE
+from dev.service import Service
 from dev.stack import Stack
 from stream_app.db.engine import create_engine
 from stream_app.exports.sources.source import Source
 from stream_app.settings import Settings
 from stream_app.storage.object_store import ObjectStore
 from tests.state_databases import TEMPLATE, StateDatabases, create_database, database
+from tests.waiting import patient
 
 ROOT = Path(__file__).parent.parent
 LEDGER_ROWS = 3_000
+
+Service.start_timeout = patient(Service.start_timeout)
+app_process.START_TIMEOUT = patient(app_process.START_TIMEOUT)
 
 
 @pytest.fixture(scope="session")

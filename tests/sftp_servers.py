@@ -19,6 +19,7 @@ import asyncssh
 import psutil
 
 from dev.process import Child, free_ports, is_open
+from tests.waiting import patient
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 """The server of OpenSSH, a system package, which ``make test`` installs."""
@@ -134,7 +135,7 @@ class OpenSsh(SftpServer):
     def start(self) -> None:
         argv = [str(SSHD), "-D", "-e", "-f", str(self.folder / "config")]
         self._child = Child("sshd", argv, self.folder / "sshd.log")
-        self._child.wait_until(lambda: is_open(self.port), 20)
+        self._child.wait_until(lambda: is_open(self.port), patient(20))
 
     def stop(self) -> None:
         if self._child is not None:
@@ -175,12 +176,12 @@ class AsyncSsh(SftpServer):
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
         self._thread.start()
-        assert ready.wait(20)
+        assert ready.wait(patient(20))
 
     def stop(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(20)
+            self._thread.join(patient(20))
 
     def _serve(self, ready: threading.Event) -> None:
         server = self

@@ -184,10 +184,11 @@ def confirm(where: Page | Locator, name: str, question: str) -> None:
 
     The question is shown for four seconds, and a busy machine can take longer. Then it is asked again.
     """
+    shown = 3_000  # milliseconds
     while True:
         where.get_by_role("button", name=name).click()
         try:
-            where.get_by_role("button", name=question).click(timeout=3_000)
+            where.get_by_role("button", name=question).click(timeout=shown)
             return
         except TimeoutError:
             continue

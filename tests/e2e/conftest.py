@@ -26,7 +26,7 @@ from tests.e2e.browser import Visit, launched, visiting
 from tests.e2e.tables import DATASETS, TABLES, psql
 from tests.endings import after_last_test
 from tests.stacks import settings_of, start_from_now, stop_apps
-from tests.waiting import patient, until, until_async
+from tests.waiting import WITHIN, patient, until, until_async
 
 UNFINISHED = {"pending", "processing"}
 FOLDER = "tests/e2e/"
@@ -74,7 +74,7 @@ class System:
         """Download the job's file by the URL of the API."""
         answer = self.client.get(f"/exports/jobs/{job_id}/download")
         assert answer.status_code == 307, answer.text
-        response = httpx2.get(answer.headers["location"])
+        response = httpx2.get(answer.headers["location"], timeout=patient(WITHIN))
         response.raise_for_status()
         return response.content
 
@@ -126,7 +126,7 @@ def whole(stack: Stack, collector: Collector, pytestconfig: pytest.Config) -> It
         worker = starting.result()
     token = sign_token(settings_of(stack), "tester", ["exports:all", "exports:admin"])
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=api.address, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=api.address, headers=headers, timeout=patient(30)) as client:
         yield System(stack, api, worker, client, extra, f"http://127.0.0.1:{port}/metrics")
 
 

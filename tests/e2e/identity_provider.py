@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from dev.process import Child, ManagedProcess, free_ports
-from tests.waiting import patient
+from tests.waiting import WITHIN, patient
 
 FOLDER = Path(__file__).parents[1] / "node"
 AUDIENCE = "https://exports.example.com"
@@ -49,11 +49,11 @@ class IdentityProvider(ManagedProcess):
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.address}/jwks", timeout=3):
+            with urllib.request.urlopen(f"{self.address}/jwks", timeout=patient(3)):
                 return True
         except (OSError, urllib.error.URLError):
             return False
 
     def set_seconds(self, **seconds: int) -> None:
         """Set the lifetime of each ``code`` or ``token`` that is issued from now on."""
-        httpx2.put(f"{self.address}/test/seconds", json=seconds).raise_for_status()
+        httpx2.put(f"{self.address}/test/seconds", json=seconds, timeout=patient(WITHIN)).raise_for_status()

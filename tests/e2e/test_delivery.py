@@ -18,7 +18,7 @@ from stream_app.notifications.outbox import Outbox
 from stream_app.settings import Settings
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
-from tests.waiting import until
+from tests.waiting import WITHIN, patient, until
 
 
 def mails_to(system: System, address: str, count: int = 1) -> list[EmailMessage]:
@@ -46,10 +46,10 @@ def test_the_link_in_a_mail_leads_to_the_file_without_a_token(system: System) ->
     (mail,) = mails_to(system, "reader@example.com")
     assert re.fullmatch(rf"Export of ledger, \d+ \w+ \d{{4}}: {done['row_count']:,} rows", mail["Subject"])
     (link,) = re.findall(r"\S+/exports/links/\S+", body(mail))
-    with httpx2.Client(base_url=system.api.address, timeout=30) as anybody:
+    with httpx2.Client(base_url=system.api.address, timeout=patient(30)) as anybody:
         answer = anybody.get(urlsplit(link).path)
         assert answer.status_code == 307, answer.text
-        content = httpx2.get(answer.headers["location"]).content
+        content = httpx2.get(answer.headers["location"], timeout=patient(WITHIN)).content
         assert hashlib.sha256(content).hexdigest() == done["sha256"]
         unsubscribe = urlsplit(mail["List-Unsubscribe"].strip("<>")).path
         assert anybody.post(unsubscribe).status_code == 200
@@ -97,17 +97,17 @@ async def _forget(system: System, job: str) -> None:
 def test_a_user_who_is_forgotten_has_no_jobs_and_no_files(system: System, settings: Settings) -> None:
     """S15: one command does it, and cancels a running export first."""
     user = {"Authorization": f"Bearer {sign_token(settings, 'forget-me', ['exports:all'])}"}
-    with httpx2.Client(base_url=system.api.address, headers=user, timeout=30) as client:
+    with httpx2.Client(base_url=system.api.address, headers=user, timeout=patient(30)) as client:
         asked = {"export_type": "ledger", "format": "csv", "scope": "all", "recipients": ["f@example.com"]}
         job = client.post("/exports/jobs", json=asked).json()["export_job_id"]
         system.ended(job)
         link = client.get(f"/exports/jobs/{job}/download").headers["location"]
-        assert httpx2.get(link).status_code == 200
+        assert httpx2.get(link, timeout=patient(WITHIN)).status_code == 200
         assert "Erased 1 jobs, removed 1 files" in system.stack.run(
             "forget", "--user-id", "forget-me", "--yes"
         )
         assert client.get("/exports/jobs").json()["jobs"] == []
         assert client.get(f"/exports/jobs/{job}").status_code == 404
-        assert httpx2.get(link).status_code == 404
+        assert httpx2.get(link, timeout=patient(WITHIN)).status_code == 404
     left = "SELECT count(*) FROM deliveries WHERE address = 'f@example.com'"
     assert psql(system.stack, f"COPY ({left}) TO STDOUT", database=STATE).strip() == "0"

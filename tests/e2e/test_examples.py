@@ -21,13 +21,13 @@ from stream_app.settings import Settings
 from tests.e2e.conftest import System
 from tests.node_packages import build_client, run
 from tests.state_databases import create_database, with_database
-from tests.waiting import until
+from tests.waiting import patient, until
 
 pytestmark = pytest.mark.slow
 EXAMPLES = ROOT / "examples"
 USER = "user-1"
 
-get, post = partial(httpx2.get, timeout=30), partial(httpx2.post, timeout=30)
+get, post = partial(httpx2.get, timeout=patient(30)), partial(httpx2.post, timeout=patient(30))
 """Calls, with more time than the library's default: the first one of a program can take seconds."""
 
 
@@ -120,7 +120,7 @@ def test_django_has_a_button_progress_and_a_download(
     with (
         running(folder, log, env, *manage, "runserver", "--noreload", str(port)),
         running(folder, relay_log, env, *manage, "relay_exports"),
-        httpx2.Client(base_url=url, follow_redirects=True, timeout=30) as browser,
+        httpx2.Client(base_url=url, follow_redirects=True, timeout=patient(30)) as browser,
     ):
         answers(url, log)
         token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get("/").text)

@@ -59,7 +59,7 @@ def waits(api: ApiProcess, token: str) -> list[float]:
     """Return the seconds of each call of the other user, in ascending order."""
     found: list[float] = []
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=api.address, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=api.address, headers=headers, timeout=patient(30)) as client:
         client.get("/exports/jobs")
         ends = time.monotonic() + SECONDS
         while time.monotonic() < ends or len(found) < CALLS:

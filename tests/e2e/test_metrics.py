@@ -12,12 +12,12 @@ from streaming_exporter.events import Topic
 from tests.e2e.conftest import System
 from tests.e2e.tables import psql
 from tests.e2e.test_requests import dead_letters, publish, request
-from tests.waiting import until, until_async
+from tests.waiting import patient, until, until_async
 
 
 def scrape(url: str) -> dict[str, float]:
     """Return the samples by name and labels."""
-    answer = httpx2.get(url, timeout=10)
+    answer = httpx2.get(url, timeout=patient(10))
     assert answer.status_code == 200
     return {
         sample.name

@@ -14,7 +14,7 @@ from stream_app.kafka.brokers import Brokers
 from streaming_exporter.errors import Outage, PublishError
 from streaming_exporter.publisher import Publisher
 from tests.e2e.deployment import Deployment, request
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 pytestmark = pytest.mark.slow
 
@@ -51,9 +51,9 @@ class Relay:
             writer.close()
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(patient(5))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(patient(5))
         self._loop.close()
 
     async def _close(self) -> None:
@@ -91,7 +91,7 @@ async def test_all_clients_find_brokers_whose_addresses_changed(
     worker = await asyncio.to_thread(stack.start_worker, settings=own.variables)
     pid = worker.pid
     brokers = Brokers(own.settings, client_id="t")
-    async with Publisher(own.settings, timeout=3) as publisher:
+    async with Publisher(own.settings, timeout=patient(2)) as publisher:
 
         async def publish() -> bool:
             try:

@@ -25,7 +25,7 @@ from streaming_exporter.errors import Unreadable
 from streaming_exporter.events import Topic
 from tests.e2e.browser import Visit, confirm, visiting
 from tests.e2e.conftest import System
-from tests.waiting import until
+from tests.waiting import WITHIN, patient, until
 
 pytestmark = pytest.mark.browser
 
@@ -180,6 +180,10 @@ def test_what_the_view_cannot_show_hides_no_other_list_and_ends_no_reading(
             page.clock.run_for(5_100)
 
 
+def metrics_at(url: str) -> str:
+    return httpx2.get(url, timeout=patient(WITHIN)).text
+
+
 @pytest.mark.usefixtures("resumed")
 def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System, operator: str) -> None:
     """P19: workers, the queue, why a job waits, pause and resume, run again, cancel: live and by keyboard."""
@@ -201,7 +205,7 @@ def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System,
     expect(pauses).to_contain_text("Dataset orders")
     expect(pauses).to_contain_text("month end")
 
-    until(lambda: "exporter_worker_claims_paused 1.0" in httpx2.get(system.metrics).text)
+    until(lambda: "exporter_worker_claims_paused 1.0" in metrics_at(system.metrics))
     waits = system.ask(export_type="orders", format="csv", scope="all", filters={"paid": True})
     jobs = page.get_by_role("list", name="Exports of all users")
     card = jobs.locator(f"[data-key='{waits}']")

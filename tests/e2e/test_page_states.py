@@ -189,7 +189,7 @@ def links(system: System, token: str, address: str) -> tuple[str, str]:
 def every_job(system: System, token: str) -> None:
     """Make two schedules, and exports in all states: two run at a time, and the others wait."""
     with httpx2.Client(
-        base_url=system.api.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
+        base_url=system.api.url, headers={"Authorization": f"Bearer {token}"}, timeout=patient(30)
     ) as user:
 
         def ask(dataset: str, kind: str, wait: int = 0) -> str:

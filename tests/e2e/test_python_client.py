@@ -14,6 +14,7 @@ from streaming_exporter import AsyncExportClient, ExportClient, ExportRequest, P
 from streaming_exporter.errors import ApiError
 from tests.documents import BLOCKS
 from tests.e2e.conftest import System
+from tests.waiting import patient
 
 REQUEST = ExportRequest(
     user_id="python-1", export_type="ledger", format="csv", scope="all", filters={"id": {"lte": 50}}
@@ -25,7 +26,7 @@ def test_the_synchronous_client_requests_follows_downloads_and_runs_again(
 ) -> None:
     with ExportClient(system.api.address, sign_token(settings, "python-1", ["exports:all"])) as client:
         job_id = client.submit(REQUEST)
-        statuses = [job.status for job in client.events(job_id, timeout=60)]
+        statuses = [job.status for job in client.events(job_id, timeout=patient(60))]
         assert statuses[-1] == "completed"
         (file,) = client.files(job_id)
         with client.file(job_id) as chunks:
@@ -38,7 +39,7 @@ def test_the_synchronous_client_requests_follows_downloads_and_runs_again(
         assert hashlib.sha256(content).hexdigest() == file.sha256
         again = client.rerun(job_id, idempotency_key="again")
         assert client.rerun(job_id, idempotency_key="again") == again != job_id
-        assert client.wait(again, timeout=60).status == "completed"
+        assert client.wait(again, timeout=patient(60)).status == "completed"
         assert client.datasets()["datasets"]
 
 
@@ -48,14 +49,14 @@ async def test_the_asynchronous_client_follows_a_job_that_was_requested_over_kaf
     job_id = uuid4()
     token = sign_token(settings, "python-1", ["exports:all"])
     async with Publisher(settings) as publisher, AsyncExportClient(system.api.address, token) as client:
-        waiting = asyncio.create_task(client.wait(job_id, timeout=60, admission=30))
+        waiting = asyncio.create_task(client.wait(job_id, timeout=patient(60), admission=30))
         await publisher.request(REQUEST, job_id)
         job = await waiting
         assert (job.status, job.export_job_id) == ("completed", job_id)
         (path,) = await client.download(job_id, tmp_path)
         assert hashlib.sha256(path.read_bytes()).hexdigest() == job.sha256
         again = await client.rerun(job_id)
-        assert (await client.wait(again, timeout=60)).status == "completed"
+        assert (await client.wait(again, timeout=patient(60))).status == "completed"
 
 
 ARCHIVE = ExportRequest.parse({**REQUEST.model_dump(exclude_unset=True), "encrypt": {"zip_password": True}})

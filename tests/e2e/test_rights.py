@@ -13,6 +13,7 @@ from streaming_exporter.events import ExportRequest, request_event
 from tests.e2e.conftest import System
 from tests.e2e.test_requests import publish
 from tests.stacks import settings_of
+from tests.waiting import patient
 
 GROUP = ["customer-1", "customer-2", "customer-99"]
 
@@ -20,7 +21,7 @@ GROUP = ["customer-1", "customer-2", "customer-99"]
 def client(system: System, *roles: str, **claims: Any) -> httpx2.Client:
     token = sign_token(settings_of(system.stack), "ada", roles, claims=claims)
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx2.Client(base_url=system.api.address, headers=headers, timeout=30)
+    return httpx2.Client(base_url=system.api.address, headers=headers, timeout=patient(30))
 
 
 def table(content: bytes) -> list[dict[str, str]]:

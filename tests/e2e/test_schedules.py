@@ -15,7 +15,7 @@ from producers.__main__ import cli
 from producers.tokens import sign_token
 from tests.e2e.conftest import System
 from tests.stacks import settings_of
-from tests.waiting import until
+from tests.waiting import patient, until
 
 USER = "schedule-user"
 
@@ -120,7 +120,7 @@ async def let_it_be_due(system: System, schedule_id: str) -> None:
 def finished_runs(system: System, schedule_id: str) -> list[dict[str, Any]]:
     token = sign_token(settings_of(system.stack), USER)
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=system.api.url, headers=headers, timeout=30) as client:
+    with httpx2.Client(base_url=system.api.url, headers=headers, timeout=patient(30)) as client:
 
         def look() -> list[dict[str, Any]] | None:
             runs: list[dict[str, Any]] = client.get(f"/exports/schedules/{schedule_id}/runs").json()["runs"]

@@ -12,7 +12,7 @@ from tests.e2e.conftest import System
 from tests.e2e.test_logs import lines
 from tests.e2e.test_requests import publish, request
 from tests.topics import events_on
-from tests.waiting import until
+from tests.waiting import patient, until
 
 CALLER = "00-{trace}-00f067aa0ba902b7-01"
 
@@ -118,7 +118,7 @@ def test_an_api_that_is_stopped_sends_its_last_spans(system: System, collector: 
     try:
         headers = {**system.client.headers, "traceparent": CALLER.format(trace=trace_id)}
         order = {"export_type": "ledger", "format": "csv"}
-        answer = httpx2.post(f"{api.address}/exports/jobs", json=order, headers=headers, timeout=30)
+        answer = httpx2.post(f"{api.address}/exports/jobs", json=order, headers=headers, timeout=patient(30))
         assert answer.status_code == 202
     finally:
         api.stop()

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from stream_app.periodic import repeat
 from stream_app.retries import retry_delay
 from streaming_exporter.errors import Outage
+from tests.waiting import patient
 
 
 async def calls(*results: Exception | None) -> int:
@@ -24,7 +25,7 @@ async def calls(*results: Exception | None) -> int:
             raise error
 
     task = asyncio.create_task(repeat("step", step, lambda: 0.001, first=0, jitter=0.5))
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), patient(5))
     task.cancel()
     return made
 

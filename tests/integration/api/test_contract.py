@@ -28,6 +28,7 @@ from api.jobs.event_stream import _moment
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.integration.api.conftest import order
+from tests.waiting import patient
 
 CHECKS = [
     not_a_server_error,
@@ -76,14 +77,14 @@ def server(api_settings: Settings) -> Iterator[Server]:
         threading.Event().wait(0.02)
     url = f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     stranger = {"Authorization": f"Bearer {sign_token(api_settings, f'stranger-{uuid4()}')}"}
-    with httpx2.Client(base_url=url, headers=stranger, timeout=30) as client:
+    with httpx2.Client(base_url=url, headers=stranger, timeout=patient(30)) as client:
         wanted = order(filters={"kind": MARKER})
         job = client.post("/exports/jobs", json=wanted).json()
         schedule = client.post("/exports/schedules", json=wanted | {"schedule": "daily"}).json()
     strangers = {"job_id": job["export_job_id"], "schedule_id": schedule["id"]}
     yield Server(url, api_settings, strangers)
     running.should_exit = running.force_exit = True
-    thread.join(20)
+    thread.join(patient(20))
 
 
 @schema.parametrize()
@@ -92,14 +93,14 @@ def server(api_settings: Settings) -> Iterator[Server]:
 )
 def test_random_calls_get_documented_responses(case: schemathesis.Case[Any], server: Server) -> None:
     user = server.bearer("the-caller")
-    response = case.call(base_url=server.url, headers=user, timeout=30, allow_redirects=False)
+    response = case.call(base_url=server.url, headers=user, timeout=patient(30), allow_redirects=False)
     case.validate_response(response, checks=CHECKS)
     assert response.status_code != 401, "the token is good"
     assert MARKER not in response.text
 
     if case.operation.label in SECURED:
         expired = server.bearer("the-caller", hours=-1)
-        response = case.call(base_url=server.url, headers=expired, timeout=30, allow_redirects=False)
+        response = case.call(base_url=server.url, headers=expired, timeout=patient(30), allow_redirects=False)
         # Before authentication only the syntax is checked.
         assert response.status_code in (400, 401, 404, 422), response.text
         case.validate_response(response, checks=CHECKS)
@@ -108,7 +109,7 @@ def test_random_calls_get_documented_responses(case: schemathesis.Case[Any], ser
     if case.path_parameters and (known := case.path_parameters.keys() & server.strangers.keys()):
         for name in known:
             case.path_parameters[name] = server.strangers[name]
-        response = case.call(base_url=server.url, headers=user, timeout=30, allow_redirects=False)
+        response = case.call(base_url=server.url, headers=user, timeout=patient(30), allow_redirects=False)
         assert response.status_code in (400, 404, 422), response.text
         assert MARKER not in response.text
 

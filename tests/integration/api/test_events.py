@@ -17,7 +17,7 @@ from sqlalchemy import insert
 from api.jobs.live_updates import UNFINISHED_LISTED
 from stream_app.jobs.models import ExportJob
 from tests.integration.api.conftest import Harness, order
-from tests.waiting import until_async
+from tests.waiting import WITHIN, patient, until_async
 
 
 @dataclass
@@ -46,7 +46,7 @@ async def listening(
 ) -> AsyncIterator[AsyncIterator[Told]]:
     headers = {"Authorization": client.headers["Authorization"]} | ({"Last-Event-ID": last} if last else {})
     async with (
-        httpx2.AsyncClient(base_url=address, headers=headers, timeout=10) as browser,
+        httpx2.AsyncClient(base_url=address, headers=headers, timeout=patient(WITHIN)) as browser,
         browser.stream("GET", path) as response,
     ):
         assert response.status_code == 200, await response.aread()

@@ -13,6 +13,7 @@ from stream_app.jobs.models import ExportFile
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness
 from tests.integration.api.test_jobs import complete, place
+from tests.waiting import WITHIN, patient
 
 
 async def split(
@@ -91,7 +92,7 @@ async def test_the_list_has_all_files_in_pages(api: Harness, storage: ObjectStor
 
 
 async def test_each_file_is_a_redirect_with_its_name(api: Harness, storage: ObjectStore) -> None:
-    async with api.user() as client, httpx2.AsyncClient() as outside:
+    async with api.user() as client, httpx2.AsyncClient(timeout=patient(WITHIN)) as outside:
         job_id = await split(api, storage, client, 2)
         with capture_logs() as logs:
             answer = await client.get(f"/exports/jobs/{job_id}/files/2")
@@ -134,7 +135,7 @@ async def test_a_plain_download_of_several_files_says_where_they_are(
 
 
 async def test_a_split_job_with_one_file_can_be_downloaded(api: Harness, storage: ObjectStore) -> None:
-    async with api.user() as client, httpx2.AsyncClient() as outside:
+    async with api.user() as client, httpx2.AsyncClient(timeout=patient(WITHIN)) as outside:
         job_id = await split(api, storage, client, 1)
         answer = await client.get(f"/exports/jobs/{job_id}/download")
         assert (await outside.get(answer.headers["location"])).text == "id\n1\n"

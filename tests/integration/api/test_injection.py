@@ -11,6 +11,7 @@ import pytest
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.api.conftest import Harness, order
 from tests.integration.api.test_jobs import complete, place
+from tests.waiting import WITHIN, patient
 
 PAYLOADS = [
     "x' OR '1'='1",
@@ -149,7 +150,7 @@ async def test_file_names_cannot_leave_their_header(api: Harness, storage: Objec
         assert response.status_code == 307
         link = response.headers["location"]
     assert not set(link) & set('\r\n <>"')
-    async with httpx2.AsyncClient() as store:
+    async with httpx2.AsyncClient(timeout=patient(WITHIN)) as store:
         answer = await store.get(link)
     assert answer.status_code == 200
     assert "set-cookie" not in answer.headers

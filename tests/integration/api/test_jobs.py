@@ -19,7 +19,7 @@ from streaming_exporter.errors import PublishError
 from streaming_exporter.events import EventType, Topic
 from tests.integration.api.conftest import Harness, client_of, order
 from tests.topics import events_on
-from tests.waiting import at_most
+from tests.waiting import WITHIN, at_most, patient
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 CONTENT = b"id,kind\n"
@@ -253,7 +253,7 @@ async def test_a_download_leads_to_the_file(api: Harness, storage: ObjectStore) 
         ]
         record = (await client.get(f"/exports/jobs/{job_id}")).json()
         assert record["download_url"] == f"/exports/jobs/{job_id}/download"
-    async with httpx2.AsyncClient() as store:
+    async with httpx2.AsyncClient(timeout=patient(WITHIN)) as store:
         response = await store.get(links[0])
         assert response.content == CONTENT
         assert 'filename="ledger-2026-11-24.csv"' in response.headers["content-disposition"]
@@ -263,7 +263,7 @@ async def test_a_download_leads_to_the_file(api: Harness, storage: ObjectStore) 
 async def test_a_file_is_saved_under_the_name_of_its_export(api: Harness, storage: ObjectStore) -> None:
     """P7: in the job, its manifest, its files and the header of the download. The key has no name."""
     saved = "Übersicht-Oktober-2026-11-24.csv"
-    async with api.user() as client, httpx2.AsyncClient() as store:
+    async with api.user() as client, httpx2.AsyncClient(timeout=patient(WITHIN)) as store:
         job_id = await place(client, name="Übersicht: Oktober")
         await complete(api, storage, job_id)
         here = f"/exports/jobs/{job_id}"

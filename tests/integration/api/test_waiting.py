@@ -17,7 +17,7 @@ from stream_app.jobs.job_queries import JobQueries
 from stream_app.jobs.models import ExportJob
 from tests.integration.api.conftest import Harness, order
 from tests.integration.api.test_events import listening, served
-from tests.waiting import at_most, until_async
+from tests.waiting import WITHIN, at_most, patient, until_async
 
 DONE: dict[str, Any] = {
     "status": "completed",
@@ -154,7 +154,9 @@ async def test_a_client_that_leaves_ends_its_wait_and_its_request_has_succeeded(
     async with api.user() as client, served(api.app) as address:
         headers = {"Authorization": client.headers["Authorization"], "Prefer": "wait=20"}
         with capture_logs() as logs:
-            async with httpx2.AsyncClient(base_url=address, headers=headers) as leaving:
+            async with httpx2.AsyncClient(
+                base_url=address, headers=headers, timeout=patient(WITHIN)
+            ) as leaving:
                 call = asyncio.create_task(leaving.post("/exports/jobs", json=order()))
                 await until_async(lambda: waits.waiting == 1)
                 call.cancel()

@@ -14,6 +14,7 @@ from stream_app.db.engine import autocommit_connection, autocommitting, transact
 from stream_app.db.kept_connections import KeptConnections
 from stream_app.db.statements import Statement
 from streaming_exporter.errors import Retryable
+from tests.waiting import at_most
 
 MOST = 2
 SESSION = Statement("SELECT pg_backend_pid()")
@@ -112,7 +113,7 @@ async def test_a_cancelled_statement_leaves_nothing_behind(
             await Statement("SELECT pg_sleep(60)").fetch(connection)
 
     sleeping = asyncio.create_task(sleep())
-    async with asyncio.timeout(30):
+    async with at_most(30):
         while await ask(engine, SLEEPING) == 0:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.01)
     sleeping.cancel()

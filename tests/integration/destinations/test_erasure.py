@@ -26,7 +26,7 @@ from tests.integration.destinations.conftest import Depot, OtherStore, names, on
 from tests.sftp_servers import OpenSsh, SftpServer
 from tests.waiting import WITHIN, patient, until_async
 
-TIMEOUT = 1.0
+TIMEOUT = patient(1)
 """The time-out of deliveries, in seconds."""
 
 

@@ -15,9 +15,9 @@ from stream_app.destinations.sftp import SftpSession
 from stream_app.destinations.transfer import CHUNK, Transfer
 from tests.integration.destinations.conftest import Depot, names, on_sftp
 from tests.sftp_servers import OpenSsh, SftpServer
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
-TIMEOUT = 1.0
+TIMEOUT = patient(1)
 """The time-out of deliveries, in seconds."""
 
 LARGE = b"x" * 4 * CHUNK

@@ -123,7 +123,7 @@ def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
         }  # fmt: skip
         assert facts["pids"].keys() == {"kafka", "postgres", "s3", "smtp", "worker-1", "ticker", "api"}
         [metrics] = facts["worker_metrics_urls"]
-        with urllib.request.urlopen(metrics, timeout=10) as answer:
+        with urllib.request.urlopen(metrics, timeout=patient(10)) as answer:
             assert b"exporter_slots" in answer.read()
         assert stat.S_IMODE(facts_file.stat().st_mode) == 0o600
         sourced = subprocess.run(
@@ -137,7 +137,7 @@ def test_up_serves_prints_addresses_and_cleans_up(tmp_path: Path) -> None:
             request = urllib.request.Request(
                 facts["api_url"] + path, headers={"Authorization": f"Bearer {token}"}
             )
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=patient(10)) as answer:
                 assert answer.status == 200
 
         # P21: processes that die are started again, also all at once.

@@ -17,7 +17,7 @@ from dev.smtp import SmtpService
 from dev.stack import Stack
 from dev.supervision import MAX_DEATHS, Supervision
 from tests.integration.dev.processes import wait_gone
-from tests.waiting import until
+from tests.waiting import patient, until
 
 
 class Apps:
@@ -100,7 +100,7 @@ def test_a_service_that_is_killed_is_started_again_with_its_port_and_its_data(
     said: list[str] = []
 
     def send(subject: str) -> None:
-        with smtplib.SMTP("127.0.0.1", service.port, timeout=10) as client:
+        with smtplib.SMTP("127.0.0.1", service.port, timeout=patient(10)) as client:
             client.sendmail("a@localhost", ["b@localhost"], f"Subject: {subject}\r\n\r\n")
 
     try:

@@ -213,7 +213,7 @@ async def test_a_cancelled_bundle_leaves_nothing(
     async with at_most(10):
         await reached.wait()
     running.cancel()
-    async with asyncio.timeout(2):
+    async with at_most(2):
         with pytest.raises(asyncio.CancelledError):
             await running
     prefix = storage.folder(task.name, 1)

@@ -18,6 +18,7 @@ from stream_app.storage.checksums import ChecksumMethod
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.errors import NeedsOperator, Outage, Rejected, Retryable
 from tests.store_proxy import Proxy, Request
+from tests.waiting import patient
 
 LARGE = 9 * 2**20
 SSE = "x-amz-server-side-encryption"
@@ -220,8 +221,8 @@ def test_a_cancelled_export_does_not_wait_for_the_store(behind: Open, proxy: Pro
     threading.Timer(0.5, stopped.set).start()
     began = time.monotonic()
     with pytest.raises(Outage, match="SlowDown"):
-        put(behind(retry_seconds=60), 10, stopped=stopped)
-    assert time.monotonic() - began < 20
+        put(behind(retry_seconds=patient(60)), 10, stopped=stopped)
+    assert time.monotonic() - began < patient(20)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from stream_app.jobs.projector import apply_events
 from stream_app.jobs.states import EVENT_OF, OUTCOMES, TRANSITIONS, UNFINISHED, Status
 from streaming_exporter.events import Event, JobError, LifecycleData, cancel_event, decode, lifecycle_event
 from tests.integration.jobs.jobs import Jobs, Requests, request
+from tests.waiting import patient
 
 USER_SLOTS = 2
 MAX_ATTEMPTS = 3
@@ -47,7 +48,7 @@ class Life(RuleBasedStateMachine):
     loop: asyncio.AbstractEventLoop
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(step, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(step, self.loop).result(patient(30))
 
     @initialize()
     def empty(self) -> None:

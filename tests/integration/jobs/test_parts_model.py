@@ -28,6 +28,7 @@ from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
 from stream_app.jobs.parts import PartStore
 from tests.integration.jobs.jobs import Jobs, completed
 from tests.integration.jobs.parts import part_claims, plan
+from tests.waiting import patient
 
 USER_SLOTS = 3
 MAX_ATTEMPTS = 3
@@ -43,7 +44,7 @@ class Life(RuleBasedStateMachine):
     loop: asyncio.AbstractEventLoop
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(step, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(step, self.loop).result(patient(30))
 
     @initialize()
     def empty(self) -> None:

@@ -13,6 +13,8 @@ from typing import Any, cast
 
 from aiosmtpd.smtp import DATA_SIZE_DEFAULT, SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from tests.waiting import patient
+
 STRICT = policy.SMTP.clone(raise_on_defect=True)
 
 
@@ -128,7 +130,7 @@ async def serving(
         for writer in connections.values():
             writer.transport.abort()
         if connections:
-            await asyncio.wait(connections, timeout=5)
+            await asyncio.wait(connections, timeout=patient(5))
             await asyncio.sleep(0.01)  # the other side notices the end
 
 

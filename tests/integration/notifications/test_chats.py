@@ -17,6 +17,7 @@ from stream_app.notifications.outbox import Outbox
 from stream_app.observability.logs import configure
 from tests.integration.notifications.conftest import Office, failed
 from tests.integration.notifications.servers import Receiver, mail_server, receiver, silent_server
+from tests.waiting import patient
 
 OPEN: dict[str, Any] = {
     "webhook_allow_private": True,
@@ -100,7 +101,7 @@ def own_server(port: int) -> dict[str, Any]:
 )  # fmt: skip
 async def test_answers(office: Office, kind: str, answer: str, status: str, reason: str) -> None:
     # Only a receiver that never answers is waited for in vain; a busy machine can delay the others.
-    limit = {"delivery_timeout_seconds": 0.5} if answer == "silence" else {}
+    limit = {"delivery_timeout_seconds": patient(0.5)} if answer == "silence" else {}
     office.channels = (Channel(kind),)
     row, calls = await outcome(office, answer, kind, **limit)
     assert (row.status, row.reason, row.attempts, calls) == (status, reason, 1, 1)

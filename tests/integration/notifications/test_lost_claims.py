@@ -24,7 +24,7 @@ from tests.integration.notifications.conftest import Office
 from tests.integration.notifications.servers import mail_server, receiver
 from tests.store_proxy import Proxy
 from tests.tcp_proxy import proxied
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'deliveries'::regclass AND NOT granted"
 WAITING_FOR_ROW = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
@@ -183,7 +183,7 @@ async def test_a_mail_that_waits_for_its_file_is_sent_later(office: Office, stop
         threading.Thread(target=store.serve_forever, daemon=True).start()
         ends.callback(store.shutdown)
         store.status, store.code = 503, "SlowDown"
-        limit = 60 if stops else 0.5
+        limit = patient(60) if stops else 0.5
         changes = {"mail_attach_max_bytes": 1_000, "delivery_timeout_seconds": limit}
         endpoint = f"http://127.0.0.1:{store.server_port}"
         behind = ObjectStore(office.settings.model_copy(update={"s3_endpoint": endpoint}))
@@ -203,7 +203,7 @@ async def test_a_mail_that_waits_for_its_file_is_sent_later(office: Office, stop
             began = time.monotonic()
             await sender.drain()
             await running
-            assert time.monotonic() - began < 30
+            assert time.monotonic() - began < patient(30)
             assert server.mails == []
     (row,) = await office.rows(job)
     assert (row.status, row.reason) == (

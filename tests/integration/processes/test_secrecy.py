@@ -44,7 +44,7 @@ def test_the_log_contains_no_links(served: tuple[str, Path]) -> None:
     address, log = served
     links = DeliveryLinks(Settings(_env_file=None))
     paths = [httpx2.URL(getattr(links, kind)(uuid4())).path for kind in ("download", "unsubscribe")]
-    with httpx2.Client(base_url=address, timeout=30) as client:
+    with httpx2.Client(base_url=address, timeout=patient(30)) as client:
         assert client.get(paths[0]).status_code == 503
         assert client.get(paths[1]).status_code == 503  # the page says from what one unsubscribes
         assert client.post(paths[1]).status_code == 503

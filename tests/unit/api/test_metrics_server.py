@@ -14,7 +14,7 @@ from api.operations.metrics_server import serve_metrics
 from api.services import ApiServices
 from dev.process import free_ports, is_free
 from stream_app.settings import Settings
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 
 class Metrics:
@@ -30,7 +30,7 @@ def services(port: int) -> ApiServices:
 
 
 async def answer(port: int) -> str:
-    async with httpx2.AsyncClient(timeout=10) as client:
+    async with httpx2.AsyncClient(timeout=patient(10)) as client:
         try:
             return (await client.get(f"http://127.0.0.1:{port}/metrics")).text
         except httpx2.TransportError:

@@ -17,6 +17,7 @@ from stream_app.exports.sources.snapshot import Sink, Snapshot
 from stream_app.exports.task import ExportProgress
 from stream_app.observability.metrics import ERRORS
 from streaming_exporter.errors import Retryable
+from tests.waiting import patient
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Writer:
             pass
         if self.error is not None:
             raise self.error
-        assert self.allowed.wait(10)
+        assert self.allowed.wait(patient(10))
         return self
 
 

@@ -13,7 +13,7 @@ from stream_app.notifications.channel import DeliveryFailed
 from stream_app.notifications.host_lookups import LOOKUPS, USER_LOOKUPS, HostLookups
 from stream_app.notifications.public_post import NoAnswer, PublicPost
 from stream_app.settings import Settings
-from tests.waiting import at_most, until_async
+from tests.waiting import at_most, patient, until_async
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 443))]
 
@@ -131,5 +131,5 @@ def test_the_end_of_a_process_waits_for_no_lookup(resolver: Resolver) -> None:
     (thread,) = set(threading.enumerate()) - before
     assert thread.daemon
     resolver.let_go.set()
-    thread.join(60)
+    thread.join(patient(60))
     assert not thread.is_alive()

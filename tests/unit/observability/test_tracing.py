@@ -20,7 +20,7 @@ from stream_app.exports.stage_spans import StageTimes, TimedChunks, TimedSink, r
 from stream_app.observability import telemetry, tracing
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import cancel_event
-from tests.waiting import until
+from tests.waiting import patient, until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SPAN_ID = TRACE.split("-")[2]
@@ -192,6 +192,7 @@ def test_a_stage_is_never_busy_for_longer_than_its_span(monkeypatch: pytest.Monk
 def test_the_end_of_a_process_does_not_wait_for_the_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = set(threading.enumerate())
     monkeypatch.setattr(telemetry, "SHUTDOWN_SECONDS", 0.3)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(patient(10)))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
@@ -202,7 +203,7 @@ def test_the_end_of_a_process_does_not_wait_for_the_back_end(monkeypatch: pytest
                 with tracing.span("export"):
                     pass
                 began = time.monotonic()
-            assert time.monotonic() - began < 8, "the time-out of the exporter itself is 10 s"
+            assert time.monotonic() - began < patient(8), "the time-out of the exporter itself is longer"
     assert [line["event"] for line in logs] == ["tracing.started", "tracing.spans_lost"]
     assert tracing.tracer is None
     exporter.shutdown()  # it would try again, and log its error into the output of another test

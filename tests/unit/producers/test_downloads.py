@@ -22,6 +22,7 @@ from streaming_exporter.downloads import fetch_all
 from streaming_exporter.errors import ApiError, DownloadError, UsageError
 from streaming_exporter.file_names import save
 from tests.unit.producers.fake_server import FakeServer
+from tests.waiting import patient
 
 JOB = uuid4()
 PATH = f"/exports/jobs/{JOB}"
@@ -347,7 +348,7 @@ def test_an_error_of_a_later_file_ends_all_downloads_at_once(
     def slowly(download: downloads._Download, part: Part) -> None:
         if download.file.number == 1:
             try:
-                download.progress.pause(20)
+                download.progress.pause(patient(20))
             finally:
                 ended.append(download.progress.is_stopped)
         fill(download, part)
@@ -356,7 +357,7 @@ def test_an_error_of_a_later_file_ends_all_downloads_at_once(
     began = time.monotonic()
     with pytest.raises(ApiError, match="The file has expired"):
         fetch_all(api, JOB, tmp_path)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < patient(15)
     assert ended == [True]
     assert NAMES[0] not in found(tmp_path)
 

@@ -12,6 +12,7 @@ import pytest
 from stream_app.storage.call_body import BLOCK, CallStopped
 from stream_app.storage.s3_client import S3Client, s3_client
 from tests.unit.storage.test_s3_client import SETTINGS
+from tests.waiting import patient
 
 CONTENT = bytes(range(256)) * (BLOCK // 64) + b"the rest"
 """Five blocks, of which the last one is short."""
@@ -94,7 +95,7 @@ def test_a_slow_call_ends_soon_after_it_was_stopped() -> None:
         connection, _ = server.accept()
         with connection:
             received = 0
-            ends = time.monotonic() + 30
+            ends = time.monotonic() + patient(30)
             while sending.is_alive() and time.monotonic() < ends:
                 received += len(connection.recv(2**16))
                 if received > 2**20:

@@ -18,6 +18,7 @@ from streaming_exporter import AsyncExportClient, ExportClient
 from streaming_exporter.api_answers import Job
 from streaming_exporter.errors import ApiError, BadSettings, ExporterError
 from tests.unit.producers.fake_server import fake_server
+from tests.waiting import WITHIN, patient
 
 JOB = UUID("4f1c0de0-0000-4000-8000-000000000001")
 SECRET = "MARKER-0123456789"
@@ -74,7 +75,7 @@ async def test_downloads_take_no_thread_of_the_loop(monkeypatch: pytest.MonkeyPa
     def stall(*_: object, **__: object) -> list[Path]:
         counted.append(COUNTED.get())
         loop.call_soon_threadsafe(started.release)
-        assert released.wait(20)
+        assert released.wait(patient(WITHIN))
         return []
 
     monkeypatch.setattr(ExportClient, "download", stall)
@@ -86,8 +87,8 @@ async def test_downloads_take_no_thread_of_the_loop(monkeypatch: pytest.MonkeyPa
             running = [asyncio.ensure_future(client.download(JOB)) for _ in range(2)]
             try:
                 for _ in running:
-                    await asyncio.wait_for(started.acquire(), 5)
-                assert await asyncio.wait_for(loop.getaddrinfo("127.0.0.1", 80), 5)
+                    await asyncio.wait_for(started.acquire(), patient(10))
+                assert await asyncio.wait_for(loop.getaddrinfo("127.0.0.1", 80), patient(10))
                 assert not any(each.done() for each in running)
             finally:
                 released.set()

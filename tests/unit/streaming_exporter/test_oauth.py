@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.waiting import patient
+
 FORKED = """
 import asyncio, os, signal, sys
 from streaming_exporter import oauth
@@ -25,6 +27,6 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_child_that_was_forked_after_a_token_was_fetched_gets_tokens() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
-        check=False, capture_output=True, text=True, timeout=60,
+        check=False, capture_output=True, text=True, timeout=patient(60),
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

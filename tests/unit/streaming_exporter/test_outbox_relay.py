@@ -24,6 +24,7 @@ from streaming_exporter.outbox.sqlalchemy_store import SqlAlchemyStore, open_eng
 from streaming_exporter.outbox.store import LeaseState
 from streaming_exporter.outbox.tables import metadata
 from streaming_exporter.publisher import Publisher
+from tests.waiting import patient
 
 LEASE_SECONDS = 0.5
 
@@ -127,7 +128,7 @@ async def test_a_relay_that_runs_once_ends_when_another_one_has_published_everyt
     await asyncio.sleep(0.1)
     assert not running.done()
     await store.delete([entry.id for entry in await store.read(10, 10**6)])
-    assert await asyncio.wait_for(running, 10) == 0
+    assert await asyncio.wait_for(running, patient(10)) == 0
 
 
 class OnWindows(asyncio.SelectorEventLoop):
@@ -189,7 +190,7 @@ def test_a_signal_ends_a_relay_on_every_system(url: str, loop: type[asyncio.Abst
 
     async def run() -> None:
         store = SqlAlchemyStore(open_engine(url))
-        await asyncio.wait_for(run_until_signal(relay_of(store, publisher)), 10)
+        await asyncio.wait_for(run_until_signal(relay_of(store, publisher)), patient(10))
         await store.close()
 
     with survived(signal.SIGTERM) as unhandled, asyncio.Runner(loop_factory=loop) as runner:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import patient
+
 ROOT = Path(__file__).parents[3]
 
 GREENLETS = """
@@ -64,7 +66,13 @@ def test_each_greenlet_is_measured_and_none_is_kept_in_a_dictionary_of_weak_keys
     command = [sys.executable, str(script), str(ROOT / "pyproject.toml")]
     environment = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=patient(60),
+        check=True,
     )
     every = [2, 3, 5, 6, 7, 8, 9, 10, 11]
     assert json.loads(done.stdout) == {"lines": {"one": every, "two": every}, "weak": 0, "module": "weakref"}

@@ -9,6 +9,7 @@ from api.auth.authenticator import Authenticator
 from api.auth.signing_keys import PublishedKeys
 from tests.unit.api.auth.tokens import Published, settings
 from tests.unit.producers.fake_server import FakeServer, fake_server
+from tests.waiting import WITHIN, patient
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ async def provider() -> AsyncIterator[FakeServer]:
 @pytest.fixture
 async def published(provider: FakeServer) -> AsyncIterator[Published]:
     """An authenticator that trusts the keys that ``provider`` publishes."""
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=patient(WITHIN)) as http:
 
         def build(**options: float) -> Authenticator:
             return Authenticator(

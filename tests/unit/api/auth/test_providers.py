@@ -23,6 +23,7 @@ from api.auth.signing_keys import PublishedKeys
 from stream_app.datasets.models import Dataset
 from tests.unit.api.auth.tokens import OTHER_RSA, RSA, refused, settings, signed
 from tests.unit.producers.fake_server import FakeServer
+from tests.waiting import WITHIN, patient
 
 ROOT = Path(__file__).parents[4]
 NAMES = {"keycloak": "Keycloak", "auth0": "Auth0", "entra": "Entra ID"}
@@ -69,7 +70,7 @@ async def identity(request: pytest.FixtureRequest, provider: FakeServer) -> Asyn
     documented = settings(**fields)
     assert documented.jwt_jwks_url is not None
     assert documented.jwt_jwks_url.startswith(documented.jwt_issuer or "-") or request.param == "entra"
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=patient(WITHIN)) as http:
         keys = PublishedKeys(f"{provider.url}/keys", http)
         yield Provider(recorded, key["kid"], Authenticator(documented, keys), dataset)
 

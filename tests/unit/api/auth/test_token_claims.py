@@ -25,6 +25,7 @@ from tests.unit.api.auth.tokens import (
     signed,
 )
 from tests.unit.producers.fake_server import FakeServer
+from tests.waiting import WITHIN, patient
 
 MEANT = {"aud": "exports", "iss": "https://id.example.com"}
 with warnings.catch_warnings(action="ignore"):
@@ -39,7 +40,7 @@ async def strict(provider: FakeServer) -> AsyncIterator[Authenticator]:
     configured = settings(
         jwt_jwks_url=f"{provider.url}/jwks", jwt_audience="exports", jwt_issuer="https://id.example.com"
     )
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=patient(WITHIN)) as http:
         yield Authenticator(configured, PublishedKeys(f"{provider.url}/jwks", http))
 
 
