@@ -1,11 +1,16 @@
 """An admin client that asks another broker when one does not answer. Needs the extra ``kafka``."""
 
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
+
+REFUSAL_SECONDS = 1.0
+"""Brokers that have ended refuse within this time. A silent one takes the time-out of a request, and the time
+of its caller with it: then no other one is asked, and the caller can connect anew."""
 
 
 class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
@@ -15,6 +20,8 @@ class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
     some seconds after a broker has ended the others still list it, and name it as the controller, so in each
     rolling restart of a cluster some requests would fail.
     """
+
+    _answered_last: int | None = None
 
     async def _send_request(self, request: Any, node_id: int | None = None) -> Any:
         if node_id is not None:
@@ -32,21 +39,26 @@ class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
         return await self._ask(brokers, request)
 
     def _brokers(self) -> list[int]:
-        """Return the numbers of the known brokers in random order."""
+        """Return the numbers of the known brokers: the one that answered last, then the others at random."""
         brokers = [broker.nodeId for broker in self._client.cluster.brokers()]
         random.shuffle(brokers)
+        brokers.sort(key=lambda broker: broker != self._answered_last)
         return brokers
 
     async def _ask(self, brokers: Sequence[int], request: Any) -> Any:
         """Return the first answer of a broker.
 
         Raises:
-            KafkaError: no broker answers; the error of the last one.
+            KafkaError: no broker answers.
         """
-        last: KafkaError = KafkaConnectionError("the cluster names no broker")
+        began = time.monotonic()
         for broker in brokers:
             try:
-                return await self._client.send(broker, request)
-            except KafkaError as error:  # aiokafka has logged it
-                last = error
-        raise last
+                answer = await self._client.send(broker, request)
+            except KafkaError:  # aiokafka has logged it
+                if len(brokers) == 1 or time.monotonic() - began > REFUSAL_SECONDS:
+                    raise
+            else:
+                self._answered_last = broker
+                return answer
+        raise KafkaConnectionError(f"none of the brokers {sorted(brokers)} takes requests")

@@ -13,6 +13,7 @@ from aiokafka.errors import (
     InvalidConfigurationError,
     KafkaError,
     NoError,
+    NotControllerError,
     PolicyViolationError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
@@ -147,10 +148,20 @@ def _configs(topic: Topic) -> dict[str, str]:
     return {} if kept is None else {"retention.ms": str(kept // timedelta(milliseconds=1))}
 
 
+async def _errors(admin: AdminClient, topics: list[NewTopic]) -> dict[str, type[KafkaError]]:
+    """Create topics; return the error of each."""
+    response = await admin.create_topics(topics)
+    return {name: for_code(code) for name, code, *_ in response.topic_errors}
+
+
 async def _create(admin: AdminClient, topics: list[NewTopic]) -> dict[str, type[KafkaError]]:
     """Create topics, without their configuration where the brokers refuse it; return the error of each."""
-    response = await admin.create_topics(topics)
-    errors = {name: for_code(code) for name, code, *_ in response.topic_errors}
+    errors = await _errors(admin, topics)
+    if NotControllerError in errors.values():  # with ZooKeeper only the controller creates topics
+        await admin._client.force_metadata_update()
+        errors |= await _errors(
+            admin, [topic for topic in topics if errors[topic.name] is NotControllerError]
+        )
     plain = [
         NewTopic(topic.name, topic.num_partitions, topic.replication_factor)
         for topic in topics

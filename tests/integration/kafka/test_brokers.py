@@ -19,6 +19,7 @@ from aiokafka.errors import (
     InvalidConfigurationError,
     KafkaError,
     NoError,
+    NotControllerError,
     PolicyViolationError,
     RequestTimedOutError,
     TopicAlreadyExistsError,
@@ -35,7 +36,7 @@ from stream_app.kafka.consumer_thread import ConsumerThread, _seek_to_committed
 from stream_app.kafka.group_errors import NOT_YET
 from stream_app.settings import Settings
 from stream_app.worker.health import BROKER_TIMEOUT, CHECK_TIMEOUT
-from streaming_exporter import kafka_connection
+from streaming_exporter import kafka_admin, kafka_connection
 from streaming_exporter.errors import Outage, Retryable
 from streaming_exporter.events import Topic
 from streaming_exporter.kafka_connection import client_options, ensure_topics
@@ -143,6 +144,7 @@ def ended_broker(monkeypatch: pytest.MonkeyPatch) -> None:
         client.cluster._brokers[ended.nodeId] = client.cluster.controller = ended
 
     monkeypatch.setattr(AIOKafkaClient, "bootstrap", with_ended_broker)
+    monkeypatch.setattr(kafka_admin, "REFUSAL_SECONDS", patient(10))
     monkeypatch.setattr(random, "choice", max)
     monkeypatch.setattr(random, "shuffle", lambda brokers: brokers.sort(reverse=True))
 
@@ -359,6 +361,28 @@ async def test_brokers_that_refuse_the_retention_of_a_topic_keep_it_by_their_def
     assert kept[own.topic(Topic.DEAD_LETTERS)] == timedelta(days=30)
     (refused,) = (line.getMessage() for line in caplog.records if "retention_refused" in line.getMessage())
     assert audit in refused
+
+
+async def test_topics_are_created_by_the_new_controller_after_another_broker_has_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ZooKeeper only the controller creates topics, and the known one can be outdated."""
+    own = settings.model_copy(update={"kafka_topic_prefix": f"{uuid4().hex}."})
+    calls: list[list[str]] = []
+
+    async def answer(_: object, topics: list[NewTopic]) -> Any:
+        calls.append([topic.name for topic in topics])
+        refused = topics[1:] if len(calls) == 1 else []
+        return SimpleNamespace(
+            topic_errors=[
+                (topic.name, (NotControllerError if topic in refused else NoError).errno, "")
+                for topic in topics
+            ]
+        )
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "create_topics", answer)
+    await ensure_topics(own)
+    assert calls == [[own.topic(topic) for topic in Topic], [own.topic(topic) for topic in Topic][1:]]
 
 
 @pytest.mark.parametrize("refusal", [InvalidConfigurationError, PolicyViolationError])
