@@ -31,7 +31,7 @@ _PLACES = {
     "pyproject.toml": (r'(?m)^(version = ")[^"]+(")', r"(streaming-exporter\[http,kafka\]==)[^\"]+()"),
     "streaming_exporter/pyproject.toml": (r'(?m)^(version = ")[^"]+(")',),
     "deploy/kubernetes/base/kustomization.yaml": (r"(newTag: \"?)[\w.+-]+()",),
-    "deploy/helm/Chart.yaml": (r"(?m)^(appVersion: \")[^\"]+(\")",),
+    "deploy/helm/Chart.yaml": (r"(?m)^(version: \")[^\"]+(\")", r"(?m)^(appVersion: \")[^\"]+(\")"),
     "clients/typescript/package.json": (r'(?m)^(  "version": ")[^"]+(")',),
     "clients/typescript/package-lock.json": (
         r'(?m)^(  "version": ")[^"]+(")',

@@ -287,7 +287,7 @@ async def test_both_versions_work_before_during_and_after_the_migration(
 
             await long_jobs(client, old, orders)
             await asyncio.to_thread(old.stop)
-            assert old.logged("job.handed_back")  # the name that this version logs
+            assert old.logged("job.released")
             await gate.open()
             await new.works(client, known(orders))
 

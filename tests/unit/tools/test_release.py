@@ -7,6 +7,7 @@ import pytest
 from packaging.version import Version
 
 from tools import release
+from tools.compatibility import RELEASED, load
 from tools.release import (
     ROOT,
     UNRELEASED,
@@ -43,6 +44,17 @@ def test_no_other_file_has_the_version() -> None:
     }
     if present.is_prerelease:  # other things can have the number of a release, too
         assert found <= release._PLACES.keys()
+
+
+def test_changes_are_compared_with_the_newest_release() -> None:
+    """What only the newest release has could go away without a word if an earlier one was kept."""
+    unreleased, *parts = (ROOT / "CHANGELOG.md").read_text("utf-8").partition(UNRELEASED)[2].split("\n## ")
+    versions = [part.split()[0] for part in parts]
+    # Between `make release` and `make previous` nothing is unreleased, and the version before is kept.
+    allowed = versions[:1] if unreleased.strip() else versions[:2]
+    kept = {path.name.split("-")[1] for path in (ROOT / "tests/chaos/previous").glob("*.whl")}
+    (kept_version,) = kept | {str(document["info"]["version"]) for document in load(RELEASED)}
+    assert kept_version in allowed, "run `make previous` in the commit of the newest release"
 
 
 @pytest.mark.parametrize(
