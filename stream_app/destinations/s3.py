@@ -168,14 +168,21 @@ class S3Session:
                 part = SubElement(document, "Part")
                 SubElement(part, "PartNumber").text = str(number)
                 SubElement(part, "ETag").text = f'"{tag}"'
-            client._execute(
-                "POST",
-                self._bucket,
-                target,
-                body=tostring(document),
-                headers={"Content-Type": "application/xml"},
-                query_params={"uploadId": upload},
-            )
+            try:
+                client._execute(
+                    "POST",
+                    self._bucket,
+                    target,
+                    body=tostring(document),
+                    headers={"Content-Type": "application/xml"},
+                    query_params={"uploadId": upload},
+                )
+            except STORE_ERRORS:
+                # If only the answer was lost, a retry finds no upload, and the object is there.
+                with suppress(DestinationError):
+                    if self.has(file):
+                        return
+                raise
         except BaseException:
             quick = self._client.with_retries(None, within=CLEAN_UP_SECONDS)
             with suppress(*STORE_ERRORS, ExporterError):

@@ -65,19 +65,20 @@ class Network:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self._other: tuple[str, str, Answer] | None = None
+        self._others: dict[tuple[str, str], Answer] = {}
 
     def replace(self, method: str, word: str, other: Answer) -> None:
         """Give ``other`` as the answer to such calls."""
-        self._other = (method, word, other)
+        self._others[method, word] = other
 
     def urlopen(self, method: str, url: str, **options: Any) -> urllib3.HTTPResponse:
         """Replace the method of the HTTP client."""
         self.calls.append(method)
         query = urlsplit(url).query
         made = _of_s3(method, query, is_copy="x-amz-copy-source" in options["headers"])
-        if self._other is not None and method == self._other[0] and self._other[1] in query:
-            made = self._other[2]
+        for (other_method, word), other in self._others.items():
+            if method == other_method and word in query:
+                made = other
         return made.response(method, options["preload_content"])
 
 
@@ -267,6 +268,19 @@ def test_a_copy_that_is_not_taken_is_not_tried_again(
     assert not made.copy(file, "exports", "key")
     assert not made.copy(file, "exports", "key"), "nor is the next file"
     assert network.calls == calls
+
+
+@pytest.mark.parametrize(("stored", "is_copied"), [(OF_CONTENT, True), ("0" * 64, False)])
+def test_a_copy_in_parts_whose_last_answer_was_lost_is_not_repeated(
+    network: Network, stored: str, is_copied: bool
+) -> None:
+    """The retry of its completion finds no upload. Another content is that of an earlier job."""
+    size = s3.COPY_PART + 1
+    about = {"Content-Length": str(size), "x-amz-meta-sha256": stored, **TAG}
+    network.replace("POST", "uploadId", Answer(error_document("NoSuchUpload"), 404))
+    network.replace("HEAD", "", Answer(headers=about))
+    made = session()
+    assert made.copy(OutgoingFile("f", "f", "text/plain", size, OF_CONTENT), "exports", "key") is is_copied
 
 
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
