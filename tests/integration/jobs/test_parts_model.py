@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from stream_app.db.engine import autocommitting
 from stream_app.jobs.claim import Claim
 from stream_app.jobs.part_claim import PartClaim, PartKey, PartProgress
 from stream_app.jobs.parts import PartStore
@@ -53,7 +54,7 @@ class Life(RuleBasedStateMachine):
         self.holders: list[Claim] = []
         self.claims: list[PartClaim] = []
         self.seen: dict[PartKey, Row[Any]] = {}
-        self.run(self._execute("TRUNCATE export_jobs, export_parts"))
+        self.run(self._execute("DELETE FROM export_parts", "DELETE FROM export_jobs"))
         self.shared, self.own = self.run(self.jobs.admit()), self.run(self.jobs.admit())
 
     # --- holders ---------------------------------------------------------------------------------
@@ -229,12 +230,13 @@ class Life(RuleBasedStateMachine):
         return {row.id: row for row in found}
 
     async def _fetch(self, statement: str) -> list[Row[Any]]:
-        async with self.engine.connect() as connection:
+        async with autocommitting(self.engine).connect() as connection:
             return list(await connection.execute(text(statement)))
 
-    async def _execute(self, statement: str) -> None:
-        async with self.engine.begin() as connection:
-            await connection.execute(text(statement))
+    async def _execute(self, *statements: str) -> None:
+        async with autocommitting(self.engine).connect() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
 
     def _is_held(self, claim: Claim) -> bool:
         job = self._jobs()[claim.job_id]

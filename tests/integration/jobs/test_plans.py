@@ -33,7 +33,7 @@ from stream_app.worker.maintenance.job_cleaner import JobCleaner
 from tests.datasets import datasets_of
 from tests.integration.jobs.jobs import Jobs, completed, request
 
-FINISHED, PENDING, USERS = 50_000, 10_000, 500
+FINISHED, PENDING, USERS = 20_000, 5_000, 500
 MOST = 6 * USERS_PER_CLAIM
 """Limit of rows that one step of a statement can read.
 
@@ -73,7 +73,7 @@ _FILL = f"""
 
 _GARBAGE = """
     INSERT INTO early_cancellations (job_id, requested_at)
-    SELECT md5('garbage ' || n)::uuid, now() - n * interval '10 seconds' FROM generate_series(1, 100000) AS n
+    SELECT md5('garbage ' || n)::uuid, now() - n * interval '50 seconds' FROM generate_series(1, 20000) AS n
 """
 """Q7: cancellations of jobs that never come, for more than a week."""
 
@@ -239,8 +239,8 @@ _WAITING_RUNS = """
         admitted_at, not_before, attempt, schedule_id)
     SELECT md5('run ' || n)::uuid, 'user-7', 'ledger', 'csv', 'pending', 2, at, at, at,
            at + interval '8 days', 0, md5('schedule ' || n % 10)::uuid
-    FROM generate_series(1, 100000) AS n
-    CROSS JOIN LATERAL (SELECT now() - n * interval '6 seconds' AS at) AS due
+    FROM generate_series(1, 20000) AS n
+    CROSS JOIN LATERAL (SELECT now() - n * interval '30 seconds' AS at) AS due
 """
 """Ten schedules that run each minute and wait a week for late rows."""
 
@@ -366,7 +366,7 @@ async def test_the_list_of_a_user_with_many_old_jobs_reads_no_jobs_of_others(
                 "INSERT INTO export_jobs (id, user_id, export_type, format, status, created_at) "
                 "SELECT md5(n::text)::uuid, CASE WHEN n % 3 = 0 THEN 'batch' ELSE 'user-' || n % 300 END, "
                 "'ledger', 'csv', CASE n % 10 WHEN 1 THEN 'failed' ELSE 'expired' END, "
-                "now() - n * interval '1 minute' FROM generate_series(1, 30000) AS n"
+                "now() - n * interval '1 minute' FROM generate_series(1, 12000) AS n"
             )
         )
         await connection.execute(text("ANALYZE export_jobs"))

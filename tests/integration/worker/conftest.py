@@ -8,18 +8,23 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from stream_app.datasets.models import Dataset
+from stream_app.exports.reading import ranges
 from stream_app.settings import Settings
 from tests.integration.jobs.jobs import Jobs
 from tests.integration.worker.parts_fleet import (
     ROW_BYTES,
     ROWS,
+    SMALLEST_RANGE,
     Fleet,
 )
 
 
 @pytest.fixture
-async def fleet(engine: AsyncEngine, own_settings: Settings, source_dsn: str) -> AsyncIterator[Fleet]:
-    """No worker yet, and a table of ten megabytes."""
+async def fleet(
+    engine: AsyncEngine, own_settings: Settings, source_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Fleet]:
+    """No worker yet, and a table of one megabyte."""
+    monkeypatch.setattr(ranges, "SMALLEST_RANGE", SMALLEST_RANGE)
     name = f"test_{uuid4().hex[:12]}"
     database = await asyncpg.connect(source_dsn)
     await database.execute(f"CREATE SCHEMA {name}; GRANT USAGE ON SCHEMA {name} TO PUBLIC")

@@ -39,10 +39,12 @@ from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs
 from tests.waiting import until_async
 
-ROWS = 40_000
+ROWS = 4_000
 ROW_BYTES = 250
+SMALLEST_RANGE = 100 * 2**10
+"""Bytes of the smallest range. The usual ones would need a table that takes seconds of each test."""
 PARTS = 10
-"""The table has ranges of at least 1 MiB, which are fewer than the planner wants at least."""
+"""The table has fewer ranges of at least these bytes than the planner wants at least."""
 PART = re.compile(r"part-([0-9]{5})-")
 PASSWORDS = FilePasswords(b"k" * 32)
 PART_ATTEMPT = re.compile(r"part-[0-9]{5}-([0-9]+)-")
@@ -163,7 +165,7 @@ class Fleet:
             FORMATS,
             ExportLimits.of(settings),
             threads,
-            reading=ParallelReading(streams, min_bytes=0, range_bytes=200_000),
+            reading=ParallelReading(streams, min_bytes=0, range_bytes=20_000),
             passwords=lambda: PASSWORDS,
         )
 
@@ -177,7 +179,7 @@ class Fleet:
             exporter=exporter,
             publish_event=publish_event,
             settings=settings,
-            planner=Planner(exporter, holders, 2**20, planning_seconds=planning_seconds),
+            planner=Planner(exporter, holders, SMALLEST_RANGE, planning_seconds=planning_seconds),
         )
         worker = Worker(dispatcher, storage, [source, holders], threads)
         self.workers.append(worker)

@@ -57,10 +57,10 @@ async def test_one_slot_is_enough(fleet: Fleet) -> None:
 
 async def test_each_file_of_a_part_has_the_size_that_was_asked_for(fleet: Fleet) -> None:
     fleet.worker().start(fleet.settings)
-    outcome = await fleet.outcome(await fleet.request(split={"rows": 1_000}))
+    outcome = await fleet.outcome(await fleet.request(split={"rows": 100}))
     assert outcome.files is not None
-    assert max(file.row_count for file in outcome.files) == 1_000
-    assert len(outcome.files) >= ROWS / 1_000
+    assert max(file.row_count for file in outcome.files) == 100
+    assert len(outcome.files) >= ROWS / 100
     assert await fleet.ids(outcome) == list(range(1, ROWS + 1))
 
 
@@ -68,7 +68,7 @@ async def test_archives_can_be_unpacked_into_one_folder(fleet: Fleet) -> None:
     """The names inside differ, although each part numbers its files from 1."""
     worker = fleet.worker()
     worker.start(fleet.settings)
-    job_id = await fleet.request(split={"rows": 4_000}, encrypt={"zip_password": True})
+    job_id = await fleet.request(split={"rows": 400}, encrypt={"zip_password": True})
     outcome = await fleet.outcome(job_id)
     assert outcome.files is not None
     unpacked: dict[str, bytes] = {}
@@ -189,6 +189,6 @@ async def test_too_many_files_end_the_job_before_all_parts_are_written(fleet: Fl
     worker = fleet.worker(slots=1)
     worker.storage.held = {PARTS}
     worker.start(fleet.settings)
-    outcome = await fleet.outcome(await fleet.request(split={"rows": 300}))
+    outcome = await fleet.outcome(await fleet.request(split={"rows": 30}))
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == ("failed", "too_many_files")
