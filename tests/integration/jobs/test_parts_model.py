@@ -7,6 +7,7 @@ any interleaving. What must always hold is checked after each step. In the end e
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -33,6 +34,8 @@ from tests.waiting import patient
 
 USER_SLOTS = 3
 MAX_ATTEMPTS = 3
+LEASE = timedelta(hours=1)
+"""Leases only end by the rules for it, also on a busy machine."""
 PARTS = 3
 ANY = st.integers(0, 1_000)
 Result = TypeVar("Result")
@@ -49,7 +52,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize()
     def empty(self) -> None:
-        self.jobs = Jobs(self.engine, user_slots=USER_SLOTS, max_attempts=MAX_ATTEMPTS)
+        self.jobs = Jobs(self.engine, lease=LEASE, user_slots=USER_SLOTS, max_attempts=MAX_ATTEMPTS)
         self.parts = PartStore(self.jobs.store)
         self.holders: list[Claim] = []
         self.claims: list[PartClaim] = []

@@ -18,6 +18,7 @@ from stream_app.jobs.states import Status
 from stream_app.jobs.submission import SubmitResult
 from stream_app.schedules import run_planner
 from stream_app.schedules.run_planner import job_id_of, start_delay
+from stream_app.worker import scheduler as scheduler_module
 from streaming_exporter.errors import Retryable
 from streaming_exporter.events import Event, EventType
 from tests.integration.schedules.conftest import START, Schedules, days, producer, refusal
@@ -53,14 +54,17 @@ async def test_a_run_is_one_job_however_often_its_tick_comes(schedules: Schedule
     assert [(event.type, event.job_id) for event in schedules.published] == [(EventType.ACCEPTED, job.id)]
 
 
-async def test_two_workers_share_due_schedules_and_start_no_run_twice(schedules: Schedules) -> None:
-    await schedules.create_many({"user_id": f"user-{number}", "next_run": START} for number in range(1_200))
+async def test_two_workers_share_due_schedules_and_start_no_run_twice(
+    schedules: Schedules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_module, "BATCH", 50)
+    await schedules.create_many({"user_id": f"user-{number}", "next_run": START} for number in range(120))
     one, other = schedules.scheduler(), schedules.scheduler()
     started = await asyncio.gather(*(worker.run_due(START) for worker in (one, other, one, other)))
-    assert sum(started) == 1_200
+    assert sum(started) == 120
     jobs = await schedules.jobs()
-    assert len({job.schedule_id for job in jobs}) == len(jobs) == 1_200
-    assert len({event.id for event in schedules.published}) == len(schedules.published) == 1_200
+    assert len({job.schedule_id for job in jobs}) == len(jobs) == 120
+    assert len({event.id for event in schedules.published}) == len(schedules.published) == 120
 
 
 async def test_a_run_that_kafka_does_not_confirm_is_on_record_and_unadmitted(schedules: Schedules) -> None:

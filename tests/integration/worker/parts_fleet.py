@@ -39,11 +39,11 @@ from streaming_exporter.events import Event, LifecycleData
 from tests.integration.jobs.jobs import Jobs
 from tests.waiting import until_async
 
-ROWS = 4_000
+ROWS = 2_400
 ROW_BYTES = 250
 SMALLEST_RANGE = 100 * 2**10
 """Bytes of the smallest range. The usual ones would need a table that takes seconds of each test."""
-PARTS = 10
+PARTS = 6
 """The table has fewer ranges of at least these bytes than the planner wants at least."""
 PART = re.compile(r"part-([0-9]{5})-")
 PASSWORDS = FilePasswords(b"k" * 32)

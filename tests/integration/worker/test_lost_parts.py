@@ -279,7 +279,7 @@ async def test_connections_that_lead_to_several_servers_do_not_fail_the_job(flee
 
     source.snapshot = elsewhere  # type: ignore[method-assign]
     worker.start(fleet.settings)
-    job_id = await fleet.request(split={"rows": 1_000})
+    job_id = await fleet.request(split={"rows": 600})
     await until_async(partial(_has_ended_without_delays, fleet, job_id))
     outcome = await fleet.outcome(job_id)
     assert (outcome.status, outcome.file_count) == ("completed", 4)
