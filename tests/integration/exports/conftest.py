@@ -69,9 +69,10 @@ async def database(source_dsn: str) -> AsyncIterator[asyncpg.Connection]:
 async def schema(database: asyncpg.Connection) -> AsyncIterator[str]:
     """A separate schema for the test, which the service can read."""
     name = f"test_{uuid4().hex[:12]}"
-    await database.execute(f'CREATE SCHEMA "{name}"; SET search_path TO "{name}"')
-    await database.execute(f'GRANT USAGE ON SCHEMA "{name}" TO PUBLIC')
-    await database.execute(f'ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT SELECT ON TABLES TO PUBLIC')
+    await database.execute(
+        f'CREATE SCHEMA "{name}"; SET search_path TO "{name}"; GRANT USAGE ON SCHEMA "{name}" TO PUBLIC;'
+        f'ALTER DEFAULT PRIVILEGES IN SCHEMA "{name}" GRANT SELECT ON TABLES TO PUBLIC'
+    )
     yield name
     await database.execute(f'DROP SCHEMA "{name}" CASCADE')
 

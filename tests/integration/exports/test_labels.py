@@ -99,9 +99,11 @@ LANGUAGES = {
 
 @pytest.mark.parametrize("name", sorted(FORMATS.keys() - {"pdf"}))
 async def test_labels_in_the_nearest_language(export: Export, dataset: Dataset, name: str) -> None:
+    """Every language in one format, and one with every kind of label in the others."""
     options: dict[str, Any] = {"guard_formulas": False}
     assert titles(name, (await export("", name, dataset=dataset, options=options)).content) == NAMES
-    for language, expected in LANGUAGES.items():
+    for language in LANGUAGES if name == "csv" else ("de-AT",):
+        expected = LANGUAGES[language]
         asked = {**options, "headers": "labels"} | ({"language": language} if language else {})
         assert titles(name, (await export("", name, dataset=dataset, options=asked)).content) == expected
     # A language alone changes nothing.

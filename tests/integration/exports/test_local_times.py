@@ -80,25 +80,25 @@ async def instants(database: asyncpg.Connection, schema: str) -> str:
 
 
 @pytest.mark.parametrize("is_looked_up", [False, True])
-@pytest.mark.parametrize("name", ZONES)
 async def test_texts_are_those_of_a_session_in_the_zone(
-    database: asyncpg.Connection, instants: str, name: str, is_looked_up: bool
+    database: asyncpg.Connection, instants: str, is_looked_up: bool
 ) -> None:
-    zone = find_zone(name)
-    differs = await database.fetchval(check_sql(zone))
-    if differs is not None:
-        zone = zone.until(differs)
-    if is_looked_up:
-        zone = zone.until(BEGIN)
-        assert not zone.changes
-    expected = await in_zone(
-        database,
-        name,
-        f"SELECT to_json(moment) #>> '{{}}', moment::timestamp::text FROM {instants} ORDER BY id",
-    )
-    texts = f"{zoned_text_sql('moment', zone)}, {local_text_sql('moment', zone)}"
-    found = await database.fetch(f"SELECT {texts} FROM {instants} ORDER BY id")
-    assert [tuple(row) for row in found] == [tuple(row) for row in expected]
+    for name in ZONES:
+        zone = find_zone(name)
+        differs = await database.fetchval(check_sql(zone))
+        if differs is not None:
+            zone = zone.until(differs)
+        if is_looked_up:
+            zone = zone.until(BEGIN)
+            assert not zone.changes
+        expected = await in_zone(
+            database,
+            name,
+            f"SELECT to_json(moment) #>> '{{}}', moment::timestamp::text FROM {instants} ORDER BY id",
+        )
+        texts = f"{zoned_text_sql('moment', zone)}, {local_text_sql('moment', zone)}"
+        found = await database.fetch(f"SELECT {texts} FROM {instants} ORDER BY id")
+        assert [tuple(row) for row in found] == [tuple(row) for row in expected], name
 
 
 @pytest.mark.parametrize("moment", ["4714-11-24 00:00:00+00 BC", "294276-12-31 23:59:59.999999+00"])
@@ -292,7 +292,10 @@ FORMATS = ("csv", "json", "ndjson", "excel", "pdf", "parquet")
 async def test_times_and_columns_of_dates_do_not_depend_on_the_zone_of_a_file(
     export: Export, database: asyncpg.Connection, schema: str, name: str
 ) -> None:
-    """The columns of a view, too. Only a date for a column of timestamps is a day of the zone."""
+    """The columns of a view, too. Only a date for a column of timestamps is a day of the zone.
+
+    What a filter selects does not depend on the format, but the statement could get its zone from it.
+    """
     await database.execute(
         "SET TimeZone = 'UTC';"
         "CREATE TABLE visits (id int PRIMARY KEY, at timestamptz);"
@@ -300,16 +303,15 @@ async def test_times_and_columns_of_dates_do_not_depend_on_the_zone_of_a_file(
         " FROM generate_series(-5, 5) AS n;"
         "CREATE VIEW days AS SELECT id, at, at::date AS day FROM visits"
     )
+    zones = [{}, BERLIN, {"timezone": "America/New_York"}, {"timezone": "Pacific/Apia"}]
     for filters in (
         {"at": {"gte": "2026-07-01[UTC]"}},
         {"day": "2026-07-01"},
         {"at": {"gte": "2026-07-01T00:00"}},
     ):
-        counts = {
-            (await export(f"{schema}.days", name, filters=filters, options=options)).data.row_count
-            for options in ({}, BERLIN, {"timezone": "America/New_York"}, {"timezone": "Pacific/Apia"})
-        }
-        assert counts == {6}
+        for options in zones if name == "csv" else zones[-1:]:
+            exported = await export(f"{schema}.days", name, filters=filters, options=options)
+            assert exported.data.row_count == 6, (filters, options)
 
 
 async def test_the_zone_of_the_dataset_is_the_default(export: Export, types: str) -> None:
