@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,11 +33,11 @@ PEOPLE = "people"
 """A dataset for everybody, with columns and scopes that are not."""
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
-    """The API with datasets that have rights."""
+@asynccontextmanager
+async def people_table(dsn: str) -> AsyncIterator[str]:
+    """Create the table of people for the block; yield its name."""
     schema = f"test_{uuid4().hex[:8]}"
-    database = await asyncpg.connect(source_dsn)
+    database = await asyncpg.connect(dsn)
     await database.execute(
         f"""
         CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
@@ -49,8 +50,17 @@ async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
         ANALYZE {schema}.people; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC
         """
     )
-    common = {"table": f"{schema}.people", "owner": "owner"}
-    known = api.app.state.services
+    try:
+        yield f"{schema}.people"
+    finally:
+        await database.execute(f"DROP SCHEMA {schema} CASCADE")
+        await database.close()
+
+
+def offer(api: Harness, table: str) -> None:
+    """Give the API datasets of this table that have rights."""
+    common = {"table": table, "owner": "owner"}
+    known = api.services
     datasets = Datasets(
         DatasetsFile(
             datasets={
@@ -74,16 +84,25 @@ async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
             }
         )
     )
-    api.app.state.services = replace(
-        known,
+    api.use(
         datasets=datasets,
         validator=replace(known.validator, datasets=datasets),
         catalog=Catalog(known.estimate_sources),
     )
-    yield api
-    api.app.state.services = known
-    await database.execute(f"DROP SCHEMA {schema} CASCADE")
-    await database.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def people(source_dsn: str) -> AsyncIterator[str]:
+    """A table of people that no test changes."""
+    async with people_table(source_dsn) as table:
+        yield table
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shop(api: Harness, people: str) -> Harness:
+    """The API with datasets that have rights."""
+    offer(api, people)
+    return api
 
 
 def told(response: httpx2.Response, name: str) -> tuple[int, str, str]:
@@ -294,12 +313,12 @@ async def test_estimates_count_the_rows_of_the_scope(
     assert (response.json()["rows"], response.json()["exact"]) == (rows, exact)
 
 
-async def test_an_estimate_depends_on_rows_of_the_scope_only(shop: Harness, source_dsn: str) -> None:
+async def test_an_estimate_depends_on_rows_of_the_scope_only(api: Harness, source_dsn: str) -> None:
     """S5: neither the rows of other organisations nor the planner's statistics about them change it."""
     database = await asyncpg.connect(source_dsn)
-    table = shop.app.state.services.datasets[PEOPLE].table
     bodies = [order(export_type=PEOPLE, scope="organisation", filters=f) for f in ({}, {"id": {"gt": 700}})]
-    async with shop.user(org="acme") as client:
+    async with people_table(source_dsn) as table, api.user(org="acme") as client:
+        offer(api, table)
 
         async def ask() -> list[dict[str, Any]]:
             return [(await client.post("/exports/jobs:estimate", json=body)).json() for body in bodies]

@@ -31,35 +31,39 @@ from tests.integration.schedules.conftest import producer
 DAY = timedelta(days=1)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def shop(api: Harness, source_dsn: str) -> AsyncIterator[Harness]:
-    """The API with a dataset of days, one of times, and a bundle of both."""
-    schema = f"test_{uuid4().hex[:8]}"
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def schema(source_dsn: str) -> AsyncIterator[str]:
+    """A schema with empty tables of days and of times, which no test changes."""
+    name = f"test_{uuid4().hex[:8]}"
     database = await asyncpg.connect(source_dsn)
     await database.execute(
         f"""
-        CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
-        CREATE TABLE {schema}.sales (id int PRIMARY KEY, owner text, day date);
-        CREATE TABLE {schema}.visits (id int PRIMARY KEY, owner text, at timestamptz);
-        GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO PUBLIC
+        CREATE SCHEMA {name}; GRANT USAGE ON SCHEMA {name} TO PUBLIC;
+        CREATE TABLE {name}.sales (id int PRIMARY KEY, owner text, day date);
+        CREATE TABLE {name}.visits (id int PRIMARY KEY, owner text, at timestamptz);
+        GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO PUBLIC
         """
     )
+    yield name
+    await database.execute(f"DROP SCHEMA {name} CASCADE")
+    await database.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def shop(api: Harness, schema: str) -> Harness:
+    """The API with a dataset of days, one of times, and a bundle of both."""
     sales = Dataset(name="sales", table=f"{schema}.sales", owner="owner", time="day")
     visits = Dataset(name="visits", table=f"{schema}.visits", owner="owner", time="at")
     both = Bundle.of(BundleSettings(name="both", datasets=("sales", "visits")), (sales, visits))
-    known = api.app.state.services
+    known = api.services
     content = DatasetsFile(datasets={"sales": sales, "visits": visits}, bundles={"both": both})
     datasets = Datasets(content)
-    api.app.state.services = replace(
-        known,
+    api.use(
         datasets=datasets,
         validator=replace(known.validator, datasets=datasets),
         catalog=Catalog(known.estimate_sources),
     )
-    yield api
-    api.app.state.services = known
-    await database.execute(f"DROP SCHEMA {schema} CASCADE")
-    await database.close()
+    return api
 
 
 async def store(api: Harness, schedule: dict[str, Any], **values: Any) -> None:

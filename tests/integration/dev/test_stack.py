@@ -52,7 +52,7 @@ def starting(folder: Path) -> str:
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
         "from dev.stack import Stack\n"
-        f"with Stack(Path({str(folder)!r}), ledger_rows=10) as stack:\n"
+        f"with Stack(Path({str(folder)!r}), ledger_rows=None) as stack:\n"
         "    print('started', flush=True)\n"
         "    __import__('time').sleep(300)\n"
     )

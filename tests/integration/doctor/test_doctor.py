@@ -21,19 +21,20 @@ from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from api.operations.doctor import Doctor
-from dev.postgres import STATE
 from dev.stack import Stack
 from stream_app.db.engine import create_engine
 from stream_app.doctor import checks
 from stream_app.doctor.bucket import check_bucket
 from stream_app.doctor.findings import Finding, State
 from stream_app.doctor.part import Part
+from stream_app.doctor.state_database import check_state_database
 from stream_app.settings import Settings
 from stream_app.sign_in_settings import DEVELOPMENT_SECRET
 from stream_app.storage.listing import object_key
 from stream_app.storage.object_store import ObjectStore
 from streaming_exporter.events import ExportRequest, Topic, request_event
 from streaming_exporter.kafka_connection import ensure_topics
+from tests.state_databases import TEMPLATE, create_database
 from tests.store_proxy import Proxy, Request
 from tests.waiting import until_async
 
@@ -65,14 +66,13 @@ def variables(stack: Stack) -> Iterator[dict[str, str]]:
     """Settings with a database, a bucket, topics and a group for this module."""
     name = f"doctor_{uuid4().hex[:8]}"
     url = stack.settings()["EXPORTER_DATABASE_URL"].rpartition("/")[0]
-    asyncio.run(_execute(stack.postgres.admin_url(), f"CREATE DATABASE {name} OWNER {STATE}"))
+    asyncio.run(create_database(stack, name, TEMPLATE))
     own = {
         "EXPORTER_DATABASE_URL": f"{url}/{name}",
         "EXPORTER_KAFKA_GROUP": name,
         "EXPORTER_KAFKA_TOPIC_PREFIX": f"{name}.",
         "EXPORTER_S3_BUCKET": name.replace("_", "-"),
     }
-    _exporter(stack, own, "migrate")
     yield own
     asyncio.run(_execute(stack.postgres.admin_url(), f"DROP DATABASE {name} WITH (FORCE)"))
 
@@ -274,11 +274,16 @@ async def test_a_database_that_cannot_be_written_is_a_problem(
     ],
 )
 async def test_jobs_with_problems_are_found(
-    examine: Examine, database: asyncpg.Connection, named: str, job: dict[str, Any]
+    own: Settings, bucket: ObjectStore, database: asyncpg.Connection, named: str, job: dict[str, Any]
 ) -> None:
+    """They are in the database and in the bucket. The checks of other systems do not read jobs."""
     await insert(database, **job)
-    report = await examine()
-    assert {name.partition(" ")[2] for name in report.problems} == {named}
+    engine = create_engine(own, application="test")
+    async with engine.connect() as connection:
+        found = [item async for item in check_state_database(connection, own)]
+        found += [item async for item in check_bucket(connection, bucket, own, full=False)]
+    await engine.dispose()
+    assert {name.partition(" ")[2] for name in Report(found).problems} == {named}
 
 
 async def test_files_without_jobs(
