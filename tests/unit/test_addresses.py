@@ -24,7 +24,7 @@ def test_addresses_are_returned_in_ascii_form_each_once() -> None:
     assert found == ["ops@example.com", "a@xn--bcher-kva.de", "root@intranet"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "address",
     [
         "",
@@ -77,7 +77,7 @@ NO_NAMES = [
 """Hosts that cannot be looked up."""
 
 
-@pytest.mark.parametrize("host", NO_NAMES)
+@each_row("host", NO_NAMES)
 def test_a_chat_has_a_host_that_can_be_looked_up(host: str) -> None:
     rules = addressing(slack_allowed_hosts="*.example.com,example.com,*.com", webhook_allow_private=True)
     with pytest.raises(Rejected) as error:
@@ -323,7 +323,7 @@ def test_the_shown_addresses_of_one_host_differ() -> None:
     assert shown_address(SLACK) != shown_address(SLACK + "x")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("written", "stored"),
     [
         ("Info@Bücher.example", "info@xn--bcher-kva.example"),

@@ -179,9 +179,7 @@ def test_budgets_and_scaling_are_those_of_the_kustomization() -> None:
     assert "replicas" not in workload("everything.yaml", "worker", "exports")["spec"]
 
 
-@pytest.mark.parametrize(
-    "manifest", [pytest.param(m, id=f"{name}-{m['metadata']['name']}") for name, m in WITH_PODS]
-)
+@each_row("manifest", [pytest.param(m, id=f"{name}-{m['metadata']['name']}") for name, m in WITH_PODS])
 def test_no_pod_has_more_rights_than_it_needs(manifest: Manifest) -> None:
     spec = pod(manifest)
     assert spec["automountServiceAccountToken"] is False
@@ -267,8 +265,8 @@ def test_the_schema_takes_the_examples(example: str) -> None:
     jsonschema_rs.validate(SCHEMA, VALUES[example])
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
-@pytest.mark.parametrize("process", PROCESSES)
+@each_row("example", EXAMPLES)
+@each_row("process", PROCESSES)
 def test_each_variable_is_a_setting_and_its_value_is_valid(example: str, process: str) -> None:
     values = VALUES[example]
     given = values["settings"] | values[process]["env"]

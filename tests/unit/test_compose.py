@@ -21,6 +21,7 @@ from stream_app.setting_errors import load_settings
 from stream_app.setting_sources import is_secret
 from stream_app.settings import Settings
 from stream_app.unsafe_settings import UnsafeSettings, refuse_weak_secrets
+from tests.rows import each_row
 from tools import yaml_text
 
 ROOT = Path(__file__).parent.parent.parent
@@ -240,7 +241,7 @@ def test_the_processes_run_without_privileges(name: str) -> None:
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {"migrate"}))
+@each_row("name", sorted(SERVICES.keys() - {"migrate"}))
 def test_every_permanent_service_has_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]
 

@@ -52,7 +52,7 @@ def test_every_format_is_documented(name: str) -> None:
     assert f"`{name}`" in FORMATS_PAGE
 
 
-@pytest.mark.parametrize("operator", [*COMPARISONS, *LISTS, *TEXTUAL, "is_null"])
+@each_row("operator", [*COMPARISONS, *LISTS, *TEXTUAL, "is_null"])
 def test_every_operator_is_documented(operator: str) -> None:
     assert re.search(rf"\b{operator}\b", REQUESTS)
 

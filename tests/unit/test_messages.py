@@ -170,7 +170,7 @@ def test_the_page_has_no_texts_of_its_own() -> None:
     assert not [found for found in shown if re.search(r"[A-Za-z]", re.sub(r"\{\{[\w.]+\}\}", "", found))]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("header", "language"),
     [
         ("de-AT,de;q=0.9,en;q=0.8", "de"),
@@ -188,7 +188,7 @@ def test_the_language_of_a_browser(header: str, language: str) -> None:
     assert accepted_language(header) == language
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tag", "language"),
     [
         ("de", "de"),

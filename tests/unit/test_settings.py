@@ -525,8 +525,11 @@ def test_no_error_of_a_setting_shows_a_secret_in_a_url(form: str) -> None:
     for scheme in ("postgresql", "https", "wrong"):
         refused |= refused_without_secret(FIELDS, form.format(scheme=scheme))
     assert {"database_url", "public_url", "s3_endpoint", "kafka_bootstrap_servers", "cors_origins"} <= refused
-    for name in FIELDS.keys() - refused:  # by itself, so that it is compared with other settings
-        refused_without_secret([name], form.format(scheme="https"))
+    left = FIELDS.keys() - refused  # without the others, so that they are compared with each other
+    refused_without_secret(left, form.format(scheme="https"))
+    if form in (URLS_WITH_SECRETS[0], URLS_WITH_SECRETS[-1]):
+        for name in left:
+            refused_without_secret([name], form.format(scheme="https"))
 
 
 def test_the_host_of_a_url_is_shown_where_it_is_clear() -> None:

@@ -73,8 +73,8 @@ async def test_every_response_has_a_strict_policy_and_is_not_cached(method: str,
     assert "strict-transport-security" not in response.headers, "not behind https"
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/exports/nowhere", "/page/nowhere", "/docs/assets/nowhere"])
-@pytest.mark.parametrize("method", ["GET", "PATCH", "FOO"])
+@each_row("path", ["/nowhere", "/exports/nowhere", "/page/nowhere", "/docs/assets/nowhere"])
+@each_row("method", ["GET", "PATCH", "FOO"])
 async def test_errors_have_the_headers_too(method: str, path: str) -> None:
     response = await ask(method, path)
     assert response.status_code in (401, 404, 405)

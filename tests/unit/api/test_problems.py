@@ -96,7 +96,7 @@ async def test_a_rejection_names_the_field_and_what_is_allowed() -> None:
     assert content["detail"] == "filters.x: no such column; allowed: a, b"
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("method", "path", "arguments", "status", "code", "field"),
     [
         ("GET", "/nowhere", {}, 404, "no_such_call", None),

@@ -19,6 +19,7 @@ from api.middleware.request_limits import SINGLE_HEADERS, ConcurrencyLimit, Requ
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from streaming_exporter.errors import Retryable
+from tests.rows import each_row
 from tests.waiting import at_most, until_async
 
 LIMITS: dict[str, Any] = {
@@ -291,8 +292,8 @@ async def answer(
     return found
 
 
-@pytest.mark.parametrize("name", sorted(SINGLE_HEADERS))
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@each_row("name", sorted(SINGLE_HEADERS))
+@each_row("method", ["GET", "POST"])
 async def test_a_header_with_one_value_is_refused_when_it_is_there_twice(name: bytes, method: str) -> None:
     served = Served()
     served.go.set()

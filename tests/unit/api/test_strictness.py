@@ -111,7 +111,7 @@ BODIES = sorted(
 )
 
 
-@pytest.mark.parametrize(("method", "path"), BODIES)
+@each_row(("method", "path"), BODIES)
 async def test_a_body_with_a_repeated_name_is_refused(method: str, path: str) -> None:
     """V17: otherwise the first of two conditions on one column would be ignored, and more rows exported."""
     place = re.sub("{[a-z_]+}", str(uuid4()), path)

@@ -57,7 +57,7 @@ def test_the_wait_of_a_header(headers: list[str], seconds: int) -> None:
     assert preferred_wait(headers) == seconds
 
 
-@pytest.mark.parametrize(
+@each_row(
     "header",
     [
         "a" + "; " * 40_000 + '"',

@@ -22,6 +22,7 @@ from stream_app.jobs.claim_pauses import PausedClaims
 from stream_app.jobs.request_validator import RequestValidator
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import ExportRequest
+from tests.rows import each_row
 
 DATASETS = """
 [datasets.enrollments]
@@ -202,7 +203,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "text"), REFUSED)
+@each_row(("fields", "text"), REFUSED)
 def test_a_wrong_request_is_refused_before_it_is_admitted(fields: dict[str, Any], text: str) -> None:
     bundle = bundle_of(dataset("a"), dataset("b"), filters={"a": {"id": 2}})
     validator = RequestValidator(formats=("csv", "excel"), datasets={"all": bundle})

@@ -112,7 +112,7 @@ def test_expressions_that_can_mask(mask: str) -> None:
     assert ColumnSettings(mask=mask).mask == mask
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("mask", "reason"),
     [
         ("emial", "no mask 'emial'; allowed: email, last4, hash, null"),

@@ -117,8 +117,8 @@ def test_all_spellings_of_a_day_are_the_same_rows(wanted: Any, zone: str, kind: 
     assert found == dict.fromkeys(found, expected(kind, zone))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("zone", ZONES)
+@each_row("kind", KINDS)
+@each_row("zone", ZONES)
 def test_days_before_and_from_now_on_meet(zone: str, kind: Kind) -> None:
     """``lte: yesterday`` and ``gte: today`` together are all rows, each once."""
 

@@ -1,7 +1,5 @@
 """Which whole numbers are identifiers: their digits are not grouped."""
 
-import pytest
-
 from stream_app.exports.columns import Column, Kind
 from stream_app.exports.formats.identifiers import is_identifier
 from tests.rows import each_row
@@ -36,7 +34,7 @@ def test_names_of_identifiers(name: str) -> None:
     assert not is_identifier(Column(name, "double precision", "float8", Kind.FLOAT))
 
 
-@pytest.mark.parametrize("name", AMOUNTS)
+@each_row("name", AMOUNTS)
 def test_names_of_amounts(name: str) -> None:
     assert not is_identifier(Column(name, "bigint", "int8", Kind.INTEGER))
     assert is_identifier(Column(name, "bigint", "int8", Kind.INTEGER, is_key=True))

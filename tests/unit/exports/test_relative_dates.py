@@ -65,7 +65,7 @@ def test_every_anchor_on_every_month(month: int, day: int) -> None:
     assert found == {name: wanted.isoformat() for name, wanted in expected.items()}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("zone", "day"),
     [
         ("America/Santiago", date(2026, 9, 6)),
@@ -77,7 +77,7 @@ def test_every_anchor_on_every_month(month: int, day: int) -> None:
         ("Pacific/Apia", date(2011, 12, 31)),  # the day before does not exist
     ],
 )
-@pytest.mark.parametrize("hour", [0, 12, 23])
+@each_row("hour", [0, 12, 23])
 def test_days_that_follow_each_other_meet_at_every_change_of_clocks(zone: str, day: date, hour: int) -> None:
     """The same day has one beginning, whichever day it is counted from and in whatever units."""
     place = ZoneInfo(zone)

@@ -5,8 +5,6 @@ from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
-
 from stream_app.exports.bundles.archive import BundleArchive
 from stream_app.exports.bundles.members import BundleFacts, Member
 from stream_app.exports.bundles.writer import BundleWriter
@@ -17,12 +15,13 @@ from stream_app.exports.stage_spans import StageTimes
 from stream_app.exports.task import ExportProgress, ExportTask
 from stream_app.jobs.claim import run_day_of
 from streaming_exporter.events import Options
+from tests.rows import each_row
 
 NOW = datetime(2026, 3, 28, 23, 30, 4, tzinfo=UTC)
 NOTHING: Any = None
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("run_at", "zone", "window", "day"),
     [
         ("2026-03-29T23:30:00+00:00", "Europe/London", None, "2026-03-30"),

@@ -29,7 +29,7 @@ NOW = datetime(2026, 10, 25, 12, tzinfo=UTC)
 """The Sunday on which the clocks in Berlin went back."""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("kind", "value", "zone", "start", "end"),
     [
         (Kind.TIMESTAMPTZ, "2026-10-31", UTC_ZONE, "2026-10-31T00:00:00+00:00", "2026-11-01T00:00:00+00:00"),
@@ -66,7 +66,7 @@ def test_the_borders_of_a_day(
     assert day.end == (end or day.end)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "value",
     ["2026-10-31T00:00", "2026-02-30", "now-7d", "today", 20261031, None, True, "", "2026", ["a"], {}],
 )
@@ -110,7 +110,7 @@ def test_a_local_time_can_name_its_zone(value: Any, expected: Any) -> None:
     assert without_zone(Kind.TIMESTAMPTZ, value, "f") == expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "accepted"),
     [
         ("2026-01-31T12:00+01:00[Europe/Berlin]", True),
@@ -160,7 +160,7 @@ def test_the_last_day_of_the_calendar_is_not_lost_among_others(zone: ZoneInfo) -
     assert merge_days([last, first]) == [Day(first.start, last.end)]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("operator", "value", "expected"),
     [
         ("lte", "yesterday", "2026-10-24"),

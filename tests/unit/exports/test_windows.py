@@ -64,11 +64,9 @@ def request(**filters: Any) -> ExportRequest:
     return ExportRequest.parse({"user_id": "u", "export_type": "orders", "format": "csv", "filters": filters})
 
 
-@pytest.mark.parametrize("kind", sorted(TIMES))
-@pytest.mark.parametrize("written", [DAYS, MOMENTS])
-@pytest.mark.parametrize(
-    "window", [WINDOW, {**WINDOW, "column": None, "columns": {"orders": "placed_on", "visits": "at"}}]
-)
+@each_row("kind", sorted(TIMES))
+@each_row("written", [DAYS, MOMENTS])
+@each_row("window", [WINDOW, {**WINDOW, "column": None, "columns": {"orders": "placed_on", "visits": "at"}}])
 def test_the_limits_are_those_of_the_type_that_the_column_has_now(
     kind: Kind, written: dict[str, str], window: dict[str, Any]
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from stream_app.jobs.job_files import JobFiles
 from stream_app.storage.errors import exception_for
 from streaming_exporter.errors import Outage, Rejected, Retryable
+from tests.rows import each_row
 from tests.unit.storage.test_errors import answer
 
 JOB: Any = SimpleNamespace(file_path="jobs/1/1/manifest.json")
@@ -41,7 +42,7 @@ async def test_a_manifest_that_cannot_be_read_is_no_empty_one(
         await files(AsyncMock(side_effect=failed))._of_manifest(JOB)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "content",
     [
         b"",

@@ -12,6 +12,7 @@ from stream_app.jobs.queue_sql import PRIORITIES
 from stream_app.jobs.request_validator import RequestValidator
 from streaming_exporter.events import SCHEDULES, Event, EventType, decode
 from tests.datasets import datasets_of
+from tests.rows import each_row
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
@@ -83,8 +84,8 @@ def test_requests_of_schedules_have_low_priority_by_default() -> None:
     assert row(source="/services/billing").priority == PRIORITIES["normal"]
 
 
-@pytest.mark.parametrize("source", ["/t", f"{SCHEDULES}/1"])
-@pytest.mark.parametrize(
+@each_row("source", ["/t", f"{SCHEDULES}/1"])
+@each_row(
     "data",
     [
         {},

@@ -127,7 +127,7 @@ def test_a_recipient_who_cannot_correct_a_failure_knows_what_to_do(code: str | N
     assert "send the job id below to support" in found.text
 
 
-@pytest.mark.parametrize(
+@each_row(
     "name",
     [
         "Pay at https://evil.example",

@@ -11,6 +11,7 @@ from stream_app.notifications.delivery_links import DeliveryLinks
 from stream_app.notifications.public_post import MAX_RETRY_AFTER, Answer, PublicPost
 from stream_app.notifications.webhook import WebhookClient, message_id, receiver_key, signature_headers
 from stream_app.settings import Settings
+from tests.rows import each_row
 from tests.unit.notifications.notifications import failure, notification
 
 KEY = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -69,7 +70,7 @@ def test_the_id_is_the_same_for_each_attempt() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("given", "wait"),
     [
         ("30", timedelta(seconds=30)),

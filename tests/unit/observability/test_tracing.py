@@ -20,6 +20,7 @@ from stream_app.exports.stage_spans import StageTimes, TimedChunks, TimedSink, r
 from stream_app.observability import telemetry, tracing
 from streaming_exporter.errors import Rejected
 from streaming_exporter.events import cancel_event
+from tests.rows import each_row
 from tests.waiting import patient, until
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -39,7 +40,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     return turn_on(monkeypatch)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("variables", "exporters"),
     [
         ({}, []),

@@ -57,7 +57,7 @@ def fake_server() -> Iterator[FakeServer]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         fake = FakeServer(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.001})
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
         thread.start()
         try:
             yield fake

@@ -1,9 +1,6 @@
 """Shells complete commands, names of datasets and formats, and ids of jobs; without the API nothing."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +8,6 @@ from typer.testing import CliRunner
 from producers.__main__ import cli
 from tests.unit.producers.fake_server import FakeServer
 
-EXPORTER = Path(sys.executable).with_name("exporter")
 JOBS = ["4f1c0de0-0000-4000-8000-000000000001", "5f1c0de0-0000-4000-8000-000000000002"]
 
 
@@ -28,16 +24,7 @@ def variables(words: str, url: str) -> dict[str, str]:
 
 
 def complete(words: str, url: str) -> list[str]:
-    """Return what the program offers."""
-    done = subprocess.run(
-        [EXPORTER], env={**os.environ, **variables(words, url)}, capture_output=True, text=True
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
-
-
-def complete_here(words: str, url: str) -> list[str]:
-    """Return what the command offers in this process, which need not import it again."""
+    """Return what the command offers. A test in tests/integration starts the installed program for it."""
     done = CliRunner().invoke(cli, env=variables(words, url), prog_name="exporter")
     assert done.stderr == ""
     return done.stdout.split()
@@ -59,12 +46,7 @@ def complete_here(words: str, url: str) -> list[str]:
 )
 def test_names_and_ids_come_from_the_api(server: FakeServer, words: str, offered: list[str]) -> None:
     serve(server)
-    assert complete_here(words, server.url) == offered
-
-
-def test_the_program_offers_them(server: FakeServer) -> None:
-    serve(server)
-    assert complete("exporter request --export-type le", server.url) == ["ledger"]
+    assert complete(words, server.url) == offered
 
 
 def serve(server: FakeServer) -> None:
@@ -78,4 +60,4 @@ def serve(server: FakeServer) -> None:
 
 
 def test_without_the_api_nothing_is_offered_and_nothing_is_printed() -> None:
-    assert complete_here("exporter request --export-type ", "http://127.0.0.1:1") == []
+    assert complete("exporter request --export-type ", "http://127.0.0.1:1") == []

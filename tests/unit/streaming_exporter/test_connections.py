@@ -17,6 +17,7 @@ import pytest
 from streaming_exporter import AsyncExportClient, ExportClient
 from streaming_exporter.api_answers import Job
 from streaming_exporter.errors import ApiError, BadSettings, ExporterError
+from tests.rows import each_row
 from tests.unit.producers.fake_server import fake_server
 from tests.waiting import WITHIN, patient
 
@@ -38,10 +39,8 @@ async def test_only_the_first_client_loads_tls_settings(monkeypatch: pytest.Monk
             pass
 
 
-@pytest.mark.parametrize("client", [ExportClient, AsyncExportClient])
-@pytest.mark.parametrize(
-    "token", [f"{SECRET}\n{SECRET}", f"{SECRET}\0", f"{SECRET}é", f"{SECRET}\x7f", " \n"]
-)
+@each_row("client", [ExportClient, AsyncExportClient])
+@each_row("token", [f"{SECRET}\n{SECRET}", f"{SECRET}\0", f"{SECRET}é", f"{SECRET}\x7f", " \n"])
 def test_a_token_that_no_header_can_have_is_refused_without_its_text(
     client: type[ExportClient | AsyncExportClient], token: str
 ) -> None:

@@ -289,7 +289,7 @@ def test_a_trace_context_that_is_not_well_formed_is_none(traceparent: object) ->
     assert event.identity.user_id == "user-17"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "claims",
     [
         "acme-secret", 17171, True, ["acme-secret"], {"org": {"id": "acme-secret"}}, {"org": 17171},

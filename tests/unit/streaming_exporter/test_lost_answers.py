@@ -170,8 +170,8 @@ CHANGES: list[tuple[str, tuple[Any, ...]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("answer", LOST_ANSWERS, ids=repr)
-@pytest.mark.parametrize(("name", "arguments"), CHANGES)
+@each_row("answer", LOST_ANSWERS)
+@each_row(("name", "arguments"), CHANGES)
 def test_a_call_whose_answer_is_lost_is_in_doubt_and_has_its_key(
     name: str, arguments: tuple[Any, ...], answer: Exception | httpx2.Response
 ) -> None:

@@ -160,9 +160,9 @@ ITERATORS: dict[str, tuple[Callable[[], object], object]] = {
 }
 
 
-@pytest.mark.parametrize("field", ["filters", "parameters"])
-@pytest.mark.parametrize("build", [make, change])
-@pytest.mark.parametrize(("iterator", "expected"), ITERATORS.values(), ids=ITERATORS.keys())
+@each_row("field", ["filters", "parameters"])
+@each_row("build", [make, change])
+@each_row(("iterator", "expected"), ITERATORS.values())
 def test_an_iterator_is_read_once_and_sent_as_a_list_each_time(
     field: str,
     build: Callable[[str, object], ExportRequest],

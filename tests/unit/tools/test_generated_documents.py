@@ -26,6 +26,7 @@ from streaming_exporter.events import (
     request_event,
     tick_event,
 )
+from tests.rows import each_row
 from tools import yaml_text
 from tools.asyncapi import DEAD_LETTER, FACTS, SUMMARIES, example
 from tools.generate import documents
@@ -91,7 +92,7 @@ def test_every_topic_and_type_is_described_once() -> None:
     assert SUMMARIES.keys() == set(EventType)
 
 
-@pytest.mark.parametrize("kind", EventType)
+@each_row("kind", EventType)
 def test_examples_are_valid_and_can_be_read(kind: EventType) -> None:
     (shown,) = DOCUMENT["components"]["messages"][kind]["examples"]
     message = json.dumps(shown["payload"]).encode()
@@ -99,7 +100,7 @@ def test_examples_are_valid_and_can_be_read(kind: EventType) -> None:
     assert decode(message) == example(kind)
 
 
-@pytest.mark.parametrize("kind", EventType)
+@each_row("kind", EventType)
 def test_schemas_are_valid_and_refuse_other_types(kind: EventType) -> None:
     assert jsonschema_rs.meta.is_valid(event_schema(kind))
     other = example(EventType.TICK if kind is not EventType.TICK else EventType.REQUESTED)

@@ -7,10 +7,11 @@ import pytest
 import typer
 
 from producers.__main__ import cli
+from tests.rows import each_row
 from tools import metrics_table, site
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("source", "text", "expected"),
     [
         ("README.md", "[a](docs/http.md#calls)", "[a](http.md#calls)"),

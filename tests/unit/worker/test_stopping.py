@@ -1,7 +1,5 @@
 """The time-out of stopping a worker covers everything that it waits for (Q5)."""
 
-import pytest
-
 from stream_app.composition.stop_timeout import SHUTDOWN_SECONDS, stop_timeout
 from stream_app.kafka.stopping import CLOSE_SECONDS
 from stream_app.notifications.sender import REST_SECONDS, SETTLE_SECONDS
@@ -9,10 +7,11 @@ from stream_app.observability import telemetry
 from stream_app.settings import Settings
 from stream_app.worker.dispatcher import DRAIN_SECONDS
 from stream_app.worker.presence import LEAVE_SECONDS
+from tests.rows import each_row
 
 
-@pytest.mark.parametrize("drain", [1, 20, 600])
-@pytest.mark.parametrize("delivery", [1, 30, 900])
+@each_row("drain", [1, 20, 600])
+@each_row("delivery", [1, 30, 900])
 def test_the_time_out_covers_exports_and_deliveries(drain: float, delivery: float) -> None:
     settings = Settings(_env_file=None, drain_seconds=drain, delivery_timeout_seconds=delivery)
     ending = stop_timeout(settings)

@@ -168,7 +168,7 @@ async def test_a_token_that_is_valid_for_too_long_is_refused(valid: dict[str, in
     await shared().user(token)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "changes",
     [
         {"jwt_audience": None},

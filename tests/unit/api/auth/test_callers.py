@@ -9,6 +9,7 @@ from api.auth.authenticator import User
 from api.auth.callers import caller_for, can_see, claims_for, kept_claims
 from stream_app.datasets.models import ColumnSettings, Dataset, Scope, SessionValue
 from streaming_exporter.payloads import ExportRequest
+from tests.rows import each_row
 from tests.unit.api.auth.tokens import raw, shared, signature_of
 
 ORDERS = Dataset(
@@ -60,7 +61,7 @@ async def test_a_request_carries_what_the_dataset_names_and_nothing_else() -> No
     assert caller.values_of("org") == ("acme", "globex")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("value", "claim"),
     [
         ("acme", "acme"), (7, "7"), (True, "true"), (["a", 1, False], ["a", "1", "false"]),

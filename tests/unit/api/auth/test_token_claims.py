@@ -11,6 +11,7 @@ from joserfc.jwk import OctKey, RSAKey
 from api.auth.authenticator import Authenticator, User
 from api.auth.signing_keys import PublishedKeys
 from producers.tokens import sign_token
+from tests.rows import each_row
 from tests.unit.api.auth.tokens import (
     EC,
     OTHER_RSA,
@@ -106,7 +107,7 @@ KEYCLOAK = {
 }
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("user_claim", "roles_claim", "content", "user"),
     [
         ("sub", "roles", {"roles": ["exports:all"]}, ("user-1", {"exports:all"})),

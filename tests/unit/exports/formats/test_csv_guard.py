@@ -78,8 +78,8 @@ def test_a_text_without_a_formula_is_unchanged() -> None:
     assert guarded(rows, [False] * 8) == (rows, 0)
 
 
-@pytest.mark.parametrize("separator", [";", "\t", "|", "\r"])
-@pytest.mark.parametrize("quote", ["", '"'])
+@each_row("separator", [";", "\t", "|", "\r"])
+@each_row("quote", ["", '"'])
 def test_a_formula_is_found_behind_many_separators(separator: str, quote: str) -> None:
     """V6: after any number of separators, and without other text."""
     value = f"{separator}{quote}=1"
@@ -161,8 +161,8 @@ def test_numbers_within_a_value_are_no_formulas(delimiter: str) -> None:
     assert count == sum("'" in found for found in row)
 
 
-@pytest.mark.parametrize("value", ["ID", "ID;P", "\ufeff=1+1", "\ufeffx"])
-@pytest.mark.parametrize("is_header", [False, True])
+@each_row("value", ["ID", "ID;P", "\ufeff=1+1", "\ufeffx"])
+@each_row("is_header", [False, True])
 def test_the_start_of_a_file_is_a_value(value: str, is_header: bool) -> None:
     """V6, V19: as Excel and readers of the byte order mark read it."""
     name, options = value if is_header else "v", Options(header=is_header)
@@ -237,8 +237,8 @@ def test_json_with_very_many_strings_takes_linear_time() -> None:
     assert time.process_time() - began < 2.5
 
 
-@pytest.mark.parametrize("text", ["1", "1.", ".1", "-1", "1e", "]", '"', ";", ";-1", ";=", "\r", "＝", "\\"])
-@pytest.mark.parametrize("start", ["", ";", ";-", ";-1", ";=", ";-1e"])
+@each_row("text", ["1", "1.", ".1", "-1", "1e", "]", '"', ";", ";-1", ";=", "\r", "＝", "\\"])
+@each_row("start", ["", ";", ";-", ";-1", ";=", ";-1e"])
 def test_any_long_value_takes_linear_time(start: str, text: str) -> None:
     """A pattern that goes back needs hours for a million digits."""
     cell = f"{start}{text * (40_000 // len(text))}x"

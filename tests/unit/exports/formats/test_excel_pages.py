@@ -14,6 +14,7 @@ from stream_app.exports.formats.base import Document
 from stream_app.exports.formats.excel.number_formats import number_format_of
 from stream_app.exports.formats.excel.sheet_layout import MAX_HEADER, shortened
 from streaming_exporter.events import Options
+from tests.rows import each_row
 from tests.unit.exports.formats.test_excel import (
     AMOUNT,
     AS_OF,
@@ -50,7 +51,7 @@ def test_headers_look_like_the_cells_below_them() -> None:
     assert [cell.alignment.horizontal for cell in page[2]] == ["right", "left", "right", "center", "right"]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("type_", "base", "kind", "expected"),
     [
         ("bigint", "int8", Kind.INTEGER, "#,##0"),

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
@@ -25,7 +24,7 @@ AT = Column("at", "timestamp with time zone", "timestamptz", Kind.TIMESTAMPTZ)
 CODE = Column("code", "text", "text", Kind.TEXT)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("tests", "shown"),
     [
         ({"gte": "2026-09-30T22:00:00Z", "lt": "2026-10-31T23:00:00Z"}, "at: 01.10.2026 bis 31.10.2026"),

@@ -12,6 +12,7 @@ from stream_app.exports.formats.pdf.file import LEFTWARDS, NULL
 from stream_app.exports.formats.pdf.fonts import Fonts
 from stream_app.exports.formats.pdf.text import WrapCache, columns_of, encoded, shown, unescaped, wrap
 from stream_app.exports.formats.pdf.typefaces import UNITS
+from tests.rows import each_row
 
 FONTS = Fonts()
 WIDTH = 10 * UNITS
@@ -130,7 +131,7 @@ def test_cells_are_read_back_from_copys_text(rows: list[tuple[str, str]]) -> Non
     assert tally.warnings["replaced_characters"] == replaced
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ("Grüße Ελλάδα Привет Việt Łódź", "Grüße Ελλάδα Привет Việt Łódź"),
