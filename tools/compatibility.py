@@ -87,8 +87,7 @@ class _Call:
         for status, response in before["responses"].items():
             where = f"{self._call}: response {status}"
             if status not in after["responses"]:
-                if status < "400":
-                    yield f"{where}: it is gone"
+                yield f"{where}: it is gone"
                 continue
             old = resolve(response, self._old)
             new = resolve(after["responses"][status], self._new)

@@ -1,8 +1,9 @@
 """Compares two JSON Schemas: which values the other side can no longer send, or is not prepared to receive.
 
 The direction decides. What the service receives must not become narrower: a value that was allowed stays
-allowed. What it sends must not become wider: a reader of the last release meets no field that is missing, no
-new type, no new word of a list. New fields are no break in either direction.
+allowed, and a field that is left out means the same. What it sends must not become wider: a reader of the
+last release meets no field that is missing, no new type, no new word of a list. New fields are no break in
+either direction.
 """
 
 import json
@@ -47,6 +48,10 @@ class Comparison:
         if any(pair):
             seen |= {pair}
         before, after = resolve(old, self.old), resolve(new, self.new)
+        if self.direction is Direction.RECEIVED:
+            was, is_now = _default(old, before), _default(new, after)
+            if was not in (None, is_now):
+                yield f"{where}: the default was {was} and is {is_now or 'none'}"
         old_kinds, new_kinds = _alternatives(before, self.old), _alternatives(after, self.new)
         if self.direction is Direction.RECEIVED:
             for name in sorted(_lost(old_kinds, new_kinds)):
@@ -134,6 +139,18 @@ def resolve(node: Any, document: Mapping[str, Any]) -> Any:
             target = target[part.replace("~1", "/").replace("~0", "~")]
         node = target
     return node
+
+
+def _default(*schemas: Schema) -> str | None:
+    """Return the default of a schema, beside its reference or behind it; ``None`` if it has none."""
+    return next(
+        (
+            json.dumps(schema["default"])
+            for schema in schemas
+            if isinstance(schema, Mapping) and "default" in schema
+        ),
+        None,
+    )
 
 
 def _reference(node: Any) -> str:

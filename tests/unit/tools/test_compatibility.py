@@ -27,7 +27,11 @@ API: Document = {
             "post": {
                 "operationId": "ask",
                 "parameters": [
-                    {"in": "query", "name": "limit", "schema": {"type": "integer", "maximum": 9}},
+                    {
+                        "in": "query",
+                        "name": "limit",
+                        "schema": {"type": "integer", "maximum": 9, "default": 5},
+                    },
                     {"in": "header", "name": "Prefer", "schema": {"type": "string"}},
                 ],
                 "requestBody": {
@@ -51,7 +55,10 @@ API: Document = {
                 "required": ["kind"],
                 "properties": {
                     "kind": {"type": "string", "enum": ["a", "b"]},
-                    "name": {"anyOf": [{"type": "string", "maxLength": 9, "minLength": 1}, {"type": "null"}]},
+                    "name": {
+                        "anyOf": [{"type": "string", "maxLength": 9, "minLength": 1}, {"type": "null"}],
+                        "default": None,
+                    },
                     "free": {"type": "object"},
                     "parts": {"type": "array", "items": {"$ref": "#/components/schemas/Order"}},
                 },
@@ -105,11 +112,16 @@ BREAKING: dict[str, Change] = {
     "query parameter limit: integer is no longer": lambda d: ask(d)["parameters"][0].update(
         schema={"type": "string"}
     ),
+    "query parameter limit: the default was 5 and is 7": lambda d: ask(d)["parameters"][0]["schema"].update(
+        default=7
+    ),
+    ".name: the default was null and is none": lambda d: ordered(d)["name"].pop("default"),
     "a body is required now": lambda d: ask(d)["requestBody"].update(required=True),
     "body application/json: it is no longer accepted": lambda d: ask(d)["requestBody"]["content"].pop(
         "application/json"
     ),
     "response 202: it is gone": lambda d: ask(d)["responses"].pop("202"),
+    "response 422: it is gone": lambda d: ask(d)["responses"].pop("422"),
     "response 202: header Location: it is gone": lambda d: ask(d)["responses"]["202"]["headers"].clear(),
     "response 202 application/json: it is gone": lambda d: ask(d)["responses"]["202"]["content"].clear(),
     '.kind: the value "b" is no longer accepted': lambda d: ordered(d)["kind"]["enum"].remove("b"),
