@@ -23,7 +23,7 @@ from streaming_exporter.events import (
 )
 from tests.integration.jobs.jobs import Jobs, Requests, completed, request
 
-JOBS = 40
+JOBS = 20
 
 
 class History:
