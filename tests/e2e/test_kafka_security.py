@@ -135,7 +135,7 @@ async def _ask(own: Deployment) -> None:
 @pytest.mark.usefixtures("closed_in_order")
 async def test_a_client_without_a_certificate_is_refused(mtls: dict[str, str]) -> None:
     nobody = settings_of(mtls, kafka_ssl_certfile=None, kafka_ssl_keyfile=None, kafka_ssl_key_password=None)
-    async with Publisher(nobody, timeout=patient(2)) as publisher:
+    async with Publisher(nobody, timeout=patient(3)) as publisher:
         with pytest.raises(PublishError):
             await publisher.check()
     await ensure_topics(settings_of(mtls))
@@ -148,10 +148,10 @@ async def test_a_client_without_a_certificate_is_refused(mtls: dict[str, str]) -
 async def test_a_client_without_a_token_is_refused(oauth: dict[str, str], changed: dict[str, str]) -> None:
     """The error has the reason, and not the secret that the token server repeats."""
     nobody = settings_of(oauth, **changed)
-    async with Publisher(nobody, timeout=patient(2)) as publisher:
+    async with Publisher(nobody, timeout=patient(3)) as publisher:
         with pytest.raises(PublishError):
             await publisher.check()
-    brokers = Brokers(nobody, client_id="t", timeout=patient(2))
+    brokers = Brokers(nobody, client_id="t", timeout=patient(3))
     with pytest.raises(Outage) as caught:
         await brokers.end_offsets([("x", 0)])
     assert "never repeat" not in str(caught.value)

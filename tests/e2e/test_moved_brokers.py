@@ -91,7 +91,7 @@ async def test_all_clients_find_brokers_whose_addresses_changed(
     worker = await asyncio.to_thread(stack.start_worker, settings=own.variables)
     pid = worker.pid
     brokers = Brokers(own.settings, client_id="t")
-    async with Publisher(own.settings, timeout=patient(2)) as publisher:
+    async with Publisher(own.settings, timeout=patient(3)) as publisher:
 
         async def publish() -> bool:
             try:

@@ -154,7 +154,7 @@ async def test_a_chat_that_cannot_be_reached_is_called_again(office: Office) -> 
 
 async def test_a_handshake_that_gets_no_answer_posts_nothing(office: Office) -> None:
     """The time-out is over before the request was sent, so it can be sent again."""
-    async with silent_server() as port, office.working(**OPEN, delivery_timeout_seconds=0.3):
+    async with silent_server() as port, office.working(**OPEN, delivery_timeout_seconds=patient(0.3)):
         address = chat("slack", port).replace("http:", "https:")
         row = await office.tried(await office.ended(address))
     assert (row.status, row.reason) == ("pending", "the receiver did not answer in time")

@@ -16,6 +16,7 @@ from stream_app.notifications.outbox import Outbox
 from stream_app.storage.object_store import ObjectStore
 from tests.integration.notifications.conftest import Office, failed
 from tests.integration.notifications.servers import mail_server, silent_server
+from tests.waiting import patient
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ async def test_a_connection_that_is_lost_after_the_data_leaves_the_mail_ambiguou
 
 async def test_a_silent_server_runs_into_the_time_out(office: Office) -> None:
     job = await office.ended("a@example.com")
-    async with silent_server() as port, office.working(smtp_port=port, delivery_timeout_seconds=0.3):
+    async with silent_server() as port, office.working(smtp_port=port, delivery_timeout_seconds=patient(0.3)):
         row = await office.tried(job)
     assert row.status == "pending"
     assert row.reason == "the mail server did not answer in time"

@@ -114,7 +114,7 @@ async def test_a_receiver_that_answers_410_gets_no_more_calls(office: Office) ->
 
 
 async def test_a_slow_or_unreachable_receiver_is_retried(office: Office) -> None:
-    async with receiver() as hooks, office.working(**OPEN, delivery_timeout_seconds=0.3):
+    async with receiver() as hooks, office.working(**OPEN, delivery_timeout_seconds=patient(0.3)):
         hooks.answers = ["silence"]
         slow = await office.ended(webhook=f"http://127.0.0.1:{hooks.port}/")
         assert (await office.tried(slow)).reason == "the receiver did not answer in time"
