@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,8 +20,12 @@ def run(*command: str, folder: Path = CLIENT, env: dict[str, str] | None = None)
     return done.stdout
 
 
+@cache
 def build_client() -> Path:
-    """Build the client; return its folder. Packages are installed only where the lock file has changed."""
+    """Build the client, once in this process; return its folder.
+
+    Packages are installed only where the lock file has changed.
+    """
     with (CLIENT / "package.json").open() as lock:  # other processes build it, too
         fcntl.flock(lock, fcntl.LOCK_EX)
         digest = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()

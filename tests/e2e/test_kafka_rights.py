@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from dev.stack import Stack
+from producers.tokens import sign_token
 from stream_app.kafka.brokers import Brokers
 from stream_app.settings import Settings
 from streaming_exporter.errors import Outage, PublishError
@@ -79,7 +80,7 @@ def test_the_documented_rights_are_enough(stack: Stack, own: Deployment, broker:
         ending.callback(worker.kill)
         api = stack.start_api(settings=variables("api"))
         ending.callback(api.kill)
-        token = stack.token("ops", "exports:operate", "exports:all")
+        token = sign_token(own.settings, "ops", ["exports:operate", "exports:all"])
         client = ending.enter_context(
             httpx2.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}, timeout=patient(30))
         )
