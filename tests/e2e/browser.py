@@ -55,7 +55,9 @@ def launched() -> Iterator[Browser]:
         )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=PROGRAM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=PROGRAM,
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+            timeout=WAIT_SECONDS,
         )
         yield browser
         browser.close()
@@ -179,16 +181,35 @@ def visiting(browser: Browser, url: str, store: str, **options: Any) -> Iterator
     assert unexpected == [], unexpected
 
 
-def confirm(where: Page | Locator, name: str, question: str) -> None:
-    """Press a button that asks for confirmation, and confirm.
+def confirm(where: Page | Locator, name: str | re.Pattern[str], question: str, *, key: str = "") -> None:
+    """Press a button that asks for confirmation, and confirm, by the mouse or by a key."""
+    _press(unasked(where, name), key)
+    confirm_asked(where, name, question, key=key)
+
+
+def confirm_asked(
+    where: Page | Locator, name: str | re.Pattern[str], question: str, *, key: str = ""
+) -> None:
+    """Confirm what a button asks.
 
     The question is shown for four seconds, and a busy machine can take longer. Then it is asked again.
     """
     shown = 3_000  # milliseconds
     while True:
-        where.get_by_role("button", name=name).click()
         try:
-            where.get_by_role("button", name=question).click(timeout=shown)
+            _press(where.get_by_role("button", name=question), key, timeout=shown)
             return
         except TimeoutError:
-            continue
+            _press(unasked(where, name), key)
+
+
+def unasked(where: Page | Locator, name: str | re.Pattern[str]) -> Locator:
+    """Return the button while it does not ask. Otherwise a further press would confirm."""
+    return where.locator("button:not(.danger)").and_(where.get_by_role("button", name=name))
+
+
+def _press(button: Locator, key: str, **options: Any) -> None:
+    if key:
+        button.press(key, **options)
+    else:
+        button.click(**options)

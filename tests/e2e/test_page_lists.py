@@ -12,8 +12,8 @@ from playwright.sync_api import Locator, Page, Request, Route, expect
 
 from producers.tokens import sign_token
 from stream_app.settings import Settings
-from tests.e2e.browser import Visit
-from tests.e2e.conftest import System
+from tests.e2e.browser import Visit, confirm_asked
+from tests.e2e.conftest import UNFINISHED, System
 from tests.waiting import until
 
 pytestmark = pytest.mark.browser
@@ -35,6 +35,8 @@ def ordered(system: System, token: str, dataset: str = "markup") -> Record:
     body = {"export_type": dataset, "format": "csv", "scope": "all"}
     answer = system.client.post("/exports/jobs", json=body, headers=headers).raise_for_status()
     job: Record = answer.json()
+    if job["status"] in UNFINISHED:  # on a busy machine
+        job = system.ended(job["export_job_id"])
     assert job["status"] == "completed"
     return job
 
@@ -218,9 +220,8 @@ def test_an_export_that_ends_before_the_events_begin_is_shown_as_ended(
     expect(card.locator(".state")).to_have_text("Ready")
     card.get_by_role("button", name="Remove").dblclick()
     question = card.get_by_role("button", name="Remove the file?")
-    expect(question).to_be_visible()
-    expect(question).not_to_have_attribute("aria-busy", "true")
-    question.press("Enter")
+    expect(question.and_(page.locator("button:not([aria-busy])"))).to_be_visible()
+    confirm_asked(card, "Remove", "Remove the file?", key="Enter")
     expect(card.locator(".state")).to_have_text("Removed")
 
 
@@ -551,7 +552,8 @@ def test_a_long_list_with_the_focus_is_not_read_again_and_again(
     page.wait_for_timeout(500)
     del many[40:]
     before = len(asked)
-    for _ in range(5):  # less than the time after which a stream without events counts as ended
+    # Less than the time after which a stream without events counts as ended, on a busy machine, too.
+    for _ in range(3):
         page.clock.run_for(1_500)
         page.wait_for_timeout(50)
     assert len(asked) == before

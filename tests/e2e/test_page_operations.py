@@ -199,8 +199,7 @@ def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System,
     page.locator("summary", has_text="Pause").press("Enter")
     page.get_by_label("What to pause").select_option(label="Dataset orders")
     page.get_by_label("Reason").fill("month end")
-    page.get_by_role("button", name="Pause", exact=True).press("Enter")
-    page.get_by_role("button", name="Really pause?").press("Enter")
+    confirm(page, re.compile("^Pause$"), "Really pause?", key="Enter")
     pauses = page.get_by_role("list", name="Pauses")
     expect(pauses).to_contain_text("Dataset orders")
     expect(pauses).to_contain_text("month end")
@@ -215,8 +214,7 @@ def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System,
     expect(card).to_contain_text("Operators have paused such exports · place ")
     assert "paid" not in card.inner_text(), "filters are the user's"
     visit.shot("operations-paused", full_page=True)
-    card.get_by_role("button", name="Cancel").press("Enter")
-    card.get_by_role("button", name="Really cancel?").press("Enter")
+    confirm(card, "Cancel", "Really cancel?", key="Enter")
     expect(card).to_contain_text("Cancelled")
 
     pauses.get_by_role("button", name="Resume").press("Enter")
