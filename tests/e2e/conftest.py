@@ -126,7 +126,7 @@ def whole(stack: Stack, collector: Collector, pytestconfig: pytest.Config) -> It
         worker = starting.result()
     token = sign_token(settings_of(stack), "tester", ["exports:all", "exports:admin"])
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=api.address, headers=headers, timeout=patient(30)) as client:
+    with httpx2.Client(base_url=api.address, headers=headers, timeout=patient(60)) as client:
         yield System(stack, api, worker, client, extra, f"http://127.0.0.1:{port}/metrics")
 
 

@@ -31,7 +31,6 @@ TABLES = f"""
            timestamptz '2026-01-01' + n * interval '1 s' AS at, repeat('x', 200) AS filler
     FROM generate_series(1, 1000000) n;
     CREATE VIEW shop.gated AS {gated("shop.orders", at=GATED_ROWS)};
-    CREATE VIEW shop.slow AS SELECT n AS id, pg_sleep(0.02)::text AS waited FROM generate_series(1, 500) n;
     CREATE VIEW shop.readings AS
     SELECT n AS id, repeat('x', 2000) AS filler, pg_sleep(0.015)::text AS waited,
            CASE WHEN n = {GATED_READING} THEN pg_advisory_xact_lock_shared({KEY})::text END AS gate
@@ -52,9 +51,6 @@ time = "placed_at"
 
 [datasets.million]
 table = "shop.million"
-
-[datasets.slow]
-table = "shop.slow"
 
 [datasets.gated]
 table = "shop.gated"

@@ -122,12 +122,13 @@ async def test_twenty_requests_of_all_kinds(system: System) -> None:
 
 
 async def test_a_running_export_is_cancelled(system: System) -> None:
-    event = request(export_type="slow", scope="all")
-    await publish(system, [(event.key, event.encode())])
-    await system.processing(event.id)
-    cancel = cancel_event(event.job_id, source="/test")
-    await publish(system, [(cancel.key, cancel.encode())])
-    assert system.ended(event.id)["status"] == "cancelled"
+    event = request(export_type="gated", scope="all")
+    async with Gate(system.stack.postgres.admin_url(SOURCE)):
+        await publish(system, [(event.key, event.encode())])
+        await system.processing(event.id)
+        cancel = cancel_event(event.job_id, source="/test")
+        await publish(system, [(cancel.key, cancel.encode())])
+        assert system.ended(event.id)["status"] == "cancelled"
 
 
 async def test_a_cancellation_before_its_request_is_kept(system: System) -> None:
