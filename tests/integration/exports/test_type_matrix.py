@@ -49,6 +49,8 @@ ROWS = 3
 EXAMPLES, MORE_ROWS = 3, 5
 """Examples with the simplest one, and rows of further values. Ten exports of 700 columns take five to thirty
 seconds."""
+WIDTH = 150
+"""Columns of a table: the row of more of them can be larger than a page."""
 NULL = "<null>"
 
 BUILT_IN = """
@@ -125,16 +127,26 @@ async def test_every_built_in_type_has_values(database: asyncpg.Connection) -> N
 async def fill(matrix: Matrix, drawn: Values, count: int) -> list[list[str | None]]:
     """Create a view of drawn values with ``count`` rows; return PostgreSQL's text of each value.
 
-    Its columns are in the order of the shapes.
+    Its columns are in the order of the shapes. The values are in tables: each export would compute them anew.
     """
-    rows = [[drawn.expression(shape) for shape in matrix.shapes] for _ in range(count)]
-    selects = (
-        f"SELECT {number} AS id, " + ", ".join(f"{value} AS c{column}" for column, value in enumerate(row))
-        for number, row in enumerate(rows)
-    )
-    await matrix.connection.execute(
-        f"DROP VIEW IF EXISTS matrix; CREATE VIEW matrix AS {' UNION ALL '.join(selects)}"
-    )
+    rows = [
+        [f"{drawn.expression(shape)} AS c{column}" for column, shape in enumerate(matrix.shapes)]
+        for _ in range(count)
+    ]
+    script = ["DROP VIEW IF EXISTS matrix"]
+    names = []
+    for start in range(0, len(matrix.shapes), WIDTH):
+        names.append(f"values_{start}")
+        selects = [
+            f"SELECT {number} AS id, {', '.join(row[start : start + WIDTH])}"
+            for number, row in enumerate(rows)
+        ]
+        script.append(f"DROP TABLE IF EXISTS {names[-1]}")
+        script.append(f"CREATE TABLE {names[-1]} AS {' UNION ALL '.join(selects)}")
+    joined = names[0] + "".join(f" JOIN {name} USING (id)" for name in names[1:])
+    columns = ", ".join(f"c{column}" for column in range(len(matrix.shapes)))
+    script.append(f"CREATE VIEW matrix AS SELECT id, {columns} FROM {joined}")
+    await matrix.connection.execute("; ".join(script))
     texts = ", ".join(f"format('%s', c{column})" for column in range(len(matrix.shapes)))
     nulls = ", ".join(f"c{column} IS NOT DISTINCT FROM NULL" for column in range(len(matrix.shapes)))
     await matrix.connection.execute("SET search_path = ''")
