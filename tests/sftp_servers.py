@@ -113,6 +113,7 @@ class OpenSsh(SftpServer):
             """.replace("            ", "")
         )
         wrapper.chmod(0o755)
+        # Without another home, the user's shell would read a profile for each connection.
         (folder / "config").write_text(
             f"""
             Port {self.port}
@@ -125,6 +126,7 @@ class OpenSsh(SftpServer):
             StrictModes no
             PermitRootLogin yes
             PidFile none
+            SetEnv HOME={folder}
             Subsystem sftp {wrapper}
             """
         )
