@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
+import pytest_asyncio
 
 from api.jobs import estimates
 from dev.sample import DATASETS
@@ -16,6 +17,8 @@ from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.integration.api.conftest import changed, client_of, order, running
 from tests.waiting import patient
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BUNDLES = """
 roles = ["staff", "customer"]
@@ -40,10 +43,10 @@ datasets = ["proofs"]
 USER = "user-1"
 
 
-@pytest.fixture
-async def clients(api_settings: Settings, tmp_path: Path) -> AsyncIterator[Any]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def clients(api_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
     """Returns clients of an API with bundles, by the roles of the user. ``ledger`` needs a role."""
-    file = tmp_path / "datasets.toml"
+    file = tmp_path_factory.mktemp("api") / "datasets.toml"
     file.write_text(DATASETS.read_text("utf-8") + BUNDLES)
     settings = changed(api_settings, datasets_file=file)
     async with running(settings) as app:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -255,12 +256,30 @@ def test_no_connection_without_a_token_is_open_for_ever(
         until(lambda: not running.server_state.connections, within=Anonymous.header_seconds * 4)
 
 
+CONNECTIONS = 3
+
+
+@dataclass(frozen=True)
+class Served:
+    """The API as a process, with all other parts unavailable: its address, its metrics port and its log."""
+
+    url: str
+    metrics_port: int
+    log: Path
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The API as a process, with all other parts unavailable: its address and its log."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The API as a process with few connections."""
     log = tmp_path_factory.mktemp("api") / "api.log"
-    with api_process(log, {"EXPORTER_TRUSTED_PROXIES": "127.0.0.2"}) as url:
-        yield url, log
+    (port,) = free_ports(1)
+    settings = {
+        "EXPORTER_TRUSTED_PROXIES": "127.0.0.2",
+        "EXPORTER_API_CONNECTION_LIMIT": str(CONNECTIONS),
+        "EXPORTER_METRICS_PORT": str(port),
+    }
+    with api_process(log, settings) as url:
+        yield Served(url, port, log)
 
 
 @contextlib.contextmanager
@@ -291,9 +310,9 @@ def api_process(log: Path, settings: dict[str, str]) -> Iterator[str]:
         (b"Transfer-Encoding: identity", 501),
     ],
 )
-def test_two_lengths_end_the_connection(served: tuple[str, Path], lengths: bytes, status: int) -> None:
+def test_two_lengths_end_the_connection(served: Served, lengths: bytes, status: int) -> None:
     """S17: the following bytes are never read as a request."""
-    port = int(served[0].rpartition(":")[2])
+    port = int(served.url.rpartition(":")[2])
     token = sign_token(Settings(_env_file=None), "ada").encode()
     request = b"POST /exports/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n%b\r\n\r\n" % (
         token,
@@ -306,11 +325,9 @@ def test_two_lengths_end_the_connection(served: tuple[str, Path], lengths: bytes
 
 
 @pytest.mark.parametrize(("proxy", "address"), [("127.0.0.2", "203.0.113.7"), ("127.0.0.3", "127.0.0.3")])
-def test_only_a_trusted_proxy_can_set_the_client_address(
-    served: tuple[str, Path], proxy: str, address: str
-) -> None:
+def test_only_a_trusted_proxy_can_set_the_client_address(served: Served, proxy: str, address: str) -> None:
     """S8: a client cannot choose the address that is logged for it."""
-    url, log = served
+    url, log = served.url, served.log
     transport = httpx2.HTTPTransport(local_address=proxy)
     with httpx2.Client(transport=transport, timeout=patient(WITHIN)) as client:
         headers = {"X-Forwarded-For": "203.0.113.7", "X-Request-ID": f"from-{proxy}"}
@@ -319,22 +336,19 @@ def test_only_a_trusted_proxy_can_set_the_client_address(
     assert len([line for line in lines if "call.audited" in line and f'"client": "{address}"' in line]) == 1
 
 
-def test_open_calls_cannot_make_the_api_look_dead(tmp_path: Path) -> None:
+def test_open_calls_cannot_make_the_api_look_dead(served: Served) -> None:
     """A restart would send all streams to the next API. So the metrics port answers the liveness probe."""
-    (port,) = free_ports(1)
-    settings = {"EXPORTER_API_CONNECTION_LIMIT": "3", "EXPORTER_METRICS_PORT": str(port)}
-    with api_process(tmp_path / "api.log", settings) as url, contextlib.ExitStack() as stack:
+    url, port = served.url, served.metrics_port
+    with contextlib.ExitStack() as stack:
         token = sign_token(Settings(_env_file=None), "ada").encode()
-        for _ in range(3):
+        for _ in range(CONNECTIONS):
             head = b"POST /exports/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % token
-            expecting = head + b"Content-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue"
-            connection = stack.enter_context(begun(int(url.rpartition(":")[2]), expecting + b"\r\n\r\n"))
-            # A connection whose call has not begun can be replaced. So wait until the call reads its body.
-            assert connection.recv(100).startswith(b"HTTP/1.1 100")
-            connection.sendall(b"{")
+            unfinished = head + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            stack.enter_context(begun(int(url.rpartition(":")[2]), unfinished))
         until(lambda: is_busy(url))
-        answered = get(f"http://127.0.0.1:{port}/healthz")
-        wrong = get(f"http://127.0.0.1:{port}/readyz?needs=databse")
+        answered = httpx2.get(f"http://127.0.0.1:{port}/healthz")
+        wrong = httpx2.get(f"http://127.0.0.1:{port}/readyz?needs=databse")
+    until(lambda: not is_busy(url))  # for other tests
     assert (answered.status_code, answered.json()) == (200, {"status": "ok"})
     assert wrong.status_code == 422
 

@@ -1,15 +1,17 @@
 """The limits and labels of a dataset are listed, and the limits hold for jobs, schedules and estimates."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx2
 import pytest
+import pytest_asyncio
 
 from dev.sample import DATASETS
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.integration.api.conftest import changed, client_of, order, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LIMITED = """
 label = "Ledger"
@@ -25,10 +27,12 @@ labels = { de = "Art" }
 """
 
 
-@pytest.fixture
-async def client(api_settings: Settings, tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(
+    api_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[httpx2.AsyncClient]:
     """The API with limits for the last dataset of the sample, ``ledger``."""
-    file = tmp_path / "datasets.toml"
+    file = tmp_path_factory.mktemp("api") / "datasets.toml"
     file.write_text(DATASETS.read_text("utf-8") + LIMITED)
     settings = changed(api_settings, datasets_file=file)
     async with running(settings) as app, client_of(app, sign_token(settings, "u")) as made:

@@ -1,17 +1,19 @@
 """A dataset made of a query, with parameters, masks and row-level security, over HTTP."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import httpx2
 import pytest
+import pytest_asyncio
 
 from producers.tokens import sign_token
 from stream_app.settings import Settings
 from tests.integration.api.conftest import changed, client_of, order, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CREATE = """
 CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC;
@@ -40,15 +42,15 @@ mask = "hash"
 """
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(
-    api_settings: Settings, source_dsn: str, tmp_path: Path
+    api_settings: Settings, source_dsn: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """The API with the dataset, for a user of ``tenant1``."""
     schema = f"orders_{uuid4().hex[:8]}"
     database = await asyncpg.connect(source_dsn)
     await database.execute(CREATE.format(schema=schema))
-    file = tmp_path / "datasets.toml"
+    file = tmp_path_factory.mktemp("api") / "datasets.toml"
     file.write_text(FILE.format(schema=schema))
     settings = changed(api_settings, datasets_file=file)
     token = sign_token(settings, "u", ["exports:all"], claims={"org": "tenant1"})
