@@ -336,6 +336,7 @@ async def test_sets_that_were_sent_and_sets_that_were_removed_delay_no_erasure(
         assert (await depot.ended(removed)).status == "failed"
     sftp.faults()
     sent = await depot.job("acme", b"a")
+    await depot.hurry()  # the server has refused a file
     assert (await depot.sent(sent)).status == "sent"
     assert (await erasing()).jobs == 2
     assert names(sftp.files(), sent) == ["ledger.csv"], "a complete set belongs to its receiver"

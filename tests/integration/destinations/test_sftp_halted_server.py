@@ -93,6 +93,7 @@ async def test_a_removed_job_ends_its_transfer_and_leaves_no_file(
             await until_async(is_halted.transfer.stopped.is_set)  # by the next renewal, which is refused
             assert (await depot.row(job)).lease_until == first
             server.signal(signal.SIGCONT)
+            await depot.tried(job)
             await depot.hurry()
             row = await depot.ended(job)
     assert (row.status, row.reason) == ("failed", "the file has expired")

@@ -55,6 +55,7 @@ async def test_a_set_that_is_given_up_is_removed_or_told_and_can_be_sent_again(
     if moved:
         depot.use(on_sftp(sftp, prefix="new"))
     assert await Outbox(depot.engine).resend(job) == ["acme"]
+    await depot.hurry()  # the server has refused a file
     row = await depot.sent(job)
     assert (row.status, row.reason) == ("sent", None)
     left = [(item["files"], item["path"]) for item in row.progress.get("left", ())]
