@@ -135,13 +135,3 @@ def test_tracing_that_is_off_imports_nothing_of_it(role: tuple[str, ...], heavy:
 def test_no_garbage_is_collected_while_a_process_imports(role: tuple[str, ...]) -> None:
     """Full collections would take a fifth of the time of a start."""
     assert _started(*role).full_collections == 0
-
-
-def test_the_help_of_all_commands_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom producers.__main__ import cli\n"
-        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0\n"
-        "print({'aiokafka', 'httpx2', 'faust', 'sqlalchemy', 'fastapi', 'pydantic'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

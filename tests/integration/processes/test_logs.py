@@ -46,6 +46,6 @@ def test_lines_are_readable_on_a_console() -> None:
     assert not done.startswith("{")
 
 
-@pytest.mark.parametrize(("level", "count"), [("DEBUG", 4), ("INFO", 2), ("WARNING", 1), ("ERROR", 0)])
+@pytest.mark.parametrize(("level", "count"), [("DEBUG", 4), ("ERROR", 0)])
 def test_the_level_is_a_setting(level: str, count: int) -> None:
     assert len(written(EXPORTER_LOG_LEVEL=level)) == count
