@@ -29,6 +29,8 @@ from tests.stacks import settings_of, start_from_now, stop_apps
 from tests.waiting import WITHIN, patient, until, until_async
 
 UNFINISHED = {"pending", "processing"}
+RARELY = 0.1
+"""Seconds between two calls of a process of the service: each costs it some milliseconds of its work."""
 FOLDER = "tests/e2e/"
 PAGES = f"{FOLDER}test_page"
 _BROWSER = pytest.StashKey[Browser]()
@@ -64,11 +66,13 @@ class System:
             job = self.job(job_id)
             return None if job is None or job["status"] in UNFINISHED else job
 
-        return until(look, within=within, otherwise=lambda: f"{job}\n{self.worker.child.tail()}")
+        return until(
+            look, within=within, every=RARELY, otherwise=lambda: f"{job}\n{self.worker.child.tail()}"
+        )
 
     async def processing(self, job_id: UUID | str) -> None:
         """Wait until a worker processes the job."""
-        await until_async(lambda: (self.job(job_id) or {}).get("status") == "processing")
+        await until_async(lambda: (self.job(job_id) or {}).get("status") == "processing", every=RARELY)
 
     def file(self, job_id: UUID | str) -> bytes:
         """Download the job's file by the URL of the API."""

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dev.postgres import SOURCE, STATE
 from streaming_exporter.events import Topic
-from tests.e2e.conftest import System
+from tests.e2e.conftest import RARELY, System
 from tests.e2e.tables import psql
 from tests.e2e.test_requests import dead_letters, publish, request
 from tests.gate import Gate
@@ -76,7 +76,7 @@ async def test_exports_and_deliveries_are_counted(system: System) -> None:
         idle = found[lag] == found["exporter_slots_running"] == 0
         return found if told and idle else None
 
-    after = await until_async(look)
+    after = await until_async(look, every=RARELY)
     assert gained(before, after, sent) == 1
 
     rows = gained(before, after, "exporter_export_rows_sum format=csv")
@@ -109,7 +109,7 @@ async def test_exports_and_deliveries_are_counted(system: System) -> None:
     assert gained(before, after, unreadable) == await unreadable_requests(system) - letters
     assert gained(before, after, "exporter_event_loop_lag_seconds_count") > 0
     assert after["exporter_slots"] == 4
-    await until_async(lambda: scrape(system.metrics)["exporter_worker_ready"] == 1)
+    await until_async(lambda: scrape(system.metrics)["exporter_worker_ready"] == 1, every=RARELY)
     told = " ".join(after)
     for private in ("secret-user", "a-users-own-word", reader, good[0].id):
         assert private not in told
@@ -129,11 +129,11 @@ async def test_running_jobs_are_in_the_queue(system: System) -> None:
     async with Gate(system.stack.postgres.admin_url(SOURCE)):
         job_id = system.ask(export_type="gated", format="csv", scope="all")
         await system.processing(job_id)
-        found = await until_async(look)
+        found = await until_async(look, every=RARELY)
         assert found[running] == 1
         assert found["exporter_queue_read"] == 1
         # The slot of a job that another test has cancelled can be in use for a moment.
-        await until_async(lambda: scrape(system.metrics)["exporter_slots_running"] == 1)
+        await until_async(lambda: scrape(system.metrics)["exporter_slots_running"] == 1, every=RARELY)
         assert system.client.delete(f"/exports/jobs/{job_id}").status_code == 202
         assert system.ended(job_id)["status"] == "cancelled"
 
@@ -174,7 +174,7 @@ async def rob_and_cut_off(system: System, before: dict[str, float], robbed: str,
         found = {name: summed(after, *which) - summed(before, *which) for name, which in wanted.items()}
         return found if all(found.values()) else None
 
-    found = await until_async(look)
+    found = await until_async(look, every=RARELY)
     assert found["claims"] >= 1
     assert (found["leases"], found["retries"], found["errors"]) == (1, 1, 1)
 
@@ -190,7 +190,7 @@ async def test_scrapes_that_hang_or_end_early_affect_no_export(system: System) -
         await publish(system, [(event.key, event.encode())])
         assert system.ended(event.id)["status"] == "completed"
         # A busy machine can delay the worker's heartbeat for a moment.
-        assert await until_async(lambda: scrape(system.metrics)["exporter_worker_ready"] == 1)
+        assert await until_async(lambda: scrape(system.metrics)["exporter_worker_ready"] == 1, every=RARELY)
 
 
 def test_a_worker_works_although_its_metrics_port_is_taken(system: System) -> None:
