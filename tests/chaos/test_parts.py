@@ -15,7 +15,7 @@ from streaming_exporter.events import Event, EventType, ExportRequest, Split, re
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.system_client import SystemClient, has_ended
 from tests.e2e.tables import psql
-from tests.waiting import until_async
+from tests.waiting import patient, until_async
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -30,7 +30,7 @@ TABLE = f"""
 """
 
 SETTINGS = {
-    "EXPORTER_LEASE_SECONDS": "6",  # a worker that lives renews in time also on a busy machine
+    "EXPORTER_LEASE_SECONDS": f"{patient(6):g}",  # a worker that lives renews in time also on a busy machine
     "EXPORTER_WORKER_SLOTS": "1",
     "EXPORTER_USER_SLOTS": "4",
     "EXPORTER_PARTS_MIN_BYTES": str(2**20),
