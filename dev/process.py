@@ -15,9 +15,16 @@ from pathlib import Path
 
 from dev.cache import ServiceError
 
-# Kernels choose the local ports of outgoing connections above this range. So the port of a server is still
-# free when the server is started again.
-_FIRST, _LAST = 20_000, 32_000
+PORTS = range(20_000, 32_000)
+"""The ports of :func:`free_ports`.
+
+Kernels choose the local ports of outgoing connections above this range. So the port of a server is still free
+when the server is started again.
+"""
+
+_given: set[int] = set()
+"""Ports that this process has given away. A server that does not run keeps its port for its next start."""
+
 _random = random.SystemRandom()
 
 
@@ -34,12 +41,13 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ``count`` different free ports. Another program can take one before it is used: then retry."""
-    found: set[int] = set()
+    """Return ``count`` free ports, each only once. Another program can take one before it is used: retry."""
+    found: list[int] = []
     while len(found) < count:
-        port = _random.randrange(_FIRST, _LAST)
-        if port not in found and is_free(port):
-            found.add(port)
+        port = _random.choice(PORTS)
+        if port not in _given and is_free(port):
+            _given.add(port)
+            found.append(port)
     return sorted(found)
 
 

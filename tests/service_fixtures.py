@@ -1,6 +1,7 @@
 """Fixtures with real services."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dev import app_process
+from dev import app_process, process
 from dev.postgres import SOURCE, STATE
 from dev.service import Service
 from dev.stack import Stack
@@ -24,6 +25,11 @@ LEDGER_ROWS = 3_000
 
 Service.start_timeout = patient(Service.start_timeout)
 app_process.START_TIMEOUT = patient(app_process.START_TIMEOUT)
+
+# Each process has ports of its own: a server that a test has stopped must find its port free.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+process.PORTS = process.PORTS[_worker % _workers :: _workers]
 
 
 @pytest.fixture(scope="session")

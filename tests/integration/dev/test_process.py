@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from dev import process
 from dev.cache import ServiceError
 from dev.process import Child, free_ports, is_free, is_open
 from tests.integration.dev.processes import WAIT_SECONDS, wait_gone
@@ -76,6 +78,13 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     wait_gone(*map(int, pids))
+
+
+def test_no_port_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was stopped finds its port free."""
+    monkeypatch.setattr(process, "PORTS", process.PORTS[:200])
+    ports = [free_ports(10) for _ in range(10)]
+    assert len(set(chain(*ports))) == 100
 
 
 def test_free_ports_are_free_and_below_those_of_outgoing_connections() -> None:
