@@ -31,7 +31,7 @@ def build_client() -> Path:
         digest = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()
         installed = CLIENT / "node_modules" / ".installed"
         if not installed.exists() or installed.read_text() != digest:
-            run("npm", "ci")
+            run("npm", "ci", "--prefer-offline")
             installed.write_text(digest)
         run("npm", "run", "build")
     return CLIENT

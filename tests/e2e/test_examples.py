@@ -138,7 +138,7 @@ def test_django_has_a_button_progress_and_a_download(
 def test_node_follows_events_and_receives_a_signed_webhook(variables: dict[str, str], tmp_path: Path) -> None:
     build_client()
     folder = EXAMPLES / "node"
-    run("npm", "ci", folder=folder)
+    run("npm", "ci", "--prefer-offline", folder=folder)
     (port,) = free_ports(1)
     hook, log = f"http://127.0.0.1:{port}/hook", tmp_path / "log"
     token = {"Authorization": f"Bearer {variables['EXPORTER_TOKEN']}"}
