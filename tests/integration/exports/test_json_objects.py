@@ -148,7 +148,7 @@ async def test_every_type(
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.unmeasured  # the test above reaches the same lines
 @pytest.mark.slow
-@settings(max_examples=10, **QUICK)
+@settings(max_examples=7, **QUICK)
 @given(drawn=values(4))
 async def test_every_type_explored(
     source: Source,
