@@ -56,12 +56,19 @@ Install = Callable[[Iterable[str]], Installation]
 def install(tmp_path: Path, wheel: Path, library: Path) -> Install:
     """Create an environment with both wheels, and the named packages with their requirements."""
 
-    def make(names: Iterable[str]) -> Installation:
-        made = Installation(tmp_path / "environment", wheel, library)
-        made.offer(with_their_requirements(names) - {"streaming-exporter"})
-        return made
+    return lambda names: _installed(tmp_path, wheel, library, names)
 
-    return make
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, wheel: Path, library: Path) -> Installation:
+    """An environment without an extra, which no test changes."""
+    return _installed(tmp_path_factory.mktemp("client"), wheel, library, COMMAND)
+
+
+def _installed(folder: Path, wheel: Path, library: Path, names: Iterable[str]) -> Installation:
+    made = Installation(folder / "environment", wheel, library)
+    made.offer(with_their_requirements(names) - {"streaming-exporter"})
+    return made
 
 
 def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
@@ -106,8 +113,7 @@ def test_the_extras_of_each_role(needed: dict[str, set[str]]) -> None:
     assert "dev" not in needed
 
 
-def test_without_an_extra_it_is_a_client_and_no_service(install: Install) -> None:
-    client = install(COMMAND)
+def test_without_an_extra_it_is_a_client_and_no_service(client: Installation) -> None:
     told = client.run("exporter", "--help")
     assert told.returncode == 0, told.stderr
     assert {"request", "status", "watch", "download", "token"} <= set(told.stdout.split())
@@ -124,8 +130,7 @@ def test_without_an_extra_it_is_a_client_and_no_service(install: Install) -> Non
         assert "Traceback" not in refused.stderr
 
 
-def test_without_the_extra_local_the_local_stack_names_it(install: Install) -> None:
-    client = install(COMMAND)
+def test_without_the_extra_local_the_local_stack_names_it(client: Installation) -> None:
     for command in ("up", "demo"):
         refused = client.run("exporter", command)
         assert refused.returncode == 2
