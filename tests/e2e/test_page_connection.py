@@ -2,15 +2,41 @@
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.browser import Visit
 from tests.e2e.conftest import System
 
 pytestmark = pytest.mark.browser
+
+
+FRESH = 2.0
+"""Seconds since the last event of the stream. It counts as ended 12 s after it, and one comes every 5 s."""
+
+
+def received_parts(page: Page) -> list[float]:
+    """Return the list to which the times of a stream's beginning and of each of its parts are added."""
+    times: list[float] = []
+    streams: set[str] = set()
+
+    def begins(event: Any) -> None:
+        if event["response"]["url"].endswith("/exports/events"):
+            streams.add(event["requestId"])
+            times.append(time.monotonic())
+
+    def brings(event: Any) -> None:
+        if event["requestId"] in streams:
+            times.append(time.monotonic())
+
+    network = page.context.new_cdp_session(page)
+    network.on("Network.responseReceived", begins)
+    network.on("Network.dataReceived", brings)
+    network.send("Network.enable")
+    return times
 
 
 def test_a_service_that_hangs_is_told_and_nothing_is_requested_twice(
@@ -19,6 +45,7 @@ def test_a_service_that_hangs_is_told_and_nothing_is_requested_twice(
     """The live sign does not stay green, users hear that the page tries again, and the messages vanish."""
     page = visit.page
     page.clock.install()
+    received = received_parts(page)
     visit.sign_in(anybody)
     expect(page.locator("#live")).to_have_text("live")
     visit.choose("markup", "csv")
@@ -30,6 +57,8 @@ def test_a_service_that_hangs_is_told_and_nothing_is_requested_twice(
             keys.append(request.headers["idempotency-key"])
 
     page.on("request", note)
+    while time.monotonic() - received[-1] > FRESH:
+        page.wait_for_timeout(20)
     os.kill(system.api.pid, signal.SIGSTOP)
     try:
         page.get_by_role("button", name="Export", exact=True).click()
