@@ -274,6 +274,7 @@ async def test_a_smaller_set_leaves_no_file_of_a_larger_one(
         assert store.files() == sent
 
 
+@pytest.mark.parametrize("place", ["s3", "sftp"], indirect=True)
 async def test_a_newer_job_that_was_sent_to_another_machine_replaces_no_older_one(
     depot: Depot, place: tuple[Destination, Any]
 ) -> None:
