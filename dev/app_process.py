@@ -11,6 +11,8 @@ from dev.process import Child, ManagedProcess
 
 _ROOT = Path(__file__).parent.parent
 START_TIMEOUT = 90.0
+STOP_TIMEOUT = 30.0
+"""Seconds that an app has to drain."""
 
 
 class AppProcess(ManagedProcess):
@@ -36,9 +38,9 @@ class AppProcess(ManagedProcess):
     def address(self) -> str:
         return ""
 
-    def stop(self, timeout: float = 30) -> None:
-        """Send SIGTERM, and SIGKILL after ``timeout`` seconds, which an app needs to drain."""
-        super().stop(timeout)
+    def stop(self, timeout: float | None = None) -> None:
+        """Send SIGTERM, and SIGKILL after ``timeout`` seconds, by default :data:`STOP_TIMEOUT`."""
+        super().stop(STOP_TIMEOUT if timeout is None else timeout)
 
 
 class TickerProcess(AppProcess):

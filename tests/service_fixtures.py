@@ -25,6 +25,7 @@ LEDGER_ROWS = 3_000
 
 Service.start_timeout = patient(Service.start_timeout)
 app_process.START_TIMEOUT = patient(app_process.START_TIMEOUT)
+app_process.STOP_TIMEOUT = patient(app_process.STOP_TIMEOUT)
 
 # Each process has ports of its own: a server that a test has stopped must find its port free.
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
