@@ -104,9 +104,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
     return Groups(config, log)
 
 
+def make_ids_distinct(items: Sequence[pytest.Item]) -> None:
+    """Give each test the id that its name says.
+
+    All tests that schemathesis 4.32 makes from one function have the same id with pytest 9.2, and of tests
+    with the same id pytest-xdist runs one only, without a word.
+
+    Raises:
+        pytest.UsageError: two tests have the same name in the same file.
+    """
+    for item in items:
+        if not item.nodeid.endswith(item.name):
+            item._id = item._id.parse(f"{item.nodeid.rpartition('::')[0]}::{item.name}")
+    if doubled := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
+        raise pytest.UsageError(f"tests with the same id, of which only one would run: {', '.join(doubled)}")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the tests, set the limit of each, and mark those that are not measured."""
+    make_ids_distinct(items)
     known = durations.recorded()
     for item in items:
         _be_patient(item, known.get(item.nodeid, 0.0))

@@ -191,7 +191,7 @@ def test_operators_pause_explain_repeat_and_cancel(visit: Visit, system: System,
     opened(visit, operator)
     tiles, workers = page.locator(".tiles"), page.get_by_role("list", name="Workers")
     expect(tiles).to_contain_text("Slots in use")
-    expect(workers.get_by_role("listitem").first).to_contain_text("slots in use")
+    expect(workers.get_by_role("listitem").filter(has_text="slots in use").first).to_be_visible()
     expect(page.get_by_role("list", name="Parts of the service")).to_contain_text("State database: OK")
     expect(page.get_by_role("heading", name="New export")).to_be_hidden()
     visit.shot("operations")
