@@ -154,3 +154,14 @@ def psql(stack: Stack, script: str, *, database: str = SOURCE) -> str:
     done = subprocess.run(command, input=script, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def at_the_gate(job_id: str) -> str:
+    """Return FROM and WHERE of a query for the source's session of a job that has read rows of "gated".
+
+    It waits at the gate. A session that ends before the first row is begun again at once.
+    """
+    return (
+        f"FROM pg_stat_activity WHERE application_name = 'exporter {job_id}' AND query LIKE 'COPY%' "
+        "AND wait_event = 'advisory'"
+    )

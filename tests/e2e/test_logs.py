@@ -6,7 +6,7 @@ from typing import Any
 
 from dev.postgres import SOURCE
 from tests.e2e.conftest import System
-from tests.e2e.tables import psql
+from tests.e2e.tables import at_the_gate, psql
 from tests.e2e.test_requests import publish, request
 from tests.gate import Gate
 from tests.waiting import patient, until_async
@@ -71,8 +71,7 @@ async def test_the_lines_of_an_attempt_name_its_job(system: System) -> None:
     async with Gate(system.stack.postgres.admin_url(SOURCE)):
         job_id = system.ask(export_type="gated", format="csv", scope="all")
         await system.processing(job_id)
-        theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {job_id}'"
-        # The session begins some time after the claim.
+        theirs = at_the_gate(job_id)
         await until_async(lambda: "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}"))
         found = await about(system, job_id, {"job.attempt_failed", "job.postponed"})
         system.client.delete(f"/exports/jobs/{job_id}")

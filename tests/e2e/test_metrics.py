@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dev.postgres import SOURCE, STATE
 from streaming_exporter.events import Topic
 from tests.e2e.conftest import RARELY, System
-from tests.e2e.tables import psql
+from tests.e2e.tables import at_the_gate, psql
 from tests.e2e.test_requests import dead_letters, publish, request
 from tests.gate import Gate
 from tests.waiting import patient, until, until_async
@@ -158,8 +158,7 @@ async def rob_and_cut_off(system: System, before: dict[str, float], robbed: str,
         robbed,
     )
     await state.close()
-    theirs = f"FROM pg_stat_activity WHERE application_name = 'exporter {cut_off}' AND query LIKE 'COPY%'"
-    # The session begins some time after the claim, and is begun again if it ends before the first row.
+    theirs = at_the_gate(cut_off)
     await until_async(lambda: "1 row" in psql(system.stack, f"SELECT pg_terminate_backend(pid) {theirs}"))
     wanted = {
         "leases": ("exporter_leases_lost_total", ""),

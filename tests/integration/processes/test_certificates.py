@@ -37,7 +37,7 @@ import sys
 import httpx2
 
 async def get():
-    async with httpx2.AsyncClient(timeout=patient(60)) as client:  # as the API makes it
+    async with httpx2.AsyncClient(timeout=60) as client:  # as the API makes it
         return await client.get(sys.argv[1])
 
 asyncio.run(get())
@@ -49,7 +49,6 @@ import sys
 from urllib.parse import urlsplit
 from stream_app.notifications.public_post import PublicPost
 from stream_app.settings import Settings
-from tests.waiting import patient
 
 address = urlsplit(sys.argv[1])
 with socket.create_connection((address.hostname, address.port), 60) as plain:

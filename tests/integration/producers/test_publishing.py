@@ -21,7 +21,7 @@ from streaming_exporter.events import Event, ExportRequest, Topic, request_event
 from streaming_exporter.kafka_connection import ensure_topics
 from streaming_exporter.publisher import Publisher
 from tests.topics import events_on
-from tests.waiting import at_most, patient
+from tests.waiting import at_most, patient, until_async
 
 REQUEST = ExportRequest(user_id="u", export_type="ledger", format="csv")
 
@@ -30,6 +30,13 @@ REQUEST = ExportRequest(user_id="u", export_type="ledger", format="csv")
 async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
     await ensure_topics(settings)
     async with Publisher(settings, timeout=patient(10)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def impatient(settings: Settings) -> AsyncIterator[Publisher]:
+    await ensure_topics(settings)
+    async with Publisher(settings, timeout=patient(2)) as opened:
         yield opened
 
 
@@ -64,24 +71,24 @@ async def test_an_event_is_sent_at_once_and_events_at_the_same_time_together(
 
 @pytest.mark.slow
 async def test_a_failed_event_does_not_arrive_later(
-    stack: Stack, settings: Settings, publisher: Publisher
+    stack: Stack, settings: Settings, impatient: Publisher
 ) -> None:
-    await publisher.request(REQUEST)
-    publisher._timeout = 2
+    # The time-out that it connects with is that of each event.
+    await until_async(lambda: impatient.request(REQUEST), ignoring=(PublishError,))
     lost = [request_event(REQUEST, source="/test") for _ in range(2)]
     await asyncio.to_thread(stack.kafka.kill)
     try:
         for event in lost:
             started = time.monotonic()
             with pytest.raises(PublishError, match=r"did not (take|confirm) the event") as caught:
-                await publisher.publish(event)
+                await impatient.publish(event)
             assert caught.value.job_id == event.job_id
             assert time.monotonic() - started < patient(4)
     finally:
         await asyncio.to_thread(stack.kafka.restart)
     after = request_event(REQUEST, source="/test")
     async with at_most(30):
-        while not await published(publisher, after):
+        while not await published(impatient, after):
             pass
     there = {event.id for event in await events_on(settings, Topic.REQUESTS)}
     assert after.id in there
