@@ -359,8 +359,5 @@ def test_open_calls_cannot_make_the_api_look_dead(served: Served) -> None:
 def is_busy(url: str) -> bool:
     try:
         return get(f"{url}/healthz").status_code == 503
-    except (
-        httpx2.NetworkError,
-        httpx2.RemoteProtocolError,
-    ):  # the connection was closed before its request was read
-        return True
+    except (httpx2.NetworkError, httpx2.RemoteProtocolError):
+        return True  # the connection was closed before its request was read
