@@ -157,10 +157,10 @@ class Depot:
         await self.run("UPDATE deliveries SET give_up_at = now() WHERE job_id = :id", id=job_id)
 
     @asynccontextmanager
-    async def working(self, count: int = 1, **changes: Any) -> AsyncIterator[None]:
+    async def working(self, count: int = 1, *, recovers: bool = False, **changes: Any) -> AsyncIterator[None]:
         """Run ``count`` senders with changed settings during the block.
 
-        They recover no deliveries of dead workers.
+        ``recovers``: they recover the deliveries of dead workers, too.
         """
         settings = self.settings
         if changes:
@@ -171,7 +171,9 @@ class Depot:
             )
             for number in range(count)
         ]
-        tasks = [asyncio.create_task(sender.run(Channel.DESTINATION)) for sender in senders]
+        runs = [sender.run(Channel.DESTINATION) for sender in senders]
+        recoveries = [sender.recover_expired() for sender in senders if recovers]
+        tasks = [asyncio.create_task(task) for task in [*runs, *recoveries]]
         try:
             yield
         finally:

@@ -62,7 +62,7 @@ async def test_a_slow_server_keeps_its_delivery_for_longer_than_a_lease(
 ) -> None:
     async with halting(depot, sftp) as server:
         job = await depot.job("acme", LARGE)
-        async with depot.working(2, delivery_timeout_seconds=TIMEOUT):
+        async with depot.working(2, recovers=True, delivery_timeout_seconds=TIMEOUT):
             await until_async(is_halted.is_set)
             first = (await depot.row(job)).lease_until
             await until_async(lambda: _renewed(depot, job, first))
@@ -145,7 +145,7 @@ async def test_a_removal_keeps_its_delivery_for_longer_than_a_lease(
         await depot.hurry()
         monkeypatch.setattr(Transfer, "run", refuse_transfer)
         monkeypatch.setattr(SftpSession, "remove", halt)
-        async with depot.working(2, delivery_timeout_seconds=TIMEOUT):
+        async with depot.working(2, recovers=True, delivery_timeout_seconds=TIMEOUT):
             await until_async(lambda: _is_removing(depot, job))
             first = (await depot.row(job)).lease_until
             await until_async(lambda: _renewed(depot, job, first))

@@ -21,8 +21,10 @@ from stream_app.notifications.statistics import (
     list_lost,
 )
 from tests.integration.notifications.conftest import Office, failed
+from tests.waiting import patient
 
 URL = "https://hooks.example.com/x"
+OTHER_URL = "https://other.example.com/x"
 
 
 def outbox(office: Office, worker: str = "w", *, lease: float = 60) -> Outbox:
@@ -183,6 +185,10 @@ async def test_after_a_lost_claim_a_mail_is_ambiguous_and_a_webhook_is_due_again
     job = await office.ended("a@example.com", webhook=URL)
     lost = outbox(office, lease=-1)
     (mail,), (hook,) = await lost.claim(Channel.MAIL, 5), await lost.claim(Channel.WEBHOOK, 5)
+    kept = await office.ended("b@example.com", webhook=OTHER_URL)
+    alive = outbox(office, "alive", lease=patient(60))
+    for channel in (Channel.MAIL, Channel.WEBHOOK):
+        assert [item.job_id for item in await alive.claim(channel, 5)] == [kept]
     settled = await outbox(office).recover_expired()
     assert {(item.channel, item.status) for item in settled} == {
         ("mail", "ambiguous"),
@@ -195,6 +201,7 @@ async def test_after_a_lost_claim_a_mail_is_ambiguous_and_a_webhook_is_due_again
     assert await lost.finish(hook, DeliveryStatus.SENT) is False, "it is another attempt's"
     assert await lost.finish(mail, DeliveryStatus.SENT) is True, "it was only slow, and knows better"
     assert await office.statuses(job) == {"a@example.com": "sent", URL: "sending"}
+    assert await office.statuses(kept) == {"b@example.com": "sending", OTHER_URL: "sending"}
 
 
 async def test_a_delivery_fails_after_a_day_of_retries(office: Office) -> None:
