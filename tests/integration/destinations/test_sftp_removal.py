@@ -1,5 +1,6 @@
 """Files of sets that do not become complete are removed from a real SFTP server, and no file of others."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncssh
@@ -54,8 +55,10 @@ async def test_a_set_that_is_given_up_is_removed_or_told_and_can_be_sent_again(
     sftp.faults()
     if moved:
         depot.use(on_sftp(sftp, prefix="new"))
+    await depot.run("UPDATE deliveries SET not_before = now() + interval '1 hour' WHERE job_id = :id", id=job)
     assert await Outbox(depot.engine).resend(job) == ["acme"]
-    await depot.hurry()  # the server has refused a file
+    await depot.run("DELETE FROM receiver_hosts")  # the server has refused a file
+    assert (await depot.row(job)).not_before <= datetime.now(UTC)
     row = await depot.sent(job)
     assert (row.status, row.reason) == ("sent", None)
     left = [(item["files"], item["path"]) for item in row.progress.get("left", ())]
