@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -30,9 +31,9 @@ def _configure_without_cache(**settings: Any) -> None:
 structlog.configure = _configure_without_cache  # type: ignore[assignment] # all calls name the settings
 
 
-@pytest.fixture(autouse=True)
-def _same_logs() -> Iterator[None]:
-    """Give the next test structlog and the root logger as this one has found them.
+@contextmanager
+def same_logs() -> Iterator[None]:
+    """Leave structlog and the root logger as they were.
 
     A handler that a command has added writes into the output of that command, which is closed. The library
     would report that in the output of a later test.
@@ -40,7 +41,16 @@ def _same_logs() -> Iterator[None]:
     before = structlog.get_config()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    yield
-    structlog.configure(**before)
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _same_logs() -> Iterator[None]:
+    """Give the next test the logs as this one has found them."""
+    with same_logs():
+        yield

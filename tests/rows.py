@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+from tests.process_state import same_logs
+
 _NAMED = type(pytest.param())
 
 
 class Row:
-    """Adds its values to an error that is raised within, so that the failure names the row."""
+    """Adds its values to an error that is raised within, so that the failure names the row.
+
+    A skip or an expected failure is an error too: it would end the test and hide the rows that follow.
+    """
 
     def __init__(self, *values: object) -> None:
         self._values = values
@@ -23,8 +28,12 @@ class Row:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            error.add_note(f"in the row {', '.join(map(repr, self._values))}")
+        if error is None:
+            return
+        note = f"in the row {', '.join(map(repr, self._values))}"
+        if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
+            raise AssertionError(f"a row cannot be skipped: {error}, {note}") from error
+        error.add_note(note)
 
 
 def each_row(
@@ -32,12 +41,13 @@ def each_row(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator like ``pytest.mark.parametrize``, with which one test examines all rows.
 
-    The fixtures of the test are the same for all of them.
+    The fixtures of the test are the same for all of them. Logs are as each row has found them.
     """
     known = [names] if isinstance(names, str) else list(names)
 
     def values(row: Any) -> tuple[Any, ...]:
         if isinstance(row, _NAMED):
+            assert not row.marks, "a row cannot have marks"
             return tuple(row.values)
         return (row,) if isinstance(names, str) else tuple(row)
 
@@ -50,14 +60,14 @@ def each_row(
             @wraps(test)
             async def examine(**fixtures: Any) -> None:
                 for row in table:
-                    with Row(*row):
+                    with Row(*row), same_logs():
                         await test(**fixtures, **dict(zip(known, row, strict=True)))
         else:
 
             @wraps(test)
             def examine(**fixtures: Any) -> None:
                 for row in table:
-                    with Row(*row):
+                    with Row(*row), same_logs():
                         test(**fixtures, **dict(zip(known, row, strict=True)))
 
         signature = inspect.signature(test)

@@ -108,6 +108,44 @@ def test_two_values_of_one_form_each_have_their_own_text(data: st.DataObject, co
         assert render(found) == rendered(found)
 
 
+def known_value(column: Column, number: int) -> Any:
+    """Return a value that a filter on ``column`` takes, another one for each number below 32 where it can."""
+    match column.kind:
+        case Kind.BOOLEAN:
+            return number % 2 == 0
+        case Kind.INTEGER | Kind.FLOAT | Kind.NUMERIC:
+            return number
+        case Kind.DATE | Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
+            return f"2026-01-{number:02}"
+        case Kind.TIME:
+            return f"10:{number:02}"
+        case Kind.UUID:
+            return f"4f1c0de0-0000-4000-8000-{number:012}"
+        case Kind.BYTES:
+            return f"\\x{number:02}"
+        case Kind.ENUM:
+            return column.labels[number % 2]
+    if column.base == "char":
+        return "'\\%:$/_{}()a"[number % 12]
+    return f"it's {number}" if number % 2 else f"%s:a {number}"
+
+
+def test_every_operator_of_every_column_has_the_text_by_sqlalchemy() -> None:
+    """All operators of a column stand in one statement: each has its own value in the text."""
+    for column in COLUMNS:
+
+        def with_values(first: int, column: Column = column) -> Any:
+            tests: dict[str, Any] = {}
+            for number, operator in enumerate(operators(column), first):
+                value = known_value(column, number)
+                tests[operator] = [value] if operator in LISTS else value
+            return statement({column.name: tests | {"is_null": True}}, "tags", "u", "all")
+
+        render(with_values(1))
+        found = with_values(13)  # its form is known by now
+        assert render(found) == rendered(found), column
+
+
 @given(TEXTS | ODD)
 def test_a_constant_is_quoted_as_sqlalchemy_quotes_it(value: str) -> None:
     assert quoted(value) == rendered(literal(value, Text))

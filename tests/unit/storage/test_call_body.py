@@ -68,7 +68,7 @@ def store() -> Iterator[Store]:
     [
         *((bytes, size) for size in (7, BLOCK, BLOCK + 1, len(CONTENT))),
         (memoryview, BLOCK + 1),
-        (mapped, BLOCK + 1),
+        *((mapped, size) for size in (7, BLOCK + 1)),
     ],
 )
 def test_each_try_sends_all_bytes(store: Store, kind: Callable[[bytes], object], size: int) -> None:

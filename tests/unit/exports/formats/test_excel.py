@@ -217,9 +217,11 @@ def test_references_count_up_over_chunks_and_digits() -> None:
     assert tally.rows == 1_234
 
 
-def test_wide_rows() -> None:
-    columns = tuple(Column(f"c{index}", "text", "text", Kind.TEXT) for index in range(100))
-    rows = [[f"{row}.{index}" for index in range(100)] for row in range(12)]
+@pytest.mark.parametrize(("width", "count"), [(300, 12), (30, 102)])
+def test_references_of_wide_rows_count_up_over_their_digits(width: int, count: int) -> None:
+    """The wider the rows, the fewer of their digits are prepared: one of 300 columns, two of 30."""
+    columns = tuple(Column(f"c{index}", "text", "text", Kind.TEXT) for index in range(width))
+    rows = [[f"{row}.{index}" for index in range(width)] for row in range(count)]
     content, _ = workbook(document(*columns), rows, chunk=4)
 
     assert [list(row) for row in values(content)[1:]] == rows

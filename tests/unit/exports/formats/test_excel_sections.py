@@ -61,7 +61,7 @@ def calls_for(count: int) -> int:
 def test_the_work_for_each_document_does_not_grow_with_their_number() -> None:
     calls_for(1)  # the first workbook of a process also reads the messages of the service
     few, some, many = (calls_for(count) for count in (2, 4, 8))
-    assert (many - some) / (some - few) == pytest.approx(2, rel=0.1)
+    assert (many - some) / (some - few) == pytest.approx(2, rel=0.05)
 
 
 def test_values_have_the_styles_of_their_columns_in_each_sheet() -> None:
