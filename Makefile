@@ -35,7 +35,7 @@ unit: $(READY) $(NODE_MODULES) ## Run the unit tests, which need no services: th
 		--hypothesis-profile=inner-loop -m "not slow" $(or $(ARGS),tests/unit)
 
 test: packages $(READY) $(NODE_MODULES) ## Run the tests on real local services, without the slow ones (ARGS= goes to pytest)
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(PYTEST) $(if $(filter file,$(origin TEST_PROCESSES)),--numprocesses 5) -m "not slow" $(ARGS)
 
 test-all: packages $(READY) $(NODE_MODULES) ## Run every test, slow ones too, with new random inputs and order (EXPLORE=0: the same); print the coverage
 	@$(PYTEST) $(if $(filter 0,$(EXPLORE)),-p no:randomly,--hypothesis-profile=explore) --cov --cov-report=term:skip-covered $(ARGS)
