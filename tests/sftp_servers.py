@@ -133,6 +133,7 @@ class OpenSsh(SftpServer):
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self._child: Child | None = None
+        self._halted: list[psutil.Process] = []
 
     def start(self) -> None:
         argv = [str(SSHD), "-D", "-e", "-f", str(self.folder / "config")]
@@ -141,14 +142,17 @@ class OpenSsh(SftpServer):
 
     def stop(self) -> None:
         if self._child is not None:
-            left = self._processes()  # they outlive the server that has started them
+            left = [*self._processes(), *self._halted]  # they outlive the server that has started them
             self._child.kill()
             self._child = None
             _send(left, signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the processes that read and write files, of all connections."""
-        _send([found for found in self._processes() if _is_file_server(found)], number)
+        found = [process for process in self._processes() if _is_file_server(process)]
+        # A halted process does not end with its connection, and belongs to no server then.
+        _send([*found, *self._halted], number)
+        self._halted = [*self._halted, *found] if number == signal.SIGSTOP else []
 
     def _processes(self) -> list[psutil.Process]:
         """Return the processes of the open connections. The system gives the id of an ended one to others."""
