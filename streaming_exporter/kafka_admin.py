@@ -9,16 +9,19 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 REFUSAL_SECONDS = 1.0
-"""Brokers that have ended refuse within this time. A silent one takes the time-out of a request, and the time
-of its caller with it: then no other one is asked, and the caller can connect anew."""
+"""Seconds within which a broker that has ended refuses a request.
+
+A silent broker takes longer, until the time-out of the request. Then no other broker is asked: the time-outs
+of several would take more time than the caller has. The caller can connect again.
+"""
 
 
 class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc]
-    """Sends requests for which one broker is as good as another to all in turn, until one answers.
+    """Sends requests that any broker can answer to one broker after another, until one answers.
 
-    aiokafka sends such a request to one broker: at random, or to the controller that the metadata name. For
-    some seconds after a broker has ended the others still list it, and name it as the controller, so in each
-    rolling restart of a cluster some requests would fail.
+    aiokafka sends such a request to one broker only: to a random one, or to the controller that the metadata
+    name. For some seconds after a broker has ended, the metadata still list it. So some requests would fail
+    in each rolling restart of a cluster.
     """
 
     _answered_last: int | None = None
